@@ -1,0 +1,123 @@
+"""Argument checks: each raises, or returns the value cleaned.
+
+Contract: a `check_…` function takes the argument's name first and its value second. It raises `ValueError` (or `TypeError`
+for a thing of the wrong kind) with the argument, what was expected and what came, or returns the value in the form
+that the caller works with. Anything may import this module; it imports nothing of the package.
+
+    margin = check_number("margin", margin, low=0, open_low=True)
+    labels = check_labels("labels", labels, length=len(x))
+"""
+
+import importlib
+import numbers
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+def check_number(name, value, *, low=-np.inf, high=np.inf, open_low=False, open_high=False):
+    """Returns `value` as a float inside [low, high]; `open_low` and `open_high` exclude the ends."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number; got {value!r} of type {type(value).__name__}")
+    number = float(value)
+    below = number <= low if open_low else number < low
+    above = number >= high if open_high else number > high
+    if below or above or number != number:
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise ValueError(f"`{name}` must be in {left}{low:g}, {high:g}{right}; got {value!r}")
+    return number
+
+
+def check_integer(name, value, *, low=None, high=None):
+    """Returns `value` as an int inside [low, high]."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}")
+    number = int(value)
+    if low is not None and number < low:
+        raise ValueError(f"`{name}` must be at least {low}; got {value!r}")
+    if high is not None and number > high:
+        raise ValueError(f"`{name}` must be at most {high}; got {value!r}")
+    return number
+
+
+def check_choice(name, value, choices):
+    """Returns `value` if it is one of `choices`."""
+    if not any(value is choice or value == choice for choice in choices):
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+def check_finite(name, array):
+    """Returns `array` as a NumPy array without NaN or infinity."""
+    array = np.asarray(array)
+    if np.issubdtype(array.dtype, np.floating):
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        if bad:
+            raise ValueError(f"`{name}` must be finite; {bad} of its {array.size} values are NaN or infinite")
+    return array
+
+
+def check_labels(name, labels, *, length=None):
+    """Returns identity labels as a 1-D array of integers or strings, `(n,)`; `(n, 1)` is flattened.
+
+    Floating labels are accepted when each is a whole number.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(f"`{name}` must have shape (n,), one identity a sample; got shape {labels.shape}")
+    if length is not None and len(labels) != length:
+        raise ValueError(f"`{name}` must have one entry for each of the {length} samples; got {len(labels)}")
+    if np.issubdtype(labels.dtype, np.floating):
+        check_finite(name, labels)
+        fractional = labels[labels != np.floor(labels)]
+        if fractional.size:
+            raise ValueError(f"`{name}` must be whole numbers or strings; got {fractional[0]!r}")
+        labels = labels.astype(np.int64)
+    elif labels.dtype == object:
+        labels = labels.astype(str)
+    return labels
+
+
+def check_same(name, same, *, length=None):
+    """Returns pair labels `(n,)` as booleans, True = genuine; accepts bool, 0/1 numbers and `(n, 1)`."""
+    same = np.asarray(same)
+    if same.ndim == 2 and same.shape[1] == 1:
+        same = same[:, 0]
+    if same.ndim != 1:
+        raise ValueError(f"`{name}` must have shape (n,), one label a pair; got shape {same.shape}")
+    if length is not None and len(same) != length:
+        raise ValueError(f"`{name}` must have one entry for each of the {length} pairs; got {len(same)}")
+    if same.dtype != bool:
+        other = [value for value in np.unique(same).tolist() if value not in (0, 1)]
+        if other:
+            raise ValueError(f"`{name}` must hold 1 (genuine) and 0 (impostor) only; got also {other[:5]}")
+    return same.astype(bool)
+
+
+def check_writable(name, path):
+    """Returns `path` as a `Path` to a file that can be written; its folder is made if it is missing."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"`{name}` must be the path of a file; {str(path)!r} is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"`{name}` must be a path that can be written; {str(path)!r} cannot: {error}") from error
+    return path
+
+
+def check_installed(module, extra):
+    """Returns the optional `module`, imported; a missing one raises `ImportError` naming the extra that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        message = f'{module} is needed here and is not installed: pip install "keras-siamese[{extra}]"'
+        raise ImportError(message) from error

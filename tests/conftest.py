@@ -1,0 +1,21 @@
+"""Shared fixtures: a seeded NumPy generator, and Keras's own seed reset for each test."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(7)
+    yield
+    keras.backend.clear_session()
