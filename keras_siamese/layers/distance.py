@@ -1,0 +1,112 @@
+"""Layers that compare embeddings: `DistanceLayer` for the functional API, `LogisticHead` from distance to probability.
+
+Contract: embeddings `(batch, dim)` in, one column a comparison out, at least float32 whatever the dtype policy. Imports
+`_export`, `ops` and `distances`.
+
+    distance = DistanceLayer("euclidean")([encoder(left), encoder(right)])     # (batch, 1)
+    same = LogisticHead()(distance)                                            # (batch, 1) in (0, 1)
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_siamese import distances
+from keras_siamese._export import export
+from keras_siamese.ops import at_least_float32
+
+
+@export
+class DistanceLayer(keras.layers.Layer):
+    """Distances between two embeddings `(batch, 1)`, or from an anchor to a positive and a negative `(batch, 2)`.
+
+    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It works in at least
+    float32 and puts that out: squared distances of float16 embeddings overflow from 256 on.
+
+    Args:
+        distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = DistanceLayer("manhattan")
+    >>> np.asarray(layer([np.array([[1.0, 2.0]]), np.array([[4.0, 0.0]])])).tolist()
+    [[5.0]]
+    """
+
+    def __init__(self, distance="euclidean", **kwargs):
+        super().__init__(**kwargs)
+        self.distance = distances.get(distance)
+
+    def build(self, input_shape):
+        check_embedding_shapes(input_shape)
+        if isinstance(self.distance, keras.layers.Layer) and not self.distance.built:
+            self.distance.build(tuple(input_shape[0]))
+        self.built = True
+
+    def call(self, inputs):
+        anchor, *others = [at_least_float32(embedding) for embedding in inputs]
+        columns = [ops.expand_dims(self.distance.rowwise(anchor, other), 1) for other in others]
+        return columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=1)
+
+    def compute_mask(self, inputs, mask=None):
+        # Whatever mask the embeddings carry is one over time steps; on the distances it would reweight the loss.
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0], len(input_shape) - 1)
+
+    def get_config(self):
+        return {**super().get_config(), "distance": keras.saving.serialize_keras_object(self.distance)}
+
+
+def check_embedding_shapes(shapes):
+    """Refuses all but two or three equal shapes `(batch, dim)` with a known dim."""
+    shapes = [tuple(shape) if isinstance(shape, (tuple, list)) else shape for shape in shapes]
+    if len(shapes) not in (2, 3) or any(not isinstance(shape, tuple) or len(shape) != 2 for shape in shapes):
+        raise ValueError(f"A distance takes two or three embeddings of shape (batch, dim); got shapes {shapes}")
+    if shapes[0][1] is None or len({shape[1] for shape in shapes}) > 1:
+        raise ValueError(f"Embeddings must have one known dimension in common; got shapes {shapes}")
+
+
+@export
+class LogisticHead(keras.layers.Layer):
+    """p(same) = σ(b − a·d) with learned a > 0 and b: the probability falls with the distance, whatever is learned.
+
+    Args:
+        low, high: range of the distances. It places the start: p = ½ midway, .99 at `low` and .01 at `high`; with an infinite
+            range, ½ at a distance of 1.
+    """
+
+    def __init__(self, low=0.0, high=float("inf"), **kwargs):
+        super().__init__(**kwargs)
+        self.low, self.high = float(low), float(high)
+
+    def build(self, input_shape):
+        finite = self.high - self.low < float("inf")
+        slope = 9.2 / (self.high - self.low) if finite else 4.6
+        middle = (self.low + self.high) / 2 if finite else 1.0
+        self.log_slope = self.add_weight(name="log_slope", shape=(), initializer=constant(math.log(slope)))
+        self.offset = self.add_weight(name="offset", shape=(), initializer=constant(slope * middle))
+        self.built = True
+
+    def call(self, distance):
+        return ops.sigmoid(self.offset - ops.exp(self.log_slope) * distance)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        # JSON has no infinity: None stands for it.
+        high = None if self.high == float("inf") else self.high
+        return {**super().get_config(), "low": self.low, "high": high}
+
+    @classmethod
+    def from_config(cls, config):
+        high = config.get("high")
+        return cls(**{**config, "high": float("inf") if high is None else high})
+
+
+def constant(value):
+    return keras.initializers.Constant(float(value))

@@ -1,0 +1,74 @@
+"""Triplet losses: y_pred `(batch, 2)` holds d(anchor, positive) and d(anchor, negative); y_true is ignored.
+
+Contract: a pure function `(d_ap, d_an, …) → (batch,)` and a thin Keras class. The two distances come from
+`SiameseWrapper` called on `(anchor, positive, negative)`; Keras wants some y_true, zeros do.
+
+    siamese.compile("adam", loss=TripletLoss(margin=0.2))
+    siamese.fit((anchor, positive, negative), np.zeros(len(anchor)))
+"""
+
+from keras import ops
+
+from keras_siamese._checks import check_number
+from keras_siamese._export import export
+from keras_siamese.losses.base import SiameseLoss, refuse_margin
+from keras_siamese.ops import at_least_float32
+
+
+def triplet(positive_distance, negative_distance, margin=1.0, soft=False):
+    """[d_ap − d_an + m]₊, or softplus(d_ap − d_an): `(batch,)`.
+
+    Args:
+        positive_distance, negative_distance: `(batch,)`.
+        margin: m ≥ 0; not used by the soft form.
+        soft: whether the hinge is replaced by log(1 + exp(·)).
+    """
+    gap = positive_distance - negative_distance
+    return ops.softplus(gap) if soft else ops.relu(gap + margin)
+
+
+@export
+class TripletLoss(SiameseLoss):
+    """[d_ap − d_an + m]₊: the negative must be farther from the anchor than the positive by the margin.
+
+    y_true is ignored; y_pred `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last when `swap=True`.
+
+    Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
+    https://arxiv.org/abs/1503.03832. Soft: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
+    https://arxiv.org/abs/1703.07737. Swap: Balntas, Riba, Ponsa, Mikolajczyk, *Learning Local Feature Descriptors with Triplets and
+    Shallow Convolutional Neural Networks*, BMVC 2016.
+
+    Args:
+        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot differ by it.
+        soft: softplus(d_ap − d_an) in place of the hinge; the margin is not used.
+        swap: use min(d_an, d_pn) as the negative's distance.
+        reduction, name, dtype: as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = TripletLoss(margin=0.5, reduction="none")
+    >>> [round(float(value), 2) for value in loss(np.zeros(2), np.array([[0.2, 0.4], [0.1, 0.9]]))]
+    [0.3, 0.0]
+    """
+
+    def __init__(self, margin=1.0, soft=False, swap=False, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, open_low=True)
+        self.soft = bool(soft)
+        self.swap = bool(swap)
+
+    def call(self, y_true, y_pred):
+        columns = 3 if self.swap else 2
+        if len(y_pred.shape) != 2 or y_pred.shape[1] != columns:
+            raise ValueError(f"`y_pred` must have shape (batch, {columns}); got {tuple(y_pred.shape)}")
+        distances = at_least_float32(y_pred)
+        negative = ops.minimum(distances[:, 1], distances[:, 2]) if self.swap else distances[:, 1]
+        return triplet(distances[:, 0], negative, self.margin, self.soft)
+
+    def check_reach(self, low, high):
+        if not self.soft:
+            refuse_margin(self, "margin", self.margin, high - low, low, high)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "soft": self.soft, "swap": self.swap}
