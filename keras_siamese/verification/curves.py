@@ -1,0 +1,287 @@
+"""Curves and single figures of verification: labels and scores in, numbers out.
+
+Contract: `same (n,)`, 1 = genuine pair and 0 = impostor pair; `scores (n,)`, finite, larger = more similar (score =
+−distance). A pair is accepted iff score ≥ T:
+
+    FMR(T) = accepted impostors / impostors        FNMR(T) = rejected genuines / genuines        TAR = 1 − FNMR
+
+as in ISO/IEC 19795-1:2021, "Biometric performance testing and reporting – Part 1: Principles and framework",
+https://www.iso.org/standard/73515.html. Everything is exact, from one sort; pairs of equal score share a point. NaN or
+infinite scores, other labels and an empty class raise `ValueError` with the counts: there is never a silent number.
+Pure NumPy; anything above `distances` may import it.
+
+    fmr, tar, thresholds = roc(same, scores)
+    rate = eer(same, scores)
+    threshold = threshold_at_far(same_valid, scores_valid, far=0.01)      # chosen on these pairs …
+    accuracy = accuracy_at(same_test, scores_test, threshold)             # … applied to those
+"""
+
+import numpy as np
+
+from keras_siamese._checks import check_number
+from keras_siamese.verification import points as at
+from keras_siamese.verification.pairs import check_pairs
+from keras_siamese.verification.points import OperatingPoint, operating_points
+
+__all__ = [
+    "accuracy_at",
+    "auc",
+    "best_accuracy",
+    "d_prime",
+    "det",
+    "eer",
+    "eer_point",
+    "operating_point",
+    "roc",
+    "tar_at_far",
+    "threshold_at_far",
+]
+
+
+def roc(same, scores):
+    """Receiver operating characteristic: TAR over FMR.
+
+    One point for each distinct score, after the reject-all point; with k distinct scores there are k + 1 points. The
+    last, whose threshold is the smallest score, accepts every pair.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        `(fmr, tar, thresholds)`, float64 `(k + 1,)` each: FMR rising from 0 to 1, TAR rising from 0 to 1, thresholds
+        strictly falling from just above the maximum (`nextafter`, in the scores' dtype) to the minimum.
+
+    >>> fmr, tar, thresholds = roc([1, 0, 1, 0], [0.9, 0.6, 0.6, 0.1])
+    >>> fmr.tolist(), tar.tolist(), thresholds[1:].tolist()
+    ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0], [0.9, 0.6, 0.1])
+    """
+    points = operating_points(*check_pairs(same, scores))
+    return points.fmr, points.tar, points.thresholds
+
+
+def det(same, scores):
+    """Detection error trade-off: FNMR over FMR, at the points of `roc`.
+
+    Alvin Martin, George Doddington, Terri Kamm, Mark Ordowski, Mark Przybocki, "The DET curve in assessment of
+    detection task performance", Eurospeech 1997, https://doi.org/10.21437/Eurospeech.1997-504.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        `(fmr, fnmr, thresholds)`, float64 `(k + 1,)` each: FMR rising from 0 to 1, FNMR falling from 1 to 0.
+
+    >>> fmr, fnmr, thresholds = det([1, 0, 1, 0], [0.9, 0.6, 0.6, 0.1])
+    >>> fnmr.tolist()
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    points = operating_points(*check_pairs(same, scores))
+    return points.fmr, points.fnmr, points.thresholds
+
+
+def auc(same, scores):
+    """Area under the ROC curve: the chance that a genuine pair scores above an impostor pair, ties counted half.
+
+        AUC = P(g > i) + ½ P(g = i)
+
+    0.5 is chance and the value of constant scores; perfect scores give 1, reversed perfect scores 0. scikit-learn's
+    `roc_auc_score` gives the same number about five times slower (a sort of indices, and a curve of floats), hence not
+    used here.
+
+    James A. Hanley, Barbara J. McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC)
+    curve", Radiology 143, 1982, https://doi.org/10.1148/radiology.143.1.7063747.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        A float in [0, 1].
+
+    >>> auc([1, 0, 1, 0], [0.9, 0.6, 0.6, 0.1])
+    0.875
+    """
+    return float(at.auc(operating_points(*check_pairs(same, scores))))
+
+
+def eer(same, scores):
+    """Equal error rate: where FMR = FNMR on the straight line between the two points that straddle it.
+
+    Perfect scores give 0, constant scores 0.5, reversed perfect scores 1.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        A float in [0, 1], smaller = better.
+
+    >>> eer([1, 1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.4, 0.1]) == 1 / 3
+    True
+    """
+    return float(at.eer(operating_points(*check_pairs(same, scores))))
+
+
+def eer_point(same, scores):
+    """The operating point nearest to the equal error rate: the smallest |FMR − FNMR|; of two, the stricter.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        `OperatingPoint(threshold, fmr, fnmr)`, floats. On constant scores that is reject-all.
+
+    >>> eer_point([1, 0, 1, 0], [0.9, 0.6, 0.5, 0.1])
+    OperatingPoint(threshold=0.6, fmr=0.5, fnmr=0.5)
+    """
+    return at.nearest_to_eer(operating_points(*check_pairs(same, scores)))
+
+
+def tar_at_far(same, scores, far):
+    """The largest TAR among the thresholds whose FMR is at most `far`: never that of a neighbour above it.
+
+    Fewer than 1/far impostor pairs cannot show a rate of `far`: the answer is then the TAR without any false match.
+    `rule_of_30` says how far to trust the figure.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        far: false match rate in [0, 1], or an array of them.
+
+    Returns:
+        A float in [0, 1]; for an array, float64 of its shape.
+
+    >>> same, scores = [1, 1, 1, 0, 0, 0], [0.9, 0.7, 0.3, 0.8, 0.2, 0.1]
+    >>> round(tar_at_far(same, scores, 0), 3), tar_at_far(same, scores, [0.3, 0.5]).round(3).tolist()
+    (0.333, [0.333, 1.0])
+    """
+    points = operating_points(*check_pairs(same, scores))
+    return _at_each(far, lambda rate: at.tar_at_far(points, rate))
+
+
+def threshold_at_far(same, scores, far):
+    """The smallest threshold whose FMR is at most `far`: the one at which `tar_at_far` is reached.
+
+    It is a score of the data, or just above the maximum where only reject-all keeps to `far`. A pair is accepted iff
+    its score is ≥ the threshold, so lower-precision copies of the threshold or the scores must not round across it.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        far: false match rate in [0, 1], or an array of them.
+
+    Returns:
+        A float; for an array, float64 of its shape.
+
+    >>> threshold_at_far([1, 1, 1, 0, 0, 0], [0.9, 0.7, 0.3, 0.8, 0.2, 0.1], 0.5)
+    0.3
+    """
+    points = operating_points(*check_pairs(same, scores))
+    return _at_each(far, lambda rate: points.thresholds[at.within(points, rate)])
+
+
+def best_accuracy(same, scores):
+    """The largest accuracy over all thresholds, reject-all included, and the highest threshold that reaches it.
+
+    Optimistic, since the threshold is chosen on the pairs that it is judged by: compare with `best_accuracy_floor`, not
+    with 0.5, and report `cross_fitted_accuracy` or `accuracy_at` with a threshold from other pairs.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        `(accuracy, threshold)`, floats; the accuracy is at least the share of the larger class.
+
+    >>> best_accuracy([1, 1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.4])
+    (0.8, 0.8)
+    """
+    return at.best_point(operating_points(*check_pairs(same, scores)))
+
+
+def operating_point(same, scores, threshold):
+    """The error rates at a threshold chosen elsewhere.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        threshold: a number; compared with the scores in float64.
+
+    Returns:
+        `OperatingPoint(threshold, fmr, fnmr)`, floats.
+
+    >>> operating_point([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], threshold=0.5)
+    OperatingPoint(threshold=0.5, fmr=0.5, fnmr=0.5)
+    """
+    same, scores = check_pairs(same, scores)
+    threshold = check_number("threshold", threshold)
+    accepted = scores.astype(np.float64) >= threshold
+    return OperatingPoint(threshold, float(accepted[~same].mean()), float((~accepted[same]).mean()))
+
+
+def accuracy_at(same, scores, threshold):
+    """The share of pairs decided rightly at a threshold chosen elsewhere.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        threshold: a number; compared with the scores in float64.
+
+    Returns:
+        A float in [0, 1].
+
+    >>> accuracy_at([1, 1, 0, 0], [0.9, 0.4, 0.3, 0.1], threshold=0.5)
+    0.75
+    """
+    same, scores = check_pairs(same, scores)
+    return float(((scores.astype(np.float64) >= check_number("threshold", threshold)) == same).mean())
+
+
+def d_prime(same, scores):
+    """Decidability: the distance of the two means in units of the pooled standard deviation.
+
+        d′ = |μ_g − μ_i| / √(½(σ_g² + σ_i²)),   population variances
+
+    For normal scores of equal variance EER = Φ(−d′/2): .40, .31, .16, .07 at d′ = .5, 1, 2, 3. It has no sign, so it
+    cannot tell inverted scores from right ones. Without spread in either class it is infinite if the means differ, else
+    0.
+
+    John Daugman, "Biometric decision landscapes", University of Cambridge Computer Laboratory, Technical Report 482,
+    2000, https://www.cl.cam.ac.uk/techreports/UCAM-CL-TR-482.html.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        A float ≥ 0, possibly infinite.
+
+    >>> d_prime([1, 1, 0, 0], [4.0, 6.0, 1.0, 3.0])
+    3.0
+    """
+    same, scores = check_pairs(same, scores)
+    scores = scores.astype(np.float64)
+    # d′ has no unit: scores are brought below 1, so that no square overflows, by a power of two, which rounds nothing.
+    scores = np.ldexp(scores, -np.frexp(np.abs(scores).max())[1])
+    genuine_mean, genuine_variance = _moments(scores[same])
+    impostor_mean, impostor_variance = _moments(scores[~same])
+    gap, spread = abs(genuine_mean - impostor_mean), np.sqrt((genuine_variance + impostor_variance) / 2)
+    if spread == 0:
+        return float("inf") if gap > 0 else 0.0
+    return float(gap / spread)
+
+
+def _moments(values):
+    # About the first value, so that equal values have a variance of exactly 0.
+    shifted = values - values[0]
+    mean = shifted.mean()
+    return values[0] + mean, np.mean((shifted - mean) ** 2)
+
+
+def _at_each(far, reading):
+    rates = np.asarray(far)
+    values = [float(reading(check_number("far", rate, low=0, high=1))) for rate in rates.ravel().tolist()]
+    return np.array(values).reshape(rates.shape) if rates.ndim else values[0]

@@ -1,0 +1,154 @@
+"""Evidence: what a number of pairs can show, before any score is seen.
+
+Contract: numbers of pairs in, the smallest meaningful figure out: which false match rates they support, what no error
+proves, and what pure noise reaches. All of it counts pairs as independent; pairs that share identities are worth fewer.
+Standard library only; anything above `distances` may import it.
+
+    rule_of_30(0.001, impostors=3000).mark             # 'uncertain'
+    rule_of_3(3000)                                    # no error among 3,000: the true rate is below 0.001
+    best_accuracy_floor(genuines=250, impostors=250)   # what noise reaches once in a hundred
+"""
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+from keras_siamese._checks import check_integer, check_number
+
+__all__ = ["RuleOf30", "auc_floor", "best_accuracy_floor", "rule_of_3", "rule_of_30"]
+
+
+class RuleOf30(NamedTuple):
+    """How far a figure at a false match rate can be trusted.
+
+    Attributes:
+        mark: `"plain"`, `"uncertain"` (print it with a mark) or `"withheld"` (do not print it).
+        expected: expected number of false matches, far · impostors.
+        needed: impostor pairs from which the figure is plain, 30 / far.
+        shown_from: impostor pairs from which it is shown at all, 3 / far.
+    """
+
+    mark: str
+    expected: float
+    needed: int
+    shown_from: int
+
+
+def rule_of_30(far, impostors):
+    """Whether so many impostor pairs support a figure at the false match rate `far`.
+
+        plain: far · impostors ≥ 30        uncertain: 3 to 30        withheld: below 3
+
+    Thirty errors put the true rate within 30 % of the observed one with 90 % confidence. Where fewer than three are
+    expected, seeing none at all is likelier than 5 %, so the observed rate does not tell `far` from 0.
+
+    George R. Doddington, Mark A. Przybocki, Alvin F. Martin, Douglas A. Reynolds, "The NIST speaker recognition
+    evaluation – overview, methodology, systems, results, perspective", Speech Communication 31, 2000,
+    https://doi.org/10.1016/S0167-6393(99)00080-1.
+
+    Args:
+        far: false match rate in (0, 1].
+        impostors: number of impostor pairs, ≥ 1.
+
+    Returns:
+        `RuleOf30(mark, expected, needed, shown_from)`.
+
+    >>> rule_of_30(0.01, impostors=500)
+    RuleOf30(mark='uncertain', expected=5.0, needed=3000, shown_from=300)
+    """
+    far = check_number("far", far, low=0, high=1, open_low=True)
+    impostors = check_integer("impostors", impostors, low=1)
+    # Rounded, since .0003 · 100,000 is 29.999… in binary and 30 in the rule.
+    expected = float(f"{far * impostors:.12g}")
+    needed, shown_from = (math.ceil(float(f"{errors / far:.12g}")) for errors in (30, 3))
+    mark = "plain" if expected >= 30 else "uncertain" if expected >= 3 else "withheld"
+    return RuleOf30(mark, expected, needed, shown_from)
+
+
+def rule_of_3(pairs):
+    """The largest true error rate that no error among so many pairs leaves possible, with 95 % confidence.
+
+        (1 − p)ⁿ ≥ .05,  hence  p < 3 / n
+
+    James A. Hanley, Abby Lippman-Hand, "If nothing goes wrong, is everything all right? Interpreting zero numerators",
+    Journal of the American Medical Association 249, 1983, https://doi.org/10.1001/jama.1983.03330370053031.
+
+    Args:
+        pairs: number of independent pairs tried without an error, ≥ 1.
+
+    Returns:
+        A float in (0, 1].
+
+    >>> rule_of_3(3000)
+    0.001
+    """
+    return min(1.0, 3 / check_integer("pairs", pairs, low=1))
+
+
+def best_accuracy_floor(genuines, impostors, quantile=0.99):
+    """What `best_accuracy` reaches on pure noise: a quantile of its distribution when the scores say nothing.
+
+    From reject-all downwards, each genuine adds one right decision and each impostor takes one: a walk of G steps up
+    and I steps down in random order, whose maximum M gives the accuracy (I + M) / (G + I). By the reflection principle
+
+        P(M ≥ m) = C(G + I, I + m) / C(G + I, I),   m ≥ max(0, G − I)
+
+    which is exact for scores without ties (ties only lower M). With G = I it is the one-sided Kolmogorov–Smirnov law.
+
+    William Feller, "An introduction to probability theory and its applications", volume 1, third edition, Wiley, 1968,
+    chapter III.
+
+    Args:
+        genuines: number of genuine pairs G, ≥ 1.
+        impostors: number of impostor pairs I, ≥ 1.
+        quantile: in (0, 1).
+
+    Returns:
+        The smallest accuracy that noise exceeds with probability at most 1 − quantile; a float, at least the larger
+        class's share.
+
+    >>> [round(best_accuracy_floor(n // 2, n // 2), 3) for n in (100, 1000, 6000)]
+    [0.65, 0.547, 0.519]
+    """
+    genuines, impostors = check_integer("genuines", genuines, low=1), check_integer("impostors", impostors, low=1)
+    quantile = check_number("quantile", quantile, low=0, high=1, open_low=True, open_high=True)
+    pairs = genuines + impostors
+
+    def log_choose(up):
+        return math.lgamma(pairs + 1) - math.lgamma(up + 1) - math.lgamma(pairs - up + 1)
+
+    allowed = log_choose(impostors) + math.log1p(-quantile)
+    # The least m with P(M ≥ m + 1) ≤ 1 − quantile, by bisection: P falls with m, is 1 at `low` and 0 above `high`.
+    low, high = max(0, genuines - impostors), genuines
+    while low < high:
+        middle = (low + high) // 2
+        if log_choose(impostors + middle + 1) <= allowed:
+            high = middle
+        else:
+            low = middle + 1
+    return (impostors + low) / pairs
+
+
+def auc_floor(genuines, impostors, quantile=0.99):
+    """What `auc` reaches on pure noise: a quantile of its normal approximation when the scores say nothing.
+
+        ½ + z · √((G + I + 1) / (12 · G · I))
+
+    Henry B. Mann, Donald R. Whitney, "On a test of whether one of two random variables is stochastically larger than
+    the other", Annals of Mathematical Statistics 18, 1947, https://doi.org/10.1214/aoms/1177730491.
+
+    Args:
+        genuines: number of genuine pairs G, ≥ 1.
+        impostors: number of impostor pairs I, ≥ 1.
+        quantile: in (0, 1); small ones give the floor of inverted scores.
+
+    Returns:
+        A float in [0, 1].
+
+    >>> round(auc_floor(500, 500), 4)
+    0.5425
+    """
+    genuines, impostors = check_integer("genuines", genuines, low=1), check_integer("impostors", impostors, low=1)
+    z = NormalDist().inv_cdf(check_number("quantile", quantile, low=0, high=1, open_low=True, open_high=True))
+    deviation = math.sqrt((genuines + impostors + 1) / (12 * genuines * impostors))
+    return min(1.0, max(0.0, 0.5 + z * deviation))

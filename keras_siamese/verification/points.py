@@ -1,0 +1,186 @@
+"""Operating points: for each threshold that makes a difference, how many impostors and genuines it accepts.
+
+Contract: checked pairs in, `OperatingPoints` out, from reject-all (the threshold just above the maximum) down to
+accept-all (the minimum); a pair is accepted iff score ≥ threshold, equal scores share a point. Counts may be weighted
+and carry leading axes, one row for each resample, and every reading below works along the last axis, so that a figure
+and its bootstrap replicates come from the same line of code. Only this room imports it.
+
+    points = operating_points(same, scores)         # counts (k,), one sort
+    auc(points), eer(points)                        # floats
+    rows = RankedPairs(same, scores).points(w)      # counts (rows, k) under pair weights (rows, n)
+    eer(rows)                                       # (rows,)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class OperatingPoint(NamedTuple):
+    """One threshold and its two error rates, each in [0, 1]."""
+
+    threshold: float
+    fmr: float
+    fnmr: float
+
+
+class OperatingPoints(NamedTuple):
+    """All k operating points, strictest first.
+
+    Attributes:
+        thresholds: `(k,)` float64, strictly falling; the first accepts no pair, the last accepts every pair.
+        impostors: `(..., k)` number or weight of accepted impostor pairs, from 0 up to their total.
+        genuines: `(..., k)` number or weight of accepted genuine pairs, from 0 up to their total.
+    """
+
+    thresholds: np.ndarray
+    impostors: np.ndarray
+    genuines: np.ndarray
+
+    @property
+    def fmr(self):
+        return self.impostors / self.impostors[..., -1:]
+
+    @property
+    def tar(self):
+        return self.genuines / self.genuines[..., -1:]
+
+    @property
+    def fnmr(self):
+        # Counted, not 1 − TAR, which would differ from the quotient of counts in the last digit.
+        return (self.genuines[..., -1:] - self.genuines) / self.genuines[..., -1:]
+
+
+def operating_points(same, scores):
+    """The operating points of checked pairs: `same (n,)` booleans, `scores (n,)` floats.
+
+    Sorting values is several times faster than sorting indices. So the scores are sorted without their labels, and only
+    the smaller class is sorted again and looked up among the distinct scores; the larger is what remains.
+    """
+    ordered = np.sort(scores)
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    distinct = ordered[starts]
+    few_are_genuine = 2 * np.count_nonzero(same) <= len(same)
+    few = np.sort(scores[same if few_are_genuine else ~same])
+    few = np.bincount(np.searchsorted(distinct, few), minlength=len(distinct))
+    few = np.concatenate(([0], np.cumsum(few[::-1])))
+    many = np.concatenate(([0], len(scores) - starts[::-1])) - few
+    thresholds = np.concatenate(([just_above(distinct[-1])], distinct[::-1])).astype(np.float64)
+    return OperatingPoints(thresholds, many, few) if few_are_genuine else OperatingPoints(thresholds, few, many)
+
+
+def just_above(score):
+    """The lowest threshold that rejects the score: the next number of its dtype, infinity above the largest."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(score, score.dtype.type(np.inf))
+
+
+class RankedPairs:
+    """Pairs in falling order of score, ready to be counted again and again under other weights.
+
+    Attributes:
+        order: `(n,)` indices that bring the pairs, and whatever belongs to them, into falling order of score.
+    """
+
+    def __init__(self, same, scores):
+        self.order = np.argsort(-scores, kind="stable")
+        falling = scores[self.order]
+        self._genuine = same[self.order].astype(np.float64)
+        last_of_tie = np.concatenate((falling[1:] != falling[:-1], [True]))
+        self._thresholds = np.concatenate(([just_above(falling[0])], falling[last_of_tie])).astype(np.float64)
+        self._ends = None if last_of_tie.all() else np.concatenate(([0], 1 + np.flatnonzero(last_of_tie)))
+
+    def points(self, weights):
+        """The operating points under `weights (rows, n)`, given in this order; sums of whole numbers are exact."""
+        rows, pairs = weights.shape
+        genuines, impostors = np.zeros((rows, pairs + 1)), np.zeros((rows, pairs + 1))
+        genuine_weights = weights * self._genuine
+        np.cumsum(genuine_weights, axis=1, out=genuines[:, 1:])
+        np.cumsum(weights - genuine_weights, axis=1, out=impostors[:, 1:])
+        if self._ends is not None:
+            genuines, impostors = genuines[:, self._ends], impostors[:, self._ends]
+        return OperatingPoints(self._thresholds, impostors, genuines)
+
+
+def auc(points):
+    """Area under TAR over FMR by trapezia, which is the rank statistic with ties at ½; `(...)`."""
+    width = np.diff(points.impostors, axis=-1)
+    twice_height = points.genuines[..., 1:] + points.genuines[..., :-1]
+    area = np.einsum("...k,...k->...", width, twice_height)
+    return area / (2 * points.genuines[..., -1] * points.impostors[..., -1])
+
+
+def crossing(points):
+    """The first point with FMR ≥ FNMR, `(...)` indices of at least 1, and FMR − FNMR times both totals, `(..., k)`."""
+    genuines, impostors = points.genuines[..., -1:], points.impostors[..., -1:]
+    excess = points.impostors * genuines + points.genuines * impostors - genuines * impostors
+    return np.argmax(excess >= 0, axis=-1), excess
+
+
+def eer(points):
+    """The error rate at which the line between the two straddling points meets FMR = FNMR; `(...)`."""
+    after, excess = crossing(points)
+    below, above = at(excess, after - 1), at(excess, after)
+    share = below / (below - above)
+    accepted = at(points.impostors, after - 1) * (1 - share) + at(points.impostors, after) * share
+    return accepted / points.impostors[..., -1]
+
+
+def nearest_to_eer(points):
+    """The `OperatingPoint` of the smallest |FMR − FNMR|, the stricter of two; counts without leading axes."""
+    after, excess = crossing(points)
+    nearest = after if excess[after] < -excess[after - 1] else after - 1
+    return OperatingPoint(float(points.thresholds[nearest]), float(points.fmr[nearest]), float(points.fnmr[nearest]))
+
+
+def accuracies(points):
+    """Accepted genuines plus rejected impostors over all pairs, at each point; `(..., k)`."""
+    right = points.genuines + points.impostors[..., -1:] - points.impostors
+    return right / (points.genuines[..., -1:] + points.impostors[..., -1:])
+
+
+def best_accuracy(points):
+    """The largest accuracy of all points; `(...)`."""
+    return accuracies(points).max(axis=-1)
+
+
+def best_point(points):
+    """The largest accuracy and the highest threshold that reaches it; counts without leading axes."""
+    right = accuracies(points)
+    best = int(np.argmax(right))
+    return float(right[best]), float(points.thresholds[best])
+
+
+def within(points, far):
+    """The last point whose FMR is at most `far`; `(...)` indices."""
+    return np.count_nonzero(points.fmr <= far, axis=-1) - 1
+
+
+def tar_at_far(points, far):
+    """The largest TAR of the points whose FMR is at most `far`; `(...)`."""
+    return at(points.tar, within(points, far))
+
+
+def accuracy_at(points, threshold):
+    """The accuracy at `threshold`; `(...)`."""
+    return accuracies(points)[..., _index(points, threshold)]
+
+
+def fmr_at(points, threshold):
+    """The FMR at `threshold`; `(...)`."""
+    return points.fmr[..., _index(points, threshold)]
+
+
+def fnmr_at(points, threshold):
+    """The FNMR at `threshold`; `(...)`."""
+    return points.fnmr[..., _index(points, threshold)]
+
+
+def at(values, index):
+    """`values (..., k)` at `index (...)`."""
+    return np.take_along_axis(values, np.expand_dims(index, -1), axis=-1)[..., 0]
+
+
+def _index(points, threshold):
+    # The point that accepts exactly the distinct scores ≥ threshold; the thresholds after the first are those scores.
+    return int(np.searchsorted(-points.thresholds[1:], -threshold, side="right"))

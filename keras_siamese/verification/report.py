@@ -1,0 +1,268 @@
+"""The report: every figure of a verification test, with what it is worth.
+
+Contract: labels and scores in, optionally a threshold chosen elsewhere and the identities of both sides; a frozen
+`VerificationReport` out that prints as a table and turns into a plain dict. Figures that the pairs cannot support are
+marked or withheld; an accuracy is given at a threshold from other pairs, never at its own best without saying so.
+Anything above `distances` may import it.
+
+    report = evaluate(same, scores, threshold=0.6, left=left, right=right)
+    print(report)
+    report.eer, report.accuracy, report.intervals["eer"].standard_error
+    json.dumps(report.to_dict())
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_siamese._checks import check_integer, check_number
+from keras_siamese.verification import points as at
+from keras_siamese.verification.crossfit import cross_fitted_decisions
+from keras_siamese.verification.curves import d_prime
+from keras_siamese.verification.evidence import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
+from keras_siamese.verification.intervals import Interval, bootstrap
+from keras_siamese.verification.pairs import check_identities, check_pairs
+from keras_siamese.verification.points import OperatingPoint
+
+__all__ = ["TARFigure", "VerificationReport", "evaluate"]
+
+
+class TARFigure(NamedTuple):
+    """TAR at a false match rate, as far as the rule of 30 lets it be shown.
+
+    Attributes:
+        far: the false match rate asked for, in (0, 1].
+        tar: the largest TAR at an FMR of at most `far`; None if withheld (`tar_at_far` always computes it).
+        threshold: the smallest threshold that keeps to `far`; None if withheld.
+        mark: `"plain"`, `"uncertain"` or `"withheld"`, see `rule_of_30`.
+        needed: impostor pairs from which the figure is plain.
+        shown_from: impostor pairs from which it is shown at all.
+    """
+
+    far: float
+    tar: float | None
+    threshold: float | None
+    mark: str
+    needed: int
+    shown_from: int
+
+
+@dataclass(frozen=True, eq=False)
+class VerificationReport:
+    """What `evaluate` found; `str()` is a table.
+
+    Attributes:
+        genuines: number of genuine pairs.
+        impostors: number of impostor pairs.
+        identities: number of identities on either side; None if not given.
+        eer: equal error rate.
+        eer_point: the operating point nearest to it.
+        auc: area under the ROC curve.
+        auc_floor: the AUC that noise reaches once in a hundred.
+        d_prime: decidability, possibly infinite.
+        best_accuracy: the largest accuracy of all thresholds; optimistic.
+        best_threshold: the threshold that reaches it.
+        best_accuracy_floor: the best accuracy that noise reaches once in a hundred.
+        tar: a `TARFigure` for each false match rate asked for.
+        threshold: the threshold given; None without one, and then so are the next three.
+        accuracy: share of right decisions at `threshold`.
+        fmr: FMR at `threshold`.
+        fnmr: FNMR at `threshold`.
+        cross_fitted_accuracy: see the function of that name; None if a threshold is given, or if no threshold could be
+            chosen.
+        confidence: nominal coverage of the intervals.
+        intervals: with identities, `Interval` by name: `eer`, `auc`, `accuracy`, `fmr`, `fnmr`, `cross_fitted_accuracy`
+            (for the decisions made: it leaves out how the thresholds themselves would vary) and `tar@far=…`. A figure
+            that is the same on every resample, as without any error, has none.
+    """
+
+    genuines: int
+    impostors: int
+    identities: int | None
+    eer: float
+    eer_point: OperatingPoint
+    auc: float
+    auc_floor: float
+    d_prime: float
+    best_accuracy: float
+    best_threshold: float
+    best_accuracy_floor: float
+    tar: tuple[TARFigure, ...]
+    threshold: float | None
+    accuracy: float | None
+    fmr: float | None
+    fnmr: float | None
+    cross_fitted_accuracy: float | None
+    confidence: float
+    intervals: dict[str, Interval] = field(repr=False)
+
+    def to_dict(self):
+        """The same as plain numbers, strings, lists and dicts that JSON takes; infinite numbers become None."""
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        plain["eer_point"] = self.eer_point._asdict()
+        plain["tar"] = [figure._asdict() for figure in self.tar]
+        plain["intervals"] = {
+            name: {"low": interval.low, "high": interval.high, "standard_error": interval.standard_error}
+            for name, interval in self.intervals.items()
+        }
+        return _finite(plain)
+
+    def __str__(self):
+        pairs = self.genuines + self.impostors
+        heading = f"Verification of {pairs:,} pairs: {self.genuines:,} genuine, {self.impostors:,} impostor"
+        if self.identities is not None:
+            heading += f", {self.identities:,} identities"
+        rows = [("", "value", f"{100 * self.confidence:.4g} % interval" if self.intervals else "", ""), *self._rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [
+            f"{name:<{widths[0]}}  {value:>{widths[1]}}  {interval:<{widths[2]}}  {note}".rstrip()
+            for name, value, interval, note in rows
+        ]
+        return "\n".join([heading, *lines])
+
+    def _rows(self):
+        """Name, value, interval and note of each line, as text."""
+        inverted = "; below what noise gives: inverted labels or scores?" if self.auc < 1 - self.auc_floor else ""
+        yield self._row("EER", "eer", self.eer, self._eer_note())
+        yield self._row("AUC", "auc", self.auc, f"noise reaches {self.auc_floor:.4f}{inverted}")
+        yield self._row("d′", "d_prime", self.d_prime, "")
+        if self.threshold is not None:
+            yield self._row("accuracy", "accuracy", self.accuracy, f"at the given threshold {self.threshold:.6g}")
+            yield self._row("FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors))
+            yield self._row("FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines))
+        elif self.cross_fitted_accuracy is None:
+            yield "accuracy, cross-fitted", "–", "", "too few pairs or identities to choose a threshold on others"
+        else:
+            key, note = "cross_fitted_accuracy", "each pair at a threshold from other folds"
+            yield self._row("accuracy, cross-fitted", key, self.cross_fitted_accuracy, note)
+        note = (
+            f"optimistic, at its own threshold {self.best_threshold:.6g}; noise reaches {self.best_accuracy_floor:.4f}"
+        )
+        yield self._row("best accuracy", "best_accuracy", self.best_accuracy, note)
+        for figure in self.tar:
+            yield self._tar_row(figure)
+
+    def _row(self, name, key, value, note):
+        interval = self.intervals.get(key)
+        return name, f"{value:.4f}", f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else "", note
+
+    def _tar_row(self, figure):
+        name = f"TAR at FMR ≤ {figure.far:g}"
+        if figure.mark == "withheld":
+            note = f"needs {figure.shown_from:,} impostor pairs, {figure.needed:,} for a plain figure"
+            return name, "withheld", "", note
+        note = f"at threshold {figure.threshold:.6g}"
+        if figure.mark == "uncertain":
+            note = f"uncertain: plain from {figure.needed:,} impostor pairs; {note}"
+        return self._row(name, _tar_name(figure.far), figure.tar, note)
+
+    def _eer_note(self):
+        note = f"at threshold {self.eer_point.threshold:.6g}"
+        return "; ".join(filter(None, [note, _no_error_note(self.eer, min(self.genuines, self.impostors))]))
+
+
+def evaluate(same, scores, *, far=(0.01, 0.001), threshold=None, left=None, right=None, confidence=0.95, seed=0):
+    """Everything this room knows of a set of pairs.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        far: false match rate or rates in (0, 1] at which to give the TAR.
+        threshold: a threshold chosen on other pairs; accuracy, FMR and FNMR are given at it. Without one the accuracy
+            is cross-fitted (`cross_fitted_accuracy`, ten folds).
+        left: `(n,)` identity of each pair's one side, integers or strings. With `right` it brings the intervals (200
+            resamples of `bootstrap`) and makes the folds disjoint in identities.
+        right: `(n,)` identity of the other side.
+        confidence: nominal coverage of the intervals, in (0, 1).
+        seed: integer ≥ 0 for resamples and folds.
+
+    Returns:
+        `VerificationReport`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> same = np.arange(2000) % 2
+    >>> report = evaluate(same, rng.normal(size=2000) + 3 * same, far=(0.01, 0.001), threshold=1.5)
+    >>> [figure.mark for figure in report.tar]
+    ['uncertain', 'withheld']
+    >>> print(report)
+    Verification of 2,000 pairs: 1,000 genuine, 1,000 impostor
+                           value
+    EER                   0.0630    at threshold 1.52086
+    AUC                   0.9848    noise reaches 0.5300
+    ...
+    TAR at FMR ≤ 0.001  withheld    needs 3,000 impostor pairs, 30,000 for a plain figure
+    """
+    same, scores = check_pairs(same, scores)
+    identities = check_identities(left, right, len(same))
+    genuines, impostors = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
+    confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
+    seed = check_integer("seed", seed, low=0)
+    points = at.operating_points(same, scores)
+    tar = tuple(_tar_figure(points, rate, impostors) for rate in np.ravel(far).tolist())
+
+    figures, statistics = {"threshold": None, "accuracy": None, "fmr": None, "fnmr": None}, {"eer": "eer", "auc": "auc"}
+    accepted = None
+    if threshold is None:
+        accepted = cross_fitted_decisions(same, scores, identities, folds=10, seed=seed)
+    else:
+        threshold = check_number("threshold", threshold)
+        readings = {"accuracy": at.accuracy_at, "fmr": at.fmr_at, "fnmr": at.fnmr_at}
+        figures = {"threshold": threshold, **{name: float(read(points, threshold)) for name, read in readings.items()}}
+        statistics |= {name: (read.__name__, threshold) for name, read in readings.items()}
+    statistics |= {_tar_name(figure.far): ("tar_at_far", figure.far) for figure in tar if figure.mark != "withheld"}
+
+    intervals = {}
+    if identities is not None:
+        draws = {"left": left, "right": right, "confidence": confidence, "seed": seed}
+        found = bootstrap(list(statistics.values()), same, scores, **draws)
+        intervals = {name: found[statistic] for name, statistic in statistics.items()}
+        if accepted is not None:
+            decided = bootstrap([("accuracy_at", 0.5)], same, accepted.astype(np.float64), **draws)
+            intervals["cross_fitted_accuracy"] = decided["accuracy_at", 0.5]
+
+    best_accuracy, best_threshold = at.best_point(points)
+    return VerificationReport(
+        genuines=genuines,
+        impostors=impostors,
+        identities=None if identities is None else identities[2],
+        eer=float(at.eer(points)),
+        eer_point=at.nearest_to_eer(points),
+        auc=float(at.auc(points)),
+        auc_floor=auc_floor(genuines, impostors),
+        d_prime=d_prime(same, scores),
+        best_accuracy=best_accuracy,
+        best_threshold=best_threshold,
+        best_accuracy_floor=best_accuracy_floor(genuines, impostors),
+        tar=tar,
+        **figures,
+        cross_fitted_accuracy=None if accepted is None else float((accepted == same).mean()),
+        confidence=confidence,
+        intervals={name: interval for name, interval in intervals.items() if interval.standard_error > 0},
+    )
+
+
+def _tar_figure(points, far, impostors):
+    rule = rule_of_30(far, impostors)
+    if rule.mark == "withheld":
+        return TARFigure(far, None, None, rule.mark, rule.needed, rule.shown_from)
+    index = at.within(points, far)
+    tar, threshold = float(points.tar[index]), float(points.thresholds[index])
+    return TARFigure(far, tar, threshold, rule.mark, rule.needed, rule.shown_from)
+
+
+def _tar_name(far):
+    return f"tar@far={far:g}"
+
+
+def _no_error_note(rate, pairs):
+    return f"no error among {pairs:,} pairs: below {rule_of_3(pairs):.2g}, if they are independent" if rate == 0 else ""
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
