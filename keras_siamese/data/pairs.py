@@ -1,0 +1,225 @@
+"""Pairs of samples with the label "same identity or not", drawn anew each epoch.
+
+Contract: samples are a source `(n, …)` (see `sources`), labels `(n,)` integers or strings. A batch is
+`((left, right), same)`: `left` and `right` are shaped as the source with `batch` for `n`, `same` is float32 `(batch,)`.
+What a sequence holds of an epoch is indices, 17 bytes a pair. Users, `callbacks` and `diagnosis` use this module.
+
+    sequence = PairSequence(x, labels, batch_size=128, positive_fraction=0.5, seed=0)
+    (left, right), same = sequence[0]
+    left_index, right_index, same = sequence.pairs(epoch=3)
+    model.fit(sequence, epochs=20, callbacks=[ks.callbacks.SetEpoch(sequence)])
+"""
+
+import numpy as np
+
+from keras_siamese._checks import check_choice, check_integer, check_labels, check_number
+from keras_siamese.data.augment import Augmentation
+from keras_siamese.data.sequence import EpochSequence
+from keras_siamese.data.sources import check_source, count_samples, encode, take
+
+
+class PairSequence(EpochSequence):
+    """Genuine and impostor pairs as a `keras.utils.PyDataset`; a batch is a pure function of `(seed, epoch, index)`.
+
+    Every sample is an anchor (`left`) about equally often; in an epoch of as many pairs as samples, once. A genuine
+    partner is uniform among the other samples of the anchor's identity, an impostor partner among all samples of other
+    identities, so a pair can come up twice. An identity with a single sample makes impostor pairs only.
+
+    Args:
+        x: array `(n, …)` or dict (nested at will) of arrays `(n, …)`; then `left` and `right` are such dicts.
+        labels: identities `(n,)`, integers or strings.
+        batch_size: pairs in a batch, ≥ 1; the last batch of an epoch may be smaller.
+        positive_fraction: share of genuine pairs in [0, 1]: exact, but for rounding to whole pairs, over an epoch, and
+            within one pair in each batch.
+        pairs_per_epoch: ≥ 1; the number of samples by default, so that each is the anchor of one pair.
+        augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
+        frozen: whether every epoch has the same pairs, as validation wants it; excludes `augment`.
+        similar_label: 1, or 0 for a project in which 0 means "same".
+        seed: integer ≥ 0.
+        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`. (For a shorter epoch
+            say `pairs_per_epoch`: `fit(steps_per_epoch=…)` makes Keras carry batches over into the next epoch.)
+
+    Attributes:
+        x, labels: the source; the codes `(n,)` of its labels, integers 0 … K-1.
+        identities: the distinct labels `(K,)`, sorted; `identities[labels]` are the labels as they were given.
+        singletons: how many identities have a single sample.
+
+    Raises:
+        ValueError: if `x` is empty, holds NaN or infinity, or differs in length from `labels`; if genuine pairs are
+            asked for and each identity has one sample, or impostor pairs and there is one identity; if a number is
+            out of range.
+        TypeError: for an unknown option, naming the known ones.
+
+    >>> x, labels = np.arange(6.0), ["ada", "ada", "bo", "bo", "cy", "cy"]
+    >>> sequence = PairSequence(x, labels, batch_size=4)
+    >>> sequence
+    PairSequence(6 samples of 3 identities; 6 pairs an epoch, 50% same, in 2 batches of 4; epoch 0)
+    >>> (left, right), same = sequence[0]
+    >>> left.shape, right.shape, same.shape, int(same.sum())
+    ((4,), (4,), (4,), 2)
+    """
+
+    def __init__(
+        self,
+        x,
+        labels,
+        *,
+        batch_size=32,
+        positive_fraction=0.5,
+        pairs_per_epoch=None,
+        augment=None,
+        frozen=False,
+        similar_label=1,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        self.x = check_source("x", x)
+        n = count_samples(self.x)
+        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+        self.batch_size = check_integer("batch_size", batch_size, low=1)
+        self.positive_fraction = check_number("positive_fraction", positive_fraction, low=0, high=1)
+        self.pairs_per_epoch = (
+            n if pairs_per_epoch is None else check_integer("pairs_per_epoch", pairs_per_epoch, low=1)
+        )
+        self.similar_label = check_choice("similar_label", similar_label, (0, 1))
+        if augment is not None and frozen:
+            raise ValueError(
+                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
+            )
+        self.augment = None if augment is None else Augmentation(augment)
+        self._blocks = IdentityBlocks(self.labels)
+        self.singletons = int(np.count_nonzero(self._blocks.size == 1))
+        self._check_pairs_exist()
+
+    def _check_pairs_exist(self):
+        positives = _positives_before(self.pairs_per_epoch, self.positive_fraction)
+        if positives and self.singletons == len(self.identities):
+            raise ValueError(
+                f"`labels` must hold an identity with two samples for genuine pairs (positive_fraction="
+                f"{self.positive_fraction:g}); got {len(self.identities)} identities with one sample each"
+            )
+        if positives < self.pairs_per_epoch and len(self.identities) == 1:
+            raise ValueError(
+                f"`labels` must hold two identities for impostor pairs (positive_fraction={self.positive_fraction:g}); "
+                f"got one only: {self.identities[0]!r}"
+            )
+
+    def __len__(self):
+        """The number of batches in an epoch."""
+        return -(-self.pairs_per_epoch // self.batch_size)
+
+    def pairs(self, epoch=None):
+        """The pairs of an epoch in the order of its batches: `(left_index, right_index, same)`, each `(pairs,)`.
+
+        Args:
+            epoch: integer ≥ 0, by default the current one; a frozen sequence has the same pairs in all.
+
+        Returns:
+            Two integer arrays of sample indices and one of booleans, True = same identity; not writeable.
+        """
+        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
+        return self._table(0 if self.frozen else epoch)
+
+    def _draw(self, epoch):
+        table = draw_pairs(self.rng(epoch), self._blocks, self.pairs_per_epoch, self.positive_fraction, self.batch_size)
+        for column in table:
+            column.flags.writeable = False
+        return table
+
+    def _batch(self, table, epoch, index):
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        left_index, right_index, same = (column[rows] for column in table)
+        towers = [take(self.x, left_index), take(self.x, right_index)]
+        if self.augment is not None:
+            towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
+        return tuple(towers), (same == self.similar_label).astype("float32")
+
+    def __repr__(self):
+        singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
+        augment = f"; augment={self.augment!r}" if self.augment else ""
+        return (
+            f"{type(self).__name__}({count_samples(self.x)} samples of {len(self.identities)} identities{singletons}; "
+            f"{self.pairs_per_epoch} pairs an epoch, {100 * self.positive_fraction:.3g}% same, "
+            f"in {len(self)} batches of {self.batch_size}; "
+            f"{'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+        )
+
+
+class IdentityBlocks:
+    """Samples sorted by identity: an identity is one block of positions, so a partner is one draw, without rejection.
+
+    Args:
+        codes: identities `(n,)`, integers 0 … K-1, each present.
+
+    Attributes:
+        size: samples of each identity `(K,)`.
+        paired: the samples that are not their identity's only one.
+    """
+
+    def __init__(self, codes):
+        self.codes = codes
+        self.size = np.bincount(codes)
+        self.paired = np.flatnonzero(self.size[codes] > 1)
+        self._start = np.cumsum(self.size) - self.size
+        self._sample = np.argsort(codes, kind="stable")  # (n,): position → sample
+        self._position = np.argsort(self._sample, kind="stable")  # (n,): sample → position
+
+    def draw_same(self, rng, anchors):
+        """For each of the `anchors` `(m,)` another sample of its identity, uniformly; each anchor must have one."""
+        block = self.codes[anchors]
+        position = self._start[block] + rng.integers(0, self.size[block] - 1)
+        return self._sample[position + (position >= self._position[anchors])]  # the anchor itself is skipped
+
+    def draw_other(self, rng, anchors):
+        """For each of the `anchors` `(m,)` a sample of another identity, uniformly; there must be two identities."""
+        block = self.codes[anchors]
+        position = rng.integers(0, len(self.codes) - self.size[block])
+        return self._sample[position + (position >= self._start[block]) * self.size[block]]  # its block is skipped
+
+
+def draw_pairs(rng, blocks, count, positive_fraction, batch_size):
+    """Draws an epoch.
+
+    Args:
+        rng: NumPy generator.
+        blocks: `IdentityBlocks` of the n samples.
+        count: number of pairs P.
+        positive_fraction: share of genuine pairs, in [0, 1].
+        batch_size: pairs in a batch; genuine and impostor pairs are mixed within it.
+
+    Returns:
+        `left` and `right`, sample indices `(P,)`, and `same`, booleans `(P,)`.
+    """
+    same = np.diff(_positives_before(np.arange(count + 1), positive_fraction)).astype(bool)
+    whole = count // batch_size * batch_size
+    mixed = rng.permuted(same[:whole].reshape(-1, batch_size), axis=1).ravel()
+    same = np.concatenate([mixed, rng.permutation(same[whole:])])
+
+    genuine, impostor = _draw_anchors(rng, blocks, np.count_nonzero(same), count)
+    left, right = np.empty((2, count), dtype=np.intp)
+    left[same], left[~same] = genuine, impostor
+    right[same], right[~same] = blocks.draw_same(rng, genuine), blocks.draw_other(rng, impostor)
+    return left, right, same
+
+
+def _positives_before(count, fraction):
+    """How many of the first `count` pairs are genuine: rounding the running total keeps every stretch within one."""
+    return np.floor(np.asarray(count) * fraction + 0.5).astype(int)
+
+
+def _draw_anchors(rng, blocks, positives, count):
+    """Anchors of the genuine and of the impostor pairs; the latter begin with the samples that the former used less."""
+    genuine = _repeat_permuted(rng, blocks.paired, positives)
+    used = np.bincount(genuine, minlength=len(blocks.codes))
+    behind = rng.permutation(np.flatnonzero(used < used.max()))
+    impostor = np.concatenate([behind, _repeat_permuted(rng, np.arange(len(blocks.codes)), count - positives)])
+    return genuine, impostor[: count - positives]
+
+
+def _repeat_permuted(rng, samples, count):
+    """`count` entries of whole random permutations of `samples`, the last one cut short."""
+    if count == 0:
+        return np.empty(0, dtype=np.intp)
+    rounds = -(-count // len(samples))
+    return rng.permuted(np.tile(samples, (rounds, 1)), axis=1).ravel()[:count]

@@ -1,0 +1,163 @@
+"""The epoch of a sequence: what makes a batch a pure function of `(seed, epoch, index)` under Keras's `fit`.
+
+Contract: a subclass says `__len__`, `_draw(epoch)` (the table of all that is random about an epoch, indices only) and
+`_batch(table, epoch, index)`, and neither draws on any other state. The epoch comes from outside, by `set_epoch`, as
+with PyTorch's DistributedSampler, because Keras's own hooks cannot bring it: they are out of step with epochs, and
+`on_epoch_begin` comes when the workers have begun to draw already. The sequences of the room import this module.
+
+    class Rows(EpochSequence):
+        def __len__(self): return 10
+        def _draw(self, epoch): return self.rng(epoch).permutation(320)
+        def _batch(self, table, epoch, index): return x[table[32 * index : 32 * (index + 1)]]
+"""
+
+import contextlib
+import inspect
+import operator
+import queue
+import threading
+import warnings
+import weakref
+
+import keras
+import numpy as np
+
+from keras_siamese._checks import check_integer
+
+_LOADER_OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
+
+
+class EpochSequence(keras.utils.PyDataset):
+    """Base of the room's sequences.
+
+    Args:
+        seed: integer ≥ 0.
+        frozen: whether every epoch is epoch 0, as validation wants it.
+        **options: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
+    """
+
+    def __init__(self, *, seed=0, frozen=False, **options):
+        self._check_options(options)
+        super().__init__(**options)
+        self.seed = check_integer("seed", seed, low=0)
+        self.frozen = bool(frozen)
+        self._epoch = 0
+        self._epoch_was_set = False
+        self._forget()
+
+    @classmethod
+    def _check_options(cls, options):
+        unknown = sorted(set(options) - set(_LOADER_OPTIONS))
+        if unknown:
+            own = [p.name for p in inspect.signature(cls).parameters.values() if p.kind != p.VAR_KEYWORD]
+            known = ", ".join([*own, *_LOADER_OPTIONS])
+            raise TypeError(f"{cls.__name__} knows no option {', '.join(map(repr, unknown))}; it knows {known}")
+
+    def _forget(self):
+        """Starts afresh what belongs to this process and does not travel with a pickle or a copy."""
+        self._lock = threading.Lock()
+        self._drawn = None
+        self._ends = weakref.WeakKeyDictionary()
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key not in ("_lock", "_drawn", "_ends")}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._forget()
+
+    @property
+    def epoch(self):
+        """The epoch whose batches are served, an integer ≥ 0."""
+        return self._epoch
+
+    def set_epoch(self, epoch):
+        """Serves the batches of `epoch` from now on; to be called before the epoch's first batch is drawn.
+
+        `SiameseWrapper.fit` does it, and so does `callbacks.SetEpoch` for any other model, in their `on_epoch_begin`.
+        """
+        self._epoch = check_integer("epoch", epoch, low=0)
+        self._epoch_was_set = True
+
+    def rng(self, *key):
+        """A generator that depends on the seed and the integers of `key` alone.
+
+        The key is a `spawn_key`, because `default_rng([seed, epoch])` equals `default_rng([seed, epoch, 0])`.
+        """
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def __getitem__(self, index):
+        index = range(len(self))[operator.index(index)]
+        epoch = 0 if self.frozen else self._epoch
+        return self._batch(self._table(epoch), epoch, index)
+
+    def _table(self, epoch):
+        """The table of `epoch`, drawn once for all threads; the latest one is kept."""
+        drawn = self._drawn  # a tuple that is only ever replaced whole, so reading it needs no lock
+        if drawn is None or drawn[0] != epoch:
+            with self._lock:
+                drawn = self._drawn
+                if drawn is None or drawn[0] != epoch:
+                    drawn = self._drawn = (epoch, self._draw(epoch))
+        return drawn[1]
+
+    def _draw(self, epoch):
+        raise NotImplementedError
+
+    def _batch(self, table, epoch, index):
+        raise NotImplementedError
+
+    def on_epoch_begin(self):
+        """Keras's hook; warns, once, when `fit` begins a second epoch and nobody has ever set one."""
+        if self.frozen or self._epoch_was_set:
+            return
+        # Through one adapter `fit` ends epochs once before its first and once after each, so its second begins after
+        # two ends; an evaluation, also one whose adapter `fit` keeps, ends them twice, so it begins after 0, 1, 3, 5, …
+        caller = _caller_serving(self)
+        if caller is not None and self._ends.get(caller) == 2:
+            self._epoch_was_set = True  # so it is said once
+            name = type(self).__name__
+            warnings.warn(
+                f"fit begins another epoch of this {name} and nobody has called its set_epoch, so every epoch shows "
+                "the same batches. Pass callbacks=[ks.callbacks.SetEpoch(sequence)] to fit (SiameseWrapper.fit does it "
+                "itself); if the same batches are meant, say frozen=True",
+                stacklevel=2,
+            )
+
+    def on_epoch_end(self):
+        """Keras's hook; throws away what Keras drew ahead, which it would otherwise serve as the next epoch's."""
+        caller = _caller_serving(self)
+        if caller is not None:
+            self._ends[caller] = self._ends.get(caller, 0) + 1
+            _discard_drawn_ahead(caller)
+
+
+def _caller_serving(sequence):
+    """The Keras object (an adapter) that is calling a hook of `sequence`, or None; hooks get no argument that says."""
+    frame = inspect.currentframe().f_back
+    for _ in range(6):  # the hook, a subclass's hook around it, the adapter
+        if frame is None:
+            return None
+        owner = frame.f_locals.get("self")
+        if getattr(owner, "__dict__", {}).get("py_dataset") is sequence:
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def _discard_drawn_ahead(adapter):
+    """Empties the queues of the adapter's stopped enqueuer.
+
+    Stopped midway, an enqueuer keeps what its workers had drawn and serves it first after its next start (since Keras's
+    pull request 20123). On JAX and PyTorch `fit` and `evaluate` stop it so after the one batch by which a model is
+    built; with workers, every epoch would then open with up to `max_queue_size + workers` batches of the epoch before,
+    and an evaluation would count some pairs twice and others never. Each start goes through all indices again, so
+    nothing is lost here.
+    """
+    enqueuer = getattr(adapter, "enqueuer", None)
+    for name in ("ready_queue", "future_queue"):
+        waiting = getattr(enqueuer, name, None)
+        if isinstance(waiting, queue.Queue):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    waiting.get_nowait()
