@@ -110,10 +110,10 @@ def test_the_table_is_aligned_and_complete(pairs, threshold, known):
     end = columns.index("value") + len("value")
     for line in lines:
         assert line[end - 1] != " " and line[end : end + 2].strip() == ""
-        if known and "withheld" not in line and not line.startswith(("d′", "best")):
+        if known and "withheld" not in line and not line.startswith(("d′", "best", "accuracy, balanced")):
             assert line[end + 2] == "["
     names = [line[: end - 8].strip() for line in lines]
-    accuracies = ["accuracy, cross-fitted"] if threshold is None else ["accuracy", "FMR", "FNMR"]
+    accuracies = ["accuracy, cross-fitted"] if threshold is None else ["accuracy", "accuracy, balanced", "FMR", "FNMR"]
     assert names == ["EER", "AUC", "d′", *accuracies, "best accuracy", "TAR at FMR ≤ 0.1", "TAR at FMR ≤ 0.001"]
     assert max(map(len, lines)) < 120
 
@@ -123,7 +123,7 @@ def test_the_dict_is_plain_json(pairs, threshold):
     same, scores, left, right = pairs
     report = evaluate(same, scores, threshold=threshold, left=left, right=right)
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert set(plain) == {field.name for field in dataclasses.fields(report)}
+    assert set(plain) == {field.name for field in dataclasses.fields(report)} | {"balanced_accuracy"}
     assert plain["eer"] == report.eer
     assert plain["eer_point"] == {name: getattr(report.eer_point, name) for name in ("threshold", "fmr", "fnmr")}
     assert plain["tar"][0] == report.tar[0]._asdict()
@@ -197,3 +197,15 @@ def test_one_far_needs_no_list(pairs):
 def test_bad_options_are_refused_by_name(pairs, options, error, message):
     with pytest.raises(error, match=message):
         evaluate(*pairs[:2], **options)
+
+
+def test_balanced_accuracy_weighs_both_classes_alike():
+    same = np.array([1, 1, 0, 0, 0, 0, 0, 0])
+    scores = np.array([0.9, 0.1, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0])
+    report = evaluate(same, scores, threshold=0.5)
+    # One of two genuine pairs and five of six impostors are decided rightly.
+    assert report.accuracy == 6 / 8
+    assert report.balanced_accuracy == pytest.approx((1 / 2 + 5 / 6) / 2)
+    assert report.to_dict()["balanced_accuracy"] == pytest.approx(2 / 3)
+    assert "deciding all pairs alike gives 0.7500" in str(report)
+    assert evaluate(same, scores).balanced_accuracy is None

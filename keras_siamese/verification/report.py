@@ -98,9 +98,15 @@ class VerificationReport:
     confidence: float
     intervals: dict[str, Interval] = field(repr=False)
 
+    @property
+    def balanced_accuracy(self):
+        """1 − (FMR + FNMR) / 2 at `threshold`, the accuracy on as many genuine as impostor pairs; None without one."""
+        return None if self.threshold is None else 1 - (self.fmr + self.fnmr) / 2
+
     def to_dict(self):
         """The same as plain numbers, strings, lists and dicts that JSON takes; infinite numbers become None."""
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        plain["balanced_accuracy"] = self.balanced_accuracy
         plain["eer_point"] = self.eer_point._asdict()
         plain["tar"] = [figure._asdict() for figure in self.tar]
         plain["intervals"] = {
@@ -129,7 +135,10 @@ class VerificationReport:
         yield self._row("AUC", "auc", self.auc, f"noise reaches {self.auc_floor:.4f}{inverted}")
         yield self._row("d′", "d_prime", self.d_prime, "")
         if self.threshold is not None:
-            yield self._row("accuracy", "accuracy", self.accuracy, f"at the given threshold {self.threshold:.6g}")
+            alike = max(self.genuines, self.impostors) / (self.genuines + self.impostors)
+            note = f"at threshold {self.threshold:.6g}; deciding all pairs alike gives {alike:.4f}"
+            yield self._row("accuracy", "accuracy", self.accuracy, note)
+            yield self._row("accuracy, balanced", "", self.balanced_accuracy, "1 − (FMR + FNMR) / 2")
             yield self._row("FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors))
             yield self._row("FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines))
         elif self.cross_fitted_accuracy is None:
