@@ -19,11 +19,6 @@ NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mixed up
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    """In place of conftest's: nothing here touches Keras's state, and clearing it takes 0.3 s a test on JAX."""
-
-
 def indices_as_samples(labels, **options):
     """A sequence whose samples are their own indices, so that a batch tells which samples it holds."""
     return PairSequence(np.arange(len(labels)), labels, **options)
@@ -145,7 +140,7 @@ def test_batches_do_not_depend_on_the_process():
     sequence.set_epoch(2)
     indices = (5, 0, 8, 3, 1, 7)
     # An executor, not a Pool: where a worker dies it raises, and a Pool waits for ever.
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         got = list(pool.map(sequence.__getitem__, indices, timeout=120))
     assert_batches_equal(got, [sequence[i] for i in indices])
 
@@ -220,6 +215,15 @@ def test_each_sample_is_anchor_once_in_a_default_epoch_also_with_singletons():
     left, _, same = indices_as_samples(UNEVEN).pairs(5)
     assert sorted(left.tolist()) == list(range(11))
     assert same.sum() == 6  # 5.5, rounded up
+
+
+def test_genuine_anchors_change_from_epoch_to_epoch():
+    sequence = indices_as_samples(np.arange(12) // 2)
+    genuine = np.zeros(12)
+    for epoch in range(1500):
+        left, _, same = sequence.pairs(epoch)
+        np.add.at(genuine, left[same], 1)
+    assert chisquare(genuine).pvalue > 1e-4
 
 
 def test_positives_are_shuffled_within_their_batch():

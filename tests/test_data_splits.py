@@ -10,11 +10,6 @@ from keras_siamese.data import IdentityKFold, split_identities
 NAMES = np.array(["ada", "bo", "cy", "di", "eve", "flo", "gus", "hal"])
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    """In place of conftest's: nothing here touches Keras's state, and clearing it takes 0.3 s a test on JAX."""
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     labels=st.lists(st.integers(-5, 20), min_size=3, max_size=60).filter(lambda labels: len(set(labels)) >= 3),
