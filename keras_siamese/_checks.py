@@ -1,8 +1,8 @@
 """Argument checks: each raises, or returns the value cleaned.
 
-Contract: a `check_…` function takes the argument's name first and its value second. It raises `ValueError` (or `TypeError`
-for a thing of the wrong kind) with the argument, what was expected and what came, or returns the value in the form
-that the caller works with. Anything may import this module; it imports nothing of the package.
+Contract: a `check_…` function takes the argument's name first and its value second. It raises `ValueError` (or
+`TypeError` for a thing of the wrong kind) with the argument, what was expected and what came, or returns the
+value in the form that the caller works with. Anything may import this module; it imports nothing of the package.
 
     margin = check_number("margin", margin, low=0, open_low=True)
     labels = check_labels("labels", labels, length=len(x))
@@ -52,7 +52,8 @@ def check_choice(name, value, choices):
 def check_finite(name, array):
     """Returns `array` as a NumPy array without NaN or infinity."""
     array = np.asarray(array)
-    if np.issubdtype(array.dtype, np.floating):
+    # By name: to NumPy the bfloat16 of a mixed-precision encoder is no float.
+    if "float" in array.dtype.name:
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
         if bad:
             raise ValueError(f"`{name}` must be finite; {bad} of its {array.size} values are NaN or infinite")
@@ -73,13 +74,22 @@ def check_labels(name, labels, *, length=None):
         raise ValueError(f"`{name}` must have one entry for each of the {length} samples; got {len(labels)}")
     if np.issubdtype(labels.dtype, np.floating):
         check_finite(name, labels)
-        fractional = labels[labels != np.floor(labels)]
-        if fractional.size:
-            raise ValueError(f"`{name}` must be whole numbers or strings; got {fractional[0]!r}")
+        other = labels[(labels != np.floor(labels)) | (np.abs(labels) >= 2.0**63)]
+        if other.size:
+            raise ValueError(f"`{name}` must be whole numbers or strings; got {other[0]!r}")
         labels = labels.astype(np.int64)
     elif labels.dtype == object:
+        missing = [label for label in labels if is_missing(label)]
+        if missing:
+            raise ValueError(f"`{name}` must be whole numbers or strings; {len(missing)} missing, as {missing[0]!r}")
         labels = labels.astype(str)
     return labels
+
+
+def is_missing(label):
+    """Whether `label` is None, NaN or pandas' NA: the last two are not equal to themselves."""
+    equal = label is not None and label == label
+    return not (isinstance(equal, (bool, np.bool_)) and equal)
 
 
 def check_same(name, same, *, length=None):
@@ -92,9 +102,13 @@ def check_same(name, same, *, length=None):
     if length is not None and len(same) != length:
         raise ValueError(f"`{name}` must have one entry for each of the {length} pairs; got {len(same)}")
     if same.dtype != bool:
-        other = [value for value in np.unique(same).tolist() if value not in (0, 1)]
+        values, counts = np.unique(same, return_counts=True)
+        other = {
+            value: count for value, count in zip(values.tolist(), counts.tolist(), strict=True) if value not in (0, 1)
+        }
         if other:
-            raise ValueError(f"`{name}` must hold 1 (genuine) and 0 (impostor) only; got also {other[:5]}")
+            found = f"{list(other)[:5]}, {sum(other.values())} of {same.size} labels"
+            raise ValueError(f"`{name}` must hold 1 (genuine) and 0 (impostor) only; got also {found}")
     return same.astype(bool)
 
 

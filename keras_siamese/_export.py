@@ -4,8 +4,8 @@
     class ContrastiveLoss(PairLoss): ...
 
 registers it as ``"keras_siamese>ContrastiveLoss"``, so that a saved model loads in safe mode without
-``custom_objects`` and Keras finds the class by that string. `exported()` lists what was registered: registries and tests
-are built from it, none is kept by hand.
+``custom_objects`` and Keras finds the class by that string. `exported()` lists what was registered: registries and
+tests are built from it, none is kept by hand.
 """
 
 import keras

@@ -1,11 +1,11 @@
 """Distances between embeddings: smaller is closer.
 
-Contract: embeddings `(n, dim)` in, distances out, `rowwise(a, b)` → `(n,)` and `pairwise(a, b)` → `(n, m)`, computed in at
-least float32 and cast back to the dtype that came. `bounds` is the range on unit-norm embeddings; where the distance ignores
-norms (`scale_free`), it is the range on all. Gradients are finite everywhere, identical embeddings included. Learned distances
-are Keras layers with weights. Imports `_checks`, `_export` and `ops`.
+Contract: embeddings `(n, dim)` in, distances out, `rowwise(a, b)` → `(n,)` and `pairwise(a, b)` → `(n, m)`, computed
+in at least float32 and cast back to the dtype that came. `bounds` is the range on unit-norm embeddings; where the
+distance ignores norms (`scale_free`), it is the range on all. Gradients are finite everywhere, identical embeddings
+included. Learned distances are Keras layers with weights. Imports `_checks`, `_export` and `ops`.
 
-    distance = get("euclidean")              # by name, or get(EuclideanDistance()), get({"class_name": …}), get(callable)
+    distance = get("euclidean")              # by name; an instance, its config or a callable will do as well
     distance.rowwise(left, right)            # (n,)
     distance.pairwise(embeddings)            # (n, n), zero diagonal
     distance.bounds                          # (0.0, 2.0)
@@ -18,7 +18,7 @@ from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export, exported
-from keras_siamese.ops import at_least_float32, safe_norm, safe_sqrt, unit, zero_diagonal
+from keras_siamese.ops import NORM_FLOOR, absolute, at_least_float32, safe_norm, safe_sqrt, unit, zero_diagonal
 
 __all__ = [
     "AngularDistance",
@@ -42,8 +42,8 @@ __all__ = [
 class Distance:
     """A distance between embeddings.
 
-    A subclass defines `between(a, b)` over the last axis of broadcastable tensors and, where one matrix product does it in
-    less memory than the `(n, m, dim)` differences, `matrix(a, b)`.
+    A subclass defines `between(a, b)` over the last axis of broadcastable tensors and, where one matrix product does
+    it in less memory than the `(n, m, dim)` differences, `matrix(a, b)`.
 
     Attributes:
         bounds: `(lowest, highest)` on embeddings of unit norm; `inf` where no number holds for every dimension.
@@ -60,26 +60,30 @@ class Distance:
         return self.between(ops.expand_dims(a, 1), ops.expand_dims(b, 0))
 
     def rowwise(self, a, b):
-        """Distance of each row of `a` `(n, dim)` to the same row of `b` `(n, dim)`: `(n,)`, in the dtype of `a`."""
+        """Distance of each row of `a` `(n, dim)` to the same row of `b` `(n, dim)`: `(n,)`, in the dtype of `a`.
+
+        Of integers, float32.
+        """
         a, b = check_embeddings(a, b)
         if None not in (a.shape[0], b.shape[0]) and a.shape[0] != b.shape[0]:
             raise ValueError(f"`a` and `b` must have as many rows; got {tuple(a.shape)} and {tuple(b.shape)}")
-        return ops.cast(self.between(at_least_float32(a), at_least_float32(b)), a.dtype)
+        wide = at_least_float32(a)
+        return ops.cast(self.between(wide, ops.cast(b, wide.dtype)), float_dtype(a))
 
     def pairwise(self, a, b=None):
         """Distances of every row of `a` `(n, dim)` to every row of `b` `(m, dim)`: `(n, m)`, in the dtype of `a`.
 
         Without `b` the rows are compared with each other, and the diagonal is exactly 0 (−1 for unit vectors under
-        `inner_product`, which is no metric). Matrix products lose digits where two embeddings nearly coincide: relative error
-        up to 35 % at distances around 1e-3. Use `rowwise` where such small distances matter.
+        `inner_product`, which is no metric). Matrix products lose digits where two embeddings nearly coincide:
+        relative error up to 35 % at distances around 1e-3. Use `rowwise` where such small distances matter.
         """
         own = b is None or b is a
         a, b = check_embeddings(a, a if own else b)
         wide = at_least_float32(a)
-        matrix = self.matrix(wide, wide if own else at_least_float32(b))
+        matrix = self.matrix(wide, wide if own else ops.cast(b, wide.dtype))
         if own and self.bounds[0] == 0.0:
             matrix = zero_diagonal(matrix)
-        return ops.cast(matrix, a.dtype)
+        return ops.cast(matrix, float_dtype(a))
 
     def get_config(self):
         return {}
@@ -101,6 +105,12 @@ def check_embeddings(a, b):
             f"`a` and `b` must be embeddings of shapes (n, dim) and (m, dim); got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     return a, b
+
+
+def float_dtype(tensor):
+    """The dtype of `tensor`, or float32 if it holds no floats: a distance between integers is no integer."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return dtype if "float" in dtype else "float32"
 
 
 def squared_differences(a, b):
@@ -146,7 +156,7 @@ class ManhattanDistance(Distance):
     """Σ|a − b|; on unit-norm embeddings at most 2√dim, so without a bound that holds for every dimension."""
 
     def between(self, a, b):
-        return ops.sum(ops.abs(a - b), axis=-1)
+        return ops.sum(absolute(a - b), axis=-1)
 
 
 @export
@@ -156,7 +166,7 @@ class ChebyshevDistance(Distance):
     bounds = (0.0, 2.0)
 
     def between(self, a, b):
-        return ops.max(ops.abs(a - b), axis=-1)
+        return ops.max(absolute(a - b), axis=-1)
 
 
 @export
@@ -168,21 +178,21 @@ class MinkowskiDistance(Distance):
     """
 
     def __init__(self, p=2.0):
-        self.p = check_number("p", p, low=1.0)
+        self.p = check_number("p", p, low=1.0, open_high=True)
 
     @property
     def bounds(self):
         return (0.0, 2.0 if self.p >= 2 else float("inf"))
 
     def between(self, a, b):
-        gap = ops.abs(a - b)
+        gap = absolute(a - b)
         # Scaling by the largest gap keeps |gap|^p from overflow and underflow; the distance does not depend on it.
         scale = ops.stop_gradient(ops.max(gap, axis=-1, keepdims=True))
-        scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+        scale = ops.where(scale <= 0, ops.ones_like(scale), scale)
         total = ops.sum(ops.power(gap / scale, self.p), axis=-1)
-        positive = total > 0
-        root = ops.power(ops.where(positive, total, ops.ones_like(total)), 1.0 / self.p)
-        return ops.where(positive, root, ops.zeros_like(total)) * ops.squeeze(scale, axis=-1)
+        same = total <= 0
+        root = ops.power(ops.where(same, ops.ones_like(total), total), 1.0 / self.p)
+        return ops.where(same, ops.zeros_like(total), root) * ops.squeeze(scale, axis=-1)
 
     def get_config(self):
         return {"p": self.p}
@@ -210,8 +220,8 @@ class CosineDistance(Distance):
 class AngularDistance(Distance):
     """Angle between a and b over π, in [0, 1]; ½ to a vector shorter than 1e-6.
 
-    The angle is 2·atan2(‖u − v‖, ‖u + v‖) on unit vectors, which keeps its digits and a bounded gradient at 0 and π, where
-    arccos has neither.
+    The angle is 2·atan2(‖u − v‖, ‖u + v‖) on unit vectors, which keeps its digits and a bounded gradient at 0 and π,
+    where arccos has neither.
     """
 
     bounds = (0.0, 1.0)
@@ -219,18 +229,24 @@ class AngularDistance(Distance):
 
     def between(self, a, b):
         u, v = unit(a), unit(b)
-        return self.angle(safe_norm(u - v), safe_norm(u + v))
+        return self.angle(self.length(u - v), self.length(u + v))
 
     def matrix(self, a, b):
         u, v = unit(a), unit(b)
         return self.angle(safe_sqrt(squared_differences(u, v)), safe_sqrt(squared_differences(u, -v)))
 
     @staticmethod
+    def length(difference):
+        """Norm; 0 with gradient 0 below 1e-6, where it is the rounding of the unit vectors that XLA does not repeat."""
+        square = ops.sum(ops.square(difference), axis=-1)
+        return safe_sqrt(ops.where(square <= NORM_FLOOR**2, ops.zeros_like(square), square))
+
+    @staticmethod
     def angle(apart, together):
         pi = 3.141592653589793
         # atan2(0, 0) has no gradient: it happens only between two vectors without direction, where the angle is ½π.
-        defined = (apart + together) > 0
-        angle = ops.arctan2(ops.where(defined, apart, 1.0), ops.where(defined, together, 1.0))
+        undefined = (apart + together) <= 0
+        angle = ops.arctan2(ops.where(undefined, 1.0, apart), ops.where(undefined, 1.0, together))
         return angle * (2.0 / pi)
 
 
@@ -282,7 +298,7 @@ class LearnedDistance(keras.layers.Layer, Distance):
 
 @export
 class MahalanobisDistance(LearnedDistance):
-    """‖(a − b)L‖₂ with a learned L `(dim, rank)`: the Mahalanobis distance of the matrix M = LLᵀ, of rank at most `rank`.
+    """‖(a − b)L‖₂ with a learned L `(dim, rank)`: the Mahalanobis distance of M = LLᵀ, of rank ≤ `rank`.
 
     Starts as the Euclidean distance (of a projection, if rank < dim).
 
@@ -318,9 +334,10 @@ class MahalanobisDistance(LearnedDistance):
 class WeightedManhattanDistance(LearnedDistance):
     """Σ w·|a − b| with learned w ≥ 0 `(dim,)`, all 1 at the start.
 
-    With ``head="logistic"`` this is the comparison of Koch, Zemel, Salakhutdinov, *Siamese Neural Networks for One-shot Image
-    Recognition*, ICML deep learning workshop 2015, https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf, with the sign of its
-    weights fixed so that it stays a distance.
+    With ``head="logistic"`` this is the comparison of Koch, Zemel, Salakhutdinov, *Siamese Neural Networks for
+    One-shot Image Recognition*, ICML deep learning workshop 2015,
+    https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf, with the sign of its weights fixed so that it stays a
+    distance.
     """
 
     def build(self, input_shape):
@@ -330,7 +347,7 @@ class WeightedManhattanDistance(LearnedDistance):
         self.built = True
 
     def between(self, a, b):
-        return ops.sum(ops.abs(a - b) * ops.cast(self.weight, a.dtype), axis=-1)
+        return ops.sum(absolute(a - b) * ops.cast(self.weight, a.dtype), axis=-1)
 
 
 @export
@@ -344,28 +361,43 @@ class FunctionDistance(Distance):
     def __init__(self, function):
         if not callable(function):
             raise TypeError(f"`function` must be callable as (a, b) → (n,); got {function!r}")
+        if isinstance(function, keras.layers.Layer):
+            # Held by a plain object, its weights would be neither trained nor saved.
+            raise TypeError(f"`function` must be a plain function; got {function!r}. Make a layer a LearnedDistance")
         self.function = function
 
     def between(self, a, b):
-        return self.function(a, b)
+        distances = self.function(a, b)
+        if len(distances.shape) != 1:
+            raise ValueError(
+                f"{self!r} must return one distance a row, shape (n,); got {tuple(distances.shape)} "
+                f"from embeddings {tuple(a.shape)}"
+            )
+        return distances
 
     def matrix(self, a, b):
         n, m = ops.shape(a)[0], ops.shape(b)[0]
         tiled = ops.reshape(ops.tile(ops.expand_dims(b, 0), (n, 1, 1)), (-1, b.shape[1]))
-        return ops.reshape(self.function(ops.repeat(a, m, axis=0), tiled), (n, m))
+        return ops.reshape(self.between(ops.repeat(a, m, axis=0), tiled), (n, m))
 
     def get_config(self):
         name = keras.saving.get_registered_name(self.function)
-        if keras.saving.get_registered_object(name) is None:
+        if keras.saving.get_registered_object(name) is not self.function:
             raise ValueError(
-                f"The distance function {getattr(self.function, '__name__', self.function)!r} cannot be saved so that it "
-                "loads again: decorate it with @keras.saving.register_keras_serializable()"
+                f"The distance function {getattr(self.function, '__name__', self.function)!r} cannot be saved so "
+                "that it loads again: decorate it with @keras.saving.register_keras_serializable()"
             )
         return {"function": name}
 
     @classmethod
     def from_config(cls, config):
-        return cls(keras.saving.get_registered_object(config["function"]))
+        function = keras.saving.get_registered_object(config["function"])
+        if function is None:
+            raise ValueError(
+                f"The distance function {config['function']!r} is not registered here: import the module that "
+                "defines it before loading"
+            )
+        return cls(function)
 
     def __repr__(self):
         return f"FunctionDistance({getattr(self.function, '__name__', self.function)})"
@@ -410,7 +442,9 @@ def get(identifier):
             raise ValueError(f"`distance` must be one of {', '.join(map(repr, known))}; got {identifier!r}")
         return known[identifier]()
     if isinstance(identifier, dict):
-        return keras.saving.deserialize_keras_object(identifier)
+        distance = keras.saving.deserialize_keras_object(identifier)
+        if isinstance(distance, Distance):
+            return distance
     if callable(identifier) and not isinstance(identifier, type):
         return FunctionDistance(identifier)
     raise TypeError(

@@ -1,7 +1,7 @@
 """Stateless tensor pieces that distances, losses and layers share, written once on `keras.ops`.
 
-Contract: tensors of any backend in, tensors of the same backend out, static shapes, gradients finite everywhere. Imports
-nothing of the package.
+Contract: tensors of any backend in, tensors of the same backend out, static shapes, gradients finite everywhere.
+Imports nothing of the package.
 
     z = unit(at_least_float32(embeddings))             # (batch, dim)
     d = safe_sqrt(ops.sum(ops.square(a - b), -1))      # exact 0 with gradient 0 at a = b
@@ -24,8 +24,14 @@ def at_least_float32(tensor):
 
 def safe_sqrt(square):
     """√x with the value 0 and the gradient 0 at x ≤ 0, where the plain root has an infinite or no derivative."""
-    positive = square > 0
-    return ops.where(positive, ops.sqrt(ops.where(positive, square, ops.ones_like(square))), ops.zeros_like(square))
+    # Asked as ≤ 0 and not as > 0: a NaN fails both and must come out as NaN.
+    flat = square <= 0
+    return ops.where(flat, ops.zeros_like(square), ops.sqrt(ops.where(flat, ops.ones_like(square), square)))
+
+
+def absolute(tensor):
+    """|x| with the gradient 0 at 0, where JAX's own has 1 and so pushes equal embeddings apart."""
+    return tensor * ops.stop_gradient(ops.sign(tensor))
 
 
 def safe_norm(tensor):
@@ -36,9 +42,9 @@ def safe_norm(tensor):
 def unit(tensor):
     """x / ‖x‖ along the last axis; vectors shorter than 1e-6 become 0, so the gradient never exceeds 1e6."""
     square = ops.sum(ops.square(tensor), axis=-1, keepdims=True)
-    has_direction = square > NORM_FLOOR**2
-    inverse = ops.rsqrt(ops.where(has_direction, square, ops.ones_like(square)))
-    return ops.where(has_direction, tensor * inverse, ops.zeros_like(tensor))
+    short = square <= NORM_FLOOR**2
+    inverse = ops.rsqrt(ops.where(short, ops.ones_like(square), square))
+    return ops.where(short, ops.zeros_like(tensor), tensor * inverse)
 
 
 def zero_diagonal(matrix):

@@ -1,7 +1,7 @@
 """Layers that compare embeddings: `DistanceLayer` for the functional API, `LogisticHead` from distance to probability.
 
 Contract: embeddings `(batch, dim)` in, one column a comparison out, at least float32 whatever the dtype policy. Imports
-`_export`, `ops` and `distances`.
+`_checks`, `_export`, `ops` and `distances`.
 
     distance = DistanceLayer("euclidean")([encoder(left), encoder(right)])     # (batch, 1)
     same = LogisticHead()(distance)                                            # (batch, 1) in (0, 1)
@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_siamese import distances
+from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese.ops import at_least_float32
 
@@ -21,7 +22,8 @@ from keras_siamese.ops import at_least_float32
 class DistanceLayer(keras.layers.Layer):
     """Distances between two embeddings `(batch, 1)`, or from an anchor to a positive and a negative `(batch, 2)`.
 
-    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It works in at least
+    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It works
+    in at least
     float32 and puts that out: squared distances of float16 embeddings overflow from 256 on.
 
     Args:
@@ -36,7 +38,8 @@ class DistanceLayer(keras.layers.Layer):
     """
 
     def __init__(self, distance="euclidean", **kwargs):
-        super().__init__(**kwargs)
+        # A mixed policy would cast float32 embeddings down to float16 on the way in.
+        super().__init__(autocast=False, **kwargs)
         self.distance = distances.get(distance)
 
     def build(self, input_shape):
@@ -74,14 +77,17 @@ def check_embedding_shapes(shapes):
 class LogisticHead(keras.layers.Layer):
     """p(same) = σ(b − a·d) with learned a > 0 and b: the probability falls with the distance, whatever is learned.
 
+    Distances `(batch, n)` in, probabilities `(batch, n)` out, in at least float32.
+
     Args:
-        low, high: range of the distances. It places the start: p = ½ midway, .99 at `low` and .01 at `high`; with an infinite
-            range, ½ at a distance of 1.
+        low, high: range of the distances. It places the start: p = ½ midway, .99 at `low` and .01 at `high`; with an
+            infinite range, ½ at a distance of 1.
     """
 
     def __init__(self, low=0.0, high=float("inf"), **kwargs):
-        super().__init__(**kwargs)
-        self.low, self.high = float(low), float(high)
+        super().__init__(autocast=False, **kwargs)
+        self.low = check_number("low", low, open_high=True)
+        self.high = check_number("high", high, low=self.low, open_low=True)
 
     def build(self, input_shape):
         finite = self.high - self.low < float("inf")
@@ -92,20 +98,22 @@ class LogisticHead(keras.layers.Layer):
         self.built = True
 
     def call(self, distance):
-        return ops.sigmoid(self.offset - ops.exp(self.log_slope) * distance)
+        distance = at_least_float32(distance)
+        slope, offset = (ops.cast(weight, distance.dtype) for weight in (ops.exp(self.log_slope), self.offset))
+        return ops.sigmoid(offset - slope * distance)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         # JSON has no infinity: None stands for it.
-        high = None if self.high == float("inf") else self.high
-        return {**super().get_config(), "low": self.low, "high": high}
+        low, high = (None if math.isinf(end) else end for end in (self.low, self.high))
+        return {**super().get_config(), "low": low, "high": high}
 
     @classmethod
     def from_config(cls, config):
-        high = config.get("high")
-        return cls(**{**config, "high": float("inf") if high is None else high})
+        ends = {"low": -math.inf, "high": math.inf}
+        return cls(**{key: ends.get(key) if value is None else value for key, value in config.items()})
 
 
 def constant(value):

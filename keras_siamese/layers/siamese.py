@@ -1,8 +1,8 @@
 """`SiameseWrapper`: one encoder, two or three inputs, a distance or a probability out.
 
-Contract: a tuple of two inputs `(left, right)` gives `(batch, 1)`, of three `(anchor, positive, negative)` gives `(batch, 2)`; each
-input is whatever the encoder takes (an array of any rank, a dict or a list of arrays, a masked sequence). Imports `_export`,
-`distances` and the layers beside it.
+Contract: a tuple of two inputs `(left, right)` gives `(batch, 1)`, of three `(anchor, positive, negative)` gives
+`(batch, 2)`; each input is whatever the encoder takes (an array of any rank, a dict or a list of arrays, a masked
+sequence). Imports `_export`, `distances` and the layers beside it.
 
     siamese = SiameseWrapper(encoder, distance="euclidean")
     siamese.compile("adam", loss=keras_siamese.losses.ContrastiveLoss())
@@ -26,15 +26,15 @@ class SiameseWrapper(keras.Model):
 
     d(a, b) = distance(encoder(a), encoder(b)); with `head`, p(same) = head(d).
 
-    Call it on a tuple or list of two inputs `(left, right)` → `(batch, 1)`, or three `(anchor, positive, negative)` → `(batch, 2)`,
-    the distances anchor–positive and anchor–negative. Inputs may be arrays of any rank or, for an encoder with several
-    inputs, dicts or lists of arrays; all must have the same shapes.
+    Call it on a tuple or list of two inputs `(left, right)` → `(batch, 1)`, or three `(anchor, positive, negative)` →
+    `(batch, 2)`, the distances anchor–positive and anchor–negative. Inputs may be arrays of any rank or, for an
+    encoder with several inputs, dicts or lists of arrays; all must have the same shapes.
 
     Args:
         encoder: a `keras.Model` or layer from one input to an embedding `(batch, dim)`.
         distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`.
-        head: None puts out the distance; "logistic" puts out p(same) = σ(b − a·d) with learned a > 0; a layer is called on
-            the distances and taken to put out a score that grows with similarity.
+        head: None puts out the distance; "logistic" puts out p(same) = σ(b − a·d) with learned a > 0; a layer is
+            called on the distances and taken to put out a score that grows with similarity.
         joint: True (default) runs the encoder once over the concatenated inputs, with one set of BatchNormalization
             statistics; False runs it once for each input.
 
@@ -89,7 +89,7 @@ class SiameseWrapper(keras.Model):
         return (0.0, 1.0) if isinstance(self.head, LogisticHead) else None
 
     def distance_bounds(self):
-        """The distance's bounds if the encoder's last layer normalises (or norms do not matter), else its widest range."""
+        """The distance's bounds if the encoder ends by normalising or norms do not matter, else its widest range."""
         if self.distance.scale_free or ends_in_unit_norm(self.encoder):
             return self.distance.bounds
         return (0.0 if self.distance.bounds[0] == 0.0 else -float("inf"), float("inf"))
@@ -111,13 +111,12 @@ class SiameseWrapper(keras.Model):
 
     def embed(self, inputs, training=None, mask=None):
         """Embeddings of the two or three `inputs`: a list of tensors `(batch, dim)`."""
+        check_rows(inputs)
         if not self.joint:
             masks = [None] * len(inputs) if mask is None else mask
             return [self.encode(one, training, one_mask) for one, one_mask in zip(inputs, masks, strict=True)]
         stacked = tree.map_structure(lambda *towers: ops.concatenate(towers, axis=0), *inputs)
-        stacked_mask = None
-        if mask is not None and all(leaf is not None for leaf in tree.flatten(mask)):
-            stacked_mask = tree.map_structure(lambda *towers: ops.concatenate(towers, axis=0), *mask)
+        stacked_mask = None if mask is None else tree.map_structure(stacked_or_none, *mask)
         return ops.split(self.encode(stacked, training, stacked_mask), len(inputs), axis=0)
 
     def encode(self, inputs, training, mask):
@@ -145,32 +144,31 @@ class SiameseWrapper(keras.Model):
     def fit(self, *args, **kwargs):
         """`keras.Model.fit`, after a check that the loss can work on this model's output.
 
-        A sequence with `set_epoch` (those of `keras_siamese.data`) is told each epoch's number, and callbacks find the training
-        data as `model.training_data` while it runs.
+        A sequence with `set_epoch` (those of `keras_siamese.data`) is told each epoch's number, and callbacks find
+        the training data as `model.training_data` while it runs.
         """
         for loss in tree.flatten(self.loss):
             if hasattr(loss, "check_output"):
                 loss.check_output(self.output_kind, self.bounds)
         call = inspect.signature(super().fit).bind(*args, **kwargs)
-        data = call.arguments.get("x")
+        data, callbacks = call.arguments.get("x"), call.arguments.get("callbacks")
         if hasattr(data, "set_epoch"):
             sync = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: data.set_epoch(epoch))
-            call.arguments["callbacks"] = with_first(sync, call.arguments.get("callbacks"))
+            call.arguments["callbacks"] = with_first(sync, callbacks)
         self.training_data = data
         try:
             return super().fit(*call.args, **call.kwargs)
         finally:
             self.training_data = None
+            if isinstance(callbacks, keras.callbacks.CallbackList) and hasattr(data, "set_epoch"):
+                callbacks.callbacks.remove(sync)
 
     def get_config(self):
-        head = self.head
-        if isinstance(head, LogisticHead):
-            head = "logistic"
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "distance": keras.saving.serialize_keras_object(self.distance),
-            "head": head if head is None or head == "logistic" else keras.saving.serialize_keras_object(head),
+            "head": None if self.head is None else keras.saving.serialize_keras_object(self.head),
             "joint": self.joint,
         }
 
@@ -209,12 +207,20 @@ def ends_in_unit_norm(encoder):
     return False
 
 
+def stacked_or_none(*masks):
+    """The towers' masks of one input, concatenated; a tower without one counts as unmasked, None if none has one."""
+    known = [mask for mask in masks if mask is not None]
+    if not known:
+        return None
+    return ops.concatenate([ops.ones_like(known[0]) if mask is None else mask for mask in masks], axis=0)
+
+
 def is_shape(value):
     return isinstance(value, (tuple, list)) and all(size is None or isinstance(size, int) for size in value)
 
 
 def as_shapes(nested):
-    """Shapes as tuples inside lists and dicts, whether they come from a call or from a saved file, where all are lists."""
+    """Shapes as tuples inside lists and dicts, also from a saved file, where all are lists."""
     if is_shape(nested):
         return tuple(nested)
     if isinstance(nested, dict):
@@ -229,12 +235,22 @@ def as_lists(nested):
 
 
 def check_towers(inputs):
-    if not isinstance(inputs, (tuple, list)) or len(inputs) not in (2, 3):
-        what = f"{len(inputs)} inputs" if isinstance(inputs, (tuple, list)) else f"one {type(inputs).__name__}"
+    """Refuses all but two or three inputs, or all but their shapes."""
+    several = isinstance(inputs, (tuple, list)) and not is_shape(inputs)
+    if not several or len(inputs) not in (2, 3):
+        one = f"array of shape {tuple(inputs)}" if isinstance(inputs, (tuple, list)) else type(inputs).__name__
+        what = f"{len(inputs)} inputs" if several else f"one {one}"
         raise ValueError(
             f"SiameseWrapper takes a tuple (left, right) or (anchor, positive, negative); got {what}. "
             "To embed single inputs call its `.encoder`."
         )
+
+
+def check_rows(inputs):
+    """Refuses towers of unlike batch size, which the joint run would cut in the wrong place."""
+    rows = [tree.flatten(tower)[0].shape[0] for tower in inputs]
+    if len({count for count in rows if isinstance(count, int)}) > 1:
+        raise ValueError(f"The inputs of SiameseWrapper must have as many rows; got {rows}")
 
 
 def check_tower_shapes(shapes):
@@ -252,19 +268,30 @@ def without_batch(nested):
 
 
 def embedding_shape_of(encoder, tower_shape):
-    """The encoder's output shape `(batch, dim)`; the encoder is built if it is not."""
+    """The encoder's output shape `(batch, dim)`, for any batch; the encoder is built if it is not."""
     try:
-        if not encoder.built:
-            encoder.build(tower_shape)
-        shape = encoder.compute_output_shape(tower_shape)
+        inputs = as_symbols(tower_shape)
+        output = encoder.compute_output_spec(inputs) if encoder.built else encoder(inputs)
+        if isinstance(output, list) and len(output) == 1:  # Keras 3.4's form of a functional encoder that was loaded
+            output = output[0]
+        shape = tuple(output.shape)
     except Exception as error:
         raise ValueError(
-            f"`encoder` must have an output shape (batch, dim) that Keras can work out for inputs of shape {tower_shape}; "
-            f"{encoder.name!r} raised {type(error).__name__}: {error}"
+            f"`encoder` must have an output shape (batch, dim) that Keras can work out for inputs of shape "
+            f"{tower_shape}; {encoder.name!r} raised {type(error).__name__}: {error}"
         ) from error
-    if not is_shape(shape) or len(shape) != 2 or shape[1] is None:
+    if len(shape) != 2 or shape[1] is None:
         raise ValueError(
-            f"`encoder` must put out embeddings of shape (batch, dim) with a known dim; {encoder.name!r} puts out {shape} "
-            f"for inputs of shape {tower_shape}. End it with a Flatten, pooling or Dense layer."
+            f"`encoder` must put out embeddings of shape (batch, dim) with a known dim; {encoder.name!r} puts out "
+            f"{shape} for inputs of shape {tower_shape}. End it with a Flatten, pooling or Dense layer."
         )
-    return tuple(shape)
+    return shape
+
+
+def as_symbols(shapes):
+    """Symbolic inputs of the nested `shapes`, for a batch of any size."""
+    if isinstance(shapes, tuple):
+        return keras.KerasTensor((None, *shapes[1:]))
+    if isinstance(shapes, dict):
+        return {key: as_symbols(shape) for key, shape in shapes.items()}
+    return [as_symbols(shape) for shape in shapes]

@@ -1,7 +1,8 @@
 """Pair losses: y_true `(batch,)` says same or not, y_pred `(batch, 1)` is a distance or a probability.
 
-Contract: each loss is a pure function `(same, y_pred, …) → (batch,)` with `same` 1 for genuine and 0 for impostor pairs, and a thin
-Keras class that holds its options. `(batch,)` and `(batch, 1)` are aligned, anything else is refused.
+Contract: each loss is a pure function `(same, y_pred, …) → (batch,)` with `same` 1 for genuine and 0 for impostor
+pairs, and a thin Keras class that holds its options. `(batch,)` and `(batch, 1)` are aligned, anything else is
+refused.
 
     siamese.compile("adam", loss=ContrastiveLoss(margin=1.0))
     siamese.compile("adam", loss=ContrastiveLoss(similar_label=0))       # a project whose label 1 means different
@@ -58,6 +59,8 @@ def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logit
 class PairLoss(SiameseLoss):
     """Base of the pair losses: reads the labels, calls `per_pair`, weighs the two classes.
 
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)`.
+
     Args:
         positive_weight, negative_weight: ≥ 0, factor on the losses of genuine and of impostor pairs.
         similar_label: the value of y_true that means same, 1 (default) or 0.
@@ -66,8 +69,8 @@ class PairLoss(SiameseLoss):
 
     def __init__(self, positive_weight=1.0, negative_weight=1.0, similar_label=1, **kwargs):
         super().__init__(**kwargs)
-        self.positive_weight = check_number("positive_weight", positive_weight, low=0)
-        self.negative_weight = check_number("negative_weight", negative_weight, low=0)
+        self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
+        self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
         self.similar_label = check_similar_label(similar_label)
 
     def call(self, y_true, y_pred):
@@ -97,14 +100,15 @@ class PairLoss(SiameseLoss):
 class ContrastiveLoss(PairLoss):
     """y·[d − m₊]₊² + (1 − y)·[m − d]₊²: genuine pairs are pulled together, impostors pushed beyond the margin.
 
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. With the defaults it is TensorFlow Addons' `ContrastiveLoss`;
-    unsquared, the form of pytorch-metric-learning.
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. With the defaults it is TensorFlow Addons'
+    `ContrastiveLoss`; unsquared, the form of pytorch-metric-learning.
 
     Hadsell, Chopra, LeCun, *Dimensionality Reduction by Learning an Invariant Mapping*, CVPR 2006,
     https://doi.org/10.1109/CVPR.2006.100
 
     Args:
-        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach it.
+        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach
+            it.
         positive_margin: m₊ in [0, margin].
         squared: whether the hinges are squared (default) or linear.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
@@ -119,7 +123,7 @@ class ContrastiveLoss(PairLoss):
 
     def __init__(self, margin=1.0, positive_margin=0.0, squared=True, **kwargs):
         super().__init__(**kwargs)
-        self.margin = check_number("margin", margin, low=0, open_low=True)
+        self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, high=self.margin)
         self.squared = bool(squared)
 
@@ -142,9 +146,9 @@ class ContrastiveLoss(PairLoss):
 class WeightedBinaryCrossentropy(PairLoss):
     """Σ w_y·BCE / Σ w_y: cross-entropy of p(same) that an unequal share of genuine pairs does not tilt.
 
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` probabilities of being the same, as ``SiameseWrapper(head="logistic")`` puts
-    out, or logits. The weighted mean is taken within each batch; "balanced" gives both classes half of the weight, the values of
-    scikit-learn's ``compute_sample_weight("balanced", y)``.
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` probabilities of being the same, as
+    ``SiameseWrapper(head="logistic")`` puts out, or logits. The weighted mean is taken within each batch; "balanced"
+    gives both classes half of the weight, the values of scikit-learn's ``compute_sample_weight("balanced", y)``.
 
     Args:
         class_weight: None (default), "balanced", or ``{0: w0, 1: w1}`` by the value of y_true, each ≥ 0.
@@ -172,6 +176,13 @@ class WeightedBinaryCrossentropy(PairLoss):
             weight = (weight[1 - self.similar_label], weight[self.similar_label])
         return weighted_binary_crossentropy(same, prediction, weight, self.from_logits)
 
+    def check_reach(self, low, high):
+        if self.from_logits and (low, high) == (0.0, 1.0):
+            raise ValueError(
+                f"{type(self).__name__} has from_logits=True, and the model puts out probabilities in [0, 1]: "
+                "use from_logits=False"
+            )
+
     def get_config(self):
         weight = self.class_weight
         # JSON keys are strings: a saved dict comes back as {"0": …, "1": …}, which `check_class_weight` reads.
@@ -184,4 +195,7 @@ def check_class_weight(class_weight):
         return check_choice("class_weight", class_weight, (None, "balanced"))
     if not isinstance(class_weight, dict) or {str(label) for label in class_weight} != {"0", "1"}:
         raise ValueError(f'`class_weight` must be None, "balanced" or {{0: w0, 1: w1}}; got {class_weight!r}')
-    return {int(label): check_number(f"class_weight[{label}]", w, low=0) for label, w in class_weight.items()}
+    return {
+        int(label): check_number(f"class_weight[{label}]", weight, low=0, open_high=True)
+        for label, weight in class_weight.items()
+    }

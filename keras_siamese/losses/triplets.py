@@ -35,11 +35,12 @@ class TripletLoss(SiameseLoss):
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832. Soft: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
-    https://arxiv.org/abs/1703.07737. Swap: Balntas, Riba, Ponsa, Mikolajczyk, *Learning Local Feature Descriptors with Triplets and
-    Shallow Convolutional Neural Networks*, BMVC 2016.
+    https://arxiv.org/abs/1703.07737. Swap: Balntas, Riba, Ponsa, Mikolajczyk, *Learning Local Feature Descriptors
+    with Triplets and Shallow Convolutional Neural Networks*, BMVC 2016.
 
     Args:
-        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot differ by it.
+        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot
+            differ by it.
         soft: softplus(d_ap − d_an) in place of the hinge; the margin is not used.
         swap: use min(d_an, d_pn) as the negative's distance.
         reduction, name, dtype: as in `keras.losses.Loss`.
@@ -54,7 +55,7 @@ class TripletLoss(SiameseLoss):
 
     def __init__(self, margin=1.0, soft=False, swap=False, **kwargs):
         super().__init__(**kwargs)
-        self.margin = check_number("margin", margin, low=0, open_low=True)
+        self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
         self.soft = bool(soft)
         self.swap = bool(swap)
 

@@ -1,7 +1,7 @@
 """Calibration: from a score to the probability that a pair is the same.
 
 Contract: labels `(n,)` and scores `(n,)`, larger = more similar, in; the parameters of a monotone map out, fitted on
-    pairs that no figure is reported on.
+pairs that no figure is reported on.
 
     slope, offset = platt(same, scores)
     probability = 1 / (1 + np.exp(-(slope * scores + offset)))

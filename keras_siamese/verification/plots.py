@@ -1,7 +1,7 @@
 """Plots of verification: each a function that draws on a matplotlib `Axes` and returns it.
 
 Contract: labels `(n,)` and scores `(n,)`, larger = more similar, in. matplotlib comes from the caller's `Axes`;
-    nothing is imported here.
+nothing is imported here.
 
     figure, axes = matplotlib.pyplot.subplots(1, 2)
     plot_scores(axes[0], same, scores, thresholds={"calibrated": -0.4})
@@ -19,7 +19,15 @@ GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 
 
 def plot_scores(axes, same, scores, thresholds=None, bins=60):
-    """Histograms of genuine and impostor scores, each of area 1, with lines at `thresholds` (a dict by name)."""
+    """Histograms of genuine and impostor scores, each of area 1, with vertical lines at thresholds.
+
+    Args:
+        axes: the matplotlib `Axes` to draw on; returned.
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        thresholds: dict from a name to the score to mark, at most three.
+        bins: number of bins.
+    """
     same, scores = check_pairs(same, scores)
     edges = np.histogram_bin_edges(scores, bins)
     axes.hist(scores[~same], edges, density=True, color=IMPOSTOR, alpha=0.55, label="impostor")
@@ -32,7 +40,13 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
 
 
 def plot_roc(axes, same, scores):
-    """TAR over FMR on a logarithmic axis, from where the rule of 30 begins (30 false accepts), with chance and EER."""
+    """TAR over FMR on a logarithmic axis, from where the rule of 30 begins (30 false accepts), with chance and EER.
+
+    Args:
+        axes: the matplotlib `Axes` to draw on; returned.
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+    """
     same, scores = check_pairs(same, scores)
     fmr, tar, _ = roc(same, scores)
     first = min(30 / np.count_nonzero(~same), 0.5)

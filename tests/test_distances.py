@@ -1,0 +1,542 @@
+"""Distances against loops and SciPy: values, gradients, degenerate vectors, half precision, bounds, `get`."""
+
+import math
+
+import hypothesis
+import hypothesis.extra.numpy as npst
+import hypothesis.strategies as st
+import keras
+import numpy as np
+import oracles_core as oracles
+import pytest
+import scipy.spatial.distance as scipy_distances
+from gradients import gradient, numerical_gradient
+from keras import ops
+
+from keras_siamese import distances
+from keras_siamese._export import exported
+
+PLAIN = sorted(oracles.DISTANCES)
+LEARNED = ["mahalanobis", "weighted_manhattan"]
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def two_sets(rng, columns=7):
+    """Embeddings (5, 4) and (7, 4) of unlike scale and centre, so that swapped arguments or axes show.
+
+    All tests keep to these shapes: JAX compiles each operation anew for another.
+    """
+    rows, dim = 5, 4
+    a = rng.normal(0.3, 1.0, (rows, dim)).astype("float32")
+    b = rng.normal(-0.2, 1.7, (columns, dim)).astype("float32")
+    return a, b
+
+
+def build(name, rng, dim=4):
+    """The named distance, a learned one with random weights; and its oracle with the same weights."""
+    distance = distances.get(name)
+    if name not in LEARNED:
+        return distance, oracles.DISTANCES[name]
+    if name == "mahalanobis":
+        distance = distances.MahalanobisDistance(rank=dim - 1)
+    distance.build((None, dim))
+    (weight,) = [rng.uniform(0.2, 2.0, value.shape) for value in distance.get_weights()]
+    distance.set_weights([weight])
+    oracle = getattr(oracles, name)
+    return distance, lambda a, b: oracle(a, b, weight.astype("float32"))
+
+
+def test_every_name_has_an_oracle():
+    assert sorted(PLAIN + LEARNED) == sorted(distances.names())
+
+
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_rowwise_and_pairwise_are_the_loops(name, rng):
+    a, b = two_sets(rng)
+    distance, oracle = build(name, rng)
+    rowwise, pairwise = distance.rowwise(a, b[:5]), distance.pairwise(a, b)
+    assert tuple(rowwise.shape) == (5,)
+    assert tuple(pairwise.shape) == (5, 7)
+    np.testing.assert_allclose(array(rowwise), oracles.rowwise(oracle, a, b[:5]), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(array(pairwise), oracles.pairwise(oracle, a, b), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 40.0])
+def test_minkowski_orders(p, rng):
+    a, b = two_sets(rng)
+    distance = distances.MinkowskiDistance(p)
+
+    def oracle(x, y):
+        return oracles.minkowski(x, y, p)
+
+    np.testing.assert_allclose(array(distance.rowwise(a, b[:5])), oracles.rowwise(oracle, a, b[:5]), rtol=1e-5)
+    np.testing.assert_allclose(array(distance.pairwise(a, b)), oracles.pairwise(oracle, a, b), rtol=1e-5)
+
+
+def test_minkowski_neither_overflows_nor_underflows():
+    a = np.array([[1e6, 2e6, 0, 0], [1e-6, 2e-6, 0, 0], [1, 2, 3, 4], [1e-3, 2, 0, 0], [1e-9, 0, 0, 0]], "float32")
+    expected = [oracles.minkowski(row, (0.0,) * 4, 30.0) for row in a]
+    np.testing.assert_allclose(array(distances.MinkowskiDistance(30).rowwise(a, 0 * a)), expected, rtol=1e-5)
+
+
+SCIPY = {
+    "euclidean": scipy_distances.euclidean,
+    "squared_euclidean": scipy_distances.sqeuclidean,
+    "manhattan": scipy_distances.cityblock,
+    "chebyshev": scipy_distances.chebyshev,
+    "minkowski": lambda a, b: scipy_distances.minkowski(a, b, p=2.0),
+    "cosine": scipy_distances.cosine,
+    "angular": lambda a, b: math.acos(1.0 - scipy_distances.cosine(a, b)) / math.pi,
+    "inner_product": lambda a, b: -np.inner(a, b),
+    "snr": lambda a, b: np.var(a - b) / np.var(a),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_equals_scipy(name, rng):
+    a, b = (side.astype("float64") for side in two_sets(rng, columns=5))
+    expected = [SCIPY[name](x, y) for x, y in zip(a, b, strict=True)]
+    rowwise = distances.get(name).rowwise(a.astype("float32"), b.astype("float32"))
+    np.testing.assert_allclose(array(rowwise), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_mahalanobis_equals_scipy(rng):
+    a, b = two_sets(rng, columns=5)
+    distance, _ = build("mahalanobis", rng)
+    projection = distance.get_weights()[0].astype("float64")
+    matrix = projection @ projection.T
+    expected = [scipy_distances.mahalanobis(x, y, matrix) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(array(distance.rowwise(a, b)), expected, rtol=2e-5)
+
+
+def test_learned_distances_start_as_their_plain_ones(rng):
+    a, b = two_sets(rng)
+    for learned, plain in [("mahalanobis", "euclidean"), ("weighted_manhattan", "manhattan")]:
+        distance = distances.get(learned)
+        distance.build((None, 4))
+        expected = oracles.pairwise(oracles.DISTANCES[plain], a, b)
+        np.testing.assert_allclose(array(distance.pairwise(a, b)), expected, rtol=2e-5)
+
+
+# The oracles are shown to tell a wrong formula from the right one, on the inputs used here.
+
+
+def test_oracles_reject_wrong_variants(rng):
+    a, b = two_sets(rng)
+    wrong = {
+        "euclidean": oracles.squared_euclidean,
+        "squared_euclidean": oracles.euclidean,
+        "manhattan": oracles.chebyshev,
+        "chebyshev": oracles.manhattan,
+        "minkowski": lambda x, y: oracles.minkowski(x, y, 3.0),
+        "cosine": lambda x, y: 1.0 + oracles.dot(x, y) / (oracles.norm(x) * oracles.norm(y)),
+        "angular": lambda x, y: oracles.angular(x, y) * math.pi,
+        "inner_product": oracles.dot,
+        "snr": oracles.wrong_snr,
+    }
+    for name in PLAIN:
+        right = np.array(oracles.rowwise(oracles.DISTANCES[name], a, b[:5]))
+        other = np.array(oracles.rowwise(wrong[name], a, b[:5]))
+        assert not np.allclose(right, other, rtol=1e-2), name
+
+
+def test_snr_takes_the_anchor_first(rng):
+    a, b = two_sets(rng)
+    distance = distances.get("snr")
+    np.testing.assert_allclose(array(distance.rowwise(a, b[:5])), oracles.rowwise(oracles.snr, a, b[:5]), rtol=1e-5)
+    backward = oracles.rowwise(oracles.wrong_snr, a, b[:5])
+    assert not np.allclose(array(distance.rowwise(a, b[:5])), backward, rtol=0.1)
+    np.testing.assert_allclose(array(distance.rowwise(b[:5], a)), backward, rtol=1e-5)
+    np.testing.assert_allclose(array(distance.pairwise(b, a)), oracles.pairwise(oracles.snr, b, a), rtol=1e-5)
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+@pytest.mark.parametrize("form", ["rowwise", "pairwise"])
+def test_gradients_are_the_loops(name, form, rng):
+    a, b = two_sets(rng, columns=5 if form == "rowwise" else 7)
+    distance, oracle = build(name, rng)
+    weights = rng.uniform(0.5, 2.0, (5,) if form == "rowwise" else (5, 7))  # unlike, so that no row stands for another
+    compare = {"rowwise": oracles.rowwise, "pairwise": oracles.pairwise}[form]
+
+    def value(x, y):
+        return ops.sum(getattr(distance, form)(x, y) * ops.convert_to_tensor(weights, "float32"))
+
+    def loop(x, y):
+        return float(np.sum(np.array(compare(oracle, x, y)) * weights))
+
+    for analytic, numeric in zip(gradient(value, a, b), numerical_gradient(loop, a, b), strict=True):
+        np.testing.assert_allclose(analytic, numeric, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_identical_embeddings(name, rng):
+    a, _ = two_sets(rng)
+    distance, oracle = build(name, rng)
+    values = array(distance.rowwise(a, a.copy()))
+    grads = gradient(lambda x, y: ops.sum(distance.rowwise(x, y)), a, a.copy())
+    assert np.isfinite(grads).all()
+    if name == "inner_product":
+        np.testing.assert_allclose(values, oracles.rowwise(oracle, a, a), rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(values, np.zeros(5))
+        np.testing.assert_allclose(grads, np.zeros((2, 5, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_own_diagonal(name, rng):
+    a, _ = two_sets(rng)
+    distance, oracle = build(name, rng)
+    for matrix in (distance.pairwise(a), distance.pairwise(a, a)):
+        expected = np.array(oracles.pairwise(oracle, a, a))
+        np.testing.assert_allclose(array(matrix), expected, rtol=1e-4, atol=1e-5)
+        if name != "inner_product":
+            np.testing.assert_array_equal(np.diag(array(matrix)), np.zeros(5))
+    (grad,) = gradient(lambda x: ops.sum(distance.pairwise(x)), a)
+    assert np.isfinite(grad).all()
+
+
+def test_rounding_makes_no_distance_negative(rng):
+    """‖a‖² + ‖b‖² − 2a·b of equal vectors in two sets is a rounding error, of either sign."""
+    a, _ = two_sets(rng)
+    a = 100.0 * a
+    for name in ("euclidean", "squared_euclidean", "angular", "mahalanobis"):
+        distance, _ = build(name, rng)
+        assert array(distance.pairwise(a, a.copy())).min() >= 0.0, name
+
+
+def test_inner_product_of_unit_vectors_with_themselves_is_minus_one(rng):
+    a, _ = two_sets(rng)
+    unit = a / np.linalg.norm(a, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.diag(array(distances.get("inner_product").pairwise(unit))), -np.ones(5), rtol=1e-5)
+
+
+# Degenerate vectors
+
+ZERO, TINY, SHORT, LONG = np.zeros(4), np.full(4, 1e-20), np.full(4, 1e-4), np.array([3.0, -1.0, 0.5, 2.0])
+DEGENERATE = [(a, b) for a in (ZERO, TINY, SHORT, LONG) for b in (ZERO, TINY, -TINY, -SHORT, -LONG)]
+
+
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_degenerate_vectors_stay_finite(name, rng):
+    distance, _ = build(name, rng)
+    a, b = (np.array(side, "float32") for side in zip(*DEGENERATE, strict=True))
+    for start in range(0, len(DEGENERATE), 5):
+        for form in ("rowwise", "pairwise"):
+            part = slice(start, start + 5)
+            assert np.isfinite(array(getattr(distance, form)(a[part], b[part]))).all()
+    grads = gradient(lambda x, y: ops.sum(distance.rowwise(x, y)), a, b)
+    assert np.isfinite(grads).all()
+    # SNR has 1/var of the anchor in it, floored at 1e-12; a direction's derivative is 1/‖a‖, floored at 1e-6.
+    assert np.abs(grads).max() <= (1e13 if name == "snr" else 1e6)
+
+
+def test_directions_of_vectors_without_one():
+    a = np.array([ZERO, TINY, LONG, LONG, LONG], "float32")
+    b = np.array([LONG, LONG, TINY, -LONG, LONG], "float32")
+    np.testing.assert_allclose(array(distances.get("cosine").rowwise(a, b)), [1, 1, 1, 2, 0], atol=1e-6)
+    np.testing.assert_allclose(array(distances.get("angular").rowwise(a, b)), [0.5, 0.5, 0.5, 1, 0], atol=1e-4)
+    for name, apart in [("cosine", 1.0), ("angular", 0.5)]:
+        distance = distances.get(name)
+        np.testing.assert_allclose(array(distance.pairwise(a, b))[:2], np.full((2, 5), apart), atol=1e-6)
+        np.testing.assert_allclose(array(distance.rowwise(a, a))[:2], [apart, apart], atol=1e-6)
+
+
+def test_angles_keep_their_digits_at_both_ends():
+    angles = np.array([1e-3, 1e-2, 1.0, math.pi - 1e-2, math.pi - 1e-3])
+    a = np.tile([[1.0, 0.0, 0.0, 0.0]], (5, 1)).astype("float32")
+    b = np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], 1).astype("float32")
+    np.testing.assert_allclose(array(distances.get("angular").rowwise(a, b)) * math.pi, angles, rtol=1e-4)
+    (grad, _) = gradient(lambda x, y: ops.sum(distances.get("angular").rowwise(x, y)), a, b)
+    np.testing.assert_allclose(np.abs(grad[:, 1]), np.full(5, 1 / math.pi), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_nan_comes_out_as_nan(name, rng):
+    a, b = two_sets(rng, columns=5)
+    a[2, 1] = np.nan
+    distance, _ = build(name, rng)
+    for one, other in ((a, b), (b, a)):
+        np.testing.assert_array_equal(np.isnan(array(distance.rowwise(one, other))), np.arange(5) == 2)
+    assert np.isnan(array(distance.pairwise(a, b))[2]).all()
+    assert not np.isnan(array(distance.pairwise(a, b))[[0, 1, 3, 4]]).any()
+
+
+# Precision
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_half_precision_is_widened_inside(name, dtype, rng):
+    wide = 300.0 + 2.0 * rng.integers(-3, 4, (5, 4))  # even numbers up to 512 are exact in bfloat16
+    other = 300.0 + 2.0 * rng.integers(-6, 7, (5, 4))
+    a, b = ops.cast(wide, dtype), ops.cast(other, dtype)
+    distance, oracle = build(name, rng)
+    expected = np.array(oracles.rowwise(oracle, wide, other))
+    for form, reference in [("rowwise", expected), ("pairwise", np.array(oracles.pairwise(oracle, wide, other)))]:
+        got = getattr(distance, form)(a, b)
+        assert keras.backend.standardize_dtype(got.dtype) == dtype
+        got = array(ops.cast(got, "float32"))
+        if name in (
+            "inner_product",
+            "squared_euclidean",
+            "snr",
+        ):  # beyond 65504, or floored: cast back, not computed so
+            got, reference = got[np.abs(reference) < 6e4], reference[np.abs(reference) < 6e4]
+        # The matrix form subtracts squares of 360,000: at distances of 2 it has lost all but two digits.
+        tolerance = 4e-2 if form == "pairwise" else 2e-2 if dtype == "bfloat16" else 4e-3
+        np.testing.assert_allclose(got, reference, rtol=tolerance, atol=tolerance)
+
+
+def test_integers_give_float_distances():
+    distance = distances.get("euclidean").rowwise(np.array([[0, 1]]), np.array([[1, 2]]))
+    assert keras.backend.standardize_dtype(distance.dtype) == "float32"
+    np.testing.assert_allclose(array(distance), [math.sqrt(2)], rtol=1e-6)
+    np.testing.assert_allclose(array(distances.get("manhattan").pairwise(np.array([[0], [3]]))), [[0, 3], [3, 0]])
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 unless it is configured so")
+@pytest.mark.parametrize("name", PLAIN + LEARNED)
+def test_float64_stays_float64(name, rng):
+    a, b = (side.astype("float64") for side in two_sets(rng))
+    distance, oracle = build(name, rng)
+    rowwise = distance.rowwise(ops.convert_to_tensor(a, "float64"), ops.convert_to_tensor(b[:5], "float64"))
+    assert keras.backend.standardize_dtype(rowwise.dtype) == "float64"
+    # On PyTorch, Keras takes var, arctan2 and matmul of float64 in float32.
+    tolerance = 1e-6 if keras.backend.backend() == "torch" else 1e-9
+    np.testing.assert_allclose(array(rowwise), oracles.rowwise(oracle, a, b[:5]), rtol=tolerance)
+
+
+def test_sides_of_unlike_precision_meet_in_the_wider_of_the_first(rng):
+    a, b = two_sets(rng)
+    mixed = distances.get("euclidean").rowwise(ops.cast(a, "float16"), b[:5])
+    assert keras.backend.standardize_dtype(mixed.dtype) == "float16"
+    np.testing.assert_allclose(
+        array(ops.cast(mixed, "float32")), oracles.rowwise(oracles.euclidean, a, b[:5]), rtol=2e-3
+    )
+
+
+# Bounds
+
+entries = st.floats(-1.0, 1.0, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
+sides = npst.arrays("float32", (2, 5, 4), elements=entries).filter(lambda two: (np.abs(two).max(axis=2) > 0.1).all())
+quick = hypothesis.settings(max_examples=20, deadline=None, database=None, derandomize=True)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@quick
+@hypothesis.given(two=sides)
+def test_bounds_hold_on_unit_vectors(name, two):
+    distance = distances.get(name)
+    low, high = distance.bounds
+    a, b = two / np.linalg.norm(two, axis=2, keepdims=True)
+    values = [array(distance.rowwise(a, b)), array(distance.pairwise(a, b)), array(distance.rowwise(a, -a))]
+    if distance.scale_free:
+        values.append(array(distance.rowwise(30.0 * a, 0.02 * b)))
+    for value in values:
+        assert low - 1e-6 <= value.min()
+        assert value.max() <= high + 1e-6
+
+
+@quick
+@hypothesis.given(two=sides)
+def test_symmetric_and_not_negative(two):
+    for name in ("euclidean", "squared_euclidean", "manhattan", "chebyshev", "minkowski", "angular", "cosine"):
+        there, back = (array(distances.get(name).rowwise(*order)) for order in (two, two[::-1]))
+        np.testing.assert_allclose(there, back, rtol=1e-5, atol=1e-6)
+        assert there.min() >= 0
+
+
+@quick
+@hypothesis.given(two=sides, scale=st.floats(0.125, 50.0, width=32))
+def test_scaling_both_sides(two, scale):
+    two[:, :, 0] += 2.0  # no anchor is constant: there the floor of its variance decides
+    for name, power in [("euclidean", 1), ("squared_euclidean", 2), ("manhattan", 1), ("cosine", 0), ("snr", 0)]:
+        plain = array(distances.get(name).rowwise(*two))
+        scaled = array(distances.get(name).rowwise(*(np.float32(scale) * two)))
+        np.testing.assert_allclose(scaled, plain * scale**power, rtol=1e-3, atol=1e-5 * max(scale**power, 1))
+
+
+@quick
+@hypothesis.given(two=sides, order=st.permutations(range(5)))
+def test_rows_do_not_touch_each_other(two, order):
+    for name in ("euclidean", "cosine", "snr"):
+        distance = distances.get(name)
+        np.testing.assert_array_equal(
+            array(distance.rowwise(*two[:, order])), array(distance.rowwise(*two))[list(order)]
+        )
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_finite_bounds_are_attained(name):
+    distance = distances.get(name)
+    low, high = distance.bounds
+    ends = np.array([[0.0, 1.0, 0.0]], "float32")
+    if name == "inner_product":
+        assert float(array(distance.rowwise(ends, ends))[0]) == low
+    else:
+        assert float(array(distance.rowwise(ends, ends.copy()))[0]) == low == 0.0
+    if math.isfinite(high):
+        assert float(array(distance.rowwise(ends, -ends))[0]) == pytest.approx(high, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "dim"), [("manhattan", 100), ("minkowski", 100), ("snr", 3)])
+def test_unbounded_means_unbounded(name, dim):
+    distance = distances.MinkowskiDistance(1.5) if name == "minkowski" else distances.get(name)
+    assert distance.bounds == (0.0, float("inf"))
+    ramp = np.linspace(-1e-3, 1e-3, dim)
+    a = (np.ones(dim) + ramp) / np.linalg.norm(np.ones(dim) + ramp)
+    b = -a if name != "snr" else np.eye(dim)[0]
+    assert float(array(distance.rowwise(a[None].astype("float32"), b[None].astype("float32")))[0]) > 4.0
+
+
+def test_minkowski_bound_depends_on_p():
+    assert distances.MinkowskiDistance(2.0).bounds == (0.0, 2.0)
+    assert distances.MinkowskiDistance(3.0).bounds == (0.0, 2.0)
+    assert distances.MinkowskiDistance(1.9).bounds == (0.0, float("inf"))
+
+
+# Shapes
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [((3,), (3,)), ((2, 3), (2, 4)), ((2, 3, 1), (2, 3, 1)), ((2, 3), (3,)), ((), ())]
+)
+def test_shapes_are_refused_with_both_shown(left, right):
+    for form in ("rowwise", "pairwise"):
+        with pytest.raises(ValueError, match=r"`a` and `b`.*\(n, dim\)") as error:
+            getattr(distances.get("euclidean"), form)(np.zeros(left, "float32"), np.zeros(right, "float32"))
+        assert str(left) in str(error.value)
+        assert str(right) in str(error.value)
+
+
+def test_rowwise_refuses_unlike_rows():
+    with pytest.raises(ValueError, match=r"as many rows; got \(2, 3\) and \(1, 3\)"):
+        distances.get("euclidean").rowwise(np.zeros((2, 3), "float32"), np.zeros((1, 3), "float32"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only tf.function has unknown shapes")
+@pytest.mark.parametrize("name", [*PLAIN, *LEARNED, "function"])
+def test_unknown_batch_size_in_a_graph(name, rng):
+    import tensorflow as tf
+
+    a, b = two_sets(rng)
+    if name == "function":
+        distance, oracle = distances.get(city_block), oracles.manhattan
+    else:
+        distance, oracle = build(name, rng)
+    unknown = tf.TensorSpec((None, 4), "float32")
+    rowwise = tf.function(distance.rowwise, input_signature=[unknown, unknown])
+    pairwise = tf.function(distance.pairwise, input_signature=[unknown, unknown])
+    np.testing.assert_allclose(array(rowwise(a, b[:5])), oracles.rowwise(oracle, a, b[:5]), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(array(pairwise(a, b)), oracles.pairwise(oracle, a, b), rtol=2e-5, atol=2e-6)
+
+
+# get, names and functions
+
+
+def test_get_by_name_instance_config_and_function():
+    assert isinstance(distances.get("snr"), distances.SNRDistance)
+    assert isinstance(distances.get("squared_euclidean"), distances.SquaredEuclideanDistance)
+    distance = distances.MinkowskiDistance(3)
+    assert distances.get(distance) is distance
+    again = distances.get(keras.saving.serialize_keras_object(distance))
+    assert (type(again), again.p) == (distances.MinkowskiDistance, 3.0)
+    assert isinstance(distances.get(city_block), distances.FunctionDistance)
+
+
+def test_names_are_the_classes():
+    classes = {cls.__name__ for cls in exported(distances.Distance).values()} - {"FunctionDistance"}
+    assert len(distances.names()) == len(classes)
+    assert {type(distances.get(name)).__name__ for name in distances.names()} == classes
+
+
+def test_get_refuses_unknown_names_and_things():
+    with pytest.raises(ValueError, match=r"must be one of 'euclidean', .*; got 'euclidian'"):
+        distances.get("euclidian")
+    for thing in (None, 3, distances.EuclideanDistance, ["euclidean"]):
+        with pytest.raises(TypeError, match="`distance` must be a name"):
+            distances.get(thing)
+    with pytest.raises(TypeError, match="`distance` must be a name"):
+        distances.get(keras.saving.serialize_keras_object(keras.layers.Dense(3)))
+    with pytest.raises(TypeError, match="LearnedDistance"):
+        distances.get(keras.layers.Dense(3))
+
+
+def test_repr_shows_the_options():
+    assert repr(distances.MinkowskiDistance(3)) == "MinkowskiDistance(p=3.0)"
+    assert repr(distances.FunctionDistance(city_block)) == "FunctionDistance(city_block)"
+
+
+@pytest.mark.parametrize("p", [0.5, 0.0, -1.0, float("nan"), float("inf")])
+def test_minkowski_order_is_checked(p):
+    with pytest.raises(ValueError, match=r"`p` must be in \[1, inf\)"):
+        distances.MinkowskiDistance(p)
+
+
+def test_mahalanobis_rank_is_checked():
+    for rank, error in [(0, ValueError), (2.5, TypeError), (True, TypeError)]:
+        with pytest.raises(error, match="`rank` must be"):
+            distances.MahalanobisDistance(rank)
+    with pytest.raises(ValueError, match="`rank` must be at most 4; got 5"):
+        distances.MahalanobisDistance(5).build((None, 4))
+
+
+def test_learned_distances_say_that_they_are_not_built(rng):
+    a, b = two_sets(rng, columns=5)
+    for name in LEARNED:
+        for form in ("rowwise", "pairwise"):
+            with pytest.raises(ValueError, match="has weights: call build"):
+                getattr(distances.get(name), form)(a, b)
+        assert tuple(distances.get(name)(a, b).shape) == (5,)
+
+
+@keras.saving.register_keras_serializable("tests_distances")
+def city_block(a, b):
+    return ops.sum(ops.abs(a - b), axis=-1)
+
+
+def unregistered(a, b):
+    return ops.sum(ops.abs(a - b), axis=-1)
+
+
+def test_function_distance(rng):
+    a, b = two_sets(rng)
+    distance = distances.FunctionDistance(city_block)
+    np.testing.assert_allclose(array(distance.rowwise(a, b[:5])), oracles.rowwise(oracles.manhattan, a, b[:5]), 1e-5)
+    np.testing.assert_allclose(array(distance.pairwise(a, b)), oracles.pairwise(oracles.manhattan, a, b), rtol=1e-5)
+    np.testing.assert_array_equal(np.diag(array(distance.pairwise(a))), np.zeros(5))
+    assert distances.FunctionDistance.from_config(distance.get_config()).function is city_block
+
+
+def test_asymmetric_function_distance_keeps_its_sides(rng):
+    a, b = two_sets(rng)
+    distance = distances.get(lambda x, y: ops.sum(ops.relu(x - y), axis=-1))
+
+    def oracle(x, y):
+        return sum(max(float(u) - float(v), 0.0) for u, v in zip(x, y, strict=True))
+
+    np.testing.assert_allclose(array(distance.pairwise(a, b)), oracles.pairwise(oracle, a, b), rtol=1e-5, atol=1e-6)
+
+
+def test_function_distance_that_cannot_be_saved_is_refused_on_saving():
+    for function in (unregistered, lambda a, b: a):
+        with pytest.raises(ValueError, match=r"cannot be saved.*register_keras_serializable"):
+            distances.FunctionDistance(function).get_config()
+    with pytest.raises(ValueError, match=r"'gone>away' is not registered here"):
+        distances.FunctionDistance.from_config({"function": "gone>away"})
+
+
+def test_function_with_a_wrong_shape_is_refused(rng):
+    a, b = two_sets(rng)
+    column = distances.FunctionDistance(lambda x, y: ops.sum(ops.abs(x - y), axis=-1, keepdims=True))
+    for form, other in [("rowwise", b[:5]), ("pairwise", b)]:
+        with pytest.raises(ValueError, match=r"shape \(n,\); got \(\d+, 1\)"):
+            getattr(column, form)(a, other)
+    with pytest.raises(TypeError, match="`function` must be callable"):
+        distances.FunctionDistance("euclidean")
