@@ -1,7 +1,30 @@
-"""keras_siamese: siamese (verification) networks for Keras 3."""
+"""keras_siamese: siamese (verification) networks for Keras 3.
 
-from keras_siamese import distances, layers, losses
+A network with two inputs answers one question: same or not? Start with `SiameseWrapper`, `data.PairSequence` and
+`callbacks.DivergenceMonitor`; ship a `Verifier`.
+"""
+
+from keras_siamese import callbacks, data, diagnosis, distances, layers, losses, tuning, verification
 from keras_siamese._version import __version__
+from keras_siamese.diagnosis import Diagnosis, diagnose
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
+from keras_siamese.tuning import SiameseGridSearch
+from keras_siamese.verifier import Verifier
 
-__all__ = ["DistanceLayer", "SiameseWrapper", "__version__", "distances", "layers", "losses"]
+__all__ = [
+    "Diagnosis",
+    "DistanceLayer",
+    "SiameseGridSearch",
+    "SiameseWrapper",
+    "Verifier",
+    "__version__",
+    "callbacks",
+    "data",
+    "diagnose",
+    "diagnosis",
+    "distances",
+    "layers",
+    "losses",
+    "tuning",
+    "verification",
+]

@@ -1,0 +1,7 @@
+"""Diagnosis: flag a run whose loss falls while verification does not follow, and name the cause."""
+
+from keras_siamese.diagnosis.causes import Finding, Signal
+from keras_siamese.diagnosis.diagnose import Diagnosis, diagnose
+from keras_siamese.diagnosis.trend import Flag, find_flags
+
+__all__ = ["Diagnosis", "Finding", "Flag", "Signal", "diagnose", "find_flags"]

@@ -1,0 +1,141 @@
+"""`keras-siamese demo`: a run that goes wrong, the flag, the cause, the repair, and a verifier that ships.
+
+The question is whether two scans show the same drawing. The drawings are scikit-learn's 1,797 handwritten digits,
+each an identity of its own; the scans of one are turned, shifted, scaled and noisy copies. The recipe is the usual
+first one: few identities, no augmentation, many epochs. Everything printed is measured in the run.
+"""
+
+import time
+
+import keras
+import numpy as np
+
+from keras_siamese import callbacks, data, layers, losses, verifier
+from keras_siamese._checks import check_writable
+
+SCANS = 6  # of each drawing
+PAIRS = 4_000  # an epoch
+TARGET_EER = 0.15
+RECIPE = {
+    "identities": 40,
+    "augment": False,
+    "early_stopping": False,
+    "margin": 1.0,
+    "learning_rate": 1e-3,
+    "epochs": 25,
+}
+
+
+def run(output, seed=0):
+    """Runs the demo, writes report.html, report.json and verifier.keras into the folder `output`; returns the paths."""
+    paths = {name: check_writable("output", output / name) for name in ("report.html", "report.json", "verifier.keras")}
+    started = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    say("Data: is it the same drawing? 1,797 handwritten digits, six scans of each.")
+    train, valid, test = data.split_identities(*scan_digits(seed), (0.6, 0.2, 0.2), seed=seed)
+    say(f"Identities: {count(train)} to train on, {count(valid)} held out, {count(test)} for the final report.")
+
+    say(f"1. The usual recipe: {RECIPE}")
+    say(f"   Wanted: held-out EER of at most {TARGET_EER:.2f}.")
+    _, monitor = fit(RECIPE, train, valid, seed, report=paths["report.html"])
+    first = monitor.diagnosis
+    say(f"2. The diagnosis\n\n{first}\n")
+    advised = next((finding for finding in first.findings if finding.apply is not None), None)
+    if advised is None:
+        raise RuntimeError(f"The run of seed {seed} left nothing to repair: {first.verdict}")
+
+    repaired = advised.apply(RECIPE)
+    changed = {name: value for name, value in repaired.items() if RECIPE.get(name) != value}
+    say(f"3. The advice applied: {changed}")
+    siamese, second_monitor = fit(repaired, train, valid, seed)
+    before, after = first.evidence.eer.estimate, min(second_monitor.history["eer"])
+    say(f"   Held-out EER {before:.3f} before, {after:.3f} after.")
+
+    say("4. Threshold chosen on the held-out identities, applied to those of the final report")
+    shipped = verifier.Verifier.calibrate(siamese, *valid, criterion="eer")
+    shipped.save(paths["verifier.keras"])
+    loaded = verifier.Verifier.load(paths["verifier.keras"])
+    pairs = data.PairSequence(*test, frozen=True, batch_size=512, seed=seed)[0][0]
+    if not np.array_equal(shipped.verify(*pairs), loaded.verify(*pairs)):
+        raise RuntimeError("The reloaded verifier decides differently")
+    say(f"\n{loaded.evaluate(*test)}\n")
+    say("5. Written (the verifier was reloaded in safe mode and decides alike):")
+    for path in paths.values():
+        say(f"   {path.resolve()}")
+    say(f"Done in {time.perf_counter() - started:.0f} s.")
+    return paths
+
+
+def scan_digits(seed):
+    """`(scans, drawing)`: SCANS copies of each digit `(n, 8, 8, 1)` in [0, 1], and the digit that each shows `(n,)`."""
+    from sklearn.datasets import load_digits
+
+    drawings = load_digits().images[..., None] / 16.0
+    rng = np.random.default_rng(seed)
+    scans = scanner()(np.repeat(drawings, SCANS, axis=0), rng)
+    scans = np.clip(scans + rng.normal(0, 0.08, scans.shape), 0, 1)
+    return scans.astype("float32"), np.repeat(np.arange(len(drawings)), SCANS)
+
+
+def scanner():
+    return data.image_augmenter(
+        rotation_range=25,
+        width_shift_range=0.15,
+        height_shift_range=0.15,
+        zoom_range=0.2,
+        shear_range=10,
+        fill_mode="constant",
+    )
+
+
+def fit(recipe, train, valid, seed, report=None):
+    """Trains a siamese network by `recipe`; returns it and its monitor."""
+    x, labels = train
+    if recipe["identities"] is not None:
+        kept = np.isin(labels, np.unique(labels)[: recipe["identities"]])
+        x, labels = x[kept], labels[kept]
+    siamese = layers.SiameseWrapper(build_encoder(), distance="euclidean")
+    optimizer = keras.optimizers.Adam(recipe["learning_rate"])
+    siamese.compile(optimizer, loss=losses.ContrastiveLoss(margin=recipe["margin"]))
+    monitor = callbacks.DivergenceMonitor(
+        valid, on_divergence=lambda found: say(f"   FLAG {found.verdict}"), report=report, target_eer=TARGET_EER
+    )
+    watchers = [monitor, EpochLine()]
+    if recipe["early_stopping"]:
+        stop = keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)
+        watchers.append(stop)
+    augment = scanner() if recipe["augment"] else None
+    sequence = data.PairSequence(x, labels, batch_size=64, pairs_per_epoch=PAIRS, augment=augment, seed=seed)
+    siamese.fit(sequence, epochs=recipe["epochs"], callbacks=watchers, verbose=0)
+    return siamese, monitor
+
+
+def build_encoder():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, padding="same", activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64),
+            keras.layers.UnitNormalization(),
+        ]
+    )
+
+
+class EpochLine(keras.callbacks.Callback):
+    """One line an epoch: the loss beside held-out verification."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        number = f"epoch {epoch + 1:2d}/{self.params['epochs']}"
+        accuracy = logs["val_verification_accuracy"]
+        say(f"   {number}   loss {logs['loss']:.4f}   held-out EER {logs['val_eer']:.3f}   accuracy {accuracy:.3f}")
+
+
+def count(part):
+    return len(np.unique(part[1]))
+
+
+def say(line):
+    print(line, flush=True)

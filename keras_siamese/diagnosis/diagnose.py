@@ -1,0 +1,335 @@
+"""`Diagnosis`: the verdict, the ranked findings and what was ruled out; and `diagnose`, which makes one after the fact.
+
+diagnosis = diagnose(siamese, train=(x, labels), validation=(x_valid, labels_valid), history=history)
+print(diagnosis)
+diagnosis.to_html("report.html")
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import keras
+import numpy as np
+
+from keras_siamese._checks import check_writable
+from keras_siamese._version import __version__
+from keras_siamese.data.sources import take
+from keras_siamese.diagnosis import health
+from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
+from keras_siamese.diagnosis.evidence import Evidence
+from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
+
+SCHEMA = "keras_siamese.diagnosis/1"
+MAX_ITEMS = 2_000
+MAX_TRAIN_ITEMS = 1_000
+MAX_PAIRS = 50_000
+MAX_TRAIN_PAIRS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What was found about one run.
+
+    Attributes:
+        diverging: whether the loss fell while verification did not follow, at any epoch.
+        findings: `Finding`s, ranked; "undetermined" first if the run diverged for good and nothing explains it.
+        ruled_out: `RuledOut` causes with what was measured.
+        not_examined: `NotExamined` causes with what they would have needed.
+        evidence: the `Evidence` it was made from.
+    """
+
+    evidence: Evidence
+    findings: tuple[Finding, ...]
+    ruled_out: tuple[RuledOut, ...]
+    not_examined: tuple[NotExamined, ...]
+
+    @property
+    def diverging(self):
+        return bool(self.evidence.flags)
+
+    @property
+    def flags(self):
+        """Flagged epochs, as `trend.Flag`s in order."""
+        return self.evidence.flags
+
+    @property
+    def verdict(self):
+        """One sentence: whether the run diverged, since when, and why."""
+        eer = f"held-out EER {self.evidence.eer.estimate:.3f}"
+        if self.evidence.not_finite_since is not None:
+            return f"Embeddings are NaN or infinite since epoch {self.evidence.not_finite_since + 1}; {eer} before."
+        if self.diverging:
+            since = f"epoch {self.flags[0].epoch + 1} ({self.flags[0].reason})"
+            if self.evidence.recovered:
+                state = f"The loss fell and verification did not follow at {since}, but has since"
+            else:
+                state = f"The loss falls and verification does not follow since {since}"
+        elif self.evidence.why_no_flags is not None:
+            state = f"Whether verification follows the loss is not known ({self.evidence.why_no_flags})"
+        else:
+            state = "Verification is not seen to fall behind the loss"
+        return "; ".join([state, eer, *self._causes]) + "."
+
+    @property
+    def _causes(self):
+        """The leading cause, or those that explain the evidence equally well, as a list of one clause, or of none."""
+        leading = [finding for finding in self.findings if finding.explained_by is None and finding.severity != "info"]
+        if self.diverging:  # a threshold, say, moves neither AUC nor EER
+            leading = explaining_flags(leading) or leading[:1]
+        if not leading:
+            return []
+        first = leading[0]
+        equals = [one for one in leading if one.severity == first.severity and one.strength > 0.8 * first.strength]
+        causes = " or ".join(finding.cause.replace("_", " ") for finding in equals)
+        tie = ", which explain it equally well" if len(equals) > 1 else ""
+        return [f"{'cause' if self.diverging else 'found'}: {causes}{tie}"]
+
+    def __str__(self):
+        lines = [self.verdict]
+        for number, finding in enumerate(self.findings, 1):
+            by = f", explained by {finding.explained_by}" if finding.explained_by else ""
+            lines.append(f"\n{number}. {finding.cause} ({finding.severity}{by}): {finding.summary}")
+            lines += [f"     {signal_line(name, signal)}" for name, signal in finding.evidence.items()]
+            lines += ["   advice:"] + [f"     {line}" for line in finding.advice.splitlines()]
+        if self.ruled_out:
+            lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
+        for answer in self.not_examined:
+            lines.append(f"Not examined: {answer.cause} (needs {answer.needs}).")
+        return "\n".join(lines)
+
+    def to_dict(self):
+        """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
+        valid = self.evidence.valid
+        return plain(
+            {
+                "schema": SCHEMA,
+                "verdict": self.verdict,
+                "diverging": self.diverging,
+                "flags": [flag.to_dict() for flag in self.flags],
+                "findings": [finding_dict(finding) for finding in self.findings],
+                "ruled_out": [{"cause": a.cause, "evidence": signal_dicts(a.evidence)} for a in self.ruled_out],
+                "not_examined": [asdict(answer) for answer in self.not_examined],
+                "history": self.evidence.history,
+                "verification": {
+                    "items": len(valid.embeddings),
+                    "genuine_pairs": int(np.count_nonzero(valid.same)),
+                    "impostor_pairs": int(np.count_nonzero(~valid.same)),
+                    "eer": self.evidence.eer.estimate,
+                    "eer_interval": [self.evidence.eer.low, self.evidence.eer.high],
+                    "auc": self.evidence.auc.estimate,
+                    "auc_interval": [self.evidence.auc.low, self.evidence.auc.high],
+                },
+                "settings": self.evidence.settings,
+                "versions": versions(),
+            }
+        )
+
+    def to_json(self, path):
+        """Writes `to_dict()` as JSON to `path`; returns the path."""
+        path = check_writable("path", path)
+        path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return path
+
+    def to_html(self, path):
+        """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
+        from keras_siamese.diagnosis.report import render
+
+        path = check_writable("path", path)
+        path.write_text(render(self), encoding="utf-8")
+        return path
+
+
+def diagnosis_of(evidence):
+    """The `Diagnosis` of `evidence`: every cause examined, "undetermined" where a diverging run is left unexplained."""
+    if evidence.not_finite_since is not None:
+        return Diagnosis(evidence, (not_finite(evidence),), (), ())
+    findings, others = examine(evidence)
+    ruled_out = tuple(answer for answer in others if isinstance(answer, RuledOut))
+    not_examined = tuple(answer for answer in others if isinstance(answer, NotExamined))
+    if evidence.flags and not evidence.recovered and not explaining_flags(findings):
+        findings = [undetermined(evidence, ruled_out), *findings]
+    return Diagnosis(evidence, tuple(findings), ruled_out, not_examined)
+
+
+def undetermined(evidence, ruled_out):
+    """The finding that no examined cause explains the flags, with what a person may start from."""
+    signals = {
+        "auc": Signal(evidence.auc.estimate, None, 0.5, evidence.auc.low, evidence.auc.high),
+        "spread": Signal(health.spread(evidence.valid.embeddings), None, 1.0),
+        "effective_rank": Signal(health.effective_rank(evidence.valid.embeddings)),
+    }
+    if evidence.output_kind == "distance" and np.max(evidence.valid.scores) <= 0:
+        ratio = health.intra_inter_ratio(evidence.valid.same, -evidence.valid.scores)
+        signals["genuine_over_impostor_distance"] = Signal(ratio, None, 1.0)
+    return Finding(
+        "undetermined",
+        "warning",
+        evidence.epoch,
+        "The loss falls and verification does not follow; none of the examined causes explains it. "
+        f"Ruled out: {', '.join(answer.cause for answer in ruled_out) or 'nothing'}.",
+        signals,
+        "print(ks.diagnose(siamese, train=(x, labels), validation=(x_valid, labels_valid), history=history))",
+    )
+
+
+def not_finite(evidence):
+    """The finding that training has left NaN or infinity; nothing else can be told from it."""
+    return Finding(
+        "undetermined",
+        "error",
+        evidence.epoch,
+        f"From epoch {evidence.not_finite_since + 1} on embeddings are NaN or infinite: a step was too large, or the "
+        "loss or the data hold NaN. Figures are of the last epoch before.",
+        {},
+        "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
+        "keras.callbacks.TerminateOnNaN()",
+        lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", 1e-3) / 10},
+    )
+
+
+def diagnose(
+    model, *, validation, train=None, history=None, encoder=None, threshold=None, target_eer=None, similar_label=1
+):
+    """Diagnoses a trained model: does it verify, did its run diverge, and why.
+
+    Args:
+        model: a `SiameseWrapper`, a functional model with a `DistanceLayer`, or an encoder.
+        validation: held-out `(x, labels)`, `(left, right, same)`, or a frozen `PairSequence`.
+        train: training data as `(x, labels)` or the `PairSequence` of the run; without it some causes are not examined.
+        history: curves of the run as Keras's `History` or a dict, with "loss", "val_auc" and "val_eer" an epoch, as
+            `VerificationMonitor` writes them; without it nothing is said about a divergence.
+        encoder: the encoder, where it cannot be found in the model.
+        threshold: the score (−distance, or probability) from which your accuracy accepts a pair.
+        target_eer: EER that you want, in (0, 1).
+        similar_label: the value in `same` that means the same, 1 or 0.
+
+    Returns:
+        A `Diagnosis`.
+
+    Raises:
+        ValueError: for samples without genuine or impostor pairs, embeddings that are not finite, a history that lacks
+            a curve, a model without an encoder to be found.
+    """
+    trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
+    train_trials = None if train is None else training_trials(train)
+    curves = {} if history is None else curves_of(history)
+    siamese = as_siamese(model, encoder, items=trials.items)
+    valid, trained = (None if one is None else score(siamese, one) for one in (trials, train_trials))
+    if not valid.is_finite or not (trained is None or trained.is_finite):
+        raise ValueError(
+            f"The embeddings of {siamese.encoder.name!r} must be finite; they are not: training has left NaN in its "
+            "weights, or they overflow"
+        )
+    evidence = Evidence(
+        curves, valid, trained, threshold=threshold, target_eer=target_eer, **recipe_of(model, siamese, train)
+    )
+    return diagnosis_of(evidence)
+
+
+def training_trials(train):
+    """Trials of at most 1,000 training items, from `(x, labels)` or a sequence with `x` and `labels`."""
+    if hasattr(train, "labels"):  # checked already: it looks only at the samples that it takes
+        kept = spread_over_identities(train.labels, MAX_TRAIN_ITEMS, np.random.default_rng(0))
+        x, labels = take(train.x, kept), train.labels[kept]
+    elif isinstance(train, (tuple, list)) and len(train) == 2:
+        x, labels = train
+    else:
+        raise ValueError(
+            f"`train` must be (x, labels) or a sequence with `x` and `labels`; got a {type(train).__name__}"
+        )
+    return Trials.from_labels(x, labels, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS, name="train ")
+
+
+def recipe_of(model, siamese, train):
+    """What the causes need to know of the recipe: the loss, what the model puts out, how training pairs are made."""
+    loss = getattr(model, "loss", None)
+    return {
+        "loss": loss,
+        "bounds": siamese.bounds,
+        "output_kind": siamese.output_kind,
+        "scale_free": siamese.distance.scale_free,
+        "positive_fraction": getattr(train, "positive_fraction", None),
+        "data_similar_label": getattr(train, "similar_label", None),
+        "settings": {
+            "model": type(model).__name__,
+            "distance": repr(siamese.distance),
+            "loss": settings_of(loss),
+            "train": repr(train) if hasattr(train, "positive_fraction") else None,
+        },
+    }
+
+
+def settings_of(loss):
+    """The class and options of a loss object, the name of a function, or whatever else `compile` was given, as text."""
+    if isinstance(loss, keras.losses.Loss):
+        return {"class": type(loss).__name__, **loss.get_config()}
+    return getattr(loss, "__name__", None) or (None if loss is None else str(loss))
+
+
+def curves_of(history):
+    """The curves that `Evidence` needs, from a Keras `History` or a dict of lists."""
+    logs = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise TypeError(f"`history` must be a Keras History or a dict of curves; got a {type(history).__name__}")
+    missing = [key for key in ("loss", "val_auc", "val_eer") if key not in logs]
+    if missing:
+        raise ValueError(
+            f"`history` must have the curves 'loss', 'val_auc' and 'val_eer'; {', '.join(map(repr, missing))} missing "
+            f"among {sorted(logs)}. Train with callbacks=[ks.callbacks.VerificationMonitor(validation)]"
+        )
+    epochs = len(logs["loss"])
+    unknown = [float("nan")] * epochs
+    return {
+        "loss": list(logs["loss"]),
+        "auc": list(logs["val_auc"]),
+        "eer": list(logs["val_eer"]),
+        "auc_se": list(logs.get("val_auc_se", unknown)),
+        "eer_se": list(logs.get("val_eer_se", unknown)),
+    }
+
+
+def signal_line(name, signal):
+    parts = [f"{name.replace('_', ' ')} {signal.value:.4g}"]
+    if signal.low is not None:
+        parts.append(f"[{signal.low:.4g}, {signal.high:.4g}]")
+    others = (("threshold", signal.threshold), ("null", signal.null))
+    beside = [f"{what} {value:.4g}" for what, value in others if value is not None]
+    return " ".join(parts) + (f"  ({', '.join(beside)})" if beside else "")
+
+
+def signal_dicts(signals):
+    return {name: asdict(signal) for name, signal in signals.items()}
+
+
+def finding_dict(finding):
+    """A finding as a plain dict; whether it can be applied stands for the function."""
+    names = ("cause", "severity", "epoch", "summary", "advice", "strength", "explained_by")
+    own = {name: getattr(finding, name) for name in names}
+    return own | {"evidence": signal_dicts(finding.evidence), "can_apply": finding.apply is not None}
+
+
+def versions():
+    return {
+        "keras_siamese": __version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def plain(value):
+    """`value` with NumPy scalars and arrays as Python ones, and NaN and infinities as None, for JSON."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value if value is None else str(value)

@@ -1,0 +1,161 @@
+"""Signals: what a trained embedding looks like from outside, each a pure function of arrays.
+
+Contract: embeddings `(n, dim)`, distances or scores `(n,)` and labels in; one number out, or a few by name. NumPy only,
+for a few thousand rows, fast enough for every epoch. No signal decides anything: thresholds live with the causes.
+
+    spread(embeddings), concentration(embeddings)   # 1, 0 uniform on the sphere; 0, 1 collapsed
+    standard_errors(same, scores, left, right)      # {"auc": …, "eer": …}, over identities
+    active_fraction(impostor_distances, margin)     # share of impostor pairs that the hinge still moves
+"""
+
+import numpy as np
+
+
+def spread(embeddings):
+    """Mean over dimensions of std(z / ‖z‖) · √dim: 1 for a uniform sphere, 0 when every input gives one embedding.
+
+    It falls with the number of dimensions in use as well: k of them give about √(k / dim), so compare `concentration`.
+
+    Chen, He, *Exploring Simple Siamese Representation Learning*, CVPR 2021, https://arxiv.org/abs/2011.10566
+
+    >>> round(spread(np.random.default_rng(0).normal(size=(2000, 32))), 2)
+    1.0
+    """
+    z = normalised(embeddings)
+    return float(z.std(axis=0).mean() * np.sqrt(z.shape[1]))
+
+
+def concentration(embeddings):
+    """‖mean of z‖ / √mean ‖z‖²: 0 for embeddings balanced about the origin, 1 for a single point, in any dimension.
+
+    On unit vectors the mean resultant length: Mardia, Jupp, *Directional Statistics*, Wiley 1999, section 9.2.
+
+    >>> concentration(np.ones((3, 2))), concentration(np.array([[1.0, 0.0], [-1.0, 0.0]]))
+    (1.0, 0.0)
+    """
+    z = np.asarray(embeddings, float)
+    length = np.sqrt(np.mean(np.sum(z**2, axis=1)))
+    return float(min(np.linalg.norm(z.mean(axis=0)) / length, 1.0)) if length else 1.0
+
+
+def effective_rank(embeddings):
+    """exp(−Σ p log p) of the singular values' shares p of the centred embeddings: dimensions in use, 1 … dim.
+
+    0 for a single point.
+
+    Roy, Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007,
+    https://ieeexplore.ieee.org/document/7098875
+
+    >>> round(effective_rank(np.eye(4)), 1)
+    3.0
+    """
+    centred = np.asarray(embeddings, float) - np.mean(embeddings, axis=0, dtype=float)
+    singular = np.linalg.svd(centred, compute_uv=False)
+    if singular.sum() == 0:
+        return 0.0
+    p = singular[singular > singular[0] * 1e-9] / singular.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def intra_inter_ratio(same, distances):
+    """Mean distance of genuine over that of impostor pairs `(n,)`: 1 at chance, 0 for perfect clusters."""
+    same, distances = np.asarray(same, bool), np.asarray(distances, float)
+    between = float(np.mean(distances[~same]))
+    return float(np.mean(distances[same])) / between if between else 1.0
+
+
+def active_fraction(distances, margin):
+    """Share of impostor `distances` `(n,)` inside the margin, on which a contrastive hinge still has a gradient."""
+    return float(np.mean(np.asarray(distances) < margin))
+
+
+def at_constant(losses_at_zero, positive_fraction):
+    """The mean pair loss of an encoder that gives every input one embedding: all distances 0.
+
+    Args:
+        losses_at_zero: `(impostor, genuine)` loss of a pair at distance 0.
+        positive_fraction: share of genuine pairs in training, in [0, 1].
+    """
+    impostor, genuine = losses_at_zero
+    return float((1 - positive_fraction) * impostor + positive_fraction * genuine)
+
+
+def accuracy_shortfall(same, scores, threshold, best):
+    """Accuracy `best`, of a threshold chosen on other pairs, less the accuracy at `threshold` on these pairs `(n,)`."""
+    return best - float(np.mean((np.asarray(scores) >= threshold) == np.asarray(same, bool)))
+
+
+def noise_error(same):
+    """Standard deviation of AUC on noise with independent pairs, √((n + 1) / 12gi): no resample's is truly below it."""
+    genuine = np.count_nonzero(same)
+    return float(np.sqrt((len(same) + 1) / (12 * genuine * (len(same) - genuine))))
+
+
+def standard_errors(same, scores, left=None, right=None):
+    """Standard errors of AUC and EER over identities, by the infinitesimal jackknife: one sort, no resampling.
+
+    To first order a figure moves by Σ_k D_k·(w_k − 1) when identity k gets the weight w_k, where D_k sums what its
+    pairs contribute; drawing identities makes the variance Σ D_k². A pair contributes, with F the distribution function
+    of the other class's scores and t the EER's threshold,
+
+        to AUC:  (F(s) − AUC) / g    genuine          (1 − F(s) − AUC) / i    impostor
+        to EER:  b·(1[s < t] − FNMR) / g  genuine     (1 − b)·(1[s ≥ t] − FMR) / i  impostor,   b = f_i / (f_g + f_i)
+
+    with the densities f at t of either class. It agrees with `verification.bootstrap` to a few percent and takes a
+    hundredth of the time.
+
+    Efron, *The Jackknife, the Bootstrap and Other Resampling Plans*, SIAM 1982, chapter 6.
+
+    Args:
+        same: `(n,)` bool, both classes present.
+        scores: `(n,)` finite scores, larger = more similar.
+        left, right: `(n,)` identity codes, integers ≥ 0; None takes the pairs for independent.
+
+    Returns:
+        `{"auc": …, "eer": …}`.
+    """
+    same = np.asarray(same, bool)
+    genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
+    auc_part, eer_part = np.empty(len(same)), np.empty(len(same))
+    auc_part[same] = below(impostor, scores[same])
+    auc_part[~same] = 1 - below(genuine, scores[~same])
+    auc_part -= auc_part[same].mean()
+
+    threshold = crossing(genuine, impostor)
+    within = np.sqrt((genuine.astype(float).var() + impostor.astype(float).var()) / 2) / 4
+    density = [np.mean(np.abs(side - threshold) <= within) for side in (genuine, impostor)]
+    share = density[1] / sum(density) if sum(density) else 0.5
+    rejected = scores < threshold
+    eer_part[same] = share * (rejected[same] - rejected[same].mean())
+    eer_part[~same] = (1 - share) * (rejected[~same].mean() - rejected[~same])
+
+    weight = np.where(same, 1 / len(genuine), 1 / len(impostor))
+    parts = {"auc": auc_part * weight, "eer": eer_part * weight}
+    return {name: float(np.sqrt(np.sum(summed(part, left, right) ** 2))) for name, part in parts.items()}
+
+
+def below(ordered, values):
+    """Share of the sorted `ordered` `(m,)` that lies below each of `values` `(n,)`, ties at ½: `(n,)`."""
+    twice = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return twice / (2 * len(ordered))
+
+
+def crossing(genuine, impostor):
+    """The lowest genuine score from which on the FNMR of sorted `genuine` is at least the FMR of sorted `impostor`."""
+    fnmr = np.searchsorted(genuine, genuine, "left") / len(genuine)
+    fmr = 1 - np.searchsorted(impostor, genuine, "left") / len(impostor)
+    return genuine[min(int(np.count_nonzero(fnmr < fmr)), len(genuine) - 1)]
+
+
+def summed(parts, left, right):
+    """What the pairs' `parts` `(n,)` come to for each identity, a pair counting under both of its own."""
+    if left is None:
+        return parts
+    identities = int(max(left.max(), right.max())) + 1
+    apart = left != right
+    return np.bincount(left, parts, identities) + np.bincount(right[apart], parts[apart], identities)
+
+
+def normalised(embeddings):
+    z = np.asarray(embeddings, float)
+    return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)

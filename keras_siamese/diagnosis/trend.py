@@ -1,0 +1,228 @@
+"""The flag: does the training loss fall while held-out verification does not follow?
+
+Contract: curves, one value an epoch `(epochs,)`, go in; the flagged epochs come out. Any history will do: a live fit,
+Keras's `History`, columns of a CSV log. What is flagged at an epoch depends on nothing after it. Imports `_checks`.
+
+    flags = find_flags(loss, auc, eer, pairs=5000, auc_se=auc_se, eer_se=eer_se)
+    flags[0].epoch, flags[0].reason                # the first flagged epoch and why, empty if none
+    why_no_flags(loss, auc, eer, pairs=5000)       # "only 7 measured epochs …" where none could have been found
+"""
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import pairwise, permutations
+
+import numpy as np
+
+from keras_siamese._checks import check_integer, check_number
+
+WINDOW = 5  # epochs
+MIN_PAIRS = 100
+SIGNIFICANT = 0.05
+MIN_DROP = 0.05  # of the loss at the window's start
+GOOD_EER = 0.02
+FLOOR = 1e-3  # of the largest loss seen
+MARGIN_OF_ERROR = 2.0  # standard errors
+ABOVE_NULL = 2.326  # standard errors to the normal's 99th percentile
+SHARED = 3.6  # widening of a standard error by pairs that share identities
+EXACT = 7  # longest window whose permutations are counted out, 5,040 of them
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flagged epoch, the last of two consecutive windows in which the loss fell and verification did not follow.
+
+    Attributes:
+        epoch: index of the epoch, from 0.
+        reason: "no better than chance", "below target" or "worse than its best".
+        loss_drop: relative fall of the loss over the window, > 0.
+        loss_p, auc_p, eer_p: one-sided Mann–Kendall p-values of a falling loss, a rising AUC and a falling EER.
+        auc, eer: their values at the epoch; best_auc, best_eer: the best up to it.
+        auc_null: the AUC that noise stays below 99 times in 100: ½ and 2.326 standard errors.
+    """
+
+    epoch: int
+    reason: str
+    loss_drop: float
+    loss_p: float
+    auc_p: float
+    eer_p: float
+    auc: float
+    eer: float
+    best_auc: float
+    best_eer: float
+    auc_null: float
+
+    def to_dict(self):
+        return asdict(self)
+
+
+def mann_kendall(values, direction):
+    """One-sided p-value that `values` `(n,)` trend in `direction`, "falling" or "rising".
+
+    S = Σ_{i<j} sign(x_j − x_i); p is the share of the n! orders of the values whose S is at least as extreme. Ties are
+    part of the values, so p stays exact; a constant run has p = 1. Beyond 7 values SciPy's `kendalltau` takes over,
+    exact to 33 without ties and normal with them.
+
+    Mann, *Nonparametric tests against trend*, Econometrica 1945, https://doi.org/10.2307/1907187
+
+    >>> round(mann_kendall([5, 4, 3, 2, 1], "falling"), 4), round(mann_kendall([5, 4, 3, 1, 2], "falling"), 4)
+    (0.0083, 0.0417)
+    """
+    values = np.asarray(values, float) * {"falling": -1, "rising": 1}[direction]
+    if len(values) > EXACT:
+        from scipy.stats import kendalltau
+
+        _, p = kendalltau(np.arange(len(values)), values, alternative="greater")
+        return float(np.nan_to_num(p, nan=1.0))  # NaN for a constant run
+    signs = np.sign(values[None, :] - values[:, None])
+    earlier, later = np.triu_indices(len(values), 1)
+    orders = every_order(len(values))
+    concordance = signs[orders[:, earlier], orders[:, later]].sum(axis=1)
+    return float(np.mean(concordance >= concordance[0]))
+
+
+@lru_cache
+def every_order(n):
+    """The permutations of 0 … n − 1 as rows `(n!, n)`, the identity first."""
+    return np.array(list(permutations(range(n))))
+
+
+def warmup_of(epochs):
+    """Epochs before the first window: max(3, 10 % of `epochs`, rounded up)."""
+    return max(3, -(-epochs // 10))
+
+
+def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=WINDOW):
+    """Flagged epochs of a run, in order; empty if it never diverged.
+
+    An epoch t is flagged when two windows, the one that ends at t and the one that ends a measured epoch before, both
+    lie after the warm-up of max(3, 10 % of `epochs`) and in both
+
+    (a) the loss falls: Mann–Kendall p < .05, and by at least 5 %; and
+    (b) AUC does not rise and EER does not fall (p ≥ .05), and all through the window AUC is below its null's 99th
+        percentile, or EER above the target, or AUC or EER worse than its best so far by more than 2 standard errors.
+
+    Never when EER < .02, when the loss sits on its floor (a thousandth of its largest), or with fewer than 100 pairs.
+    All through the window, since one epoch's dip below a lucky best is how healthy training looks.
+
+    Args:
+        loss: `(n,)` training loss, one an epoch from epoch 0; NaN for an epoch that is not known.
+        auc, eer: `(n,)` held-out verification in [0, 1]; NaN where not measured. A window is of measured epochs.
+        pairs: number of held-out comparisons.
+        auc_se, eer_se: standard errors, scalar or `(n,)`. None or NaN takes those of independent pairs, half genuine,
+            times 3.6, the most by which shared identities widen them; none below that of independent pairs is believed.
+        target_eer: EER that the user wants, in (0, 1).
+        epochs: epochs that the run is to have, for the warm-up; n if not given.
+        window: epochs in a window, ≥ 4: no trend of three epochs has p < .05.
+
+    Returns:
+        A list of `Flag`.
+    """
+    curves = check_curves(loss, auc, eer, pairs, auc_se, eer_se, target_eer)
+    if pairs < MIN_PAIRS:
+        return []
+    window = check_integer("window", window, low=4)
+    after_warmup = measured_after_warmup(curves, epochs)
+    windows = [examine_window(curves, after_warmup[end - window : end]) for end in range(window, len(after_warmup) + 1)]
+    return [now for before, now in pairwise(windows) if before is not None and now is not None]
+
+
+def has_recovered(flags, auc, eer, *, pairs, auc_se=None, eer_se=None):
+    """Whether AUC and EER have ended better than their best at the last of the `flags`, by more than 2 standard errors.
+
+    A slow starter is flagged while it seeks its scale, and then learns. The other arguments are those of `find_flags`.
+    """
+    curves = check_curves(auc, auc, eer, pairs, auc_se, eer_se)
+    measured = np.flatnonzero(np.isfinite(curves.auc) & np.isfinite(curves.eer))
+    if not flags or not len(measured):
+        return False
+    last, flag = measured[-1], flags[-1]
+    gained_auc = (curves.auc[last] - flag.best_auc) / curves.auc_se[last]
+    gained_eer = (flag.best_eer - curves.eer[last]) / curves.eer_se[last]
+    return bool(min(gained_auc, gained_eer) > MARGIN_OF_ERROR)
+
+
+def why_no_flags(loss, auc, eer, *, pairs, epochs=None, window=WINDOW):
+    """What a run lacks for `find_flags` to find anything, in words; None if it lacks nothing."""
+    if pairs < MIN_PAIRS:
+        return f"only {pairs} held-out pairs, of the {MIN_PAIRS} that it takes"
+    curves = check_curves(loss, auc, eer, pairs)
+    measured = len(measured_after_warmup(curves, epochs))
+    if measured > window:
+        return None
+    warmup = warmup_of(len(curves.loss) if epochs is None else epochs)
+    return f"only {measured} measured epochs after a warm-up of {warmup}, of the {window + 1} that it takes"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one run, each `(n,)`, and the user's target."""
+
+    loss: np.ndarray
+    auc: np.ndarray
+    eer: np.ndarray
+    auc_se: np.ndarray
+    eer_se: np.ndarray
+    target_eer: float | None
+
+
+def check_curves(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=None):
+    """`Curves`, if the arguments are what `find_flags` says."""
+    loss, auc, eer = (np.asarray(curve, float) for curve in (loss, auc, eer))
+    if not loss.shape == auc.shape == eer.shape or loss.ndim != 1:
+        raise ValueError(
+            f"`loss`, `auc` and `eer` must be curves of one length; got shapes {loss.shape}, {auc.shape}, {eer.shape}"
+        )
+    pairs = check_integer("pairs", pairs, low=0)
+    if target_eer is not None:
+        check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
+    errors = [standard_errors("auc_se", auc, auc_se, pairs), standard_errors("eer_se", eer, eer_se, pairs)]
+    return Curves(loss, auc, eer, *errors, target_eer)
+
+
+def standard_errors(name, figure, errors, pairs):
+    """Standard errors `(n,)` of `figure` `(n,)`: those given, where NaN those of independent pairs times `SHARED`."""
+    given = np.full(figure.shape, np.nan) if errors is None else np.asarray(errors, float)
+    if given.shape not in ((), figure.shape):
+        raise ValueError(f"`{name}` must be a number or a curve of shape {figure.shape}; got shape {given.shape}")
+    # Of an AUC of ½ on n independent pairs, half genuine, it is √(1/3n), and √(f(1 − f) / 0.75n) is near it elsewhere.
+    # No smaller one is believed: a collapsed encoder scores all pairs alike, and no resample moves that.
+    independent = np.sqrt(figure * (1 - figure) / (0.75 * max(pairs, 1)))
+    return np.maximum(np.where(np.isnan(given), SHARED * independent, given), np.maximum(independent, 1e-9))
+
+
+def measured_after_warmup(curves, epochs):
+    """Indices of the epochs after the warm-up at which all three curves are known."""
+    measured = np.flatnonzero(np.isfinite(curves.loss) & np.isfinite(curves.auc) & np.isfinite(curves.eer))
+    return measured[measured >= warmup_of(len(curves.loss) if epochs is None else epochs)]
+
+
+def examine_window(curves, epochs):
+    """A `Flag` if the window of the `epochs` `(window,)` meets both conditions, else None."""
+    loss, auc, eer = curves.loss[epochs], curves.auc[epochs], curves.eer[epochs]
+    epoch = epochs[-1]
+    so_far = slice(epoch + 1)
+    falls_from = abs(loss[0])
+    if falls_from <= FLOOR * np.nanmax(np.abs(curves.loss[so_far])) or eer[-1] < GOOD_EER:
+        return None
+    drop = (loss[0] - loss[-1]) / falls_from
+    if drop < MIN_DROP or (loss_p := mann_kendall(loss, "falling")) >= SIGNIFICANT:
+        return None
+    auc_p, eer_p = mann_kendall(auc, "rising"), mann_kendall(eer, "falling")
+    if auc_p < SIGNIFICANT or eer_p < SIGNIFICANT:
+        return None
+    best_auc, best_eer = np.nanmax(curves.auc[so_far]), np.nanmin(curves.eer[so_far])
+    auc_null = 0.5 + ABOVE_NULL * curves.auc_se[epochs]
+    lost_auc = (best_auc - auc) / curves.auc_se[epochs]
+    lost_eer = (eer - best_eer) / curves.eer_se[epochs]
+    if np.all(auc < auc_null):
+        reason = "no better than chance"
+    elif curves.target_eer is not None and np.all(eer > curves.target_eer):
+        reason = "below target"
+    elif np.all(lost_auc > MARGIN_OF_ERROR) or np.all(lost_eer > MARGIN_OF_ERROR):
+        reason = "worse than its best"
+    else:
+        return None
+    values = (drop, loss_p, auc_p, eer_p, auc[-1], eer[-1], best_auc, best_eer, auc_null[-1])
+    return Flag(int(epoch), reason, *(float(value) for value in values))

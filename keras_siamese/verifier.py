@@ -1,0 +1,253 @@
+"""`Verifier`: the part that ships. Encoder, distance, threshold and calibration in one saved model.
+
+Contract: calibrated on one set of identities, applied to others. Scores are larger for more similar pairs; a pair is
+accepted from the threshold on. Imports `layers`, `verification` and `scoring`.
+
+    verifier = Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)
+    print(verifier.evaluate(x_test, labels_test))
+    verifier.save("verifier.keras")
+    Verifier.load("verifier.keras").verify(left, right)         # (n,) bool
+"""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_siamese import verification
+from keras_siamese._checks import check_choice, check_number
+from keras_siamese._export import export
+from keras_siamese._version import __version__
+from keras_siamese.data.sources import check_source, count_samples, take
+from keras_siamese.scoring import Trials, as_siamese, score
+
+CRITERIA = ("eer", "accuracy")
+BATCH_SIZE = 256
+
+
+@export
+class Verifier(keras.Model):
+    """A siamese model with the threshold that decides: same or not.
+
+    accept(a, b) iff score(a, b) ≥ threshold; p(same) = σ(slope·score + offset). The score is −distance, or the head's
+    output, in float32.
+
+    Called on `(left, right)`, it puts out a dict of "score", "probability" and "accept", each `(batch, 1)`. Make one
+    with `Verifier.calibrate`.
+
+    Args:
+        siamese: the `SiameseWrapper`.
+        threshold: score from which a pair is accepted.
+        slope, offset: of the calibration, from `verification.platt`.
+        evidence: what the threshold was chosen on, as a dict of plain values; saved along.
+
+    Example:
+
+    >>> import keras, numpy as np, keras_siamese as ks
+    >>> x = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat(np.eye(4)[:3] * 6, 20, axis=0)
+    >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.UnitNormalization()])
+    >>> verifier = ks.Verifier.calibrate(ks.SiameseWrapper(encoder), x, np.repeat([0, 1, 2], 20), criterion="eer")
+    >>> verifier.verify(x[:2], x[[1, -1]]).tolist()
+    [True, False]
+    """
+
+    def __init__(self, siamese, threshold, slope=1.0, offset=0.0, evidence=None, **kwargs):
+        super().__init__(**kwargs)
+        self.siamese = siamese
+        self.threshold = check_number("threshold", threshold)
+        self.slope = check_number("slope", slope)
+        self.offset = check_number("offset", offset)
+        self.evidence = dict(evidence or {})
+
+    @classmethod
+    def calibrate(cls, model, x, labels, *, far=None, criterion=None, encoder=None, seed=0):
+        """Chooses the threshold and fits the calibration on held-out identities.
+
+        The threshold lies halfway between two scores of these pairs, so that rounding, which differs from batch to
+        batch and from machine to machine, does not change what was decided about them.
+
+        Args:
+            model: a `SiameseWrapper`, a functional model with a `DistanceLayer`, or an encoder (compared by cosine; put
+                it into a `SiameseWrapper` for another distance). Its weights are shared.
+            x: samples `(n, …)`, or a dict of such arrays, of identities that neither training nor the final report
+                uses.
+            labels: identities `(n,)`.
+            far: the false accept rate in (0, 1) that the threshold must not exceed on these pairs: the smallest such
+                threshold.
+            criterion: "eer" (errors of both kinds equally frequent; the default without `far`) or "accuracy" (most
+                right decisions of as many genuine as impostor pairs).
+            encoder: the encoder, where it cannot be found.
+            seed: of the draw of pairs where there are more than 200,000.
+
+        Returns:
+            A `Verifier`.
+
+        Raises:
+            ValueError: if both `far` and `criterion` are given, `far` is too small for the number of impostor pairs,
+                embeddings are not finite, or genuine pairs score no higher than impostor pairs.
+
+        Warns:
+            UserWarning: if `far` rests on fewer than 30 false accepts, or leaves no pair to accept.
+        """
+        if far is not None and criterion is not None:
+            raise ValueError(f"Give `far` or `criterion`, not both; got far={far!r} and criterion={criterion!r}")
+        if far is not None:
+            far = check_number("far", far, low=0, high=1, open_low=True, open_high=True)
+        else:
+            criterion = check_choice("criterion", criterion or "eer", CRITERIA)
+        trials = Trials.from_labels(x, labels, seed=seed)
+        if far is not None:
+            check_support(far, int(np.count_nonzero(~trials.same)))
+        siamese = as_siamese(model, encoder, items=trials.items)
+        scored = score(siamese, trials, BATCH_SIZE)
+        if not scored.is_finite:
+            raise ValueError(
+                f"The embeddings of {siamese.encoder.name!r} must be finite to be calibrated; they are not"
+            )
+        slope, offset = verification.platt(scored.same, scored.scores)
+        if slope <= 0:
+            raise ValueError(
+                f"Genuine pairs must score higher than impostor pairs to be calibrated; {siamese.name!r} has an AUC of "
+                f"{verification.auc(scored.same, scored.scores):.3f} on these"
+            )
+        verifier = cls(
+            siamese, threshold_for(scored, far, criterion), slope, offset, evidence_of(scored, far, criterion)
+        )
+        first = take(trials.items, slice(0, 1))
+        verifier((first, first))  # builds it, so that it can be saved at once
+        return verifier
+
+    def build(self, input_shape):
+        if not self.siamese.built:
+            self.siamese.build(input_shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        # float32 under any dtype policy: the threshold is one of that grid.
+        output = ops.cast(self.siamese(inputs, training=training), "float32")
+        similarity = -output if self.siamese.output_kind == "distance" else output
+        return {
+            "score": similarity,
+            "probability": ops.sigmoid(self.slope * similarity + self.offset),
+            "accept": similarity >= self.threshold,
+        }
+
+    def score(self, left, right):
+        """Scores `(n,)` of the pairs `left[i]`, `right[i]`, each `(n, …)`; larger = more similar."""
+        return self.decide(left, right)["score"]
+
+    def probability(self, left, right):
+        """p(same) `(n,)` of the pairs `left[i]`, `right[i]`, each `(n, …)`, where half of the pairs are genuine."""
+        return self.decide(left, right)["probability"]
+
+    def verify(self, left, right):
+        """Decisions `(n,)` bool on the pairs `left[i]`, `right[i]`, each `(n, …)`."""
+        return self.decide(left, right)["accept"]
+
+    def decide(self, left, right):
+        """Score, probability and decision of the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)` arrays by name."""
+        left, right = check_source("left", left), check_source("right", right)
+        if count_samples(left) != count_samples(right):
+            raise ValueError(
+                f"`left` and `right` must have as many samples; got {count_samples(left)} and {count_samples(right)}"
+            )
+        output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
+        return {name: np.asarray(column)[:, 0] for name, column in output.items()}
+
+    def evaluate(self, x, labels, *, far=(0.01, 0.001), seed=0):
+        """A `VerificationReport` on identities that calibration did not see, at this verifier's threshold.
+
+        Args:
+            x: samples `(n, …)`, or a dict of such arrays.
+            labels: identities `(n,)`.
+            far: false accept rates to report the TAR at.
+            seed: of the draw of pairs where there are more than 200,000, and of the intervals.
+        """
+        scored = score(self.siamese, Trials.from_labels(x, labels, seed=seed), BATCH_SIZE)
+        left, right = scored.trials.pair_identities
+        return verification.evaluate(
+            scored.same, scored.scores, far=far, threshold=self.threshold, left=left, right=right, seed=seed
+        )
+
+    @staticmethod
+    def load(path):
+        """The verifier saved at `path`, read in Keras's safe mode.
+
+        Raises:
+            ValueError: if the file holds another model.
+        """
+        model = keras.saving.load_model(path, safe_mode=True)
+        if not isinstance(model, Verifier):
+            raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} holds a {type(model).__name__}")
+        return model
+
+    def __repr__(self):
+        return f"Verifier(threshold={self.threshold:.4g}, {self.siamese.distance!r}, {self.evidence})"
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "siamese": keras.saving.serialize_keras_object(self.siamese),
+            "threshold": self.threshold,
+            "slope": self.slope,
+            "offset": self.offset,
+            "evidence": self.evidence,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "siamese": keras.saving.deserialize_keras_object(config["siamese"])})
+
+    def get_build_config(self):
+        return self.siamese.get_build_config()
+
+    def build_from_config(self, config):
+        if config:
+            self.build(config["towers"])
+
+
+def check_support(far, impostors):
+    """Refuses a `far` that so many impostor pairs say nothing about, by the rule of 30; warns where they say little."""
+    support = verification.rule_of_30(far, impostors)
+    if support.mark == "withheld":
+        raise ValueError(
+            f"`far` must be at least {3 / impostors:.2g} for {impostors} impostor pairs, so that a threshold lets 3 of "
+            f"them pass; got {far:g}, which needs {support.shown_from}"
+        )
+    if support.mark == "uncertain":
+        warnings.warn(
+            f"far={far:g} rests on {support.expected:.0f} false accepts of {impostors} impostor pairs; "
+            f"{support.needed} pairs would make it reliable",
+            stacklevel=3,
+        )
+
+
+def threshold_for(scored, far, criterion):
+    """The threshold on `scored` that meets `far`, or the `criterion`: halfway down to the next lower score."""
+    if far is not None:
+        threshold = verification.threshold_at_far(scored.same, scored.scores, far)
+    elif criterion == "eer":
+        threshold = verification.eer_point(scored.same, scored.scores).threshold
+    else:
+        threshold = scored.accuracy[1]
+    if threshold > scored.scores.max():
+        warnings.warn("The highest scores are of impostor pairs, all alike: no pair at all is accepted", stacklevel=3)
+        return threshold
+    lower = float(scored.scores.max(initial=-np.inf, where=scored.scores < threshold))
+    # As a number of float32, or the model's comparison would round it onto one of the two.
+    between = float(np.float32((threshold + lower) / 2))
+    return between if lower < between else threshold
+
+
+def evidence_of(scored, far, criterion):
+    """What the threshold was chosen on: plain values that are saved with it."""
+    return {
+        "criterion": f"far={far:g}" if far is not None else criterion,
+        "identities": len(np.unique(scored.trials.identities)),
+        "genuine_pairs": int(np.count_nonzero(scored.same)),
+        "impostor_pairs": int(np.count_nonzero(~scored.same)),
+        "eer": verification.eer(scored.same, scored.scores),
+        "keras_siamese": __version__,
+        "keras": keras.__version__,
+    }
