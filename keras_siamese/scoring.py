@@ -422,4 +422,4 @@ def score_embeddings(siamese, embeddings, left, right):
 
 
 def to_numpy(tensor):
-    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
+    return ops.convert_to_numpy(tensor).astype("float32")

@@ -66,7 +66,7 @@ class SiameseGridSearch:
         callbacks: list of Keras callbacks, deep-copied for each fit, called after the monitor. Those that monitor a
             "val_" key sit out the refit, which holds nothing out.
         directory, project_name: where KerasTuner keeps the trials; None: in a temporary folder. The same search goes
-            on there: it reads finished trials and tries failed ones again. It cannot compare the code of `build_fn`.
+            on there, failed trials anew; the code of `build_fn` and the callbacks are not compared.
         seed: integer ≥ 0, of folds and pairs and, different in each fold, of initial weights and dropout (not PyTorch's
             dropout, which Keras draws from the global generator).
         verbose: 1 shows a line a fit, 0 none. Failures are logged and warned of in any case.
@@ -304,7 +304,7 @@ def make_folds(x, labels, cv, seed, far):
                 raise ValueError("too few impostor pairs for `objective`")
         except ValueError as error:
             count = len(np.unique(labels[held_out]))
-            raise ValueError(f"Fold {number} of {cv}, of {count} identities, cannot be used: {error}") from error
+            raise ValueError(f"Fold {number} of {cv}, with {count} identities, cannot be used: {error}") from error
         folds.append((rows, monitor))
     return folds
 
@@ -316,7 +316,7 @@ def cv_results(params, records, objective, sign, cv):
         for fold, record in enumerate(fitted):
             table[:, fold, entry] = record["logs"][objective], record["epoch"], record["seconds"]
     values, epochs, seconds = table
-    scores = sign * values + 0.0  # the sum turns the −0 of a perfect error into 0
+    scores = sign * values
     with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread then is NaN
         mean, spread = scores.mean(axis=0), scores.std(axis=0)
     ranked = np.where(np.isnan(mean), -np.inf, mean)

@@ -9,6 +9,7 @@ it.
 """
 
 import copy
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -78,6 +79,23 @@ def check_round_trips(instance):
         assert type(again) is cls, way
         assert again is not instance, way
         assert without_build(plain(again)) == without_build(written), way
+        assert attributes(again) == attributes(instance), way
+
+
+def options(instance):
+    """Names of the constructor's options, those of the package's bases included."""
+    classes = [
+        cls for cls in type(instance).__mro__ if "__init__" in vars(cls) and cls.__module__.split(".")[0] != "keras"
+    ]
+    named = [option for cls in classes for option in inspect.signature(cls.__init__).parameters.values()]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {option.name for option in named if option.kind not in variable} - {"self"}
+
+
+def attributes(instance):
+    """The options that the instance holds under their own names, as it works with them: a config may say otherwise."""
+    held = {name: getattr(instance, name) for name in options(instance) if hasattr(instance, name)}
+    return {name: value for name, value in held.items() if isinstance(value, (bool, int, float, str, dict, type(None)))}
 
 
 def without_build(written):

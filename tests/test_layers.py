@@ -435,7 +435,8 @@ def test_unit_norm_is_found_inside():
     inside = keras.Sequential([keras.Input((4,)), dense_encoder(), keras.Sequential([unit])])
     for encoder in (keras.Model(x, unit(dense_encoder()(x))), inside, keras.Model(x, inside(x)), unit):
         assert SiameseWrapper(encoder).bounds == (0.0, 2.0)
-    for encoder in (dense_encoder(unit, keras.layers.Dense(2)), keras.Sequential(), Subclassed()):
+    over_the_batch = dense_encoder(keras.layers.UnitNormalization(axis=0))
+    for encoder in (dense_encoder(unit, keras.layers.Dense(2)), over_the_batch, keras.Sequential(), Subclassed()):
         assert SiameseWrapper(encoder).bounds == (0.0, float("inf"))
 
 

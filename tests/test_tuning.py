@@ -86,9 +86,6 @@ def search_of(build_fn, grid, cv=2, **options):
     return SiameseGridSearch(build_fn, grid, cv, **{"verbose": 0, **SIZE, **options})
 
 
-# ---- a real search, once ---------------------------------------------------------------------------------------------
-
-
 def rate_of(model):
     return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
 
@@ -253,9 +250,6 @@ def test_a_finished_search_is_read_back_and_only_refitted(finished):
     assert all(np.allclose(one, other, atol=1e-6) for one, other in weights), "the refit depends on the seed alone"
 
 
-# ---- what build_fn may return ----------------------------------------------------------------------------------------
-
-
 def functional_model():
     left, right, one = keras.Input((64,)), keras.Input((64,)), encoder()
     model = keras.Model((left, right), ks.DistanceLayer("cosine")([one(left), one(right)]))
@@ -332,26 +326,20 @@ def test_what_build_fn_must_not_return_ends_the_search_at_once(build_fn, grid, e
         search_of(build_fn, grid).fit(*digits())
 
 
-# ---- values, objectives, callbacks -----------------------------------------------------------------------------------
-
-
 def test_any_json_value_reaches_build_fn_as_it_is():
     values = [None, [64, 128], (1, 2), "euclidean", 1, 1.5, True, {"a": 1}]
     seen = []
 
     def build_fn(layers, rate):
-        seen.append((layers, type(layers), rate, type(rate)))
+        seen.append((repr(layers), type(layers), rate, type(rate)))
         if isinstance(layers, list):
             layers.append("spoilt")
         return Fake({"val_eer": [0.5]})
 
     search = search_of(build_fn, {"layers": values, "rate": np.logspace(-2, -1, 2)}).fit(*small())
-    rates = np.logspace(-2, -1, 2).tolist()
-    expected = [(one, type(one), rate, float) for one in values for rate in rates for _ in range(2)]
-    assert [one[:2] for one in seen[:-1] if not isinstance(one[0], list)] == [
-        one[:2] for one in expected if not isinstance(one[0], list)
-    ]
-    assert [one[2:] for one in seen[:-1]] == [one[2:] for one in expected]
+    pairs = itertools.product(values, np.logspace(-2, -1, 2).tolist())
+    expected = [(repr(one), type(one), rate, float) for one, rate in pairs for _ in range(2)]
+    assert seen[:-1] == expected
     assert search.cv_results_["param_layers"].tolist() == [one for one in values for _ in range(2)]
     assert search.param_grid["layers"][1] == [64, 128], "build_fn gets copies"
 
@@ -371,7 +359,7 @@ def test_direction_is_known_from_the_name(objective, best, score):
     search = search_of(lambda which: Fake({objective: series[which]}), {"which": [0, 1, 2]}, objective=objective)
     search.fit(*small())
     assert search.best_params_ == {"which": best}
-    assert repr(search.best_score_) == repr(score), "an error of 0 scores 0, not −0"
+    assert search.best_score_ == score
     at = 1 + (np.argmin if best == 2 else np.argmax)(series, axis=1)
     np.testing.assert_array_equal(search.cv_results_["split1_best_epoch"], at)
     assert search.refit_epochs_ == at[best]
@@ -406,9 +394,6 @@ def test_seeds_leave_pythons_generator_as_it_was():
     assert random.getstate() == before
     assert drawn[:2] == drawn[2:4] == [random.Random(8).random(), random.Random(9).random()]
     assert drawn[4] == drawn[0]
-
-
-# ---- failures --------------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_trial_is_reported_counted_and_ranked_last(caplog):
@@ -493,9 +478,6 @@ def test_infinite_d_prime_is_best():
     assert search.best_score_ == np.inf
 
 
-# ---- resuming --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("interrupted", range(8))
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path, interrupted):
     grid = {"a": [1, 2], "b": ["x", "y"]}
@@ -524,6 +506,26 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path, interrupted):
     assert sorted(calls) == sorted(all_calls[begun:])
     for key in whole.cv_results_.keys() - {"mean_fit_time", "std_fit_time"}:
         np.testing.assert_array_equal(resumed.cv_results_[key], whole.cv_results_[key])
+
+
+@pytest.mark.parametrize("begun", range(4))
+def test_a_search_interrupted_between_trials_goes_on(tmp_path, monkeypatch, begun):
+    calls = []
+
+    def build_fn(dim):
+        calls.append(dim)
+        return Fake({"val_eer": [0.1 * dim]})
+
+    def pre_create_trial(tuner):
+        if len(calls) == 2 * begun:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("keras_tuner.GridSearch.pre_create_trial", pre_create_trial)
+        search_of(build_fn, {"dim": [3, 2, 1]}, directory=tmp_path).fit(*small())
+    search = search_of(build_fn, {"dim": [3, 2, 1]}, directory=tmp_path).fit(*small())
+    assert calls == [3, 3, 2, 2, 1, 1, 1]
+    np.testing.assert_allclose(search.cv_results_["mean_val_eer"], [0.3, 0.2, 0.1])
 
 
 def test_a_resumed_search_tries_failed_trials_again(tmp_path):
@@ -613,12 +615,8 @@ def test_keras_tuner_keeps_the_trials_in_its_own_form(tmp_path):
     assert trial["status"] == "COMPLETED"
     assert trial["score"] == 0.2
     assert trial["hyperparameters"]["values"] == {"dim": "2"}
-    assert [fold["logs"]["val_eer"] for fold in json.loads((folder / "trial_0001" / "folds.json").read_text())] == [
-        0.2
-    ] * 2
-
-
-# ---- what is shown ---------------------------------------------------------------------------------------------------
+    folds = json.loads((folder / "trial_0001" / "folds.json").read_text())
+    assert [fold["logs"]["val_eer"] for fold in folds] == [0.2, 0.2]
 
 
 def test_a_line_a_fit_is_shown_or_nothing(capfd, tmp_path):
@@ -647,9 +645,6 @@ def test_a_missing_keras_tuner_names_the_extra(monkeypatch):
         search_of(encoder, {})
 
 
-# ---- bad input -------------------------------------------------------------------------------------------------------
-
-
 def unreached(dim=1, *, units=2):
     raise AssertionError("a model was built")
 
@@ -660,96 +655,75 @@ class Uncopiable(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("grid", "error", "message"),
     [
-        ({"build_fn": 3}, TypeError, "`build_fn` must be a function that returns a model; got a int"),
-        ({"param_grid": [{"dim": [1]}]}, TypeError, "`param_grid` must be a dict of lists of values; got a list"),
-        (
-            {"param_grid": {"dims": [1]}},
-            ValueError,
-            r"`param_grid` must hold parameters of `build_fn` \(dim, units\).*'dims'",
-        ),
-        ({"param_grid": {"dim": []}}, ValueError, r"`param_grid\['dim'\]` must hold one value or several distinct"),
-        (
-            {"param_grid": {"dim": [1, 2, 1]}},
-            ValueError,
-            r"`param_grid\['dim'\]` must hold one value or several distinct",
-        ),
-        ({"param_grid": {"dim": 3}}, TypeError, r"`param_grid\['dim'\]` must be a list; got 3 of type int"),
-        ({"param_grid": {"dim": "64"}}, TypeError, r"`param_grid\['dim'\]` must be a list; got '64' of type str"),
-        ({"param_grid": {"dim": [np.zeros(2)]}}, TypeError, r"`param_grid\['dim'\]` must hold what JSON can hold"),
-        (
-            {"param_grid": {"dim": [1.0, float("nan")]}},
-            TypeError,
-            r"`param_grid\['dim'\]` must hold what JSON can hold",
-        ),
-        (
-            {"param_grid": {"margin": [1.0, -1.0]}},
-            ValueError,
-            r"`param_grid\['margin'\]` must be in \(0, inf\); got -1",
-        ),
-        ({"param_grid": {"margin": ["big"]}}, TypeError, r"`param_grid\['margin'\]` must be a number; got 'big'"),
-        (
-            {"param_grid": {"learning_rate": [0.0]}},
-            ValueError,
-            r"`param_grid\['learning_rate'\]` must be in \(0, inf\)",
-        ),
-        (
-            {"build_fn": lambda dim, depth: None},
-            ValueError,
-            r"`param_grid` must hold depth, which `build_fn` needs; got \['dim'\]",
-        ),
-        ({"cv": 1}, ValueError, "`cv` must be at least 2; got 1"),
-        ({"cv": 2.5}, TypeError, "`cv` must be an integer; got 2.5"),
-        ({"epochs": 0}, ValueError, "`epochs` must be at least 1; got 0"),
-        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1; got 0"),
-        ({"seed": -1}, ValueError, "`seed` must be at least 0; got -1"),
-        ({"verbose": 3}, ValueError, "`verbose` must be one of 0, 1; got 3"),
-        (
-            {"objective": "val_loss"},
-            ValueError,
-            "`objective` must be one of val_eer, val_auc, .*val_tar@far=0.01.*got 'val_loss'",
-        ),
-        ({"objective": "val_tar@far=2"}, ValueError, "`objective` must be one of .*got 'val_tar@far=2'"),
-        ({"objective": "val_tar@far=0.010"}, ValueError, "`objective` must be one of .*got 'val_tar@far=0.010'"),
-        ({"objective": None}, ValueError, "`objective` must be one of .*got None"),
-        (
-            {"objective": "val_tar@far=0.0001"},
-            ValueError,
-            "Fold 1 of 3.*too few impostor pairs for `objective`",
-        ),
-        ({"callbacks": ["early"]}, TypeError, "`callbacks` must hold Keras callbacks.*got 'early' of type str"),
-        (
-            {"callbacks": [VerificationMonitor(digits())]},
-            TypeError,
-            "`callbacks` must hold Keras.*of type VerificationMonitor",
-        ),
-        (
-            {"callbacks": [Uncopiable()]},
-            TypeError,
-            "`callbacks` must be a list that copy.deepcopy can copy: cannot be copied",
-        ),
-        ({"project_name": 3}, TypeError, "`project_name` must be a path; got 3 of type int"),
-        ({"directory": 3}, TypeError, "`directory` must be a path; got 3 of type int"),
-        ({"labels": np.arange(3)}, ValueError, "`labels` must have one entry for each of the 120 samples; got 3"),
-        (
-            {"labels": np.arange(120) % 2},
-            ValueError,
-            "`labels` must hold at least as many identities as folds, cv=3; got 2",
-        ),
-        ({"labels": np.arange(120) % 4}, ValueError, "Fold . of 3, of 1 identities, cannot be used"),
-        ({"labels": np.arange(120)}, ValueError, "Fold 1 of 3, of 40 identities, cannot be used"),
-        ({"x": np.full((120, 2), np.nan)}, ValueError, "`x` must be finite; 120 of its 120 samples hold NaN"),
+        ([{"dim": [1]}], TypeError, "must be a dict of lists of values; got a list"),
+        ({"dims": [1]}, ValueError, r"must hold parameters of `build_fn` \(dim, units\).*got 'dims'"),
+        ({"dim": []}, ValueError, r"\['dim'\]` must hold one value or several distinct ones; got \[\]"),
+        ({"dim": [1, 2, 1]}, ValueError, r"\['dim'\]` must hold one value or several distinct ones; got \[1, 2, 1\]"),
+        ({"dim": 3}, TypeError, r"\['dim'\]` must be a list; got 3 of type int"),
+        ({"dim": "64"}, TypeError, r"\['dim'\]` must be a list; got '64' of type str"),
+        ({"dim": [np.zeros(2)]}, TypeError, r"\['dim'\]` must hold what JSON can hold; got \[array"),
+        ({"dim": [1.0, float("nan")]}, TypeError, r"\['dim'\]` must hold what JSON can hold; got \[1.0, nan\]"),
+        ({"margin": [1.0, -1.0]}, ValueError, r"\['margin'\]` must be in \(0, inf\); got -1"),
+        ({"margin": ["big"]}, TypeError, r"\['margin'\]` must be a number; got 'big'"),
+        ({"learning_rate": [0.0]}, ValueError, r"\['learning_rate'\]` must be in \(0, inf\); got 0"),
     ],
 )
-def test_bad_input_is_named_before_any_model_is_built(arguments, error, message):
+def test_a_bad_grid_is_refused(grid, error, message):
+    with pytest.raises(error, match=f"`param_grid.*{message}"):
+        SiameseGridSearch(unreached, grid)
+
+
+def test_what_is_no_build_fn_or_needs_more_than_the_grid_is_refused():
+    with pytest.raises(TypeError, match="`build_fn` must be a function that returns a model; got a int"):
+        SiameseGridSearch(3, {})
+    with pytest.raises(ValueError, match=r"`param_grid` must hold depth, which `build_fn` needs; got \['dim'\]"):
+        SiameseGridSearch(lambda dim, depth: None, {"dim": [1]})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("cv", 1, ValueError, "must be at least 2; got 1"),
+        ("cv", 2.5, TypeError, "must be an integer; got 2.5"),
+        ("epochs", 0, ValueError, "must be at least 1; got 0"),
+        ("batch_size", 0, ValueError, "must be at least 1; got 0"),
+        ("seed", -1, ValueError, "must be at least 0; got -1"),
+        ("verbose", 3, ValueError, "must be one of 0, 1; got 3"),
+        ("objective", "val_loss", ValueError, "must be one of val_eer, val_auc, .*val_tar@far=0.01.*got 'val_loss'"),
+        ("objective", "val_tar@far=2", ValueError, "must be one of .*got 'val_tar@far=2'"),
+        ("objective", "val_tar@far=0.010", ValueError, "must be one of .*got 'val_tar@far=0.010'"),
+        ("objective", None, ValueError, "must be one of .*got None"),
+        ("callbacks", ["early"], TypeError, "must hold Keras callbacks.*got 'early' of type str"),
+        ("callbacks", [VerificationMonitor(digits())], TypeError, "must hold Keras.*of type VerificationMonitor"),
+        ("callbacks", [Uncopiable()], TypeError, "must be a list that copy.deepcopy can copy: cannot be copied"),
+        ("callbacks", 3, TypeError, "must be a list that copy.deepcopy can copy: "),
+        ("project_name", 3, TypeError, "must be a path; got 3 of type int"),
+        ("directory", 3, TypeError, "must be a path; got 3 of type int"),
+    ],
+)
+def test_a_bad_option_is_refused(option, value, error, message):
+    with pytest.raises(error, match=f"`{option}` {message}"):
+        SiameseGridSearch(unreached, {"dim": [1, 2]}, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"labels": np.arange(3)}, "`labels` must have one entry for each of the 120 samples; got 3"),
+        ({"labels": np.arange(120) % 2}, "`labels` must hold at least as many identities as folds, cv=3; got 2"),
+        ({"labels": np.arange(120) % 4}, "Fold . of 3, with 1 identities, cannot be used: `validation` must hold"),
+        ({"labels": np.arange(120)}, "Fold 1 of 3, with 40 identities, cannot be used: `labels` must hold"),
+        ({"x": np.full((120, 2), np.nan)}, "`x` must be finite; 120 of its 120 samples hold NaN"),
+        ({}, "Fold 1 of 3, with 4 identities, cannot be used: too few impostor pairs for `objective`"),
+    ],
+)
+def test_bad_data_is_refused_before_any_model_is_built(data, message):
     x, labels = digits()
-    data = {"x": x, "labels": labels, **{key: value for key, value in arguments.items() if key in ("x", "labels")}}
-    options = {"build_fn": unreached, "param_grid": {"dim": [1, 2]}, "cv": 3, "verbose": 0, **arguments}
-    for key in ("x", "labels"):
-        options.pop(key, None)
-    with pytest.raises(error, match=message):
-        SiameseGridSearch(**options).fit(**data)
+    search = SiameseGridSearch(unreached, {"dim": [1, 2]}, objective="val_tar@far=0.0001", verbose=0)
+    with pytest.raises(ValueError, match=message):
+        search.fit(**{"x": x, "labels": labels, **data})
 
 
 def test_a_misspelt_option_is_a_type_error():

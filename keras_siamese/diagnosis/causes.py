@@ -38,6 +38,15 @@ class Signal:
     low: float | None = None
     high: float | None = None
 
+    def line(self, name):
+        """The signal as one line of text under its `name`."""
+        text = f"{name.replace('_', ' ')} {self.value:.4g}"
+        if self.low is not None:
+            text += f" [{self.low:.4g}, {self.high:.4g}]"
+        beside = (("threshold", self.threshold), ("null", self.null))
+        notes = ", ".join(f"{what} {value:.4g}" for what, value in beside if value is not None)
+        return f"{text}  ({notes})" if notes else text
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -185,11 +194,12 @@ class Collapse(Cause):
 
     def examine(self, evidence):
         embeddings = evidence.valid.embeddings
-        value = health.spread(embeddings)
-        together = health.concentration(health.normalised(embeddings) if evidence.scale_free else embeddings)
+        trials, value = evidence.valid.trials, health.spread(embeddings)
+        compared = health.normalised(embeddings) if evidence.scale_free else embeddings
+        spacing = health.spacing(compared, trials.left[~trials.same], trials.right[~trials.same])
         signals = {
             "spread": Signal(value, 0.3, 1.0),
-            "concentration": Signal(together, 0.95, 0.0),
+            "spacing": Signal(spacing, 0.3, 1.0),
             "effective_rank": Signal(health.effective_rank(embeddings)),
         }
         floor = loss_of_constant_encoder(evidence)
@@ -200,7 +210,7 @@ class Collapse(Cause):
             signals["loss_from_collapsed_value"] = Signal(relative, 0.02)
             on_floor = relative < 0.02
         # Few dimensions in use lower the spread, and a common offset the directions; a point does both.
-        collapsed = value < 0.3 and together > 0.95
+        collapsed = value < 0.3 and spacing < 0.3
         if not collapsed or not evidence.verifies_badly or evidence.told_apart:
             return RuledOut(self.name, signals)
         margin = getattr(evidence.loss, "margin", np.inf)
@@ -321,7 +331,8 @@ class PairImbalance(Cause):
             "other kind.",
             signals,
             "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
-            "loss = ks.losses.ContrastiveLoss(positive_weight=…, negative_weight=…)  # where the pairs are given",
+            f"loss = ks.losses.ContrastiveLoss({'positive' if kind == 'genuine' else 'negative'}_weight="
+            f"{(1 - rare) / max(rare, 1e-3):.3g})  # or, where the pairs are given",
             change(positive_fraction=0.5),
             0.1 / max(rare, 1e-3),
             ("margin", "threshold") if kind == "genuine" else ("collapse", "margin", "threshold"),

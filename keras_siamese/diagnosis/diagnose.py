@@ -91,7 +91,7 @@ class Diagnosis:
         for number, finding in enumerate(self.findings, 1):
             by = f", explained by {finding.explained_by}" if finding.explained_by else ""
             lines.append(f"\n{number}. {finding.cause} ({finding.severity}{by}): {finding.summary}")
-            lines += [f"     {signal_line(name, signal)}" for name, signal in finding.evidence.items()]
+            lines += [f"     {signal.line(name)}" for name, signal in finding.evidence.items()]
             lines += ["   advice:"] + [f"     {line}" for line in finding.advice.splitlines()]
         if self.ruled_out:
             lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
@@ -288,15 +288,6 @@ def curves_of(history):
         "auc_se": list(logs.get("val_auc_se", unknown)),
         "eer_se": list(logs.get("val_eer_se", unknown)),
     }
-
-
-def signal_line(name, signal):
-    parts = [f"{name.replace('_', ' ')} {signal.value:.4g}"]
-    if signal.low is not None:
-        parts.append(f"[{signal.low:.4g}, {signal.high:.4g}]")
-    others = (("threshold", signal.threshold), ("null", signal.null))
-    beside = [f"{what} {value:.4g}" for what, value in others if value is not None]
-    return " ".join(parts) + (f"  ({', '.join(beside)})" if beside else "")
 
 
 def signal_dicts(signals):

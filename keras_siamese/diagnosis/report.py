@@ -13,7 +13,6 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_installed
-from keras_siamese.diagnosis.diagnose import signal_line, versions
 
 LOSS, EER, AUC, FLAG = "#444444", "#d62728", "#1f77b4", "#ffe08a"
 MAX_POINTS = 600
@@ -33,13 +32,13 @@ def render(diagnosis):
         ruled_out=[(answer.cause, signal_lines(answer.evidence)) for answer in diagnosis.ruled_out],
         verification=facts["verification"],
         settings=flatten(facts["settings"]),
-        versions=versions(),
+        versions=facts["versions"],
         pictures=pictures(diagnosis),
     )
 
 
 def signal_lines(signals):
-    return [signal_line(name, signal) for name, signal in signals.items()]
+    return [signal.line(name) for name, signal in signals.items()]
 
 
 def flatten(settings, prefix=""):

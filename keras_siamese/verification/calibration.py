@@ -13,6 +13,9 @@ from keras_siamese.verification.pairs import check_pairs
 
 __all__ = ["platt"]
 
+MAX_STEPS = 100
+TOLERANCE = 1e-8  # of slope and offset, in standard deviations of the scores
+
 
 def platt(same, scores):
     """Slope and offset of p(same) = σ(slope·score + offset) by logistic regression, both classes weighed equally.
@@ -34,19 +37,36 @@ def platt(same, scores):
     >>> slope > 0, round(-offset / slope, 1)  # the score of probability ½
     (True, -0.7)
     """
-    from sklearn.linear_model import LogisticRegression
-
     same, scores = check_pairs(same, scores)
     genuine, impostor = np.count_nonzero(same), np.count_nonzero(~same)
     target = np.where(same, (genuine + 1) / (genuine + 2), 1 / (impostor + 2))
-    weight = np.where(same, 0.5 / genuine, 0.5 / impostor) * len(same)
-    centre, scale = float(np.mean(scores)), float(np.std(scores)) or 1.0
-    standard = ((scores - centre) / scale)[:, None]
-    # A soft label is a row of each class, weighed by its share; a large C leaves it as the only regulariser.
-    model = LogisticRegression(C=1e6, max_iter=1000).fit(
-        np.concatenate([standard, standard]),
-        np.repeat([True, False], len(same)),
-        sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
-    )
-    slope = float(model.coef_[0, 0]) / scale
-    return slope, float(model.intercept_[0]) - slope * centre
+    weight = np.where(same, 0.5 / genuine, 0.5 / impostor)
+    scores = scores.astype(float)
+    centre, scale = scores.mean(), scores.std() or 1.0
+    slope, offset = logistic_fit((scores - centre) / scale, target, weight)
+    return float(slope / scale), float(offset - slope * centre / scale)
+
+
+def logistic_fit(x, target, weight):
+    """Slope and offset `(2,)` of the least Σ weight·cross-entropy(target, σ(slope·x + offset)); arguments `(n,)`.
+
+    Newton's method with halved steps: the sum is convex, and has a minimum since no target is 0 or 1.
+    """
+
+    def cost(parameters):
+        logit = parameters @ design
+        return np.sum(weight * (np.logaddexp(0, logit) - target * logit))
+
+    design = np.stack([x, np.ones_like(x)])
+    parameters = np.zeros(2)
+    for _ in range(MAX_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(parameters @ design, -500, 500)))
+        gradient = design @ (weight * (p - target))
+        curvature = (design * (weight * p * (1 - p))) @ design.T + 1e-12 * np.eye(2)  # x may be all alike
+        step = np.linalg.solve(curvature, gradient)
+        while cost(parameters - step) > cost(parameters) and np.abs(step).max() > TOLERANCE:
+            step /= 2
+        parameters = parameters - step
+        if np.abs(step).max() <= TOLERANCE:
+            break
+    return parameters

@@ -8,6 +8,8 @@ nothing is imported here.
     plot_roc(axes[1], same, scores)
 """
 
+from itertools import cycle
+
 import numpy as np
 
 from keras_siamese.verification.curves import eer, roc
@@ -25,14 +27,14 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
         axes: the matplotlib `Axes` to draw on; returned.
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
-        thresholds: dict from a name to the score to mark, at most three.
+        thresholds: dict from a name to the score to mark.
         bins: number of bins.
     """
     same, scores = check_pairs(same, scores)
     edges = np.histogram_bin_edges(scores, bins)
     axes.hist(scores[~same], edges, density=True, color=IMPOSTOR, alpha=0.55, label="impostor")
     axes.hist(scores[same], edges, density=True, color=GENUINE, alpha=0.55, label="genuine")
-    for style, (name, threshold) in zip(("-", "--", ":"), (thresholds or {}).items(), strict=False):
+    for style, (name, threshold) in zip(cycle(("-", "--", ":")), (thresholds or {}).items(), strict=False):
         axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.2, label=f"{name} {threshold:.3g}")
     axes.set(xlabel="score (larger = more similar)", ylabel="density")
     axes.legend(frameon=False, fontsize="small")
