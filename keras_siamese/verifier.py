@@ -231,9 +231,11 @@ def threshold_for(scored, far, criterion):
         threshold = verification.eer_point(scored.same, scored.scores).threshold
     else:
         threshold = scored.accuracy[1]
-    if threshold > scored.scores.max():
+    highest = float(scored.scores.max())
+    if threshold > highest:
         warnings.warn("The highest scores are of impostor pairs, all alike: no pair at all is accepted", stacklevel=3)
-        return threshold
+        # The next number after a distance of 0 is one that some hardware takes for 0.
+        return float(np.float32(highest + 1e-6 * max(1.0, abs(highest))))
     lower = float(scored.scores.max(initial=-np.inf, where=scored.scores < threshold))
     # As a number of float32, or the model's comparison would round it onto one of the two.
     between = float(np.float32((threshold + lower) / 2))

@@ -1,96 +1,383 @@
-"""The verifier: its threshold meets what was asked, and the file decides alike in another process."""
+"""The verifier: a threshold that keeps its word, probabilities that are frequencies, and the same after a reload."""
 
+import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_siamese as ks
+from keras_siamese import verification
+from keras_siamese.layers import DistanceLayer, SiameseWrapper
+from keras_siamese.scoring import Trials, score
+from keras_siamese.verifier import Verifier, threshold_for
+
+FEATURES = 6
 
 
-def clusters(identities, seed, samples=8, noise=0.5):
+def clusters(identities, samples, seed, spread=0.6):
     rng = np.random.default_rng(seed)
-    x = np.repeat(rng.normal(size=(identities, 5)), samples, axis=0)
-    return (x + noise * rng.normal(size=x.shape)).astype("float32"), np.repeat(np.arange(identities), samples)
+    labels = np.repeat(np.arange(identities), samples)
+    x = rng.normal(size=(identities, FEATURES))[labels] + spread * rng.normal(size=(len(labels), FEATURES))
+    return x.astype("float32"), labels
 
 
-def siamese(**options):
-    return ks.SiameseWrapper(keras.Sequential([keras.Input((5,)), keras.layers.UnitNormalization()]), **options)
+@pytest.fixture(scope="module")
+def valid():
+    return clusters(30, 6, seed=1)
 
 
-def distances(x):
-    z = x / np.linalg.norm(x, axis=1, keepdims=True)
-    left, right = np.triu_indices(len(x), 1)
-    return left, right, np.linalg.norm(z[left] - z[right], axis=1)
+@pytest.fixture(scope="module")
+def test():
+    return clusters(25, 6, seed=2)
 
 
-@pytest.mark.parametrize("far", [0.2, 0.05, 0.01])
-def test_the_threshold_is_the_smallest_that_meets_far(far):
-    x, labels = clusters(12, seed=0)
-    verifier = ks.Verifier.calibrate(siamese(), x, labels, far=far)
-    left, right, d = distances(x)
-    impostor = np.sort(-d[labels[left] != labels[right]])
-    assert np.mean(impostor >= verifier.threshold) <= far
-    below = impostor[impostor < verifier.threshold - 1e-6].max()
-    assert np.mean(impostor >= below - 1e-6) > far
+def encoder_model():
+    return keras.Sequential([keras.Input((FEATURES,)), layers.Dense(8), layers.UnitNormalization()])
 
 
-def test_decisions_are_the_definition():
-    x, labels = clusters(12, seed=0)
-    verifier = ks.Verifier.calibrate(siamese(), x, labels, criterion="eer")
-    a, b = clusters(6, seed=1)[0][:20], clusters(6, seed=2)[0][:20]
-    d = np.linalg.norm(
-        a / np.linalg.norm(a, axis=1, keepdims=True) - b / np.linalg.norm(b, axis=1, keepdims=True), axis=1
-    )
-    assert verifier.score(a, b) == pytest.approx(-d, abs=1e-5)
-    assert verifier.verify(a, b).tolist() == (-d >= verifier.threshold).tolist()
-    p = verifier.probability(a, b)
-    assert ((p > 0) & (p < 1)).all() and (np.argsort(p) == np.argsort(-d)).all()
+def decisions_of(verifier, x, labels):
+    """Decisions on all pairs by `verify`, and which pairs are genuine."""
+    left, right = np.triu_indices(len(labels), 1)
+    return verifier.verify(x[left], x[right]), labels[left] == labels[right]
 
 
-def test_report_on_other_identities_is_that_of_the_room():
-    verifier = ks.Verifier.calibrate(siamese(), *clusters(12, seed=0), far=0.05)
-    x, labels = clusters(10, seed=5)
-    report = verifier.evaluate(x, labels)
-    left, right, d = distances(x)
-    same = labels[left] == labels[right]
-    assert report.eer == pytest.approx(ks.verification.eer(same, -d), abs=2e-3)
-    assert report.fmr == pytest.approx(np.mean(-d[~same] >= verifier.threshold), abs=2e-3)
-    assert report.identities == 10 and "EER" in str(report)
+# --- the threshold
 
 
-@pytest.mark.parametrize("options", [{}, {"distance": "cosine"}, {"head": "logistic"}, {"distance": "mahalanobis"}])
-def test_the_file_decides_alike_in_another_process(tmp_path, options):
-    verifier = ks.Verifier.calibrate(siamese(**options), *clusters(12, seed=0), criterion="accuracy")
+@pytest.mark.parametrize("far", [0.001, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("head", [None, "logistic"])
+def test_the_threshold_keeps_to_the_far_on_its_own_pairs(valid, far, head):
+    siamese = SiameseWrapper(encoder_model(), "euclidean", head=head)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        verifier = Verifier.calibrate(siamese, *valid, far=far)
+    accepted, same = decisions_of(verifier, *valid)
+    impostors = np.count_nonzero(~same)
+    allowed = int(np.floor(far * impostors))
+    assert np.count_nonzero(accepted & ~same) <= allowed
+    # And it is the smallest such: the next lower score is an impostor's and one too many.
+    scores = score(siamese, Trials.from_labels(*valid)).scores
+    lower = scores[scores < verifier.threshold].max()
+    assert np.count_nonzero(scores[~same] >= lower) > allowed
+    assert np.mean(accepted[same]) == verification.tar_at_far(same, scores, far)
+
+
+def test_the_threshold_lies_between_scores_and_not_on_one(valid):
+    scored = score(SiameseWrapper(encoder_model()), Trials.from_labels(*valid))
+    for far, criterion in ((0.01, None), (None, "eer"), (None, "accuracy")):
+        threshold = threshold_for(scored, far, criterion)
+        assert float(np.float32(threshold)) == threshold
+        near = scored.scores[np.argsort(np.abs(scored.scores - threshold))[:2]]
+        assert near.min() < threshold <= near.max()
+
+
+def test_neighbouring_scores_leave_the_threshold_on_the_upper_one():
+    low = np.float32(0.5)
+    high = np.nextafter(low, np.float32(1))
+    trials = Trials(np.zeros((2, 1)), np.zeros(4, int), np.ones(4, int), np.array([1, 1, 0, 0], bool), None)
+    scored = ks.scoring.ScoredTrials(trials, np.zeros((2, 1)), np.array([high, high, low, low]))
+    assert threshold_for(scored, None, "eer") == high
+
+
+def test_the_eer_threshold_balances_the_errors(valid):
+    verifier = Verifier.calibrate(SiameseWrapper(encoder_model()), *valid)
+    accepted, same = decisions_of(verifier, *valid)
+    fmr, fnmr = np.mean(accepted[~same]), np.mean(~accepted[same])
+    assert abs(fmr - fnmr) < 0.005
+    assert verifier.evidence["criterion"] == "eer"
+    assert verifier.evidence["eer"] == pytest.approx((fmr + fnmr) / 2, abs=0.005)
+
+
+def test_the_accuracy_threshold_is_the_best_of_a_balanced_subset(valid):
+    siamese = SiameseWrapper(encoder_model())
+    verifier = Verifier.calibrate(siamese, *valid, criterion="accuracy")
+    scored = score(siamese, Trials.from_labels(*valid))
+    rows = scored.trials.balanced()
+    same, scores = scored.same[rows], scored.scores[rows]
+    assert verification.accuracy_at(same, scores, verifier.threshold) == verification.best_accuracy(same, scores)[0]
+
+
+# --- the rule of 30
+
+
+def test_a_far_beyond_the_data_is_refused(valid):
+    x, labels = clusters(8, 3, seed=3)  # 24 items: 252 impostor pairs
+    siamese = SiameseWrapper(encoder_model())
+    with pytest.raises(ValueError, match=r"`far` must be at least 0.012 for 252 impostor pairs.*got 0.01.*needs 300"):
+        Verifier.calibrate(siamese, x, labels, far=0.01)
+    with pytest.warns(UserWarning, match=r"far=0.02 rests on 5 false accepts of 252 .*; 1500 pairs would"):
+        Verifier.calibrate(siamese, x, labels, far=0.02)
+    Verifier.calibrate(siamese, x, labels, far=0.2)  # 50 false accepts: no warning
+
+
+def test_impostors_that_tie_at_the_top_leave_no_pair_to_accept():
+    # Two identities that the encoder cannot tell apart, and that score as high as scores go.
+    x = np.concatenate([np.eye(FEATURES)[[0] * 20], np.eye(FEATURES)[[0] * 20], np.eye(FEATURES)[[1, 2] * 5]])
+    labels = np.repeat([0, 1, 2], [20, 20, 10])
+    encoder = keras.Sequential([keras.Input((FEATURES,)), layers.UnitNormalization()])
+    siamese = SiameseWrapper(encoder, "euclidean")
+    with pytest.warns(UserWarning, match="no pair at all is accepted"):
+        verifier = Verifier.calibrate(siamese, x.astype("float32"), labels, far=0.1)
+    assert not verifier.verify(x, x).any()
+
+
+# --- probabilities
+
+
+class FirstFeature(layers.Layer):
+    """An encoder whose euclidean distance is the difference of the first feature: a score that a test can choose."""
+
+    def call(self, inputs):
+        return inputs[:, :1]
+
+
+def test_probability_is_the_share_of_genuine_pairs():
+    # Differences of N(0, 1) samples about identities that are N(0, 3²) apart: two half-normals, mixed one to one.
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(400), 5)
+    x = (3 * rng.normal(size=400)[labels] + rng.normal(size=2000)).astype("float32")[:, None]
+    verifier = Verifier.calibrate(SiameseWrapper(FirstFeature(), "euclidean"), x, labels)
+    new = (3 * rng.normal(size=400)[labels] + rng.normal(size=2000)).astype("float32")[:, None]
+    left, right = np.arange(2000), np.where(rng.random(2000) < 0.5, np.arange(2000) // 5 * 5, rng.permutation(2000))
+    same, keep = labels[left] == labels[right], left != right
+    probability = verifier.probability(new[left], new[right])
+    # Monotone, ½ where the score says so, and right on average.
+    scores = verifier.score(new[left], new[right])
+    order = np.argsort(scores)
+    assert (np.diff(probability[order]) >= 0).all()
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-(verifier.slope * scores + verifier.offset))), atol=1e-5)
+    for low, high in ((0, 0.3), (0.3, 0.7), (0.7, 1)):
+        inside = keep & (probability >= low) & (probability < high)
+        genuine, impostor = np.mean(inside[same & keep]), np.mean(inside[~same])
+        assert genuine / (genuine + impostor) == pytest.approx(probability[inside].mean(), abs=0.12)
+
+
+def test_a_model_that_ranks_backwards_is_refused(valid):
+    class Backwards(layers.Layer):
+        def call(self, distance):
+            return distance
+
+    with pytest.raises(ValueError, match=r"Genuine pairs must score higher.*AUC of 0\.0"):
+        Verifier.calibrate(SiameseWrapper(encoder_model(), head=Backwards()), *clusters(30, 6, seed=1, spread=0.05))
+
+
+# --- models of every kind
+
+
+def wrapper():
+    return SiameseWrapper(encoder_model(), "manhattan")
+
+
+def with_head():
+    return SiameseWrapper(encoder_model(), head="logistic")
+
+
+def learned_distance():
+    return SiameseWrapper(encoder_model(), "mahalanobis")
+
+
+def functional():
+    encoder = encoder_model()
+    left, right = keras.Input((FEATURES,)), keras.Input((FEATURES,))
+    return keras.Model([left, right], DistanceLayer("cosine")([encoder(left), encoder(right)]))
+
+
+def functional_with_head():
+    left, right = keras.Input((FEATURES,)), keras.Input((FEATURES,))
+    encoder = encoder_model()
+    head = layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(-2.0))
+    return keras.Model([left, right], head(DistanceLayer()([encoder(left), encoder(right)])))
+
+
+KINDS = [wrapper, with_head, learned_distance, functional, functional_with_head, encoder_model]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_kind_of_model_is_saved_and_loaded_in_safe_mode(make, valid, test, tmp_path):
+    model = make()
+    verifier = Verifier.calibrate(model, *valid, far=0.05)
     verifier.save(tmp_path / "verifier.keras")
-    a, b = clusters(6, seed=1)[0], clusters(6, seed=2)[0]
-    np.savez(tmp_path / "pairs.npz", a=a, b=b)
+    loaded = Verifier.load(tmp_path / "verifier.keras")
+    left, right = test[0][::2], test[0][1::2]
+    np.testing.assert_array_equal(loaded.verify(left, right), verifier.verify(left, right))
+    np.testing.assert_allclose(loaded.score(left, right), verifier.score(left, right), atol=1e-6)
+    np.testing.assert_allclose(loaded.probability(left, right), verifier.probability(left, right), atol=1e-6)
+    assert loaded.evidence == verifier.evidence and loaded.threshold == verifier.threshold
+    if not isinstance(model, keras.Sequential):
+        output = np.asarray(model.predict_on_batch([left, right]))[:, 0]
+        is_score = verifier.siamese.output_kind == "score"
+        np.testing.assert_allclose(verifier.score(left, right), output if is_score else -output, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("test_verifier")
+class TwoInputs(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(4)
+
+    def build(self, shapes):
+        self.dense.build(shapes["a"])
+        self.built = True
+
+    def call(self, inputs):
+        return self.dense(inputs["a"]) + inputs["b"]
+
+    def compute_output_shape(self, shapes):
+        return (shapes["a"][0], 4)
+
+
+def test_samples_may_be_dicts(valid, tmp_path):
+    x, labels = valid
+    items = {"a": x, "b": x[:, :4]}
+    verifier = Verifier.calibrate(SiameseWrapper(TwoInputs()), items, labels)
+    verifier.save(tmp_path / "verifier.keras")
+    loaded = Verifier.load(tmp_path / "verifier.keras")
+    half = [{name: array[rows] for name, array in items.items()} for rows in (slice(0, 90), slice(90, 180))]
+    np.testing.assert_array_equal(loaded.verify(*half), verifier.verify(*half))
+    assert verifier.verify(half[0], half[0]).all()
+    assert loaded.evaluate(items, labels).genuines == 30 * 15
+
+
+def test_a_fresh_process_decides_alike(valid, test, tmp_path):
+    verifier = Verifier.calibrate(wrapper(), *valid, far=0.05)
+    verifier.save(tmp_path / "verifier.keras")
+    left, right = test[0][::2], test[0][1::2]
+    np.savez(tmp_path / "pairs.npz", left=left, right=right)
     code = (
-        "import sys, numpy as np, keras_siamese as ks\n"
-        "verifier, pairs = ks.Verifier.load(sys.argv[1] + '/verifier.keras'), np.load(sys.argv[1] + '/pairs.npz')\n"
-        "np.savez(sys.argv[1] + '/out.npz', accept=verifier.verify(pairs['a'], pairs['b']),\n"
-        "         score=verifier.score(pairs['a'], pairs['b']), identities=verifier.evidence['identities'])\n"
+        "import sys, json, numpy as np, keras_siamese as ks\n"
+        "pairs = np.load(sys.argv[1] + '/pairs.npz')\n"
+        "verifier = ks.Verifier.load(sys.argv[1] + '/verifier.keras')\n"
+        "decided = verifier.decide(pairs['left'], pairs['right'])\n"
+        "told = {name: column.tolist() for name, column in decided.items()}\n"
+        "print(json.dumps([told, verifier.evidence, verifier.threshold]))\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    out = np.load(tmp_path / "out.npz")
-    assert out["accept"].tolist() == verifier.verify(a, b).tolist()
-    assert out["score"] == pytest.approx(verifier.score(a, b), abs=1e-5)
-    assert int(out["identities"]) == 12
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    told, evidence, threshold = json.loads(answer.stdout.strip().splitlines()[-1])
+    assert told["accept"] == verifier.verify(left, right).tolist()
+    np.testing.assert_allclose(told["score"], verifier.score(left, right), atol=1e-6)
+    np.testing.assert_allclose(told["probability"], verifier.probability(left, right), atol=1e-6)
+    assert evidence == verifier.evidence and threshold == verifier.threshold
 
 
-def test_refusals(tmp_path):
-    x, labels = clusters(4, seed=0)
-    with pytest.raises(ValueError, match="not both"):
-        ks.Verifier.calibrate(siamese(), x, labels, far=0.1, criterion="eer")
-    with pytest.raises(ValueError, match="criterion.*'eer'.*'best'"):
-        ks.Verifier.calibrate(siamese(), x, labels, criterion="best")
-    with pytest.raises(ValueError, match="far.*at least.*impostor"):
-        ks.Verifier.calibrate(siamese(), x, labels, far=1e-4)
-    with pytest.warns(UserWarning, match="rests on"):
-        ks.Verifier.calibrate(siamese(), x, labels, far=0.02)
-    encoder = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
-    encoder.save(tmp_path / "encoder.keras")
-    with pytest.raises(ValueError, match="saved Verifier.*Sequential"):
-        ks.Verifier.load(tmp_path / "encoder.keras")
+def test_another_model_is_not_loaded_as_a_verifier(tmp_path):
+    encoder_model().save(tmp_path / "encoder.keras")
+    with pytest.raises(ValueError, match=r"must be a saved Verifier; .*encoder.keras' holds a Sequential"):
+        Verifier.load(tmp_path / "encoder.keras")
+
+
+def test_calibrating_leaves_the_model_as_it_was(valid):
+    siamese = wrapper()
+    siamese((valid[0][:2], valid[0][:2]))
+    before = siamese.get_weights()
+    verifier = Verifier.calibrate(siamese, *valid)
+    assert verifier.siamese is siamese
+    for old, new in zip(before, siamese.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
+def test_an_exported_verifier_serves(valid, test, tmp_path):
+    import tensorflow as tf
+
+    verifier = Verifier.calibrate(wrapper(), *valid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        verifier.export(str(tmp_path / "served"), verbose=False)
+        served = tf.saved_model.load(str(tmp_path / "served"))
+    left, right = test[0][:40], test[0][40:80]
+    answer = served.serve((tf.constant(left), tf.constant(right)))
+    np.testing.assert_array_equal(answer["accept"].numpy()[:, 0], verifier.verify(left, right))
+
+
+# --- evaluation
+
+
+def test_evaluation_equals_the_verification_functions_by_hand(valid, test):
+    verifier = Verifier.calibrate(wrapper(), *valid, far=0.05)
+    report = verifier.evaluate(*test, far=0.02)
+    x, labels = test
+    left, right = np.triu_indices(len(labels), 1)
+    same = labels[left] == labels[right]
+    z = verifier.siamese.encoder.predict(x, verbose=0).astype(float)
+    scores = -np.abs(z[left] - z[right]).sum(axis=1)
+    accepted = scores >= verifier.threshold
+    assert report.threshold == verifier.threshold
+    assert report.fmr == pytest.approx(np.mean(accepted[~same]))
+    assert report.fnmr == pytest.approx(np.mean(~accepted[same]))
+    assert report.accuracy == pytest.approx(np.mean(accepted == same))
+    assert report.eer == pytest.approx(verification.eer(same, scores), abs=1e-6)
+    assert report.auc == pytest.approx(verification.auc(same, scores), abs=1e-6)
+    assert report.tar[0].tar == pytest.approx(verification.tar_at_far(same, scores, 0.02), abs=1e-6)
+    assert (report.genuines, report.impostors, report.identities) == (25 * 15, len(same) - 25 * 15, 25)
+    assert report.intervals["eer"].low < report.eer < report.intervals["eer"].high
+
+
+def test_the_evidence_says_what_the_threshold_rests_on(valid):
+    evidence = Verifier.calibrate(wrapper(), *valid, far=0.05).evidence
+    assert evidence | {"eer": 0} == {
+        "criterion": "far=0.05",
+        "identities": 30,
+        "genuine_pairs": 30 * 15,
+        "impostor_pairs": 180 * 179 // 2 - 30 * 15,
+        "eer": 0,
+        "keras_siamese": ks.__version__,
+        "keras": keras.__version__,
+    }
+    json.dumps(evidence)
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"far": 0.1, "criterion": "eer"}, "Give `far` or `criterion`, not both"),
+        ({"criterion": "best"}, "`criterion` must be one of 'eer', 'accuracy'; got 'best'"),
+        ({"far": 0.0}, "`far` must be in"),
+        ({"far": 1.0}, "`far` must be in"),
+        ({"labels": np.zeros(180, int)}, "they have 1 identities"),
+        ({"labels": np.arange(179)}, "`labels` must have one entry for each of the 180 samples; got 179"),
+        ({"x": np.full((180, FEATURES), np.nan)}, "`x` must be finite; 180 of its 180"),
+        ({"x": np.zeros((0, FEATURES)), "labels": []}, "`x` must hold at least one sample"),
+        ({"model": keras.Sequential([keras.Input((FEATURES,)), layers.Dense(1)])}, "No encoder found"),
+    ],
+)
+def test_bad_calibration_is_refused(valid, change, message):
+    x, labels = valid
+    arguments = {"model": wrapper(), "x": x, "labels": labels} | change
+    with pytest.raises(ValueError, match=message):
+        Verifier.calibrate(arguments.pop("model"), arguments.pop("x"), arguments.pop("labels"), **arguments)
+
+
+def test_weights_that_are_not_finite_are_refused(valid):
+    siamese = wrapper()
+    siamese.encoder.set_weights([np.full_like(weight, np.nan) for weight in siamese.encoder.get_weights()])
+    with pytest.raises(ValueError, match="must be finite to be calibrated"):
+        Verifier.calibrate(siamese, *valid)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [
+        (np.zeros((3, FEATURES)), np.zeros((2, FEATURES)), "as many samples; got 3 and 2"),
+        (np.full((3, FEATURES), np.nan), np.zeros((3, FEATURES)), "`left` must be finite"),
+        (np.zeros((0, FEATURES)), np.zeros((0, FEATURES)), "`left` must hold at least one sample"),
+    ],
+)
+def test_bad_pairs_are_refused(valid, left, right, message):
+    verifier = Verifier.calibrate(wrapper(), *valid)
+    with pytest.raises(ValueError, match=message):
+        verifier.verify(left, right)
+
+
+@pytest.mark.parametrize("name", ["threshold", "slope", "offset"])
+def test_parameters_must_be_numbers(name):
+    with pytest.raises(TypeError, match=f"`{name}` must be a number"):
+        Verifier(wrapper(), **{"threshold": 0.0, name: "high"})

@@ -34,8 +34,8 @@ def platt(same, scores):
         `(slope, offset)`, floats; the slope is negative only where larger scores are less similar.
 
     >>> slope, offset = platt([0, 0, 1, 1], [-2.0, -1.0, -0.5, 0.5])
-    >>> slope > 0, round(-offset / slope, 1)  # the score of probability ½
-    (True, -0.7)
+    >>> slope > 0, round(-offset / slope, 2)  # the score of probability ½
+    (True, -0.75)
     """
     same, scores = check_pairs(same, scores)
     genuine, impostor = np.count_nonzero(same), np.count_nonzero(~same)
