@@ -116,6 +116,11 @@ class VerificationMonitor(keras.callbacks.Callback):
         tars = [f"val_tar@far={rate:g}" for rate in self.far]
         return ["val_verification_accuracy", "val_eer", "val_auc", *tars, "val_threshold", "val_d_prime"]
 
+    @property
+    def epochs_planned(self):
+        """How many epochs this fit is to have, None before it begins."""
+        return (getattr(self, "params", None) or {}).get("epochs")
+
     def on_train_begin(self, logs=None):
         self._siamese, self._measured, self._warned = None, {}, set()
         if self.model.built or isinstance(self.model, SiameseWrapper):
@@ -134,7 +139,7 @@ class VerificationMonitor(keras.callbacks.Callback):
         return self._siamese
 
     def on_epoch_end(self, epoch, logs=None):
-        is_last = epoch + 1 == (self.params or {}).get("epochs")
+        is_last = epoch + 1 == self.epochs_planned
         self._scored = None
         if (epoch + 1) % self.every == 0 or is_last or not self._measured:
             self._scored = self.measure()
@@ -305,7 +310,7 @@ class DivergenceMonitor(VerificationMonitor):
             train=train,
             threshold=threshold,
             target_eer=self.target_eer,
-            epochs=(self.params or {}).get("epochs"),
+            epochs=self.epochs_planned,
             not_finite_since=self._not_finite_since,
             **recipe_of(self.model, siamese, self.training_source()),
         )

@@ -1,7 +1,9 @@
 """Gradients of one function on each backend, and by central differences in float64, for comparison.
 
-analytic = gradient(lambda a, b: ops.sum(distance.rowwise(a, b)), a, b)       # a list of arrays, shaped as a and b
-numeric = numerical_gradient(lambda a, b: sum(map(oracle, a, b)), a, b)       # the same, from plain numbers
+Arrays in, a list of arrays of the same shapes out.
+
+    analytic = gradient(lambda a, b: ops.sum(distance.rowwise(a, b)), a, b)
+    numeric = numerical_gradient(lambda a, b: sum(map(oracle, a, b)), a, b)
 """
 
 import keras
