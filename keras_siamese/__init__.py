@@ -4,7 +4,7 @@ A network with two inputs answers one question: same or not? Start with `Siamese
 `callbacks.DivergenceMonitor`; ship a `Verifier`.
 """
 
-from keras_siamese import callbacks, data, diagnosis, distances, layers, losses, tuning, verification
+from keras_siamese import addons, callbacks, data, diagnosis, distances, layers, losses, tuning, verification
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis import Diagnosis, diagnose
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
@@ -18,6 +18,7 @@ __all__ = [
     "SiameseWrapper",
     "Verifier",
     "__version__",
+    "addons",
     "callbacks",
     "data",
     "diagnose",

@@ -14,6 +14,9 @@ from keras import ops
 # Below this norm a vector has no direction that float32 could tell: its unit vector is 0, with gradient 0.
 NORM_FLOOR = 1e-6
 
+# Stands for −∞ where a masked entry takes part in a maximum or a log-sum-exp: −∞ itself makes NaN of its own gradient.
+LOWEST = -1e30
+
 
 def at_least_float32(tensor):
     """`tensor` as float32 if its dtype is an integer, float16 or bfloat16; wider floats pass unchanged."""
@@ -26,7 +29,7 @@ def safe_sqrt(square):
     """√x with the value 0 and the gradient 0 at x ≤ 0, where the plain root has an infinite or no derivative."""
     # Asked as ≤ 0 and not as > 0: a NaN fails both and must come out as NaN.
     flat = square <= 0
-    return ops.where(flat, ops.zeros_like(square), ops.sqrt(ops.where(flat, ops.ones_like(square), square)))
+    return ops.where(flat, 0.0, ops.sqrt(ops.where(flat, 1.0, square)))
 
 
 def absolute(tensor):
@@ -43,15 +46,45 @@ def unit(tensor):
     """x / ‖x‖ along the last axis; vectors shorter than 1e-6 become 0, so the gradient never exceeds 1e6."""
     square = ops.sum(ops.square(tensor), axis=-1, keepdims=True)
     short = square <= NORM_FLOOR**2
-    inverse = ops.rsqrt(ops.where(short, ops.ones_like(square), square))
-    return ops.where(short, ops.zeros_like(tensor), tensor * inverse)
+    inverse = ops.rsqrt(ops.where(short, 1.0, square))
+    return tensor * ops.where(short, 0.0, inverse)
 
 
 def zero_diagonal(matrix):
     """`matrix` `(n, n)` with exact zeros on its diagonal: a sample's distance to itself."""
     rows = ops.arange(ops.shape(matrix)[0])
     diagonal = ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
-    return ops.where(diagonal, ops.zeros_like(matrix), matrix)
+    return ops.where(diagonal, 0.0, matrix)
+
+
+def count(mask):
+    """True entries of each row of a boolean `mask` `(rows, columns)`: `(rows,)`, float32."""
+    return ops.sum(ops.cast(mask, "float32"), axis=1)
+
+
+def masked_sum(matrix, mask):
+    """Sum of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; 0 of none."""
+    return ops.sum(ops.where(mask, matrix, 0.0), axis=1)
+
+
+def masked_max(matrix, mask):
+    """Largest entry of each row inside `mask`, both `(rows, columns)`: `(rows,)`; −1e30 of none."""
+    return ops.max(ops.where(mask, matrix, LOWEST), axis=1)
+
+
+def masked_min(matrix, mask):
+    """Smallest entry of each row inside `mask`, both `(rows, columns)`: `(rows,)`; 1e30 of none."""
+    return ops.min(ops.where(mask, matrix, -LOWEST), axis=1)
+
+
+def masked_logsumexp(matrix, mask):
+    """log Σ exp of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; about −1e30 of none."""
+    return ops.logsumexp(ops.where(mask, matrix, LOWEST), axis=1)
+
+
+def column(vector):
+    """`(n,)` as `(n, 1)`, to meet a matrix row by row."""
+    return ops.expand_dims(vector, 1)
 
 
 def row_vector(name, tensor):

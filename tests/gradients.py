@@ -25,7 +25,7 @@ def tensorflow_gradient(function, arrays):
         value = function(*tensors)
     grads = tape.gradient(value, tensors)
     assert all(grad is not None for grad in grads), "the graph is cut"
-    return [grad.numpy() for grad in grads]
+    return [tf.convert_to_tensor(grad).numpy() for grad in grads]
 
 
 def jax_gradient(function, arrays):

@@ -20,7 +20,15 @@ from keras import ops
 
 import keras_siamese as ks
 from keras_siamese import distances, losses
-from keras_siamese.layers import DistanceLayer, LogisticHead, SiameseWrapper
+from keras_siamese.layers import (
+    DistanceLayer,
+    GeneralizedMeanPooling1D,
+    GeneralizedMeanPooling2D,
+    LogisticHead,
+    ProxyLogits,
+    SiameseWrapper,
+)
+from keras_siamese.losses.statistics import BatchStatistic
 
 
 @keras.saving.register_keras_serializable("roundtrip")
@@ -47,14 +55,61 @@ EXAMPLES = {
     "MahalanobisDistance": lambda: distances.MahalanobisDistance(rank=2, name="metric"),
     "WeightedManhattanDistance": lambda: distances.WeightedManhattanDistance(name="metric"),
     "FunctionDistance": lambda: distances.FunctionDistance(city_block),
-    "DistanceLayer": lambda: DistanceLayer("snr", name="apart"),
+    "DistanceLayer": lambda: DistanceLayer("snr", swap=True, name="apart"),
+    "ProxyLogits": lambda: ProxyLogits(5, centers_per_class=2, center_sparsity=0.25, name="classes"),
+    "GeneralizedMeanPooling1D": lambda: GeneralizedMeanPooling1D(2.5, False, 1e-4, "channels_first", True, name="pool"),
+    "GeneralizedMeanPooling2D": lambda: GeneralizedMeanPooling2D(4.0, eps=0.001, data_format="channels_last"),
     "LogisticHead": lambda: LogisticHead(low=-float("inf"), high=3.0, name="same"),
-    "SiameseWrapper": lambda: SiameseWrapper(encoder(), "angular", head="logistic", joint=False, name="siamese"),
+    "SiameseWrapper": lambda: SiameseWrapper(
+        encoder(), "angular", head="logistic", joint=False, swap=True, name="siamese"
+    ),
     "ContrastiveLoss": lambda: losses.ContrastiveLoss(
         0.75, 0.125, False, positive_weight=2, negative_weight=0.5, similar_label=0, reduction="sum", name="pairs"
     ),
+    "MarginLoss": lambda: losses.MarginLoss(0.125, 0.75, positive_weight=2, similar_label=0),
+    "OnlineContrastiveLoss": lambda: losses.OnlineContrastiveLoss(0.75, negative_weight=2, name="hard"),
     "WeightedBinaryCrossentropy": lambda: losses.WeightedBinaryCrossentropy({0: 0.25, 1: 2.0}, positive_weight=3.0),
-    "TripletLoss": lambda: losses.TripletLoss(0.25, soft=True, name="triplets"),
+    "TripletLoss": lambda: losses.TripletLoss(0.25, soft=True, swap=True, name="triplets"),
+    "BatchTripletLoss": lambda: losses.BatchTripletLoss(
+        0.25, "hard", "semi_hard", True, distance="cosine", block_size=4, reduction="sum", name="mined"
+    ),
+    "TripletSemiHardLoss": lambda: losses.TripletSemiHardLoss(0.25, "squared-L2", block_size=4),
+    "TripletHardLoss": lambda: losses.TripletHardLoss(0.25, True, distances.MinkowskiDistance(p=3)),
+    "PNLoss": lambda: losses.PNLoss(0.25, "easy", "hard", "euclidean"),
+    "NTXentLoss": lambda: losses.NTXentLoss(0.25, block_size=4),
+    "SupConLoss": lambda: losses.SupConLoss(0.25, name="supervised"),
+    "MultiSimilarityLoss": lambda: losses.MultiSimilarityLoss(3, 25, 0.25, 0.125),
+    "CircleLoss": lambda: losses.CircleLoss(0.25, 16),
+    "TupletMarginLoss": lambda: losses.TupletMarginLoss(8, 16),
+    "NCALoss": lambda: losses.NCALoss(2, "manhattan"),
+    "SoftNearestNeighborLoss": lambda: losses.SoftNearestNeighborLoss(0.5, distances.MinkowskiDistance(p=3)),
+    "GeneralizedLiftedLoss": lambda: losses.GeneralizedLiftedLoss(0.75, 0.25, distance="manhattan"),
+    "LiftedStructLoss": lambda: losses.LiftedStructLoss(0.75, distance="chebyshev"),
+    "BatchContrastiveLoss": lambda: losses.BatchContrastiveLoss(0.75, 0.25, True, distance="manhattan"),
+    "SNRContrastiveLoss": lambda: losses.SNRContrastiveLoss(0.75, 0.25, True, block_size=4),
+    "ThresholdConsistentMarginLoss": lambda: losses.ThresholdConsistentMarginLoss(2, 0.5, 0.75, 0.25),
+    "IntraPairVarianceLoss": lambda: losses.IntraPairVarianceLoss(0.25, 0.125),
+    "BatchMarginLoss": lambda: losses.BatchMarginLoss(0.125, 0.75, distance="manhattan"),
+    "RankedListLoss": lambda: losses.RankedListLoss(0.25, 2, 1, 0.75, 1.5, distance="manhattan"),
+    "FastAPLoss": lambda: losses.FastAPLoss(5, block_size=3),
+    "SmoothAPLoss": lambda: losses.SmoothAPLoss(0.25),
+    "HistogramLoss": lambda: losses.HistogramLoss(20),
+    "AngularLoss": lambda: losses.AngularLoss(45, name="angle"),
+    "MultipleNegativesRankingLoss": lambda: losses.MultipleNegativesRankingLoss(10),
+    "VICRegLoss": lambda: losses.VICRegLoss(10, 5, 2, 0.01),
+    "BarlowTwinsLoss": lambda: losses.BarlowTwinsLoss(0.25),
+    "NpairsLoss": lambda: losses.NpairsLoss(reduction="sum"),
+    "NpairsMultilabelLoss": lambda: losses.NpairsMultilabelLoss(name="shared"),
+    "BatchStatistic": lambda: BatchStatistic(losses.BatchTripletLoss(0.25), "active_fraction", name="active"),
+    "NormalizedSoftmaxLoss": lambda: losses.NormalizedSoftmaxLoss(0.125, name="softmax"),
+    "ArcFaceLoss": lambda: losses.ArcFaceLoss(0.25, 16, reduction="sum"),
+    "SubCenterArcFaceLoss": lambda: losses.SubCenterArcFaceLoss(0.25, 16),
+    "CosFaceLoss": lambda: losses.CosFaceLoss(0.25, 16),
+    "SphereFaceLoss": lambda: losses.SphereFaceLoss(3, 16),
+    "ProxyNCALoss": lambda: losses.ProxyNCALoss(2),
+    "ProxyAnchorLoss": lambda: losses.ProxyAnchorLoss(0.25, 16),
+    "SoftTripleLoss": lambda: losses.SoftTripleLoss(16, 0.25, 0.125),
+    "AddonsLoss": lambda: ks.addons.AddonsLoss("TripletHardLoss", {"margin": 0.25, "soft": True}, "sum", "addons"),
     "Verifier": lambda: ks.Verifier(SiameseWrapper(encoder()), -0.5, slope=2.0, offset=0.5, evidence={"eer": 0.1}),
 }
 
@@ -121,17 +176,31 @@ def carrier(instance):
         shared = encoder()
         model = keras.Model(symbols, instance([shared(symbol) for symbol in symbols]))
         inputs = list(inputs)
+    elif isinstance(instance, (GeneralizedMeanPooling1D, GeneralizedMeanPooling2D)):
+        grid = keras.layers.Reshape((2, 2) if isinstance(instance, GeneralizedMeanPooling1D) else (2, 2, 1))
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, "softplus"), grid, instance])
+        inputs, loss = inputs[:1], None
     elif isinstance(instance, LogisticHead):
         model, loss = SiameseWrapper(encoder(), head=instance), losses.WeightedBinaryCrossentropy("balanced")
+    elif isinstance(instance, (ProxyLogits, losses.ProxyLoss)):
+        several = isinstance(instance, ProxyLogits) or instance.several_centers
+        loss = losses.SoftTripleLoss() if isinstance(instance, ProxyLogits) else instance
+        layer = instance if isinstance(instance, ProxyLogits) else ProxyLogits(5, 2 if several else 1)
+        model, inputs = keras.Sequential([*encoder().layers, layer]), inputs[:1]
+    elif isinstance(instance, losses.SiameseLoss) and instance.expects in ("embedding", "similarity matrix"):
+        model, loss, inputs = encoder(), instance, inputs[:1]
+    elif isinstance(instance, BatchStatistic):
+        model, loss, inputs = encoder(), instance.loss, inputs[:1]
     elif isinstance(instance, losses.SiameseLoss):
         head = "logistic" if instance.expects == "score" else None
-        model, loss = SiameseWrapper(encoder(), head=head), instance
+        model, loss = SiameseWrapper(encoder(), head=head, swap=getattr(instance, "swap", False)), instance
     else:
         raise TypeError(f"say here how a model carries a {type(instance).__name__}")
-    model(inputs)
+    outputs(model, inputs)
     shift_weights(model)
     if loss is not None:
-        model.compile(keras.optimizers.SGD(0.01), loss=loss)
+        metrics = [instance] if isinstance(instance, BatchStatistic) else None
+        model.compile(keras.optimizers.SGD(0.01), loss=loss, metrics=metrics)
         model.optimizer.build(model.trainable_variables)
     return model, inputs
 
@@ -142,7 +211,8 @@ def shift_weights(model):
 
 
 def outputs(model, inputs):
-    return [ops.convert_to_numpy(output).astype("float64") for output in keras.tree.flatten(model(inputs))]
+    found = model(inputs if len(inputs) > 1 else inputs[0])
+    return [ops.convert_to_numpy(output).astype("float64") for output in keras.tree.flatten(found)]
 
 
 def save_examples(folder):

@@ -14,7 +14,7 @@ import pytest
 import keras_siamese
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "demo", "test", "benchmarks"}
+EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "images", "demo", "test", "benchmarks"}
 LOWER_BOUND = re.compile(r"([\w-]+)(?:>=|==)([\w.]+)$")
 
 
@@ -106,7 +106,17 @@ def test_the_floor_that_ci_installs_is_the_floor_that_setup_states(setup):
             name, version = line.split(";")[0].strip().split("==")
             floor[name] = version
     bounds = lower_bounds(setup)
-    for name in ("keras", "numpy", "scipy", "scikit-learn", "tensorflow", "keras-tuner", "matplotlib", "jinja2"):
+    for name in (
+        "keras",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "tensorflow",
+        "keras-tuner",
+        "matplotlib",
+        "jinja2",
+        "pillow",
+    ):
         assert floor[name] == bounds[name], name
 
 

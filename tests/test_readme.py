@@ -1,18 +1,33 @@
-"""The README's Python blocks run as they stand, one after the other, and its commands exist."""
+"""The Python blocks of the README and of the migration guide run as they stand, one after the other; what the two name
+exists."""
 
+import importlib
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import keras
 import pytest
 
+import keras_siamese as ks
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MIGRATION = ROOT / "docs" / "migration.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    return [code for found, code in BLOCK.findall(README.read_text(encoding="utf-8")) if found == language]
+def blocks(language, path=README):
+    return [code for found, code in BLOCK.findall(path.read_text(encoding="utf-8")) if found == language]
+
+
+def run(code, path):
+    """The namespace that the blocks of `code` leave behind, run one after the other."""
+    namespace = {}
+    for block in code:
+        exec(compile(block, str(path), "exec"), namespace)
+    return namespace
 
 
 @pytest.mark.slow
@@ -21,9 +36,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = blocks("python")
     assert len(code) == 4
-    namespace = {}
-    for block in code:
-        exec(compile(block, str(README), "exec"), namespace)
+    namespace = run(code, README)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "verifier.keras").exists()
     assert namespace["search"].best_params_["margin"] in namespace["grid"]["margin"]
@@ -36,9 +49,92 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert isinstance(namespace["siamese"], keras.Model)
 
 
+def calls_addons(block):
+    return "ks.addons" in block
+
+
+@pytest.mark.slow
+def test_migration_blocks_run():
+    code = blocks("python", MIGRATION)
+    assert len(code) == 8
+    own = [block for block in code if not calls_addons(block)]
+    assert len(own) == 7
+    namespace = run(own, MIGRATION)
+    for name in ("siamese", "model"):
+        assert namespace[name].optimizer.iterations > 0
+        assert namespace[name].loss.__class__.__module__.startswith("keras_siamese.losses")
+
+
+@pytest.mark.slow
+def test_the_migration_block_with_tensorflow_addons_runs():
+    found = all(importlib.util.find_spec(module) for module in ("tensorflow", "tf_keras", "tensorflow_addons"))
+    if keras.backend.backend() != "tensorflow" or sys.version_info >= (3, 12) or not found:
+        pytest.skip("needs the extra `addons`, Python < 3.12 and the TensorFlow backend")
+    first, *others = blocks("python", MIGRATION)
+    (block,) = filter(calls_addons, others)
+    assert run([first, block], MIGRATION)["encoder"].optimizer.iterations > 0
+
+
+def tables(path):
+    """The rows of the tables, each a list of its cells, by the first cell of their head."""
+    found, head = {}, None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")] if line.startswith("|") else None
+        if cells is None:
+            head = None
+        elif head is None:
+            head = found.setdefault(cells[0], [])
+        elif not set(line) <= set("|- "):
+            head.append(cells)
+    return found
+
+
+CODE = re.compile(r"`([^`]+)`")
+CLASS = re.compile(r"[A-Z]\w*")
+
+
+def public(name):
+    rooms = (ks, ks.losses, ks.layers, ks.data, ks.callbacks, keras.layers)
+    return next((getattr(room, name) for room in rooms if hasattr(room, name)), None)
+
+
+def test_what_the_migration_guide_offers_exists_and_takes_these_options():
+    rows = [row for table in tables(MIGRATION).values() for row in table]
+    assert len(rows) > 60
+    assert all(len(row) == 3 for row in rows)
+    names, built, examples = set(), [], {"C": 5, "encoder": keras.Sequential([keras.layers.Dense(2)])}
+    for span in [span for _, here, _ in rows for span in CODE.findall(here)]:
+        if match := CLASS.match(span):
+            names.add(match[0])
+            if "=" in span and "…" not in span:
+                built.append(eval(span, {**{name: public(name) for name in CLASS.findall(span)}, **examples}))
+    assert len(built) > 8
+    assert all(isinstance(item, (keras.losses.Loss, keras.layers.Layer)) for item in built)
+    assert len(names) > 40
+    assert sorted(name for name in names if public(name) is None) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "losses"),
+    [("pytorch_metric_learning", "pytorch_metric_learning.losses"), ("tensorflow_addons", "tfa.losses")],
+)
+def test_what_the_migration_guide_says_of_others_is_in_them(module, losses):
+    """Every loss of theirs has a row."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    source = Path(importlib.util.find_spec(module).origin).parent / "losses" / "__init__.py"
+    exported = set(re.findall(r"\b[A-Z]\w+(?:Loss|Losses|Entropy|Memory)\b", source.read_text(encoding="utf-8")))
+    rows = tables(MIGRATION)[f"`{losses}`"]
+    named = {match[0] for row in rows for span in CODE.findall(row[0]) if (match := CLASS.match(span))}
+    named -= {name for name in named if name.endswith("Miner")}
+    abstract = {"BaseMetricLossFunction", "GenericPairLoss", "BaseLossWrapper"}
+    assert named == exported - abstract
+
+
 def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+    for path in (README, MIGRATION):
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (path.parent / target).exists(), target
 
 
 def test_it_stays_short_and_opens_with_the_problem_and_two_commands():

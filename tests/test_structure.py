@@ -30,7 +30,8 @@ ORDER = [
     {"cli"},
 ]
 LINE = {room: line for line, rooms in enumerate(ORDER) for room in rooms}
-BESIDE = {"addons": {"_checks", "_export", "losses", "distances"}}  # out of the order: sees these, is seen by none
+# Out of the order: sees these, is seen by none.
+BESIDE = {"addons": {"_checks", "_export", "ops", "losses", "distances"}}
 MAY_PRINT = {"cli", "demo"}
 ROOT_IS_SEEN_BY = {"cli", "demo"}  # they use the package as its users do
 

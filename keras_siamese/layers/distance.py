@@ -22,12 +22,13 @@ from keras_siamese.ops import at_least_float32
 class DistanceLayer(keras.layers.Layer):
     """Distances between two embeddings `(batch, 1)`, or from an anchor to a positive and a negative `(batch, 2)`.
 
-    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It works
-    in at least
-    float32 and puts that out: squared distances of float16 embeddings overflow from 256 on.
+    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It works in
+    at least float32 and puts that out: squared distances of float16 embeddings overflow from 256 on.
 
     Args:
         distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`.
+        swap: whether three embeddings also give d(positive, negative), as a third column: `(batch, 3)`, what
+            ``TripletLoss(swap=True)`` works on.
 
     Example:
 
@@ -37,10 +38,11 @@ class DistanceLayer(keras.layers.Layer):
     [[5.0]]
     """
 
-    def __init__(self, distance="euclidean", **kwargs):
+    def __init__(self, distance="euclidean", swap=False, **kwargs):
         # A mixed policy would cast float32 embeddings down to float16 on the way in.
         super().__init__(autocast=False, **kwargs)
         self.distance = distances.get(distance)
+        self.swap = bool(swap)
 
     def build(self, input_shape):
         check_embedding_shapes(input_shape)
@@ -50,7 +52,10 @@ class DistanceLayer(keras.layers.Layer):
 
     def call(self, inputs):
         anchor, *others = [at_least_float32(embedding) for embedding in inputs]
-        columns = [ops.expand_dims(self.distance.rowwise(anchor, other), 1) for other in others]
+        compared = [(anchor, other) for other in others]
+        if self.swap and len(others) == 2:
+            compared.append(tuple(others))
+        columns = [ops.expand_dims(self.distance.rowwise(a, b), 1) for a, b in compared]
         return columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=1)
 
     def compute_mask(self, inputs, mask=None):
@@ -58,10 +63,15 @@ class DistanceLayer(keras.layers.Layer):
         return None
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0][0], len(input_shape) - 1)
+        return (input_shape[0][0], self.columns(len(input_shape)))
+
+    def columns(self, inputs):
+        """How many distances are put out for two or three `inputs`."""
+        return 3 if self.swap and inputs == 3 else inputs - 1
 
     def get_config(self):
-        return {**super().get_config(), "distance": keras.saving.serialize_keras_object(self.distance)}
+        distance = keras.saving.serialize_keras_object(self.distance)
+        return {**super().get_config(), "distance": distance, "swap": self.swap}
 
 
 def check_embedding_shapes(shapes):
@@ -93,8 +103,10 @@ class LogisticHead(keras.layers.Layer):
         finite = self.high - self.low < float("inf")
         slope = 9.2 / (self.high - self.low) if finite else 4.6
         middle = (self.low + self.high) / 2 if finite else 1.0
-        self.log_slope = self.add_weight(name="log_slope", shape=(), initializer=constant(math.log(slope)))
-        self.offset = self.add_weight(name="offset", shape=(), initializer=constant(slope * middle))
+        self.log_slope = self.add_weight(
+            name="log_slope", shape=(), initializer=constant(math.log(slope)), autocast=False
+        )
+        self.offset = self.add_weight(name="offset", shape=(), initializer=constant(slope * middle), autocast=False)
         self.built = True
 
     def call(self, distance):

@@ -1,8 +1,8 @@
 """`SiameseWrapper`: one encoder, two or three inputs, a distance or a probability out.
 
 Contract: a tuple of two inputs `(left, right)` gives `(batch, 1)`, of three `(anchor, positive, negative)` gives
-`(batch, 2)`; each input is whatever the encoder takes (an array of any rank, a dict or a list of arrays, a masked
-sequence). Imports `_export`, `distances` and the layers beside it.
+`(batch, 2)`, or `(batch, 3)` with `swap=True`; each input is whatever the encoder takes (an array of any rank, a dict
+or a list of arrays, a masked sequence). Imports `_export`, `distances` and the layers beside it.
 
     siamese = SiameseWrapper(encoder, distance="euclidean")
     siamese.compile("adam", loss=keras_siamese.losses.ContrastiveLoss())
@@ -37,6 +37,8 @@ class SiameseWrapper(keras.Model):
             called on the distances and taken to put out a score that grows with similarity.
         joint: True (default) runs the encoder once over the concatenated inputs, with one set of BatchNormalization
             statistics; False runs it once for each input.
+        swap: whether three inputs also give the distance positive–negative, as a third column: `(batch, 3)`, what
+            ``TripletLoss(swap=True)`` works on.
 
     Attributes:
         output_kind: "distance" (smaller is closer) without a head, "score" (larger is more similar) with one.
@@ -55,14 +57,14 @@ class SiameseWrapper(keras.Model):
     (5, 1)
     """
 
-    def __init__(self, encoder, distance="euclidean", head=None, joint=True, **kwargs):
+    def __init__(self, encoder, distance="euclidean", head=None, joint=True, swap=False, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(encoder, keras.layers.Layer):
             raise TypeError(
                 f"`encoder` must be a Keras model or layer; got {encoder!r} of type {type(encoder).__name__}"
             )
         self.encoder = encoder
-        self.distance_layer = DistanceLayer(distance, name="distance")
+        self.distance_layer = DistanceLayer(distance, swap=swap, name="distance")
         if head is None or isinstance(head, keras.layers.Layer):
             self.head = head
         else:
@@ -75,6 +77,11 @@ class SiameseWrapper(keras.Model):
     def distance(self):
         """The `Distance` between embeddings."""
         return self.distance_layer.distance
+
+    @property
+    def swap(self):
+        """Whether three inputs give three distances."""
+        return self.distance_layer.swap
 
     @property
     def output_kind(self):
@@ -100,7 +107,7 @@ class SiameseWrapper(keras.Model):
         embedding_shape = embedding_shape_of(self.encoder, shapes[0])
         self.distance_layer.build([embedding_shape] * len(shapes))
         if self.head is not None and not self.head.built:
-            self.head.build((None, len(shapes) - 1))
+            self.head.build((None, self.distance_layer.columns(len(shapes))))
         self._tower_shapes = shapes
         self.built = True
 
@@ -129,7 +136,7 @@ class SiameseWrapper(keras.Model):
         return self.encoder(inputs, **options)
 
     def compare(self, *embeddings):
-        """The model's output from embeddings: `(batch, 1)` from two, `(batch, 2)` from three, each `(batch, dim)`."""
+        """The model's output from embeddings: `(batch, 1)` of two, `(batch, 2 or 3)` of three, each `(batch, dim)`."""
         distances = self.distance_layer(list(embeddings))
         return distances if self.head is None else self.head(distances)
 
@@ -139,7 +146,7 @@ class SiameseWrapper(keras.Model):
 
     def compute_output_shape(self, input_shape):
         shapes = as_shapes(input_shape)
-        return (tree.flatten(shapes[0])[0], len(shapes) - 1)
+        return (tree.flatten(shapes[0])[0], self.distance_layer.columns(len(shapes)))
 
     def fit(self, *args, **kwargs):
         """`keras.Model.fit`, after a check that the loss can work on this model's output.
@@ -170,6 +177,7 @@ class SiameseWrapper(keras.Model):
             "distance": keras.saving.serialize_keras_object(self.distance),
             "head": None if self.head is None else keras.saving.serialize_keras_object(self.head),
             "joint": self.joint,
+            "swap": self.swap,
         }
 
     @classmethod

@@ -7,6 +7,7 @@ refused.
     siamese.compile("adam", loss=ContrastiveLoss(margin=1.0))
     siamese.compile("adam", loss=ContrastiveLoss(similar_label=0))       # a project whose label 1 means different
     siamese.compile("adam", loss=WeightedBinaryCrossentropy("balanced")) # with SiameseWrapper(head="logistic")
+    siamese.compile("adam", loss=OnlineContrastiveLoss(margin=0.5))      # only the pairs that are still out of order
     contrastive(same, distance, margin=1.0)                              # (batch,)
 """
 
@@ -30,6 +31,42 @@ def contrastive(same, distance, margin=1.0, positive_margin=0.0, squared=True):
     """
     power = ops.square if squared else (lambda hinge: hinge)
     return same * power(ops.relu(distance - positive_margin)) + (1.0 - same) * power(ops.relu(margin - distance))
+
+
+def margin_loss(same, distance, margin=0.2, beta=1.2):
+    """y·[d − β + m]₊ + (1 − y)·[β − d + m]₊: `(batch,)`.
+
+    Args:
+        same: `(batch,)`, 1 = same.
+        distance: `(batch,)`.
+        margin: m, half the gap between the genuine and the impostor pairs that cost nothing.
+        beta: β, the distance in the middle of that gap.
+    """
+    return same * ops.relu(distance - beta + margin) + (1.0 - same) * ops.relu(beta - distance + margin)
+
+
+def online_contrastive(same, distance, margin=0.5):
+    """y·d² + (1 − y)·[m − d]₊² of the hard pairs, 0 of the others: `(batch,)`.
+
+    A genuine pair is hard if it is farther than the closest impostor pair of the batch, an impostor pair if it is
+    closer than the farthest genuine pair. In a batch of one kind alone its own mean stands for the bound.
+
+    Args:
+        same: `(batch,)`, 1 = same.
+        distance: `(batch,)`, ≥ 0.
+        margin: m, the distance beyond which an impostor pair costs nothing.
+    """
+    genuine = same > 0.5
+    mean = ops.mean(distance)
+    far = ops.full_like(distance, float("inf"))
+    closest = ops.min(ops.where(genuine, far, distance))
+    farthest = ops.max(ops.where(genuine, distance, -far))
+    closest = ops.where(ops.all(genuine), mean, closest)
+    farthest = ops.where(ops.any(genuine), farthest, mean)
+    # Asked for the easy pairs: a NaN is neither, and must stay in the loss.
+    easy = ops.where(genuine, distance <= closest, distance >= farthest)
+    losses = contrastive(ops.cast(genuine, distance.dtype), distance, margin)
+    return ops.where(easy, ops.zeros_like(losses), losses)
 
 
 def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logits=False):
@@ -74,14 +111,35 @@ class PairLoss(SiameseLoss):
         self.similar_label = check_similar_label(similar_label)
 
     def call(self, y_true, y_pred):
-        label, prediction = pair_rows(y_true, y_pred)
-        prediction = at_least_float32(prediction)
-        label = ops.cast(label, prediction.dtype)
-        same = label if self.similar_label == 1 else 1.0 - label
+        same, prediction = self.read(y_true, y_pred)
         losses = self.per_pair(same, prediction)
+        if self.observers:
+            self.record(self.statistics_of(same, prediction, losses))
         if self.positive_weight == self.negative_weight == 1.0:
             return losses
         return losses * (self.positive_weight * same + self.negative_weight * (1.0 - same))
+
+    def read(self, y_true, y_pred):
+        """`same` `(batch,)`, 1 = same, and y_pred `(batch,)`, in at least float32."""
+        label, prediction = pair_rows(y_true, y_pred)
+        prediction = at_least_float32(prediction)
+        label = ops.cast(label, prediction.dtype)
+        return (label if self.similar_label == 1 else 1.0 - label), prediction
+
+    def statistic_names(self):
+        return ("positive_distance", "negative_distance", "active_fraction") if self.expects == "distance" else ()
+
+    def statistics(self, y_true, y_pred):
+        same, prediction = self.read(y_true, y_pred)
+        return self.statistics_of(same, prediction, self.per_pair(same, prediction))
+
+    def statistics_of(self, same, distance, losses):
+        """By name, sum and count over pairs of the distances of each kind, and of the pairs that cost something."""
+        return {
+            "positive_distance": (ops.sum(same * distance), ops.sum(same)),
+            "negative_distance": (ops.sum((1.0 - same) * distance), ops.sum(1.0 - same)),
+            "active_fraction": (ops.sum(ops.cast(losses > 0, losses.dtype)), ops.sum(ops.ones_like(losses))),
+        }
 
     def per_pair(self, same, prediction):
         """The loss of each pair `(batch,)` from `same` `(batch,)` (1 = same) and y_pred `(batch,)`."""
@@ -140,6 +198,90 @@ class ContrastiveLoss(PairLoss):
             "positive_margin": self.positive_margin,
             "squared": self.squared,
         }
+
+
+@export
+class MarginLoss(PairLoss):
+    """y·[d − β + m]₊ + (1 − y)·[β − d + m]₊: genuine pairs come within β − m, impostor pairs go beyond β + m.
+
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. β is a boundary between the two kinds, so genuine pairs
+    need not fall onto one point. The paper samples the pairs by distance, and may learn β; here β is fixed.
+
+    Wu, Manmatha, Smola, Krähenbühl, *Sampling Matters in Deep Embedding Learning*, ICCV 2017,
+    https://arxiv.org/abs/1706.07567
+
+    Args:
+        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach
+            β − m or β + m.
+        beta: β > 0, in units of the distance.
+        **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = MarginLoss(margin=0.2, beta=1.2, reduction="none")
+    >>> [round(float(value), 2) for value in loss(np.array([1, 1, 0]), np.array([[0.5], [1.3], [0.8]]))]
+    [0.0, 0.3, 0.6]
+    """
+
+    def __init__(self, margin=0.2, beta=1.2, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
+        self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
+
+    def per_pair(self, same, prediction):
+        return margin_loss(same, prediction, self.margin, self.beta)
+
+    def check_reach(self, low, high):
+        if not low <= self.beta <= high:
+            raise ValueError(
+                f"`beta` of {type(self).__name__} must be inside the model's distances [{low:g}, {high:g}]; got "
+                f"{self.beta:g}"
+            )
+        refuse_margin(self, "margin", self.margin, min(high - self.beta, self.beta - low), low, high)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "beta": self.beta}
+
+
+@export
+class OnlineContrastiveLoss(PairLoss):
+    """y·d² + (1 − y)·[m − d]₊² of the batch's hard pairs, 0 of the others.
+
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. A genuine pair is hard if it is farther than the closest
+    impostor pair of the batch, an impostor pair if it is closer than the farthest genuine pair; in a batch of one kind
+    alone, if it is on the wrong side of the kind's mean distance. Which pairs are hard is not differentiated.
+
+    The definition is that of sentence-transformers' `OnlineContrastiveLoss`, which sums: ``reduction="sum"`` is its
+    value, and the default is the mean over all rows, easy ones as 0, so that it does not grow with the batch. It also
+    takes its own kind's mean where the other kind has a single pair; here that pair decides. Its distance is
+    ``SiameseWrapper(…, distance="cosine")``.
+
+    Args:
+        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach
+            it.
+        **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = OnlineContrastiveLoss(margin=0.5, reduction="none")
+    >>> [round(float(value), 2) for value in loss(np.array([1, 1, 0, 0]), np.array([[0.1], [0.6], [0.3], [0.7]]))]
+    [0.0, 0.36, 0.04, 0.0]
+    """
+
+    def __init__(self, margin=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
+
+    def per_pair(self, same, prediction):
+        return online_contrastive(same, prediction, self.margin)
+
+    def check_reach(self, low, high):
+        refuse_margin(self, "margin", self.margin, high, low, high)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}
 
 
 @export

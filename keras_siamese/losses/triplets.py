@@ -1,7 +1,8 @@
 """Triplet losses: y_pred `(batch, 2)` holds d(anchor, positive) and d(anchor, negative); y_true is ignored.
 
 Contract: a pure function `(d_ap, d_an, …) → (batch,)` and a thin Keras class. The two distances come from
-`SiameseWrapper` called on `(anchor, positive, negative)`; Keras wants some y_true, zeros do.
+`SiameseWrapper` called on `(anchor, positive, negative)`; Keras wants some y_true, zeros do. With `swap=True` on both,
+y_pred is `(batch, 3)`, d(positive, negative) last.
 
     siamese.compile("adam", loss=TripletLoss(margin=0.2))
     siamese.fit((anchor, positive, negative), np.zeros(len(anchor)))
@@ -31,7 +32,8 @@ def triplet(positive_distance, negative_distance, margin=1.0, soft=False):
 class TripletLoss(SiameseLoss):
     """[d_ap − d_an + m]₊: the negative must be farther from the anchor than the positive by the margin.
 
-    y_true is ignored; y_pred `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last when `swap=True`.
+    y_true is ignored; y_pred `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last when `swap=True`, as
+    ``SiameseWrapper(…, swap=True)`` puts out.
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832. Soft: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
@@ -60,12 +62,42 @@ class TripletLoss(SiameseLoss):
         self.swap = bool(swap)
 
     def call(self, y_true, y_pred):
+        positive, negative = self.read(y_pred)
+        losses = triplet(positive, negative, self.margin, self.soft)
+        if self.observers:
+            self.record(self.statistics_of(positive, negative, losses))
+        return losses
+
+    def read(self, y_pred):
+        """d(a, p) and the negative's distance, each `(batch,)`, in at least float32."""
         columns = 3 if self.swap else 2
         if len(y_pred.shape) != 2 or y_pred.shape[1] != columns:
-            raise ValueError(f"`y_pred` must have shape (batch, {columns}); got {tuple(y_pred.shape)}")
+            shape = tuple(y_pred.shape)
+            hint = ""
+            if len(shape) == 2 and shape[1] in (2, 3):
+                third = "has no d(positive, negative)" if self.swap else "holds d(positive, negative)"
+                hint = f". It {third}: set swap={self.swap} in the SiameseWrapper or DistanceLayer too, or "
+                hint += f"swap={not self.swap} in the loss"
+            raise ValueError(f"`y_pred` must have shape (batch, {columns}); got {shape}{hint}")
         distances = at_least_float32(y_pred)
         negative = ops.minimum(distances[:, 1], distances[:, 2]) if self.swap else distances[:, 1]
-        return triplet(distances[:, 0], negative, self.margin, self.soft)
+        return distances[:, 0], negative
+
+    def statistic_names(self):
+        return ("positive_distance", "negative_distance", "active_fraction")[: 2 if self.soft else 3]
+
+    def statistics(self, y_true, y_pred):
+        positive, negative = self.read(y_pred)
+        return self.statistics_of(positive, negative, triplet(positive, negative, self.margin, self.soft))
+
+    def statistics_of(self, positive, negative, losses):
+        """By name, sum and count of the distances of each kind and of the triplets that cost something."""
+        triplets = ops.sum(ops.ones_like(losses))
+        return {
+            "positive_distance": (ops.sum(positive), triplets),
+            "negative_distance": (ops.sum(negative), triplets),
+            "active_fraction": (ops.sum(ops.cast(losses > 0, losses.dtype)), triplets),
+        }
 
     def check_reach(self, low, high):
         if not self.soft:

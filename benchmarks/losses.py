@@ -1,0 +1,279 @@
+"""How long do the batch losses take, forward and backward, and how much memory, against the libraries people use now?
+
+Ours on each backend, pytorch-metric-learning on PyTorch, tensorflow-addons on TensorFlow, and as the floor one bare
+matrix product with an exponential over the (batch, batch) matrix. Embeddings of 128 dimensions, 8 rows an identity.
+
+    python benchmarks/losses.py                                   # all of it, about an hour on two cores
+    python benchmarks/losses.py --backends torch --batches 256    # a part
+    python benchmarks/losses.py --toy                             # seconds; writes nothing
+
+Each backend runs in a process of its own, with the peers in the same process, in turns.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import measure
+
+DIM, PER_IDENTITY = 128, 8
+PEER_LIMIT = 90  # seconds for one run of a peer, warm-up included
+
+# Ours: class and options. Peer: pytorch-metric-learning's class, its options, and its miner, if any.
+CASES = {
+    "BatchContrastiveLoss": ({}, ("ContrastiveLoss", {}, None)),
+    "BatchTripletLoss": ({}, ("TripletMarginLoss", {"margin": 0.2}, None)),
+    "BatchTripletLoss, soft": ({"soft": True}, ("TripletMarginLoss", {"margin": 0.2, "smooth_loss": True}, None)),
+    "BatchTripletLoss, hard/semi_hard": (
+        {"positives": "hard", "negatives": "semi_hard"},
+        (
+            "TripletMarginLoss",
+            {"margin": 0.2},
+            ("BatchEasyHardMiner", {"pos_strategy": "hard", "neg_strategy": "semihard"}),
+        ),
+    ),
+    "BatchTripletLoss, all/semi_hard": (
+        {"negatives": "semi_hard"},
+        ("TripletMarginLoss", {"margin": 0.2}, ("TripletMarginMiner", {"margin": 0.2, "type_of_triplets": "semihard"})),
+    ),
+    "BatchTripletLoss, all/distance_weighted": (
+        {"negatives": "distance_weighted"},
+        ("TripletMarginLoss", {"margin": 0.2}, ("DistanceWeightedMiner", {})),
+    ),
+    "TripletSemiHardLoss": ({}, None),
+    "TripletHardLoss": ({}, None),
+    "PNLoss": ({}, None),
+    "LiftedStructLoss": ({}, ("LiftedStructureLoss", {}, None)),
+    "GeneralizedLiftedLoss": ({}, ("GeneralizedLiftedStructureLoss", {}, None)),
+    "MultiSimilarityLoss": ({}, ("MultiSimilarityLoss", {}, None)),
+    "MultiSimilarityLoss, mined": (
+        {"epsilon": 0.1},
+        ("MultiSimilarityLoss", {}, ("MultiSimilarityMiner", {"epsilon": 0.1})),
+    ),
+    "CircleLoss": ({}, ("CircleLoss", {}, None)),
+    "NTXentLoss": ({}, ("NTXentLoss", {}, None)),
+    "SupConLoss": ({}, ("SupConLoss", {}, None)),
+    "NCALoss": ({}, ("NCALoss", {}, None)),
+    "SoftNearestNeighborLoss": ({}, None),
+    "TupletMarginLoss": ({}, ("TupletMarginLoss", {}, None)),
+    "AngularLoss": ({}, ("AngularLoss", {}, None)),
+    "IntraPairVarianceLoss": ({}, ("IntraPairVarianceLoss", {}, None)),
+    "FastAPLoss": ({}, ("FastAPLoss", {}, None)),
+    "SmoothAPLoss": ({}, ("SmoothAPLoss", {}, None)),
+    "HistogramLoss": ({}, ("HistogramLoss", {}, None)),
+    "SNRContrastiveLoss": ({}, ("SignalToNoiseRatioContrastiveLoss", {}, None)),
+    "BatchMarginLoss": ({}, ("MarginLoss", {}, None)),
+    "RankedListLoss": (
+        {"margin": 0.4, "negative_temperature": 10.0},
+        ("RankedListLoss", {"margin": 0.4, "Tn": 10.0}, None),
+    ),
+    "ThresholdConsistentMarginLoss": ({}, ("ThresholdConsistentMarginLoss", {}, None)),
+    "MultipleNegativesRankingLoss": ({}, None),
+    "VICRegLoss": ({}, None),
+    "BarlowTwinsLoss": ({}, None),
+}
+ADDONS = {
+    "TripletSemiHardLoss": "TripletSemiHardLoss",
+    "TripletHardLoss": "TripletHardLoss",
+    "LiftedStructLoss": "LiftedStructLoss",
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", default="torch,jax,tensorflow", help="comma-separated")
+    parser.add_argument("--batches", default="256,1024,4096", help="comma-separated batch sizes")
+    parser.add_argument("--losses", default="", help="comma-separated beginnings of names; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--toy", action="store_true", help="one small batch, one round, nothing written")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if options.toy:
+        options.batches, options.rounds = "32", 1
+    if options.worker:
+        work(options)
+        return
+    found = {}
+    for backend in options.backends.split(","):
+        found[backend] = []
+        for batch in options.batches.split(","):
+            command = [sys.executable, __file__, *sys.argv[1:], "--worker", f"{backend},{batch}"]
+            environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            if options.device == "cpu":
+                environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            for line in process.stdout:
+                if line.startswith("{"):
+                    row = json.loads(line)
+                    found[backend].append(row)
+                    print(describe(backend, row), flush=True)
+            if process.wait():
+                sys.exit(f"the worker for {backend}, batch {batch}, ended with {process.returncode}")
+    if not options.toy:
+        about = measure.surroundings("tensorflow", "jax", "torch", "pytorch-metric-learning", "tensorflow-addons")
+        name = "losses" if options.device == "cpu" else "losses_gpu"
+        print(measure.write(name, {"surroundings": about, "command": " ".join(sys.argv), "rows": found}))
+
+
+def describe(backend, row):
+    told = [
+        f"{name} {peer if isinstance(peer, str) else f'{1e3 * peer:.1f} ms'}" for name, peer in row["peers"].items()
+    ]
+    if row["memory"] is not None:
+        told.insert(0, f"{row['memory'] / 2**20:.0f} MiB")
+    times = f"{1e3 * row['seconds']:8.1f} ms, floor {1e3 * row['floor']:.1f} ms"
+    return f"{backend:10s} {row['batch']:5d} rows {row['loss']:40s} {times}; {', '.join(told)}"
+
+
+def work(options):
+    """One backend at one batch size: a JSON line for each loss."""
+    import numpy as np
+
+    import keras_siamese as ks
+
+    backend, batch = options.worker.split(",")
+    batch = int(batch)
+    if options.device == "cpu":
+        measure.limit_memory(20)
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(batch) // PER_IDENTITY).astype("int32")
+    centres = rng.normal(size=(batch // PER_IDENTITY, DIM))
+    embeddings = centres[labels] + rng.normal(size=(batch, DIM))
+    embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype("float32")
+    wanted = tuple(filter(None, options.losses.split(",")))
+    for name, (own, peer) in CASES.items():
+        if wanted and not name.startswith(wanted):
+            continue
+        loss = getattr(ks.losses, name.split(",")[0])(**own)
+        sides = {"ours": ours(backend, loss, labels, embeddings), "floor": ours(backend, floor, labels, embeddings)}
+        peers = {}
+        for title, make in (("PML", lambda peer=peer: pml(*peer)), ("TFA", lambda name=name: tfa(name, backend))):
+            if (title == "PML" and peer) or (title == "TFA" and name in ADDONS and backend == "tensorflow"):
+                try:
+                    run = make()(labels, embeddings, options.device)
+                    with measure.time_limit(PEER_LIMIT):
+                        run()
+                    sides[title] = run
+                except (RuntimeError, MemoryError, IndexError, ValueError, measure.TooLong) as error:
+                    peers[title] = reason(error)
+                except Exception as error:  # TensorFlow's ResourceExhaustedError has no common base
+                    if "ResourceExhausted" not in type(error).__name__:
+                        raise
+                    peers[title] = "out of memory"
+        seconds = measure.alternate(sides, options.rounds)
+        peers.update({title: seconds[title] for title in sides if title not in ("ours", "floor")})
+        row = {
+            "loss": name,
+            "batch": batch,
+            "seconds": seconds["ours"],
+            "floor": seconds["floor"],
+            "peers": peers,
+            "memory": memory(backend, options.device, sides["ours"]),
+        }
+        print(json.dumps(row), flush=True)
+
+
+def floor(labels, embeddings):
+    from keras import ops
+
+    return ops.mean(ops.exp(ops.matmul(embeddings, ops.transpose(embeddings))))
+
+
+def ours(backend, loss, labels, embeddings):
+    """A side: value and gradient of `loss`, compiled as Keras compiles a training step on this backend and device."""
+    if backend == "jax":
+        import jax
+
+        step = jax.jit(jax.value_and_grad(loss, argnums=1))
+        placed = jax.device_put((labels, embeddings))
+        return lambda: jax.block_until_ready(step(*placed))
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def step(labels, embeddings):
+            with tf.GradientTape() as tape:
+                tape.watch(embeddings)
+                value = loss(labels, embeddings)
+            return value, tf.convert_to_tensor(tape.gradient(value, embeddings))
+
+        placed = tf.constant(labels), tf.constant(embeddings)
+        return lambda: [tensor.numpy() for tensor in step(*placed)]
+    return torch_side(loss, labels, embeddings)
+
+
+def torch_side(loss, labels, embeddings):
+    import keras
+    import torch
+
+    device = keras.src.backend.torch.core.get_device() if keras.backend.backend() == "torch" else "cpu"
+    labels = torch.as_tensor(labels, device=device)
+
+    def run():
+        leaf = torch.tensor(embeddings, requires_grad=True, device=device)
+        loss(labels, leaf).backward()
+        return float(leaf.grad.sum())
+
+    return run
+
+
+def pml(loss, own, miner):
+    """A maker of sides from pytorch-metric-learning's names."""
+    from pytorch_metric_learning import losses, miners
+
+    loss, miner = getattr(losses, loss)(**own), getattr(miners, miner[0])(**miner[1]) if miner else None
+
+    def make(labels, embeddings, device):
+        def both(labels, embeddings):
+            return loss(embeddings, labels, miner(embeddings, labels)) if miner else loss(embeddings, labels)
+
+        # SmoothAPLoss takes an identity's rows only side by side.
+        order = labels.argsort(kind="stable")
+        return torch_side(both, labels[order].astype("int64"), embeddings[order])
+
+    return make
+
+
+def tfa(name, backend):
+    """A maker of sides from tensorflow-addons' names."""
+    from keras_siamese import addons
+
+    loss = getattr(addons.load().losses, ADDONS[name])()
+    return lambda labels, embeddings, device: ours(backend, loss, labels, embeddings)
+
+
+def reason(error):
+    """Why a peer has no time: what it asked for, or how long it was given."""
+    asked = next((int(word) for word in str(error).split() if word.isdigit() and int(word) > 2**20), None)
+    if asked:
+        return f"asks for {asked / 1e9:.0f} GB"
+    return str(error) if isinstance(error, measure.TooLong) else f"{type(error).__name__}: {str(error)[:60]}"
+
+
+def memory(backend, device, run):
+    if device == "cpu":
+        return measure.peak_memory(run)
+    if backend == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    import jax
+
+    run()
+    return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,171 @@
+"""Generalized-mean pooling over time steps or over an image's positions, between the mean and the maximum.
+
+Contract: features `(batch, steps, channels)` or `(batch, rows, columns, channels)` in, `(batch, channels)` out;
+computed in at least float32, put out in the layer's dtype. Imports `_checks`, `_export` and `ops`.
+
+    encoder = keras.Sequential([backbone, GeneralizedMeanPooling2D(), keras.layers.UnitNormalization()])
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_siamese._checks import check_choice, check_number
+from keras_siamese._export import export
+from keras_siamese.ops import at_least_float32
+
+
+def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
+    """(mean max(x, ε)ᵖ)^{1/p} over `axes`, kept with length 1.
+
+    Args:
+        features: x, of any shape `(batch, …)`.
+        exponent: p > 0, a scalar.
+        axes: tuple of the axes to pool over.
+        eps: ε > 0.
+        valid: None, or booleans that broadcast to x, False where a position takes no part; where none does, ε.
+    """
+    features = ops.maximum(features, eps)
+    if valid is not None:
+        features = ops.where(valid, features, ops.full_like(features, eps))
+    # Over the largest: powers of numbers in (0, 1] do not overflow, and their mean is at least 1/n.
+    largest = ops.stop_gradient(ops.max(features, axis=axes, keepdims=True))
+    powers = ops.power(features / largest, exponent)
+    if valid is None:
+        mean = ops.mean(powers, axis=axes, keepdims=True)
+    else:
+        share = ops.cast(valid, features.dtype)
+        total = ops.sum(share, axis=axes, keepdims=True)
+        none = total == 0
+        mean = ops.sum(powers * share, axis=axes, keepdims=True) / ops.where(none, ops.ones_like(total), total)
+        mean = ops.where(none, ops.ones_like(mean), mean)
+    return largest * ops.power(mean, 1.0 / exponent)
+
+
+class GeneralizedMeanPooling(keras.layers.Layer):
+    """Base of the generalized-mean poolings: the options and the exponent; a member states `spatial`, how many axes.
+
+    Features `(batch, …, channels)` in, `(batch, channels)` out.
+    """
+
+    spatial = 0
+
+    def __init__(self, p=3.0, learned=True, eps=1e-6, data_format=None, keepdims=False, **kwargs):
+        super().__init__(**kwargs)
+        self.p = check_number("p", p, low=0, open_low=True, open_high=True)
+        self.learned = bool(learned)
+        self.eps = check_number("eps", eps, low=0, open_low=True, open_high=True)
+        data_format = keras.config.image_data_format() if data_format is None else data_format
+        self.data_format = check_choice("data_format", data_format, ("channels_last", "channels_first"))
+        self.keepdims = bool(keepdims)
+        self.input_spec = keras.layers.InputSpec(ndim=self.spatial + 2)
+
+    @property
+    def axes(self):
+        """The axes that are pooled over."""
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(range(first, first + self.spatial))
+
+    def build(self, input_shape):
+        # float32 under every policy: in float16 a step of learning is lost beside 1.
+        self.log_p = self.add_weight(
+            name="log_p",
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(self.p)),
+            dtype="float32",
+            autocast=False,
+            trainable=self.learned,
+        )
+        self.built = True
+
+    def pool(self, inputs, valid=None):
+        features = at_least_float32(inputs)
+        exponent = ops.cast(ops.exp(self.log_p), features.dtype)
+        pooled = generalized_mean(features, exponent, self.axes, self.eps, valid)
+        pooled = pooled if self.keepdims else ops.squeeze(pooled, axis=self.axes)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def call(self, inputs):
+        return self.pool(inputs)
+
+    def compute_output_shape(self, input_shape):
+        if self.keepdims:
+            return tuple(1 if axis in self.axes else size for axis, size in enumerate(input_shape))
+        return tuple(size for axis, size in enumerate(input_shape) if axis not in self.axes)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "p": self.p,
+            "learned": self.learned,
+            "eps": self.eps,
+            "data_format": self.data_format,
+            "keepdims": self.keepdims,
+        }
+
+
+@export
+class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
+    """(mean max(x, ε)ᵖ)^{1/p} over the steps: p = 1 is the mean, p → ∞ the maximum.
+
+    Features `(batch, steps, channels)` in, `(batch, channels)` out; with `data_format="channels_first"`
+    `(batch, channels, steps)` in. A mask `(batch, steps)` leaves steps out, as in `GlobalAveragePooling1D`; where it
+    leaves none, the value is ε. For what p is and where it comes from see `GeneralizedMeanPooling2D`.
+
+    Args:
+        p, learned, eps, data_format, keepdims: as in `GeneralizedMeanPooling2D`.
+        **kwargs: `name`, `dtype`, `trainable` as in `keras.layers.Layer`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> layer = GeneralizedMeanPooling1D(p=3)
+    >>> print(keras.ops.convert_to_numpy(layer(np.array([[[1.0], [2.0], [3.0]]]))).round(3))
+    [[2.289]]
+    """
+
+    spatial = 1
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        if mask is None:
+            return self.pool(inputs)
+        channels = 2 if self.data_format == "channels_last" else 1
+        return self.pool(inputs, ops.expand_dims(ops.cast(mask, "bool"), channels))
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+@export
+class GeneralizedMeanPooling2D(GeneralizedMeanPooling):
+    """(mean max(x, ε)ᵖ)^{1/p} over the positions (GeM): p = 1 is the mean, p → ∞ the maximum.
+
+    Features `(batch, rows, columns, channels)` in, `(batch, channels)` out; with `data_format="channels_first"`
+    `(batch, channels, rows, columns)` in. Values below ε count as ε, so it follows a ReLU. It is learned as log p, so p
+    stays positive. float16 features do not overflow: the powers are float32 ones of numbers up to 1.
+
+    Radenović, Tolias, Chum, *Fine-tuning CNN Image Retrieval with No Human Annotation*, IEEE Transactions on Pattern
+    Analysis and Machine Intelligence 2019, https://arxiv.org/abs/1711.02512
+
+    Args:
+        p: exponent > 0 to start with.
+        learned: whether p is trained (default) or stays.
+        eps: ε > 0.
+        data_format: "channels_last", "channels_first", or None for `keras.config.image_data_format()`.
+        keepdims: whether the pooled axes stay, with length 1.
+        **kwargs: `name`, `dtype`, `trainable` as in `keras.layers.Layer`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> layer = GeneralizedMeanPooling2D(p=1, data_format="channels_last")
+    >>> print(keras.ops.convert_to_numpy(layer(np.arange(1.0, 9.0).reshape(1, 2, 2, 2))).round(3))
+    [[4. 5.]]
+    """
+
+    spatial = 2

@@ -1,0 +1,126 @@
+"""Angular loss: a positive pair's negatives held outside a cone around the pair's middle.
+
+Contract: as in `softmaxes`: cosines of embeddings of any norm. As (a+p)·n = a·n + p·n, the cost of a pair is a function
+of two rows of the matrix of cosines. All anchors' k-th positives are walked over at once, one `(rows, batch)` matrix a
+step, forwards for the value and again backwards for the gradient, which `keras.ops.custom_gradient` attaches: that of a
+pair reaches the rows of both its ends, so that no derivative by row, fixed beforehand, would serve every weight of
+rows.
+
+    encoder.compile("adam", loss=AngularLoss(angle=40.0))
+"""
+
+import math
+
+from keras import ops
+
+from keras_siamese._checks import check_number
+from keras_siamese._export import export
+from keras_siamese.losses.batch.base import Terms, partner
+from keras_siamese.losses.batch.softmaxes import CosineLoss
+from keras_siamese.ops import LOWEST, column, count, unit
+
+
+def angular(rows, tangent_square):
+    """Σ_p log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}) by row, over the directions a, p, n of the embeddings: `Terms`
+    over positive pairs of anchors with negatives.
+
+    Args:
+        rows: a `Rows`.
+        tangent_square: t².
+    """
+    push, pull = 4.0 * tangent_square, 2.0 * (1.0 + tangent_square)
+
+    def held(k, matrix, units, columns, negative, has_negative, *places):
+        """The k-th positive of each row, its column as a mask, each negative's part of the sum and that sum, both
+        divided by the largest part, the pair's exponent, and whether it counts.
+        """
+        index, valid = partner(k, *places)
+        # All cosines of the positives are at hand if all rows are.
+        across = (
+            ops.take(matrix, index, axis=0)
+            if rows.whole
+            else ops.matmul(ops.take(units, index, axis=0), ops.transpose(units))
+        )
+        against = ops.where(negative, push * (matrix + across), LOWEST)
+        top = ops.max(against, axis=1)
+        parts = ops.exp(against - column(top))
+        mass = ops.sum(parts, axis=1)
+        together = ops.take_along_axis(matrix, column(index), axis=1)[:, 0]
+        exponent = top + ops.log(mass) - pull * together
+        return index, columns == column(index), parts, mass, exponent, valid & has_negative
+
+    # Every tensor comes in as an argument: JAX traces this again, under `block_size`, where others are out of reach.
+    @ops.custom_gradient
+    def sums(*tensors):
+        matrix, units, size = tensors[0], tensors[1], tensors[-1]
+        largest = ops.max(size)
+
+        def forwards(k, total):
+            *_, exponent, counts = held(k, *tensors)
+            return k + 1, total + ops.where(counts, ops.softplus(exponent), 0.0)
+
+        start = ops.ones((), dtype="int32"), ops.zeros_like(matrix[:, 0])
+        total = ops.while_loop(lambda k, _: k < largest, forwards, start)[1]
+
+        def gradient(*args, upstream=None):
+            # PyTorch hands over the inputs, and `upstream` by name; the others `upstream` alone.
+            upstream = args[0] if upstream is None else upstream
+
+            def backwards(k, to_matrix, to_units):
+                index, chosen, parts, mass, exponent, counts = held(k, *tensors)
+                slope = ops.where(counts, ops.sigmoid(exponent), 0.0)
+                pulled = ops.where(chosen, column(pull * upstream * slope), 0.0)
+                if rows.whole:
+                    # The pair seen from its other end costs the same, and moves this row as much.
+                    both = upstream + ops.take(upstream, index)
+                    return k + 1, to_matrix + parts * column(push * both * slope / mass) - pulled, to_units
+                weights = parts * column(push * upstream * slope / mass)
+                to_units = to_units + ops.matmul(ops.transpose(weights), ops.take(units, index, axis=0))
+                across = ops.matmul(weights, units)
+                to_units = to_units + ops.segment_sum(across, index, num_segments=ops.shape(units)[0])
+                return k + 1, to_matrix + weights - pulled, to_units
+
+            start = ops.ones((), dtype="int32"), ops.zeros_like(matrix), ops.zeros_like(units)
+            slopes = ops.while_loop(lambda k, *_: k < largest, backwards, start)[1:]
+            return (*slopes, *(None for _ in tensors[2:]))
+
+        return total, gradient
+
+    masks = rows.columns, rows.negative, rows.has_negative
+    places = rows.batch.order, rows.place, rows.first, rows.size
+    total = sums(rows.matrix, unit(rows.batch.embeddings), *masks, *places)
+    return Terms(total, count(rows.positive & column(rows.has_negative)))
+
+
+@export
+class AngularLoss(CosineLoss):
+    """Mean over positive pairs of log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}), t = tan α, over the directions of the
+    embeddings.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. pytorch-metric-learning's `AngularLoss`
+    of unit vectors (it normalises anchors and positives, and not negatives). Time is O(batch²) for each positive that
+    an anchor can have, O(batch²·dim) with `block_size`; memory is O(batch²).
+
+    Wang, Zhou, Wen, Liu, Lin, *Deep Metric Learning with Angular Loss*, ICCV 2017, https://arxiv.org/abs/1708.01682
+
+    Args:
+        angle: α in (0, 90), the largest angle at the negative, in degrees; the paper's are 36 to 55.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = AngularLoss(angle=45.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.0181
+    """
+
+    def __init__(self, angle=40.0, **kwargs):
+        super().__init__(**kwargs)
+        self.angle = check_number("angle", angle, low=0, high=90, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [angular(rows, math.tan(math.radians(self.angle)) ** 2)]
+
+    def get_config(self):
+        return {**super().get_config(), "angle": self.angle}

@@ -1,0 +1,338 @@
+"""Batch losses over pairs: each side of a batch's pairs held to a margin, and the sides added.
+
+Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`; pure functions of a `(rows, batch)` matrix
+and masks give `Terms`, one for the positive and one for the negative side, each averaged by itself, so that the many
+negative pairs do not drown the few positive ones.
+
+    encoder.compile("adam", loss=BatchContrastiveLoss(margin=1.0))
+    batch_contrastive(distances, positive, negative, margin=1.0)        # two Terms, each (rows,)
+"""
+
+from keras import ops
+
+from keras_siamese._checks import check_number
+from keras_siamese._export import export
+from keras_siamese.losses.batch.base import Terms, above_zero, check_reachable, over
+from keras_siamese.losses.batch.softmaxes import CosineLoss
+from keras_siamese.losses.batch.triplets import DistanceLoss
+from keras_siamese.ops import count, masked_sum
+
+
+def batch_contrastive(distances, positive, negative, margin=1.0, positive_margin=0.0, squared=False):
+    """[d − m₊]₊ over positive and [m − d]₊ over negative pairs, or their squares, each side averaged over those above
+    zero.
+    """
+    power = ops.square if squared else (lambda costs: costs)
+    pulled, pushed = power(ops.relu(distances - positive_margin)), power(ops.relu(margin - distances))
+    return [above_zero(pulled, positive), above_zero(pushed, negative)]
+
+
+@export
+class BatchContrastiveLoss(DistanceLoss):
+    """ANZ of [d − m₊]₊ over positive pairs + ANZ of [m − d]₊ over negative pairs of the batch; ANZ: the mean over those
+    above zero.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's `ContrastiveLoss`.
+
+    Hadsell, Chopra, LeCun, *Dimensionality Reduction by Learning an Invariant Mapping*, CVPR 2006,
+    https://doi.org/10.1109/CVPR.2006.100
+
+    Args:
+        margin: m > 0, in units of the distance.
+        positive_margin: m₊ in [0, margin].
+        squared: whether the hinges are squared.
+        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = BatchContrastiveLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    1.5
+    """
+
+    hinged = True
+
+    def __init__(self, margin=1.0, positive_margin=0.0, squared=False, **kwargs):
+        super().__init__(**kwargs)
+        margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
+        self.margin = check_reachable("margin", margin, self.distance)
+        self.positive_margin = check_number("positive_margin", positive_margin, low=0, high=self.margin)
+        self.squared = bool(squared)
+
+    def terms(self, rows):
+        options = self.margin, self.positive_margin, self.squared
+        return batch_contrastive(rows.matrix, rows.positive, rows.negative, *options)
+
+    def get_config(self):
+        own = {"margin": self.margin, "positive_margin": self.positive_margin, "squared": self.squared}
+        return {**super().get_config(), **own}
+
+
+@export
+class SNRContrastiveLoss(BatchContrastiveLoss):
+    """`BatchContrastiveLoss` on the distance var(a − b) / var(a): noise over signal, the anchor being the signal.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's
+    `SignalToNoiseRatioContrastiveLoss`, without its normalisation, which the ratio does not depend on when norms are
+    equal.
+
+    Yuan, Deng, Tang, Tang, Chen, *Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning*, CVPR 2019,
+    https://arxiv.org/abs/1904.02616
+
+    Args:
+        margin: m > 0.
+        positive_margin: m₊ in [0, margin].
+        **kwargs: `squared`, `block_size`, `reduction`, `name`, `dtype` as in `BatchContrastiveLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SNRContrastiveLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], "float32"))), 4)
+    0.625
+    """
+
+    def __init__(self, margin=1.0, positive_margin=0.0, squared=False, **kwargs):
+        super().__init__(margin, positive_margin, squared, distance=kwargs.pop("distance", "snr"), **kwargs)
+
+
+def threshold_consistent_margin(similarity, positive, negative, positive_margin=0.9, negative_margin=0.5):
+    """m₊ − s over positive pairs with s ≤ m₊, and s − m₋ over negative pairs with s ≥ m₋, each averaged over those
+    pairs.
+    """
+    active_positive, active_negative = (
+        positive & (similarity <= positive_margin),
+        negative & (similarity >= negative_margin),
+    )
+    pulled, pushed = (
+        over(positive_margin - similarity, active_positive),
+        over(similarity - negative_margin, active_negative),
+    )
+    return [pulled._replace(possible=count(positive)), pushed._replace(possible=count(negative))]
+
+
+@export
+class ThresholdConsistentMarginLoss(CosineLoss):
+    """λ₊·mean[m₊ − s] over positive pairs with s ≤ m₊ + λ₋·mean[s − m₋] over negative pairs with s ≥ m₋.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. A regulariser to add to another loss,
+    which brings the thresholds of all identities together. pytorch-metric-learning's `ThresholdConsistentMarginLoss`.
+
+    Zhang, Xu, Li, Koutra, et al., *Threshold-Consistent Margin Loss for Open-World Deep Metric Learning*, ICLR 2024,
+    https://arxiv.org/abs/2307.04047
+
+    Args:
+        positive_weight: λ₊ ≥ 0.
+        negative_weight: λ₋ ≥ 0.
+        positive_margin: m₊ in [−1, 1], the cosine that positive pairs should exceed.
+        negative_margin: m₋ in [−1, 1], the cosine that negative pairs should stay below.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = ThresholdConsistentMarginLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], "float32"))), 4)
+    1.4
+    """
+
+    hinged = True
+
+    def __init__(self, positive_weight=1.0, negative_weight=1.0, positive_margin=0.9, negative_margin=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
+        self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
+        self.positive_margin = check_number("positive_margin", positive_margin, low=-1, high=1)
+        self.negative_margin = check_number("negative_margin", negative_margin, low=-1, high=1)
+
+    def terms(self, rows):
+        margins = self.positive_margin, self.negative_margin
+        pulled, pushed = threshold_consistent_margin(rows.matrix, rows.positive, rows.negative, *margins)
+        weights = self.positive_weight, self.negative_weight
+        return [
+            side._replace(total=weight * side.total) for side, weight in zip((pulled, pushed), weights, strict=True)
+        ]
+
+    def get_config(self):
+        own = {name: getattr(self, f"{name}_weight") for name in ("positive", "negative")}
+        margins = {f"{name}_margin": getattr(self, f"{name}_margin") for name in own}
+        return {**super().get_config(), **{f"{name}_weight": weight for name, weight in own.items()}, **margins}
+
+
+def intra_pair_variance(
+    similarity, positive, negative, positive_mean, negative_mean, positive_epsilon=0.01, negative_epsilon=0.01
+):
+    """[(1−ε₊)s̄₊ − s]₊² over positive and [s − (1+ε₋)s̄₋]₊² over negative pairs, s̄ the batch's means, scalars."""
+    pulled = ops.square(ops.relu((1.0 - positive_epsilon) * positive_mean - similarity))
+    pushed = ops.square(ops.relu(similarity - (1.0 + negative_epsilon) * negative_mean))
+    sides = []
+    for costs, mask in ((pulled, positive), (pushed, negative)):
+        sides.append(Terms(masked_sum(costs, mask), count(mask), count(mask), count(mask & (costs > 0))))
+    return sides
+
+
+@export
+class IntraPairVarianceLoss(CosineLoss):
+    """mean[(1−ε₊)s̄₊ − s₊]₊² + mean[s₋ − (1+ε₋)s̄₋]₊²: pairs of one kind should be equally similar; s̄ their mean in
+    the batch.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. A regulariser to add to another loss.
+    pytorch-metric-learning's `IntraPairVarianceLoss`.
+
+    Yu, Tao, *Deep Metric Learning with Tuplet Margin Loss*, ICCV 2019, https://doi.org/10.1109/ICCV.2019.00659
+
+    Args:
+        positive_epsilon: ε₊ in [0, 1].
+        negative_epsilon: ε₋ in [0, 1].
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = IntraPairVarianceLoss(positive_epsilon=0.0, negative_epsilon=0.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], "float32"))), 4)
+    0.125
+    """
+
+    hinged = True
+
+    def __init__(self, positive_epsilon=0.01, negative_epsilon=0.01, **kwargs):
+        super().__init__(**kwargs)
+        self.positive_epsilon = check_number("positive_epsilon", positive_epsilon, low=0, high=1)
+        self.negative_epsilon = check_number("negative_epsilon", negative_epsilon, low=0, high=1)
+
+    def summarize(self, rows):
+        sums = [masked_sum(rows.matrix, rows.positive), count(rows.positive)]
+        return ops.stack([*sums, masked_sum(rows.matrix, rows.negative), count(rows.negative)], axis=1)
+
+    def terms(self, rows):
+        positive, positives, negative, negatives = ops.unstack(ops.sum(rows.summary, axis=0), 4)
+        means = positive / ops.maximum(positives, 1.0), negative / ops.maximum(negatives, 1.0)
+        epsilons = self.positive_epsilon, self.negative_epsilon
+        return intra_pair_variance(rows.matrix, rows.positive, rows.negative, *means, *epsilons)
+
+    def get_config(self):
+        own = {"positive_epsilon": self.positive_epsilon, "negative_epsilon": self.negative_epsilon}
+        return {**super().get_config(), **own}
+
+
+def batch_margin(distances, positive, negative, margin=0.2, beta=1.2):
+    """[d_ap − β + m]₊ + [β − d_an + m]₊ over all triplets, divided by how many of these two are above zero."""
+    pulled, pushed = ops.relu(distances - beta + margin), ops.relu(beta - distances + margin)
+    positives, negatives = count(positive), count(negative)
+    # Every positive pair is in as many triplets as its anchor has negatives, and the reverse.
+    total = masked_sum(pulled, positive) * negatives + masked_sum(pushed, negative) * positives
+    active = count(positive & (pulled > 0)) * negatives + count(negative & (pushed > 0)) * positives
+    return Terms(total, active, 2.0 * positives * negatives)
+
+
+@export
+class BatchMarginLoss(DistanceLoss):
+    """[d(a, p) − β + m]₊ + [β − d(a, n) + m]₊ over all triplets of the batch, over the number of such terms above zero.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's `MarginLoss` with a fixed
+    β.
+
+    Wu, Manmatha, Smola, Krähenbühl, *Sampling Matters in Deep Embedding Learning*, ICCV 2017,
+    https://arxiv.org/abs/1706.07567
+
+    Args:
+        margin: m ≥ 0, in units of the distance.
+        beta: β > 0, the distance that tells positive from negative pairs.
+        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = BatchMarginLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    0.9
+    """
+
+    hinged = True
+
+    def __init__(self, margin=0.2, beta=1.2, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
+        self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
+        check_reachable("beta", self.beta, self.distance)
+
+    def terms(self, rows):
+        return [batch_margin(rows.matrix, rows.positive, rows.negative, self.margin, self.beta)]
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "beta": self.beta}
+
+
+def ranked_list(
+    distances, positive, negative, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None
+):
+    """(1−λ)·Σ w(d − (α−m)) / Σ w over positives beyond α − m, + λ·Σ w(α − d) / Σ w over negatives inside α, by row.
+
+    w = e^{T₊(d−(α−m))} and e^{T₋(α−d)}; 1e-5 for each row of the batch is added to the sums of weights.
+    """
+    alpha = 1.0 + margin / 2.0 if alpha is None else alpha
+    floor = 1e-5 * ops.cast(ops.shape(distances)[1], distances.dtype)
+    beyond, inside = distances - (alpha - margin), alpha - distances
+    sides = []
+    for gap, mask, temperature in (
+        (beyond, positive & (beyond > 0), positive_temperature),
+        (inside, negative & (inside > 0), negative_temperature),
+    ):
+        gap = ops.where(mask, gap, 0.0)
+        # Relative to the largest weight, which may be beyond any float.
+        top = ops.stop_gradient(ops.max(temperature * gap, axis=1, keepdims=True))
+        weights = ops.where(mask, ops.exp(temperature * gap - top), 0.0)
+        sides.append(ops.sum(weights * gap, axis=1) / (ops.sum(weights, axis=1) + floor * ops.exp(-top[:, 0])))
+    costs = (1.0 - imbalance) * sides[0] + imbalance * sides[1]
+    active = count(positive & (beyond > 0)) + count(negative & (inside > 0))
+    return Terms(costs, ops.ones_like(costs), count(positive) + count(negative), active)
+
+
+@export
+class RankedListLoss(DistanceLoss):
+    """Mean over rows of (1−λ)·weighted mean[d − (α−m)] of positives beyond α − m + λ·weighted mean[α − d] of negatives
+    inside α.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, best of unit norm. Weights are e^{T₊(d−(α−m))} and
+    e^{T₋(α−d)}. pytorch-metric-learning's `RankedListLoss`, its 1e-5·batch in the sums of weights included.
+
+    Wang, Hua, Kodirov, Hu, Garnier, Robertson, *Ranked List Loss for Deep Metric Learning*, CVPR 2019,
+    https://arxiv.org/abs/1903.03238
+
+    Args:
+        margin: m > 0, between positives and negatives, in units of the distance.
+        negative_temperature: T₋ ≥ 0; 10 in the paper's simple form.
+        positive_temperature: T₊ ≥ 0.
+        imbalance: λ in [0, 1], the share of the negative side.
+        alpha: α > 0, the distance that negatives should exceed; None (default) is 1 + m/2.
+        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = RankedListLoss(margin=0.4, negative_temperature=10.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    0.4578
+    """
+
+    hinged = True
+
+    def __init__(self, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None, **kwargs):
+        super().__init__(**kwargs)
+        margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
+        self.margin = check_reachable("margin", margin, self.distance)
+        self.negative_temperature = check_number("negative_temperature", negative_temperature, low=0, open_high=True)
+        self.positive_temperature = check_number("positive_temperature", positive_temperature, low=0, open_high=True)
+        self.imbalance = check_number("imbalance", imbalance, low=0, high=1)
+        self.alpha = None if alpha is None else check_number("alpha", alpha, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        temperatures = self.negative_temperature, self.positive_temperature
+        options = self.margin, *temperatures, self.imbalance, self.alpha
+        return [ranked_list(rows.matrix, rows.positive, rows.negative, *options)]
+
+    def get_config(self):
+        names = ("margin", "negative_temperature", "positive_temperature", "imbalance", "alpha")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

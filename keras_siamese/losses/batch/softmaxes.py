@@ -1,0 +1,439 @@
+"""Batch losses of the softmax kind: every anchor's positives against all of its negatives, through a log-sum-exp.
+
+Contract: each loss is a pure function of `(rows, batch)` similarities s = cos (or distances d) and masks, giving
+`Terms`, and a thin Keras class. Cosines are taken here, of embeddings of any norm. The negatives' log-sum-exp is one
+number an anchor, so no pair is ever held against every negative.
+
+    encoder.compile("adam", loss=SupConLoss(temperature=0.1))
+    supcon(similarity, positive, negative, temperature=0.1)             # Terms, each (rows,)
+"""
+
+import math
+
+from keras import ops
+
+from keras_siamese._checks import check_number
+from keras_siamese._export import export
+from keras_siamese.losses.batch.base import BatchLoss, Terms, cosines, of_rows, over
+from keras_siamese.losses.batch.triplets import DistanceLoss
+from keras_siamese.ops import LOWEST, column, count, masked_logsumexp, masked_max, masked_min, masked_sum, safe_sqrt
+
+
+class CosineLoss(BatchLoss):
+    """Base of the batch losses over cosine similarities, in [−1, 1] for embeddings of any norm.
+
+    Args:
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+    """
+
+    def measure(self, a, b):
+        return cosines(a, b)
+
+    def as_distances(self, matrix):
+        return 1.0 - matrix
+
+
+def found(*log_sums):
+    """Where none of the `masked_logsumexp`s `(rows,)` is of an empty set: `(rows,)` booleans."""
+    masks = [log_sum > 0.5 * LOWEST for log_sum in log_sums]
+    return masks[0] if len(masks) == 1 else masks[0] & masks[1]
+
+
+def ntxent(similarity, positive, negative, temperature=0.07):
+    """−log e^{s_p/τ} / (e^{s_p/τ} + Σ_N e^{s_n/τ}) over positive pairs."""
+    logits = similarity / temperature
+    against = column(masked_logsumexp(logits, negative))
+    return over(ops.softplus(against - logits), positive)
+
+
+@export
+class NTXentLoss(CosineLoss):
+    """Mean over positive pairs of −log e^{s_p/τ} / (e^{s_p/τ} + Σ_N e^{s_n/τ}), the normalised temperature-scaled
+    cross-entropy.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Other positives of the anchor are not
+    in the denominator. pytorch-metric-learning's `NTXentLoss`; with two rows an identity, SimCLR's and InfoNCE.
+
+    Chen, Kornblith, Norouzi, Hinton, *A Simple Framework for Contrastive Learning of Visual Representations*, ICML
+    2020, https://arxiv.org/abs/2002.05709
+
+    Args:
+        temperature: τ > 0.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = NTXentLoss(temperature=1.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.3133
+    """
+
+    def __init__(self, temperature=0.07, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [ntxent(rows.matrix, rows.positive, rows.negative, self.temperature)]
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+def supcon(similarity, positive, negative, temperature=0.1):
+    """−mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}) over anchors with positives and negatives."""
+    logits = similarity / temperature
+    positives = count(positive)
+    mean = masked_sum(logits, positive) / ops.maximum(positives, 1.0)
+    valid = (positives > 0) & ops.any(negative, axis=1)
+    return of_rows(masked_logsumexp(logits, positive | negative) - mean, valid)
+
+
+@export
+class SupConLoss(CosineLoss):
+    """Mean over anchors of −mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}): supervised contrastive, the sum outside the
+    logarithm.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Anchors without a positive are left out
+    of the mean; a batch of one identity costs 0. pytorch-metric-learning's `SupConLoss`.
+
+    Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan, *Supervised Contrastive Learning*, NeurIPS
+    2020, https://arxiv.org/abs/2004.11362
+
+    Args:
+        temperature: τ > 0.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SupConLoss(temperature=1.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.3133
+    """
+
+    def __init__(self, temperature=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [supcon(rows.matrix, rows.positive, rows.negative, self.temperature)]
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+def multi_similarity(similarity, positive, negative, alpha=2.0, beta=50.0, base=0.5, epsilon=None):
+    """(1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}) by row, over mined pairs if ε is given."""
+    if epsilon is not None:
+        hardest_negative, hardest_positive = masked_max(similarity, negative), masked_min(similarity, positive)
+        kept = similarity - epsilon < column(hardest_negative), similarity + epsilon > column(hardest_positive)
+        positive, negative = positive & kept[0], negative & kept[1]
+    pulled = ops.softplus(masked_logsumexp(alpha * (base - similarity), positive)) / alpha
+    pushed = ops.softplus(masked_logsumexp(beta * (similarity - base), negative)) / beta
+    return of_rows(pulled + pushed, ops.ones_like(pulled, dtype="bool"))
+
+
+@export
+class MultiSimilarityLoss(CosineLoss):
+    """Mean over rows of (1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}).
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. A row without positives or without
+    negatives has 0 for that side. pytorch-metric-learning's `MultiSimilarityLoss`, and with `epsilon` its
+    `MultiSimilarityMiner`.
+
+    Wang, Han, Huang, Dong, Scott, *Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning*, CVPR
+    2019, https://arxiv.org/abs/1904.06627
+
+    Args:
+        alpha: α > 0, sharpness on positive pairs.
+        beta: β > 0, sharpness on negative pairs.
+        base: λ, the cosine around which pairs weigh.
+        epsilon: None (default) for all pairs, or the margin ≥ 0 of the paper's mining: positives below the most similar
+            negative plus ε, negatives above the least similar positive minus ε.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = MultiSimilarityLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.1044
+    """
+
+    def __init__(self, alpha=2.0, beta=50.0, base=0.5, epsilon=None, **kwargs):
+        super().__init__(**kwargs)
+        self.alpha = check_number("alpha", alpha, low=0, open_low=True, open_high=True)
+        self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
+        self.base = check_number("base", base, low=-1, high=1)
+        self.epsilon = None if epsilon is None else check_number("epsilon", epsilon, low=0, open_high=True)
+
+    def terms(self, rows):
+        options = self.alpha, self.beta, self.base, self.epsilon
+        return [multi_similarity(rows.matrix, rows.positive, rows.negative, *options)]
+
+    def get_config(self):
+        own = {"alpha": self.alpha, "beta": self.beta, "base": self.base, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
+
+
+def circle(similarity, positive, negative, margin=0.4, scale=80.0):
+    """softplus(lse_P(−γ[1+m−s]₊(s−1+m)) + lse_N(γ[s+m]₊(s−m))) by row, [·]₊ held constant; averaged over those above
+    zero.
+    """
+    fixed = ops.stop_gradient(similarity)
+    pulled = masked_logsumexp(-scale * ops.relu(1.0 + margin - fixed) * (similarity - (1.0 - margin)), positive)
+    pushed = masked_logsumexp(scale * ops.relu(fixed + margin) * (similarity - margin), negative)
+    valid = found(pulled, pushed)
+    costs = ops.softplus(ops.where(valid, pulled + pushed, 0.0))
+    term = of_rows(costs, valid)
+    return Terms(term.total, ops.cast(valid & (costs > 0), "float32"), term.count)
+
+
+@export
+class CircleLoss(CosineLoss):
+    """Mean over anchors above zero of softplus(lse_P(−γ·α_p(s−1+m)) + lse_N(γ·α_n(s−m))), α_p = [1+m−s]₊, α_n = [s+m]₊.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. The weights α are not differentiated;
+    an anchor without positives or without negatives costs 0. pytorch-metric-learning's `CircleLoss`.
+
+    Sun, Cheng, Zhang, Zhang, Zheng, Wang, Wei, *Circle Loss: A Unified Perspective of Pair Similarity Optimization*,
+    CVPR 2020, https://arxiv.org/abs/2002.10857
+
+    Args:
+        margin: m in [0, 1], the relaxation: positives aim at s ≥ 1 − m, negatives at s ≤ m.
+        scale: γ > 0.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = CircleLoss(scale=1.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.5459
+    """
+
+    hinged = True
+
+    def __init__(self, margin=0.4, scale=80.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, high=1)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [circle(rows.matrix, rows.positive, rows.negative, self.margin, self.scale)]
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
+
+
+def tuplet_margin(similarity, positive, negative, margin=0.1, scale=64.0):
+    """log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}) over positive pairs, cos(θ − m) = s·cos m + √(1 − s²)·sin m."""
+    sine = safe_sqrt(1.0 - ops.square(similarity))
+    eased = similarity * math.cos(margin) + sine * math.sin(margin)
+    against = column(masked_logsumexp(scale * similarity, negative))
+    return over(ops.softplus(against - scale * eased), positive)
+
+
+@export
+class TupletMarginLoss(CosineLoss):
+    """Mean over positive pairs of log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}), θ_p the angle between anchor and positive.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. pytorch-metric-learning's
+    `TupletMarginLoss`; the gradient stays finite between identical embeddings, where arccos has none.
+
+    Yu, Tao, *Deep Metric Learning with Tuplet Margin Loss*, ICCV 2019, https://doi.org/10.1109/ICCV.2019.00659
+
+    Args:
+        margin: m in [0, 90], the slack of a positive pair, in degrees.
+        scale: σ > 0.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = TupletMarginLoss(margin=0.0, scale=1.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.3133
+    """
+
+    def __init__(self, margin=5.73, scale=64.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, high=90)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [tuplet_margin(rows.matrix, rows.positive, rows.negative, math.radians(self.margin), self.scale)]
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
+
+
+def nca(distances, positive, negative, scale=1.0):
+    """−log Σ_P softmax_{j≠i}(−scale·d_ij) over anchors with positives."""
+    logits = -scale * distances
+    among_all = masked_logsumexp(logits, positive | negative)
+    among_positive = masked_logsumexp(logits, positive)
+    return of_rows(among_all - among_positive, found(among_positive))
+
+
+@export
+class NCALoss(DistanceLoss):
+    """Mean over anchors with positives of −log Σ_P softmax_{j≠i}(−scale·d²): neighbourhood components analysis.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's `NCALoss`.
+
+    Goldberger, Hinton, Roweis, Salakhutdinov, *Neighbourhood Components Analysis*, NIPS 2004,
+    https://www.cs.toronto.edu/~hinton/absps/nca.pdf
+
+    Args:
+        scale: > 0, the inverse temperature.
+        **kwargs: `distance` ("squared_euclidean" by default), `block_size`, `reduction`, `name`, `dtype` as in
+            `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = NCALoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.1269
+    """
+
+    def __init__(self, scale=1.0, distance="squared_euclidean", **kwargs):
+        super().__init__(distance=distance, **kwargs)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [nca(rows.matrix, rows.positive, rows.negative, self.scale)]
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+@export
+class SoftNearestNeighborLoss(DistanceLoss):
+    """Mean over anchors with positives of −log(Σ_P e^{−d²/T} / Σ_{j≠i} e^{−d²/T}).
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. `NCALoss` with the scale 1/T; TensorFlow Similarity
+    takes the mean over all rows, those without positives included.
+
+    Frosst, Papernot, Hinton, *Analyzing and Improving Representations with the Soft Nearest Neighbor Loss*, ICML 2019,
+    https://arxiv.org/abs/1902.01889
+
+    Args:
+        temperature: T > 0.
+        **kwargs: `distance` ("squared_euclidean" by default), `block_size`, `reduction`, `name`, `dtype` as in
+            `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SoftNearestNeighborLoss(temperature=2.0)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    0.3133
+    """
+
+    def __init__(self, temperature=1.0, distance="squared_euclidean", **kwargs):
+        super().__init__(distance=distance, **kwargs)
+        self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [nca(rows.matrix, rows.positive, rows.negative, 1.0 / self.temperature)]
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+def generalized_lifted(distances, positive, negative, positive_margin=0.0, negative_margin=1.0):
+    """[lse_P(d − m₊) + lse_N(m₋ − d)]₊ by row; rows that lack a side are 0."""
+    pulled = masked_logsumexp(distances - positive_margin, positive)
+    pushed = masked_logsumexp(negative_margin - distances, negative)
+    valid = found(pulled, pushed)
+    costs = ops.relu(ops.where(valid, pulled + pushed, 0.0))
+    return Terms(costs, ops.ones_like(costs), ops.cast(valid, "float32"), ops.cast(costs > 0, "float32"))
+
+
+@export
+class GeneralizedLiftedLoss(DistanceLoss):
+    """Mean over rows of [lse_P(d − m₊) + lse_N(m₋ − d)]₊, all positives and all negatives of an anchor at once.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Rows without positives or without negatives cost 0
+    (pytorch-metric-learning's `GeneralizedLiftedStructureLoss` counts the side that is there).
+
+    Hermans, Beyer, Leibe, *In Defense of the Triplet Loss for Person Re-Identification*, 2017,
+    https://arxiv.org/abs/1703.07737
+
+    Args:
+        negative_margin: m₋ ≥ 0, in units of the distance.
+        positive_margin: m₊ ≥ 0.
+        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = GeneralizedLiftedLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    1.0
+    """
+
+    hinged = True
+
+    def __init__(self, negative_margin=1.0, positive_margin=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.negative_margin = check_number("negative_margin", negative_margin, low=0, open_high=True)
+        self.positive_margin = check_number("positive_margin", positive_margin, low=0, open_high=True)
+
+    def terms(self, rows):
+        margins = self.positive_margin, self.negative_margin
+        return [generalized_lifted(rows.matrix, rows.positive, rows.negative, *margins)]
+
+    def get_config(self):
+        own = {"negative_margin": self.negative_margin, "positive_margin": self.positive_margin}
+        return {**super().get_config(), **own}
+
+
+def lifted_struct(distances, positive, lse_rows, lse_columns):
+    """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from each side's log-sum-exp `(rows,)` and `(batch,)`."""
+    against = ops.logaddexp(column(lse_rows), ops.expand_dims(lse_columns, 0))
+    costs = 0.5 * ops.square(ops.relu(ops.where(positive, against + distances, 0.0)))
+    return Terms(ops.sum(costs, axis=1), count(positive), count(positive), count(costs > 0))
+
+
+@export
+class LiftedStructLoss(DistanceLoss):
+    """Mean over positive pairs of ½[lse_{N(a)∪N(p)}(m − d) + d(a, p)]₊²: both ends of a pair against the negatives of
+    both.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. tensorflow-addons' `LiftedStructLoss` and
+    pytorch-metric-learning's `LiftedStructureLoss`, with their defaults and values.
+
+    Oh Song, Xiang, Jegelka, Savarese, *Deep Metric Learning via Lifted Structured Feature Embedding*, CVPR 2016,
+    https://arxiv.org/abs/1511.06452
+
+    Args:
+        margin: m ≥ 0, in units of the distance.
+        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = LiftedStructLoss()
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    2.4733
+    """
+
+    hinged = True
+
+    def __init__(self, margin=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, open_high=True)
+
+    def summarize(self, rows):
+        return masked_logsumexp(self.margin - rows.matrix, rows.negative)
+
+    def terms(self, rows):
+        own = rows.of_batch(rows.summary)
+        return [lifted_struct(rows.matrix, rows.positive & column(rows.has_negative), own, rows.summary)]
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}

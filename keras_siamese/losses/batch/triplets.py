@@ -1,0 +1,327 @@
+"""Batch losses over triplets: a positive nearer to its anchor than a negative, by a margin.
+
+Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`. Nothing is normalised; end the encoder with
+`UnitNormalization` for margins on the scale of unit vectors. Every triplet counts, at O(batch²) memory.
+
+    encoder.compile("adam", loss=BatchTripletLoss(margin=0.2))
+    encoder.compile("adam", loss=BatchTripletLoss(positives="hard", negatives="semi_hard"))
+    encoder.compile("adam", loss=TripletSemiHardLoss())                 # tensorflow-addons' own, same values
+"""
+
+import keras
+from keras import ops
+
+from keras_siamese import distances
+from keras_siamese._checks import check_choice, check_number
+from keras_siamese._export import export
+from keras_siamese.losses.batch.base import BatchLoss, Terms, above_zero, check_distance, check_reachable, of_rows
+from keras_siamese.losses.batch.mining import (
+    all_triplets,
+    distance_weights,
+    one_negative,
+    one_positive,
+    pick,
+    semi_hard_triplets,
+    walk_triplets,
+    with_gradient,
+)
+from keras_siamese.ops import column, count, masked_max
+
+STRATEGIES = ("all", "hard", "semi_hard", "easy")
+
+
+class DistanceLoss(BatchLoss):
+    """Base of the batch losses over distances.
+
+    Args:
+        distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`; without
+            weights.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+    """
+
+    def __init__(self, distance="euclidean", **kwargs):
+        super().__init__(**kwargs)
+        self.distance = check_distance("distance", distance)
+
+    def measure(self, a, b):
+        return self.distance.matrix(a, b)
+
+    def get_config(self):
+        return {**super().get_config(), "distance": keras.saving.serialize_keras_object(self.distance)}
+
+
+def hinge(gap, margin):
+    """[gap + m]₊ and its derivative."""
+    value = ops.relu(gap + margin)
+    return value, ops.cast(value > 0, value.dtype)
+
+
+def soft_hinge(gap, margin):
+    """log(1 + exp(gap + m)) and its derivative."""
+    return ops.softplus(gap + margin), ops.sigmoid(gap + margin)
+
+
+def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False):
+    """Σ [d_ap − d_an + m]₊, or softplus(d_ap − d_an + m), over the triplets that `positives` and `negatives` name:
+    `Terms`.
+
+    Args:
+        rows: a `Rows` with distances.
+        margin: m ≥ 0.
+        positives, negatives: as in `BatchTripletLoss`.
+        soft: whether the hinge is replaced by log(1 + exp(·)).
+    """
+    cost = soft_hinge if soft else hinge
+    weights = distance_weights(rows) if negatives == "distance_weighted" else ops.cast(rows.negative, rows.matrix.dtype)
+    walked = negatives in ("all", "semi_hard", "distance_weighted")
+    if positives == "all" and walked:
+        if negatives == "all" and not soft:
+            sums = all_triplets(rows, margin)
+        else:
+            # The semi-hard triplets: the negative beyond the positive, and inside its margin.
+            taken = (
+                (lambda gap: (gap < 0) & (gap + margin >= 0)) if negatives == "semi_hard" else (lambda gap: gap == gap)
+            )
+            sums = walk_triplets(rows, lambda gap: cost(gap, margin), taken, weights)
+        total, active, slopes = sums
+        total, active = with_gradient(total, slopes, rows.matrix), ops.stop_gradient(active)
+        return Terms(total, active, count(rows.positive) * count(rows.negative))
+    if positives == "all":
+        _, far, valid = one_negative(rows, negatives)
+        costs = cost(rows.matrix - column(far), margin)[0]
+        return above_zero(costs, rows.positive & column(valid))
+    if negatives in ("all", "distance_weighted"):
+        _, near, valid = one_positive(rows, positives)
+        costs = cost(column(near) - rows.matrix, margin)[0]
+        weights = ops.where(column(valid), weights, 0.0)
+        active = ops.where(costs > 0, weights, 0.0)
+        return Terms(ops.sum(weights * costs, axis=1), ops.sum(active, axis=1), ops.sum(weights, axis=1))
+    if positives == "semi_hard":
+        _, far, has_negative = one_negative(rows, negatives)
+        _, near, has_positive = one_positive(rows, positives, far)
+    else:
+        _, near, has_positive = one_positive(rows, positives)
+        _, far, has_negative = one_negative(rows, negatives, near)
+    costs = column(cost(near - far, margin)[0])
+    return above_zero(costs, column(has_positive & has_negative))
+
+
+@export
+class BatchTripletLoss(DistanceLoss):
+    """Mean of [d(a, p) − d(a, n) + m]₊ over the triplets of the batch that are above zero; softplus(·) if `soft`.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. All triplets are counted exactly in O(batch² log
+    batch) time. Equal to pytorch-metric-learning's `TripletMarginLoss(triplets_per_anchor="all")`, alone or with its
+    `BatchEasyHardMiner`; (all, semi_hard) is its `TripletMarginMiner("semihard")`.
+
+    Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
+    https://arxiv.org/abs/1503.03832. Hard: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
+    https://arxiv.org/abs/1703.07737. Distance-weighted: Wu, Manmatha, Smola, Krähenbühl, *Sampling Matters in Deep
+    Embedding Learning*, ICCV 2017, https://arxiv.org/abs/1706.07567
+
+    Args:
+        margin: m ≥ 0, in units of the distance.
+        positives: "all" of an anchor's, the farthest ("hard"), the nearest ("easy"), or the farthest that is nearer
+            than the chosen negative ("semi_hard").
+        negatives: "all", the nearest ("hard"), the farthest ("easy"), or the nearest beyond the chosen positive
+            ("semi_hard"; with all positives, every negative beyond the positive and within the margin of it);
+            "distance_weighted" takes the mean over the paper's random draw, in place of a draw (for unit-norm
+            embeddings and Euclidean distance).
+        soft: log(1 + exp(·)) in place of the hinge.
+        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = BatchTripletLoss(margin=0.5)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    1.0
+    """
+
+    hinged = True
+
+    def __init__(self, margin=0.2, positives="all", negatives="all", soft=False, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
+        self.positives = check_choice("positives", positives, STRATEGIES)
+        self.negatives = check_choice("negatives", negatives, (*STRATEGIES, "distance_weighted"))
+        self.soft = bool(soft)
+        if positives == "semi_hard" and negatives in ("semi_hard", "all", "distance_weighted"):
+            raise ValueError(
+                '`positives="semi_hard"` needs one negative to be nearer than: `negatives` must be "hard" or "easy"; '
+                f"got {negatives!r}"
+            )
+        if negatives == "distance_weighted" and not isinstance(self.distance, distances.EuclideanDistance):
+            raise ValueError(
+                '`negatives="distance_weighted"` holds for the Euclidean distance of unit-norm embeddings; '
+                f"got {self.distance!r}"
+            )
+
+    def terms(self, rows):
+        return [batch_triplet(rows, self.margin, self.positives, self.negatives, self.soft)]
+
+    def get_config(self):
+        own = {"margin": self.margin, "positives": self.positives, "negatives": self.negatives, "soft": self.soft}
+        return {**super().get_config(), **own}
+
+
+# tensorflow-addons' names for its distances
+ADDONS_METRICS = {"L2": "euclidean", "squared-L2": "squared_euclidean", "angular": "cosine"}
+
+
+class AddonsTripletLoss(BatchLoss):
+    """Base of the two triplet losses of tensorflow-addons, with its arguments.
+
+    Args:
+        margin: m ≥ 0, in units of the distance.
+        distance_metric: "L2", "squared-L2" or "angular" (1 − cos), as in tensorflow-addons, or anything that
+            `keras_siamese.distances.get` takes.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+    """
+
+    hinged = True
+
+    def __init__(self, margin=1.0, distance_metric="L2", **kwargs):
+        super().__init__(**kwargs)
+        named = isinstance(distance_metric, str)
+        known = ADDONS_METRICS.get(distance_metric, distance_metric) if named else distance_metric
+        self.distance = check_distance("distance_metric", known)
+        self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
+        self.distance_metric = distance_metric if named else self.distance
+
+    def measure(self, a, b):
+        return self.distance.matrix(a, b)
+
+    def get_config(self):
+        named = isinstance(self.distance_metric, str)
+        metric = self.distance_metric if named else keras.saving.serialize_keras_object(self.distance)
+        return {**super().get_config(), "margin": self.margin, "distance_metric": metric}
+
+
+@export
+class TripletSemiHardLoss(AddonsTripletLoss):
+    """Mean over positive pairs of [d(a, p) − d(a, n) + m]₊, n the nearest negative beyond p, or else the farthest one.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, best of unit norm. tensorflow-addons'
+    `TripletSemiHardLoss`, with its defaults and values; a batch without a positive or without a negative pair costs 0,
+    where that gives NaN.
+
+    Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
+    https://arxiv.org/abs/1503.03832
+
+    Args:
+        margin: m ≥ 0, in units of the distance.
+        distance_metric: "L2" (default), "squared-L2" or "angular" (1 − cos), or anything that
+            `keras_siamese.distances.get` takes.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = TripletSemiHardLoss(margin=0.5)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    1.0
+    """
+
+    def terms(self, rows):
+        total, active, slopes = semi_hard_triplets(rows, self.margin)
+        pairs = count(rows.positive & column(rows.has_negative))
+        return [Terms(with_gradient(total, slopes, rows.matrix), pairs, pairs, active)]
+
+
+@export
+class TripletHardLoss(AddonsTripletLoss):
+    """Mean over anchors of [max d(a, p) − min d(a, n) + m]₊: each anchor's farthest positive and nearest negative.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, best of unit norm. tensorflow-addons'
+    `TripletHardLoss`, with its defaults and values, but for anchors that lack a positive or a negative: they are left
+    out here, and counted there with a distance of 0 or that of the nearest row.
+
+    Hermans, Beyer, Leibe, *In Defense of the Triplet Loss for Person Re-Identification*, 2017,
+    https://arxiv.org/abs/1703.07737
+
+    Args:
+        margin: m ≥ 0, in units of the distance; not used by the soft form.
+        soft: log(1 + exp(max d(a, p) − min d(a, n))) in place of the hinge.
+        distance_metric: "L2" (default), "squared-L2" or "angular" (1 − cos), or anything that
+            `keras_siamese.distances.get` takes.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = TripletHardLoss(margin=0.5)
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    1.0
+    """
+
+    def __init__(self, margin=1.0, soft=False, distance_metric="L2", **kwargs):
+        super().__init__(margin, distance_metric, **kwargs)
+        self.soft = bool(soft)
+
+    def terms(self, rows):
+        _, near, has_positive = one_positive(rows, "hard")
+        _, far, has_negative = one_negative(rows, "hard")
+        valid = has_positive & has_negative
+        gap = ops.where(valid, near - far, 0.0)
+        costs = ops.softplus(gap) if self.soft else ops.relu(gap + self.margin)
+        term = of_rows(costs, valid)
+        return [Terms(term.total, term.count, term.count, ops.cast(valid & (costs > 0), "float32"))]
+
+    def get_config(self):
+        return {**super().get_config(), "soft": self.soft}
+
+
+@export
+class PNLoss(DistanceLoss):
+    """Mean over anchors of softplus(d(a, p) − min(d(a, n), d(p, n))): the negative far from the anchor and from its
+    positive.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. p is the farthest positive of the anchor and n its
+    nearest negative beyond all positives, or the farthest negative if none is. TensorFlow Similarity's `PNLoss`, with
+    its defaults.
+
+    Balntas, Johns, Tang, Mikolajczyk, *PN-Net: Conjoined Triple Deep Network for Learning Local Image Descriptors*,
+    2016, https://arxiv.org/abs/1601.05030
+
+    Args:
+        margin: None (default) for the soft form, or m ≥ 0 for [d(a, p) − min(d(a, n), d(p, n)) + m]₊.
+        positives: the farthest ("hard", default) or the nearest ("easy").
+        negatives: "semi_hard" (default), the nearest ("hard") or the farthest ("easy").
+        **kwargs: `distance` ("cosine" by default), `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = PNLoss(distance="euclidean")
+    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    1.1369
+    """
+
+    def __init__(self, margin=None, positives="hard", negatives="semi_hard", distance="cosine", **kwargs):
+        super().__init__(distance=distance, **kwargs)
+        if margin is not None:
+            margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
+        self.margin = margin
+        self.positives = check_choice("positives", positives, ("hard", "easy"))
+        self.negatives = check_choice("negatives", negatives, ("semi_hard", "hard", "easy"))
+
+    def terms(self, rows):
+        p, near, _ = one_positive(rows, self.positives)
+        among = rows.negative
+        if self.negatives == "semi_hard":
+            beyond = among & (rows.matrix > column(masked_max(rows.matrix, rows.positive)))
+            # Where no negative is beyond all positives, the farthest one stands for them.
+            farthest, _, _ = pick(rows.matrix, among, nearest=False)
+            none_beyond = ops.logical_not(ops.any(beyond, axis=1, keepdims=True))
+            among = beyond | ((rows.columns == column(farthest)) & none_beyond)
+        n, far, _ = pick(rows.matrix, among, nearest=self.negatives != "easy")
+        between = self.distance.between(*(ops.take(rows.batch.embeddings, chosen, axis=0) for chosen in (p, n)))
+        gap = near - ops.minimum(far, between)
+        costs = ops.softplus(gap) if self.margin is None else ops.relu(gap + self.margin)
+        term = of_rows(costs, rows.has_both)
+        return [Terms(term.total, term.count, term.count, count(column(rows.has_both & (costs > 0))))]
+
+    def get_config(self):
+        own = {"margin": self.margin, "positives": self.positives, "negatives": self.negatives}
+        return {**super().get_config(), **own}

@@ -1,0 +1,220 @@
+"""Losses on pairs of rows of one identity: two views of an image, a question and its answer.
+
+Contract: within each identity, in the order of the batch, rows 2t and 2t + 1 are a pair, the first being the anchor (or
+view 1) and the second its positive (view 2); an odd last row and an identity with one row have no part. So a batch of
+two rows an identity, in any order, is the usual batch of pairs, and an identity is the number of the image. The two
+losses that compare features over the batch, and not rows, take O(batch·dim + dim²) memory.
+
+    encoder.compile("adam", loss=MultipleNegativesRankingLoss())        # y_true: [0, 0, 1, 1, …]
+    vicreg(first, second, valid)                                        # Terms, each (batch,)
+"""
+
+from keras import ops
+
+from keras_siamese._checks import check_number
+from keras_siamese._export import export
+from keras_siamese.losses.batch.base import EmbeddingLoss, Terms, of_rows
+from keras_siamese.losses.batch.softmaxes import CosineLoss
+from keras_siamese.ops import column, masked_logsumexp, masked_sum, zero_diagonal
+
+
+def paired(batch):
+    """Which rows of a `Batch` lead a pair, which follow in one, and the row that follows each: `(batch,)` each, the
+    last one without meaning for rows that do not lead.
+    """
+    place = batch.place - batch.first
+    leads, follows = (place % 2 == 0) & (place + 1 < batch.size), place % 2 == 1
+    last = ops.shape(batch.place)[0] - 1
+    return leads, follows, ops.take(batch.order, ops.minimum(batch.place + 1, last))
+
+
+def multiple_negatives_ranking(rows, scale=20.0):
+    """−log softmax of scale·s at the anchor's own positive, among the positives of all other identities and its own:
+    `Terms` over anchors.
+    """
+    leads, follows, follower = paired(rows.batch)
+    leads = rows.of_batch(leads)
+    own = (rows.columns == column(rows.of_batch(follower))) & column(leads)
+    among = own | (rows.negative & ops.expand_dims(follows, 0))
+    logits = scale * rows.matrix
+    return of_rows(masked_logsumexp(logits, among) - masked_sum(logits, own), leads)
+
+
+@export
+class MultipleNegativesRankingLoss(CosineLoss):
+    """Mean over pairs of −log(e^{c·cos(a_i, p_i)} / Σ_j e^{c·cos(a_i, p_j)}): each anchor's positive against those of
+    the other pairs in the batch.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Rows 1 and 2 of an identity are an
+    anchor and its positive, rows 3 and 4 the next pair, and so on in the order of the batch; a row left over has no
+    part. Positives of other pairs of the anchor's own identity are no negatives, so they are not in the denominator.
+    sentence-transformers' `MultipleNegativesRankingLoss`, where each identity has two rows; a pair without others
+    costs 0.
+
+    Henderson, Al-Rfou, Strope, Sung, Lukacs, Guo, Kumar, Miklos, Kurzweil, *Efficient Natural Language Response
+    Suggestion for Smart Reply*, 2017, https://arxiv.org/abs/1705.00652
+
+    Args:
+        scale: c > 0, the inverse temperature.
+        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = MultipleNegativesRankingLoss(scale=1.0)
+    >>> queries, answers = np.array([[1.0, 0.0], [0.0, 1.0]], "float32"), np.array([[1.0, 0.0], [0.0, 1.0]], "float32")
+    >>> round(float(loss(np.array([0, 1, 0, 1]), np.concatenate([queries, answers]))), 4)
+    0.3133
+    """
+
+    def __init__(self, scale=20.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [multiple_negatives_ranking(rows, self.scale)]
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+class ViewLoss(EmbeddingLoss):
+    """Base of the losses on two views of each image, which compare features over the batch.
+
+    Args:
+        reduction, name, dtype: as in `keras.losses.Loss`.
+    """
+
+    def terms(self, first, second, valid):
+        """`Terms` by row from the views `(batch, dim)`, of which the `valid` rows `(batch,)` count."""
+        raise NotImplementedError
+
+    def costs_of(self, batch, wanted):
+        leads, _, follower = paired(batch)
+        # Rows out of every pair are 0, so that not even a NaN in them reaches the others.
+        first, second = batch.embeddings, ops.take(batch.embeddings, follower, axis=0)
+        views = [ops.where(column(leads), view, 0.0) for view in (first, second)]
+        return [(term.total, term.count) for term in self.terms(*views, leads)], []
+
+
+def centred(view, valid):
+    """`view` `(batch, dim)` less its mean over the `valid` rows `(batch,)`, 0 elsewhere; and how many they are."""
+    pairs = ops.sum(ops.cast(valid, view.dtype))
+    mean = ops.sum(view, axis=0, keepdims=True) / ops.maximum(pairs, 1.0)
+    return ops.where(column(valid), view - mean, 0.0), pairs
+
+
+def vicreg(first, second, valid, invariance=25.0, variance=25.0, covariance=1.0, eps=1e-4):
+    """λ·mean_d (z − z′)² by row, and for all rows alike μ·mean_d ½[1 − √(var z_d + ε)]₊ and ν·(1/dim)·Σ_{d≠e}
+    cov(z)²_de of both views: `Terms` over the `valid` rows.
+    """
+    dim = first.shape[1]
+    shared = 0.0
+    for view in (first, second):
+        view, pairs = centred(view, valid)
+        covariances = ops.matmul(ops.transpose(view), view) / ops.maximum(pairs - 1.0, 1.0)
+        spread = ops.sum(ops.square(view), axis=0) / ops.maximum(pairs - 1.0, 1.0)
+        flat = ops.mean(ops.relu(1.0 - ops.sqrt(spread + eps)))
+        redundant = ops.sum(ops.square(zero_diagonal(covariances))) / dim
+        shared = shared + ops.where(pairs > 1.0, 0.5 * variance * flat + covariance * redundant, 0.0)
+    return of_rows(invariance * ops.mean(ops.square(first - second), axis=1) + shared, valid)
+
+
+@export
+class VICRegLoss(ViewLoss):
+    """λ·mean (z − z′)² + μ·mean_d ½([1 − √(var z_d + ε)]₊ + [1 − √(var z′_d + ε)]₊) + ν·(1/dim)·Σ_{d≠e}(cov(z)²_de +
+    cov(z′)²_de): views that agree, features that vary, features that differ.
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, not normalised, in which rows 1 and 2 of an identity
+    are the views z and z′ of one image, rows 3 and 4 those of the next, and so on in the order of the batch; a row left
+    over has no part. A row's value, at the first of its views, is its own invariance and the batch's variance and
+    covariance, which need two images and are 0 of one. pytorch-metric-learning's `VICRegLoss`.
+
+    Bardes, Ponce, LeCun, *VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning*, ICLR
+    2022, https://arxiv.org/abs/2105.04906
+
+    Args:
+        invariance: λ ≥ 0.
+        variance: μ ≥ 0.
+        covariance: ν ≥ 0.
+        eps: ε > 0, added to a feature's variance.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = VICRegLoss()
+    >>> round(float(loss(np.array([7, 7, 9, 9]), np.array([[0.0], [1.0], [2.0], [1.0]], "float32"))), 3)
+    37.375
+    """
+
+    def __init__(self, invariance=25.0, variance=25.0, covariance=1.0, eps=1e-4, **kwargs):
+        super().__init__(**kwargs)
+        self.invariance = check_number("invariance", invariance, low=0, open_high=True)
+        self.variance = check_number("variance", variance, low=0, open_high=True)
+        self.covariance = check_number("covariance", covariance, low=0, open_high=True)
+        self.eps = check_number("eps", eps, low=0, open_low=True, open_high=True)
+
+    def terms(self, first, second, valid):
+        return [vicreg(first, second, valid, self.invariance, self.variance, self.covariance, self.eps)]
+
+    def get_config(self):
+        weights = {"invariance": self.invariance, "variance": self.variance, "covariance": self.covariance}
+        return {**super().get_config(), **weights, "eps": self.eps}
+
+
+# Added to a feature's variance, as the batch normalisation in the authors' code does.
+VARIANCE_FLOOR = 1e-5
+
+
+def barlow_twins(first, second, valid, redundancy=0.005):
+    """Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de, C the correlations of the features of the two views: `Terms` over the `valid`
+    rows, which share it evenly.
+    """
+    standard = []
+    for view in (first, second):
+        view, pairs = centred(view, valid)
+        variance = ops.sum(ops.square(view), axis=0, keepdims=True) / ops.maximum(pairs, 1.0)
+        standard.append(view * ops.rsqrt(variance + VARIANCE_FLOOR))
+    correlations = ops.matmul(ops.transpose(standard[0]), standard[1]) / ops.maximum(pairs, 1.0)
+    agreement = ops.sum(ops.square(1.0 - ops.diagonal(correlations)))
+    redundant = ops.sum(ops.square(zero_diagonal(correlations)))
+    cost = ops.where(pairs > 1.0, agreement + redundancy * redundant, 0.0)
+    return Terms(ops.where(valid, cost, 0.0), ops.cast(valid, "float32"))
+
+
+@export
+class BarlowTwinsLoss(ViewLoss):
+    """Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de, C_de = mean ẑ_d·ẑ′_e the correlation of feature d of one view with feature e
+    of the other, ẑ = (z − mean z) / √(var z + 1e-5).
+
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, in which rows 1 and 2 of an identity are the views z
+    and z′ of one image, rows 3 and 4 those of the next, and so on in the order of the batch; a row left over has no
+    part. Mean and variance are over the pairs and divide by their number, as in the paper's equation and the authors'
+    code (its pseudo-code divides the variance by one less). The batch's value is at the first view of each image; of
+    one image it is 0. A feature that does not vary has the correlation 0.
+
+    Zbontar, Jing, Misra, LeCun, Deny, *Barlow Twins: Self-Supervised Learning via Redundancy Reduction*, ICML 2021,
+    https://arxiv.org/abs/2103.03230
+
+    Args:
+        redundancy: λ ≥ 0, the weight of the correlations between different features.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = BarlowTwinsLoss()
+    >>> round(float(loss(np.array([7, 7, 9, 9]), np.array([[0.0], [1.0], [2.0], [1.0]], "float32"))), 4)
+    1.0
+    """
+
+    def __init__(self, redundancy=0.005, **kwargs):
+        super().__init__(**kwargs)
+        self.redundancy = check_number("redundancy", redundancy, low=0, open_high=True)
+
+    def terms(self, first, second, valid):
+        return [barlow_twins(first, second, valid, self.redundancy)]
+
+    def get_config(self):
+        return {**super().get_config(), "redundancy": self.redundancy}

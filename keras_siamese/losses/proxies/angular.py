@@ -1,0 +1,243 @@
+"""Proxy losses that are a softmax over the cosines, with a margin for the own class.
+
+Contract: each loss is a pure function `(target, cosine, …) → (batch,)`, with `target` `(batch, classes)` True at each
+row's class, and a thin Keras class that holds its options.
+
+    arcface(target, cosine, margin=0.5, scale=64.0)                     # (batch,)
+    ArcFaceLoss(margin=0.5, scale=64)(labels, cosine)
+"""
+
+import math
+
+from keras import ops
+
+from keras_siamese._checks import check_integer, check_number
+from keras_siamese._export import export
+from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_loss
+from keras_siamese.ops import safe_sqrt
+
+
+def normalized_softmax(target, cosine, temperature=0.05):
+    """−log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}): `(batch,)`.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class y.
+        cosine: cos θ_j, `(batch, classes)`.
+        temperature: τ > 0.
+    """
+    return softmax_loss(target, cosine / temperature)
+
+
+def arcface(target, cosine, margin=0.5, scale=64.0):
+    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = cos(θ + m): `(batch,)`.
+
+    Past θ = π − m, where cos(θ + m) would rise again, ψ(θ) = cos θ − m·sin m.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class y.
+        cosine: cos θ_j, `(batch, classes)`.
+        margin: m, radians in [0, π).
+        scale: s > 0.
+    """
+    # cos(θ + m) expanded: the way through arccos has no gradient at cos θ = ±1.
+    sine = safe_sqrt((1.0 - cosine) * (1.0 + cosine))
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    shifted = ops.where(cosine >= -math.cos(margin), shifted, cosine - margin * math.sin(margin))
+    return softmax_loss(target, scale * ops.where(target, shifted, cosine))
+
+
+def cosface(target, cosine, margin=0.35, scale=64.0):
+    """−log(e^{s(cos θ_y − m)} / (e^{s(cos θ_y − m)} + Σ_{j≠y} e^{s·cos θ_j})): `(batch,)`.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class y.
+        cosine: cos θ_j, `(batch, classes)`.
+        margin: m in [0, 2], a difference of cosines.
+        scale: s > 0.
+    """
+    return softmax_loss(target, scale * ops.where(target, cosine - margin, cosine))
+
+
+def sphereface(target, cosine, margin=4, scale=1.0):
+    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k: `(batch,)`.
+
+    k = ⌊mθ/π⌋ makes ψ fall from 1 at θ = 0 to 1 − 2m at θ = π.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class y.
+        cosine: cos θ_j, `(batch, classes)`.
+        margin: m, a whole number ≥ 1.
+        scale: s > 0.
+    """
+    # cos(mθ) by Chebyshev's recurrence cos(nθ) = 2·cos θ·cos((n−1)θ) − cos((n−2)θ): a polynomial in cos θ.
+    before, multiple = ops.ones_like(cosine), cosine
+    for _ in range(margin - 1):
+        before, multiple = multiple, 2.0 * cosine * multiple - before
+    passed = [ops.cast(cosine < math.cos(j * math.pi / margin), cosine.dtype) for j in range(1, margin)]
+    k = sum(passed, start=ops.zeros_like(cosine))
+    sign = 1.0 - 2.0 * ops.mod(k, 2.0)
+    return softmax_loss(target, scale * ops.where(target, sign * multiple - 2.0 * k, cosine))
+
+
+@export
+class NormalizedSoftmaxLoss(ProxyLoss):
+    """−log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}): softmax over the cosines to the class weights.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. pytorch-metric-learning's `NormalizedSoftmaxLoss`.
+
+    Zhai, Wu, *Classification is a Strong Baseline for Deep Metric Learning*, BMVC 2019,
+    https://arxiv.org/abs/1811.12649
+
+    Args:
+        temperature: τ > 0.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = NormalizedSoftmaxLoss(temperature=0.5, reduction="none")
+    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    [0.184, 1.784]
+    """
+
+    def __init__(self, temperature=0.05, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
+
+    def per_row(self, target, cosine):
+        return normalized_softmax(target, cosine, self.temperature)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+@export
+class ArcFaceLoss(ProxyLoss):
+    """−log(e^{s·cos(θ_y + m)} / (e^{s·cos(θ_y + m)} + Σ_{j≠y} e^{s·cos θ_j})): softmax with an angular margin.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Past θ_y = π − m, cos θ_y − m·sin m stands for
+    cos(θ_y + m), which would rise again. pytorch-metric-learning's `ArcFaceLoss`, whose margin is in degrees. The
+    gradient is finite at cos θ = ±1, where it is 0 in the part that depends on sin θ.
+
+    Deng, Guo, Xue, Zafeiriou, *ArcFace: Additive Angular Margin Loss for Deep Face Recognition*, CVPR 2019,
+    https://arxiv.org/abs/1801.07698
+
+    Args:
+        margin: m, radians in [0, π).
+        scale: s > 0.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = ArcFaceLoss(margin=0.5, scale=4.0, reduction="none")
+    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    [0.136, 5.163]
+    """
+
+    def __init__(self, margin=0.5, scale=64.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, high=math.pi, open_high=True)
+        self.scale = check_scale(scale)
+
+    def per_row(self, target, cosine):
+        return arcface(target, cosine, self.margin, self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
+
+
+@export
+class SubCenterArcFaceLoss(ArcFaceLoss):
+    """ArcFace on the nearest of each class's centers, cos θ_j = max_k cos θ_jk: outliers gather around a center apart.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes, centers)`, of
+    ``ProxyLogits(classes, centers_per_class=3)`` in the paper. pytorch-metric-learning's `SubCenterArcFaceLoss`.
+
+    Deng, Guo, Liu, Gong, Zafeiriou, *Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web Faces*,
+    ECCV 2020, https://doi.org/10.1007/978-3-030-58621-8_43
+
+    Args:
+        margin, scale, **kwargs: as in `ArcFaceLoss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SubCenterArcFaceLoss(margin=0.5, scale=4.0)
+    >>> round(float(loss(np.array([0]), np.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
+    0.136
+    """
+
+    several_centers = True
+
+    def per_row(self, target, cosine):
+        return arcface(target, ops.max(cosine, axis=2), self.margin, self.scale)
+
+
+@export
+class CosFaceLoss(ProxyLoss):
+    """−log(e^{s(cos θ_y − m)} / (e^{s(cos θ_y − m)} + Σ_{j≠y} e^{s·cos θ_j})): softmax with a margin on the cosine.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. pytorch-metric-learning's `CosFaceLoss`.
+
+    Wang, Wang, Zhou, Ji, Gong, Zhou, Li, Liu, *CosFace: Large Margin Cosine Loss for Deep Face Recognition*, CVPR 2018,
+    https://arxiv.org/abs/1801.09414
+
+    Args:
+        margin: m in [0, 2], a difference of cosines.
+        scale: s > 0.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = CosFaceLoss(margin=0.5, scale=4.0, reduction="none")
+    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    [0.263, 5.206]
+    """
+
+    def __init__(self, margin=0.35, scale=64.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, high=2)
+        self.scale = check_scale(scale)
+
+    def per_row(self, target, cosine):
+        return cosface(target, cosine, self.margin, self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
+
+
+@export
+class SphereFaceLoss(ProxyLoss):
+    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k, k = ⌊mθ/π⌋.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. ψ multiplies the angle to the own class by m and
+    falls over all of [0, π]. pytorch-metric-learning's `SphereFaceLoss` on unit embeddings, where its factor ‖x‖ is 1.
+
+    Liu, Wen, Yu, Li, Raj, Song, *SphereFace: Deep Hypersphere Embedding for Face Recognition*, CVPR 2017,
+    https://arxiv.org/abs/1704.08063
+
+    Args:
+        margin: m, a whole number ≥ 1.
+        scale: s > 0.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SphereFaceLoss(margin=2, scale=4.0, reduction="none")
+    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    [0.118, 7.521]
+    """
+
+    def __init__(self, margin=4, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_integer("margin", margin, low=1)
+        self.scale = check_scale(scale)
+
+    def per_row(self, target, cosine):
+        return sphereface(target, cosine, self.margin, self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale}

@@ -1,0 +1,190 @@
+"""Proxy losses that see the class weights as neighbours of the embeddings: NCA, Proxy Anchor, SoftTriple.
+
+Contract: each loss is a pure function `(target, cosine, …) → (batch,)`, with `target` `(batch, classes)` True at each
+row's class, and a thin Keras class that holds its options.
+
+    proxy_anchor(target, cosine, margin=0.1, scale=32.0)                # (batch,)
+    ProxyAnchorLoss()(labels, cosine)
+"""
+
+from keras import ops
+
+from keras_siamese._checks import check_number
+from keras_siamese._export import export
+from keras_siamese.losses.proxies.angular import cosface
+from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_loss
+
+
+def proxy_nca(target, cosine, scale=1.0):
+    """−log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) of unit vectors, where ‖x − w‖² = 2 − 2·cos θ: `(batch,)`.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class y.
+        cosine: cos θ_j, `(batch, classes)`.
+        scale: s > 0.
+    """
+    return softmax_loss(target, 2.0 * scale * cosine)
+
+
+def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
+    """(1/|P⁺|) Σ_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos − m)}) + (1/C) Σ_p log(1 + Σ_{x∉p} e^{s(cos + m)}), in rows.
+
+    P⁺ are the proxies with a row in the batch. Both logarithms run over the rows, so each is shared out among its
+    rows in proportion to their exponentials, times the batch's size: `(batch,)`, whose mean is the value above.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class.
+        cosine: `(batch, classes)`.
+        margin: m ≥ 0, a difference of cosines.
+        scale: s > 0.
+    """
+    rows, classes = ops.shape(cosine)[0], ops.shape(cosine)[1]
+    present = ops.cast(ops.any(target, axis=0), cosine.dtype)
+    positive = shared_log_sum(-scale * (cosine - margin), target) / ops.maximum(ops.sum(present), 1.0)
+    negative = shared_log_sum(scale * (cosine + margin), ops.logical_not(target)) / ops.cast(classes, cosine.dtype)
+    return ops.cast(rows, cosine.dtype) * ops.sum(positive + negative, axis=1)
+
+
+def shared_log_sum(exponents, mask):
+    """log(1 + Σ_i e^{a_i}) of each column, Σ over the rows in `mask`, shared out in proportion to e^{a_i}.
+
+    `exponents` and `mask` `(batch, classes)` in, `(batch, classes)` out; its columns sum to the logarithms. The shares
+    are not differentiated: within a column they sum to 1, so the sum's gradient is that of the logarithm.
+    """
+    inside = ops.where(mask, exponents, ops.zeros_like(exponents))
+    # The 1 is e⁰, so the largest exponent is at least 0, and a column without rows is log 1.
+    top = ops.stop_gradient(ops.maximum(ops.max(inside, axis=0, keepdims=True), 0.0))
+    terms = ops.where(mask, ops.exp(inside - top), ops.zeros_like(exponents))
+    total = ops.sum(terms, axis=0, keepdims=True)
+    log_sum = top + ops.log(ops.exp(-top) + total)
+    shares = terms / ops.where(total == 0, ops.ones_like(total), total)
+    return ops.stop_gradient(shares) * log_sum
+
+
+def soft_triple(target, cosine, scale=20.0, gamma=0.1, margin=0.01):
+    """−log(e^{λ(S_y − m)} / (e^{λ(S_y − m)} + Σ_{j≠y} e^{λS_j})), S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk.
+
+    One value a row, `(batch,)`.
+
+    Args:
+        target: `(batch, classes)`, True at the row's class y.
+        cosine: cos θ_jk, `(batch, classes, centers)`.
+        scale: λ > 0.
+        gamma: γ > 0, the temperature of the choice among a class's centers.
+        margin: m ≥ 0, a difference of cosines.
+    """
+    similarity = ops.sum(ops.softmax(cosine / gamma, axis=2) * cosine, axis=2)
+    return cosface(target, similarity, margin, scale)
+
+
+@export
+class ProxyNCALoss(ProxyLoss):
+    """−log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) on unit vectors: neighbourhood components with a proxy a class.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`, from which ‖x − w‖² = 2 − 2·cos θ.
+    pytorch-metric-learning's `ProxyNCALoss`; as there, the own proxy is among those of the sum (the paper leaves it
+    out).
+
+    Movshovitz-Attias, Toshev, Leung, Ioffe, Singh, *No Fuss Distance Metric Learning using Proxies*, ICCV 2017,
+    https://arxiv.org/abs/1703.07464
+
+    Args:
+        scale: s > 0.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> round(float(ProxyNCALoss(scale=2.0)(np.array([0]), np.array([[0.9, 0.1]]))), 3)
+    0.04
+    """
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = check_scale(scale)
+
+    def per_row(self, target, cosine):
+        return proxy_nca(target, cosine, self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+@export
+class ProxyAnchorLoss(ProxyLoss):
+    """mean_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos θ_xp − m)}) + mean_p log(1 + Σ_{x∉p} e^{s(cos θ_xp + m)}).
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Each proxy p is an anchor: the rows of its class are
+    its positives, all others its negatives; the first mean is over the proxies P⁺ that have a row in the batch, the
+    second over all. pytorch-metric-learning's `ProxyAnchorLoss`.
+
+    A logarithm belongs to a proxy, not to a row. It is shared out among the rows in it in proportion to their
+    exponentials, so a row's value is the part of the loss that it causes, and a `sample_weight` multiplies that part;
+    the row stays inside the logarithms whatever its weight.
+
+    Kim, Kim, Cho, Kwak, *Proxy Anchor Loss for Deep Metric Learning*, CVPR 2020, https://arxiv.org/abs/2003.13911
+
+    Args:
+        margin: m ≥ 0, a difference of cosines.
+        scale: s > 0; α in the paper.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> cosine = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    >>> round(float(ProxyAnchorLoss(margin=0.1, scale=2.0)(np.array([0, 1, 1]), cosine)), 3)
+    1.72
+    """
+
+    def __init__(self, margin=0.1, scale=32.0, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_number("margin", margin, low=0, open_high=True)
+        self.scale = check_scale(scale)
+
+    def per_row(self, target, cosine):
+        return proxy_anchor(target, cosine, self.margin, self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
+
+
+@export
+class SoftTripleLoss(ProxyLoss):
+    """−log(e^{λ(S_y − m)} / (e^{λ(S_y − m)} + Σ_{j≠y} e^{λS_j})), S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk.
+
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes, centers)`, of
+    ``ProxyLogits(classes, centers_per_class=10)`` in the paper. S_j leans to the nearest centers of class j.
+    pytorch-metric-learning's `SoftTripleLoss`; the paper's second term, which merges superfluous centers, is about the
+    weights alone and an option of the layer: ``ProxyLogits(…, center_sparsity=0.2)``.
+
+    Qian, Shang, Sun, Hu, Li, Jin, *SoftTriple Loss: Deep Metric Learning Without Triplet Sampling*, ICCV 2019,
+    https://arxiv.org/abs/1909.05235
+
+    Args:
+        scale: λ > 0.
+        gamma: γ > 0, the temperature of the choice among a class's centers.
+        margin: m ≥ 0, a difference of cosines.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SoftTripleLoss(scale=4.0)
+    >>> round(float(loss(np.array([0]), np.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
+    0.037
+    """
+
+    several_centers = True
+
+    def __init__(self, scale=20.0, gamma=0.1, margin=0.01, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = check_scale(scale)
+        self.gamma = check_number("gamma", gamma, low=0, open_low=True, open_high=True)
+        self.margin = check_number("margin", margin, low=0, open_high=True)
+
+    def per_row(self, target, cosine):
+        return soft_triple(target, cosine, self.scale, self.gamma, self.margin)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale, "gamma": self.gamma, "margin": self.margin}

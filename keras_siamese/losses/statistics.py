@@ -1,0 +1,67 @@
+"""Keras metrics of what a loss sees in each batch: how much of it is still active, and how far pairs are apart.
+
+Contract: `BatchStatistic` is made by `loss.metrics(…)` and takes what the loss computed for this batch, without a
+second distance matrix. A metric whose loss is not the model's (one of a model that was loaded from a file) computes it
+again. Imports `_export` only.
+
+    loss = BatchTripletLoss()
+    encoder.compile("adam", loss=loss, metrics=loss.metrics("active_fraction", "negative_distance"))
+"""
+
+import keras
+from keras import ops
+
+from keras_siamese._export import export
+
+STATISTICS = ("positive_distance", "negative_distance", "active_fraction")
+
+
+@export
+class BatchStatistic(keras.metrics.Metric):
+    """Mean of one statistic of a loss over the batches of an epoch, weighted by the pairs (or triplets) in each.
+
+    y_true and y_pred as the loss takes them. Sample weights are not used.
+
+    Args:
+        loss: the loss, of `keras_siamese.losses`; best made by `loss.metrics(…)`.
+        statistic: "positive_distance", "negative_distance" or "active_fraction".
+        name, dtype: as in `keras.metrics.Metric`; the name is the statistic's by default.
+    """
+
+    def __init__(self, loss, statistic, name=None, **kwargs):
+        super().__init__(name=statistic if name is None else name, **kwargs)
+        self.loss = loss
+        self.statistic = statistic
+        self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+        self.told = False
+        loss.observers.add(self)
+
+    def record(self, total, count):
+        """Adds a batch that the loss has just computed; the `update_state` that follows in the step adds nothing."""
+        self.add(total, count)
+        self.told = True
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if self.told:
+            self.told = False
+        else:
+            self.add(*self.loss.statistics(y_true, y_pred)[self.statistic])
+
+    def add(self, total, count):
+        self.total.assign_add(ops.cast(ops.stop_gradient(total), self.total.dtype))
+        self.count.assign_add(ops.cast(ops.stop_gradient(count), self.count.dtype))
+
+    def result(self):
+        return ops.divide_no_nan(self.total, self.count)
+
+    def get_config(self):
+        loss = keras.saving.serialize_keras_object(self.loss)
+        return {**super().get_config(), "loss": loss, "statistic": self.statistic}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config["loss"], dict):
+            config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**config)

@@ -1,0 +1,723 @@
+"""TensorFlow Addons beside Keras 3: values and gradients are TFA's, training and saving are Keras 3's, and nothing of
+TensorFlow or Keras is changed by the import."""
+
+import copy
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from gradients import gradient
+from keras import ops
+
+from keras_siamese import addons
+from keras_siamese.addons import ADDONS, AddonsLoss
+from keras_siamese.layers import SiameseWrapper
+from keras_siamese.losses import SiameseLoss
+
+HERE = Path(__file__).resolve().parent
+BACKEND = keras.backend.backend()
+INSTALLED = sys.version_info < (3, 12) and all(
+    importlib.util.find_spec(module) for module in ("tensorflow", "tf_keras", "tensorflow_addons")
+)
+with_tfa = pytest.mark.skipif(not INSTALLED, reason="needs the extra `addons`, on Python < 3.12")
+# Its gradients do not pass through TensorFlow on the others; that they say so is tested there.
+with_training = pytest.mark.skipif(BACKEND != "tensorflow", reason=f"TFA's losses do not compute on {BACKEND}")
+once = pytest.mark.skipif(BACKEND != "tensorflow", reason="runs in processes of its own, with the TensorFlow suite")
+
+RNG = np.random.default_rng(11)
+IDS = np.array([4, 7, 4, 1, 1, 7, 1, 9])  # uneven, one singleton
+EMBEDDINGS = RNG.normal(size=(8, 3)).astype("float32")
+SIMILARITIES = RNG.normal(size=(8, 8)).astype("float32")
+SAME = np.array([1, 0, 0, 1, 0])
+DISTANCES = np.array([0.3, 0.8, 1.4, 1.1, 0.05], "float32")
+MULTILABEL = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 1, 0]])
+PROBABILITIES = np.array([0.9, 0.2, 0.7, 0.4, 0.1], "float32")
+
+
+@keras.saving.register_keras_serializable("addons_test")
+def manhattan_matrix(z):
+    return ops.sum(ops.abs(ops.expand_dims(z, 1) - ops.expand_dims(z, 0)), axis=-1)
+
+
+BATCHES = {
+    "ContrastiveLoss": (SAME, DISTANCES),
+    "SigmoidFocalCrossEntropy": (SAME.astype("float32"), PROBABILITIES),
+    "NpairsLoss": (IDS, SIMILARITIES),
+    "NpairsMultilabelLoss": (MULTILABEL, SIMILARITIES),
+}
+CASES = [
+    ("ContrastiveLoss", {}),
+    ("ContrastiveLoss", {"margin": 0.6}),
+    ("TripletSemiHardLoss", {}),
+    ("TripletSemiHardLoss", {"margin": 0.3, "distance_metric": "squared-L2"}),
+    ("TripletSemiHardLoss", {"distance_metric": "angular"}),
+    ("TripletSemiHardLoss", {"distance_metric": manhattan_matrix}),
+    ("TripletHardLoss", {"margin": 0.4}),
+    ("TripletHardLoss", {"soft": True, "distance_metric": "angular"}),
+    ("LiftedStructLoss", {"margin": 0.7}),
+    ("NpairsLoss", {}),
+    ("NpairsMultilabelLoss", {}),
+    ("SigmoidFocalCrossEntropy", {"alpha": 0.4, "gamma": 1.5}),
+]
+OF_BATCH = [name for name, addon in ADDONS.items() if addon.of_batch]
+
+
+def batch(name):
+    return BATCHES.get(name, (IDS, EMBEDDINGS))
+
+
+def directly(name, options, y_true, y_pred):
+    """The mean of what TFA gives, called by its class as in Keras 2."""
+    loss = getattr(addons.load().losses, name)(**options)
+    return float(np.mean(loss.call(y_true, y_pred)))
+
+
+def value(loss, y_true, y_pred, **kwargs):
+    return ops.convert_to_numpy(loss(y_true, y_pred, **kwargs))
+
+
+def fresh(code, *arguments, **environment):
+    """What a fresh Python prints last, read as JSON; warnings are errors in it."""
+    paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": paths, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+# Values
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_value_is_tfas(name, options):
+    y_true, y_pred = batch(name)
+    expected = directly(name, options, *((y_true, y_pred) if y_pred.ndim == 2 else columns(name)))
+    assert np.isfinite(expected)
+    assert expected > 0
+    assert value(addons.loss(name, **options), y_true, y_pred) == pytest.approx(expected, rel=1e-6)
+
+
+def columns(name):
+    """Labels and outputs of the pair losses in the shape that TFA means: `(batch,)`, or `(batch, 1)` for the focal."""
+    y_true, y_pred = batch(name)
+    return (y_true, y_pred) if name == "ContrastiveLoss" else (y_true[:, None], y_pred[:, None])
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_gradient_is_tfas(name, options):
+    y_true, y_pred = batch(name)
+    theirs = getattr(addons.load().losses, name)(**options)
+    aligned = y_true if y_pred.ndim == 2 else columns(name)[0]
+    shaped = y_pred if y_pred.ndim == 2 else columns(name)[1]
+    (ours,) = gradient(lambda z: addons.loss(name, **options)(y_true, z), y_pred)
+    (expected,) = gradient(lambda z: ops.mean(theirs.call(aligned, z)), shaped)
+    np.testing.assert_allclose(ours, expected.reshape(ours.shape), rtol=1e-5, atol=1e-7)
+    assert np.abs(ours).max() > 0
+
+
+@with_tfa
+@with_training
+def test_the_comparison_rejects_another_margin():
+    for name in ("ContrastiveLoss", "TripletSemiHardLoss", "TripletHardLoss", "LiftedStructLoss"):
+        y_true, y_pred = batch(name)
+        other = directly(name, {"margin": 0.5}, y_true, y_pred)
+        assert value(addons.loss(name, margin=0.4), y_true, y_pred) != pytest.approx(other, rel=1e-2), name
+
+
+@with_tfa
+@with_training
+def test_distances_of_a_siamese_model_are_aligned_where_tfa_would_broadcast():
+    tfa = addons.load()
+    rows = directly("ContrastiveLoss", {}, SAME, DISTANCES)
+    # What a SiameseWrapper puts out, straight into TFA: a (5, 5) matrix, and another number.
+    accident = tfa.losses.contrastive_loss(SAME, DISTANCES[:, None])
+    assert accident.shape == (5, 5)
+    assert float(np.mean(accident)) != pytest.approx(rows, rel=1e-2)
+    for y_true in (SAME, SAME[:, None]):
+        for y_pred in (DISTANCES, DISTANCES[:, None]):
+            assert value(addons.loss("ContrastiveLoss"), y_true, y_pred) == pytest.approx(rows, rel=1e-6)
+
+
+@with_tfa
+def test_the_table_is_what_tfa_has():
+    tfa = addons.load()
+    for name, addon in ADDONS.items():
+        cls, function = getattr(tfa.losses, name), getattr(tfa.losses, addon.function)
+        parameters = inspect.signature(cls.__init__).parameters
+        own = {key: option.default for key, option in parameters.items() if option.kind is not option.VAR_KEYWORD}
+        assert {key: own[key] for key in own if key not in ("self", "reduction", "name")} == addon.defaults, name
+        accepted = list(inspect.signature(function.python_function).parameters)[2:]
+        assert set(addon.defaults) <= set(accepted), name
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ADDONS)
+def test_however_it_is_given_the_loss_is_the_same(name):
+    tfa = addons.load()
+    options = {"margin": 0.3} if "margin" in ADDONS[name].defaults else {}
+    cls, function = getattr(tfa.losses, name), getattr(tfa.losses, ADDONS[name].function)
+    given = [addons.loss(obj, **options) for obj in (name, ADDONS[name].function, cls, function)]
+    given.append(addons.loss(cls(**options)))
+    assert all(type(loss) is AddonsLoss and isinstance(loss, SiameseLoss) for loss in given)
+    configs = [{**loss.get_config(), "name": None} for loss in given]
+    assert all(config == configs[0] for config in configs)
+    assert all(loss.options == {**ADDONS[name].defaults, **options} for loss in given)
+    assert [loss.reduction for loss in given] == ["sum_over_batch_size"] * 5
+
+
+@with_tfa
+@with_training
+def test_name_and_reduction_of_an_instance_are_kept():
+    tfa = addons.load()
+    loss = addons.loss(tfa.losses.ContrastiveLoss(margin=np.float32(0.5), reduction="sum", name="pairs"))
+    assert loss.get_config() == {
+        "name": "pairs",
+        "reduction": "sum",
+        "loss": "ContrastiveLoss",
+        "options": {"margin": 0.5},
+    }
+    assert addons.loss(tfa.losses.ContrastiveLoss(), reduction="sum", name="own").name == "own"
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", OF_BATCH)
+def test_rows_of_a_batch_loss_are_its_value(name):
+    y_true, y_pred = batch(name)
+    mean = value(addons.loss(name), y_true, y_pred)
+    np.testing.assert_allclose(value(addons.loss(name, reduction="none"), y_true, y_pred), np.full(8, mean), rtol=1e-6)
+    assert value(addons.loss(name, reduction="sum"), y_true, y_pred) == pytest.approx(8 * mean, rel=1e-6)
+
+
+@with_tfa
+@with_training
+def test_weights_weigh_rows_where_there_are_rows_and_are_refused_elsewhere():
+    weights = np.array([1.0, 0.0, 2.0, 0.5, 3.0])
+    rows = value(addons.loss("ContrastiveLoss", reduction="none"), SAME, DISTANCES)
+    weighted = value(addons.loss("ContrastiveLoss"), SAME, DISTANCES, sample_weight=weights)
+    assert weighted == pytest.approx(float(np.sum(rows * weights) / 5), rel=1e-6)
+    for name in OF_BATCH:
+        with pytest.raises(ValueError, match=rf"{name}.*one number for the batch.*sample_weight.*\(8,\)"):
+            addons.loss(name)(*batch(name), sample_weight=np.ones(8))
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ["TripletSemiHardLoss", "TripletHardLoss", "LiftedStructLoss", "NpairsLoss"])
+def test_large_identities_do_not_collide(name):
+    _, y_pred = batch(name)
+    large = np.array([2**40, 2**40 + 1, 2**40, 2**24, 2**24, 2**40 + 1, 2**24, 2**24 + 1])
+    expected = value(addons.loss(name), IDS, y_pred)
+    for dtype in ("float32", "float16", "bfloat16"):
+        loss = addons.loss(name, dtype=dtype)
+        assert loss.dtype == "float32"
+        for labels in (large, large[:, None]):
+            assert value(loss, labels, y_pred) == pytest.approx(float(expected), rel=1e-6)
+    collided = directly("NpairsLoss", {}, large.astype("float32"), SIMILARITIES)
+    assert collided != pytest.approx(directly("NpairsLoss", {}, IDS, SIMILARITIES), rel=1e-3)
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ADDONS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_outputs_are_computed_in_float32(name, dtype):
+    y_true, y_pred = batch(name)
+    half = ops.cast(y_pred, dtype)
+    expected = value(addons.loss(name), y_true, ops.cast(half, "float32"))
+    found = addons.loss(name)(y_true, half)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+# Training
+
+
+def clusters():
+    """40 samples of 5 identities around points that overlap."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(np.arange(5) + 2**24, 8)[rng.permutation(40)]
+    return (rng.normal(size=(5, 6))[labels - 2**24] + 0.7 * rng.normal(size=(40, 6))).astype("float32"), labels
+
+
+def encoder(dtype=None):
+    layers = [keras.layers.Dense(16, activation="tanh", dtype=dtype), keras.layers.Dense(4, dtype=dtype)]
+    # Its epsilon is below what float16 can hold, and warns.
+    return keras.Sequential([keras.Input((6,)), *layers, *([] if dtype else [keras.layers.UnitNormalization()])])
+
+
+def similarities_of(model):
+    inputs = keras.Input((6,))
+    z = model(inputs)
+    return keras.Model(inputs, ops.matmul(z, ops.transpose(z)))
+
+
+def falls(model, x, y, loss, **options):
+    """Whether thirty epochs lower the loss by a fifth."""
+    model.compile(keras.optimizers.Adam(0.01), loss=loss, **options)
+    before = model.evaluate(x, y, batch_size=40, verbose=0)
+    model.fit(x, y, batch_size=40, epochs=30, verbose=0)
+    return model.evaluate(x, y, batch_size=40, verbose=0) < 0.8 * before
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ["TripletSemiHardLoss", "TripletHardLoss", "LiftedStructLoss"])
+def test_an_encoder_trains(name):
+    x, labels = clusters()
+    assert falls(encoder(), x, labels, addons.loss(name))
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ["TripletSemiHardLoss", "TripletHardLoss", "LiftedStructLoss"])
+def test_a_compiled_step_is_the_plain_one(name):
+    """On six samples: XLA takes long over TFA's batch³ tensors."""
+    x, model = clusters()[0][:6], encoder()
+    labels, start = np.array([3, 5, 3, 5, 5, 2**24]), model.get_weights()
+    found = []
+    for jit_compile in (False, True):
+        model.set_weights(start)
+        model.compile(keras.optimizers.SGD(0.1), loss=addons.loss(name), jit_compile=jit_compile)
+        loss = model.train_on_batch(x, labels)
+        found.append([np.asarray(loss), *model.get_weights()])
+    for plain, compiled in zip(*found, strict=True):
+        np.testing.assert_allclose(plain, compiled, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(start[0], found[0][1], atol=1e-5)
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ["NpairsLoss", "NpairsMultilabelLoss"])
+def test_a_model_of_similarities_trains(name):
+    x, labels = clusters()
+    y = labels if name == "NpairsLoss" else np.eye(5)[labels - 2**24]
+    # Unit vectors' similarities reach no further than e, so the entropy falls less than by a fifth.
+    scaled = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    assert falls(similarities_of(scaled), x, y, addons.loss(name))
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(("name", "head"), [("ContrastiveLoss", None), ("SigmoidFocalCrossEntropy", "logistic")])
+def test_a_siamese_model_trains(name, head, jit_compile):
+    x, labels = clusters()
+    left, right = np.arange(0, 40, 2), np.arange(1, 40, 2)
+    left, right = np.concatenate([left, left]), np.concatenate([right, np.roll(right, 3)])
+    same = (labels[left] == labels[right]).astype("float32")
+    assert 0 < same.sum() < 40
+    siamese = SiameseWrapper(encoder(), head=head)
+    assert falls(siamese, (x[left], x[right]), same, addons.loss(name), jit_compile=jit_compile)
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize("name", ["TripletSemiHardLoss", "LiftedStructLoss"])
+def test_mixed_precision_trains(name):
+    x, labels = clusters()
+    model = encoder("mixed_float16")
+    assert keras.backend.standardize_dtype(model(x).dtype) == "float16"
+    assert falls(model, x, labels, addons.loss(name))
+
+
+@with_tfa
+@with_training
+def test_class_weights_are_refused_inside_fit():
+    x, labels = clusters()
+    model = encoder()
+    model.compile("sgd", loss=addons.loss("TripletSemiHardLoss"))
+    with pytest.raises(ValueError, match="class_weight"):
+        model.fit(x, labels - 2**24, class_weight=dict.fromkeys(range(5), 1.0), verbose=0)
+
+
+LOAD_MODEL = """
+import json, sys
+import keras, numpy as np
+import keras_siamese
+arrays = np.load(sys.argv[2])
+model = keras.saving.load_model(sys.argv[1], safe_mode=True)
+early = "tensorflow_addons" in sys.modules
+loss = model.evaluate(arrays["x"], arrays["y"], batch_size=40, verbose=0)
+model.fit(arrays["x"], arrays["y"], batch_size=40, epochs=2, verbose=0)
+print(json.dumps([loss, model.loss.get_config(), early]))
+"""
+
+
+@with_tfa
+@with_training
+def test_a_saved_model_evaluates_and_trains_in_a_fresh_process(tmp_path):
+    x, labels = clusters()
+    model = encoder()
+    model.compile("adam", loss=addons.loss(addons.load().losses.TripletHardLoss(margin=0.4, soft=True)))
+    model.fit(x, labels, batch_size=40, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "arrays.npz", x=x, y=labels)
+    loss, config, early = fresh(LOAD_MODEL, tmp_path / "model.keras", tmp_path / "arrays.npz")
+    assert loss == pytest.approx(model.evaluate(x, labels, batch_size=40, verbose=0), rel=1e-5)
+    assert config == model.loss.get_config()
+    assert not early, "loading a model needs no TensorFlow Addons"
+
+
+# Configuration, on every backend and without TensorFlow Addons
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_config_and_copies(name, options):
+    loss = AddonsLoss(name, options, reduction="sum", name="own")
+    written = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
+    again = keras.saving.deserialize_keras_object(written, safe_mode=True)
+    for other in (again, copy.deepcopy(loss), AddonsLoss.from_config(loss.get_config())):
+        assert type(other) is AddonsLoss
+        assert other.get_config() == loss.get_config()
+        assert other.options == {**ADDONS[name].defaults, **options}
+        assert other.expects == ADDONS[name].expects
+
+
+def test_a_distance_metric_that_cannot_be_found_again_is_refused():
+    loss = AddonsLoss("TripletHardLoss", {"distance_metric": lambda z: z})
+    with pytest.raises(ValueError, match=r"'<lambda>' cannot be saved .*register_keras_serializable"):
+        loss.get_config()
+    config = AddonsLoss("TripletHardLoss", {"distance_metric": manhattan_matrix}).get_config()
+    assert config["options"]["distance_metric"] == {"function": "addons_test>manhattan_matrix"}
+    config["options"]["distance_metric"] = {"function": "other>gone"}
+    with pytest.raises(ValueError, match="'other>gone' is not registered"):
+        AddonsLoss.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("TripletSemiHard", {}, ValueError, "`loss` must be one of 'ContrastiveLoss'.*got 'TripletSemiHard'"),
+        ("NpairsLoss", {"margin": 1.0}, TypeError, r"NpairsLoss's own options \(none\); got {'margin'"),
+        ("LiftedStructLoss", {"soft": True}, TypeError, r"options \(margin\)"),
+        ("LiftedStructLoss", "margin", TypeError, "must be a dict"),
+        ("ContrastiveLoss", {"margin": -1}, ValueError, "`margin` must be in"),
+        ("ContrastiveLoss", {"margin": np.ones(2)}, TypeError, "`margin` must be a number"),
+        ("TripletHardLoss", {"soft": "yes"}, ValueError, "`soft` must be one of"),
+        ("TripletHardLoss", {"distance_metric": "l2"}, ValueError, "`distance_metric` must be one of 'L2'.*got 'l2'"),
+    ],
+)
+def test_wrong_options_are_refused(name, options, error, message):
+    with pytest.raises(error, match=message):
+        AddonsLoss(name, options)
+
+
+def test_an_unknown_keyword_is_refused():
+    with pytest.raises(TypeError, match="AddonsLoss takes the options loss, options, .*; got margin"):
+        AddonsLoss("ContrastiveLoss", margin=1.0)
+
+
+# Refusals
+
+
+@with_tfa
+@with_training
+def test_what_is_no_loss_of_tfas_is_refused():
+    tfa = addons.load()
+
+    class Own(tfa.losses.TripletSemiHardLoss):
+        pass
+
+    for obj in (
+        tfa.losses.GIoULoss(),
+        tfa.losses.giou_loss,
+        Own(),
+        Own,
+        "GIoULoss",
+        keras.losses.MeanSquaredError(),
+        None,
+    ):
+        with pytest.raises(ValueError, match="must be one of TensorFlow Addons' losses ContrastiveLoss, .* got"):
+            addons.loss(obj)
+    with pytest.raises(TypeError, match="has its options; got also margin"):
+        addons.loss(tfa.losses.ContrastiveLoss(), margin=2.0)
+    with pytest.raises(TypeError, match="got {'margn': 2.0}"):
+        addons.loss(tfa.losses.ContrastiveLoss, margn=2.0)
+
+
+@with_tfa
+@with_training
+@pytest.mark.parametrize(
+    ("name", "y_true", "y_pred", "message"),
+    [
+        ("TripletSemiHardLoss", np.eye(8), EMBEDDINGS, r"`y_true` must have shape \(batch,\).*\(8, 8\)"),
+        ("TripletSemiHardLoss", IDS[:7], EMBEDDINGS, r"got \(7,\) and \(8, 3\)"),
+        ("TripletHardLoss", IDS, EMBEDDINGS[:, 0], r"got \(8,\) and \(8,\)"),
+        ("ContrastiveLoss", IDS, EMBEDDINGS, r"`y_pred` must have shape \(batch,\) or \(batch, 1\); got \(8, 3\)"),
+        ("NpairsLoss", IDS, EMBEDDINGS, r"similarities \(batch, batch\).*got \(8, 3\)"),
+        ("NpairsLoss", IDS, EMBEDDINGS[:, :1], r"similarities \(batch, batch\).*got \(8, 1\)"),
+        ("NpairsMultilabelLoss", IDS, SIMILARITIES, r"`y_true` .* must have shape \(batch, classes\); got \(8,\)"),
+    ],
+)
+def test_shapes_that_tfa_would_broadcast_are_refused(name, y_true, y_pred, message):
+    with pytest.raises(ValueError, match=message):
+        addons.loss(name)(y_true, y_pred)
+
+
+@with_tfa
+@with_training
+def test_embeddings_where_similarities_belong_are_refused_inside_fit():
+    x, labels = clusters()
+    model = encoder()
+    model.compile("sgd", loss=addons.loss("NpairsLoss"))
+    with pytest.raises(ValueError, match=r"must hold the similarities \(batch, batch\) of all rows; got \(None, 4\)"):
+        model.fit(x, labels, verbose=0)
+
+
+@with_tfa
+@with_training
+def test_a_matrix_that_is_not_square_is_refused_when_its_shape_is_known():
+    import tensorflow as tf
+
+    x, labels = clusters()
+    square = similarities_of(encoder())
+    model = keras.Model(square.input, ops.concatenate([square.output] * 2, axis=1))
+    assert model.output_shape == (None, None)
+    model.compile("sgd", loss=addons.loss("NpairsLoss"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must hold the similarities"):
+        model.fit(x, labels, verbose=0)
+
+
+@with_tfa
+@with_training
+def test_a_siamese_model_refuses_the_losses_that_it_cannot_feed():
+    x, labels = clusters()
+    data = (x[:20], x[20:]), (labels[:20] == labels[20:]).astype("float32")
+    for name, message in (
+        ("TripletHardLoss", "expects y_pred to hold embeddings, .* use the encoder itself"),
+        ("NpairsLoss", "expects y_pred to hold the similarities"),
+        ("SigmoidFocalCrossEntropy", 'head="logistic"'),
+    ):
+        siamese = SiameseWrapper(encoder())
+        siamese.compile("sgd", loss=addons.loss(name))
+        with pytest.raises(ValueError, match=message):
+            siamese.fit(*data, verbose=0)
+    siamese = SiameseWrapper(encoder())
+    siamese.compile("sgd", loss=addons.loss("ContrastiveLoss", margin=5.0))
+    with pytest.raises(ValueError, match="`margin` of AddonsLoss must be at most 2"):
+        siamese.fit(*data, verbose=0)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="this is the backend on which they compute")
+def test_other_backends_are_told_where_to_go():
+    for call in (
+        lambda: addons.loss("ContrastiveLoss"),
+        lambda: AddonsLoss("ContrastiveLoss")(SAME, DISTANCES),
+        lambda: AddonsLoss("TripletHardLoss")(IDS, EMBEDDINGS),
+    ):
+        with pytest.raises(RuntimeError, match=rf"TensorFlow backend, and this is {BACKEND}.*docs/migration\.md"):
+            call()
+
+
+# The import
+
+
+@pytest.fixture
+def unloaded(monkeypatch):
+    """As if TensorFlow Addons had not been imported yet."""
+    monkeypatch.delitem(sys.modules, "tensorflow_addons", raising=False)
+    return monkeypatch
+
+
+def test_a_python_without_a_wheel_is_named(unloaded):
+    unloaded.setattr(sys, "version_info", (3, 13, 1))
+    with pytest.raises(
+        ImportError, match=r"no wheel for Python 3\.12 or newer, and this is Python 3\.13.*migration\.md"
+    ):
+        addons.load()
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("tensorflow", "tensorflow"), ("tf_keras", "addons"), ("tensorflow_addons", "addons")]
+)
+def test_a_missing_module_names_the_extra(unloaded, module, extra):
+    if module != "tensorflow":
+        pytest.importorskip("tensorflow")
+    if module == "tensorflow_addons":
+        pytest.importorskip("tf_keras")
+    unloaded.setattr(sys, "version_info", (3, 11, 0))
+    unloaded.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf'{module} is needed here .*pip install "keras-siamese\[{extra}\]"'):
+        addons.load()
+
+
+def test_a_tf_keras_of_another_version_is_named(unloaded):
+    tensorflow = pytest.importorskip("tensorflow")
+    unloaded.setattr(sys, "version_info", (3, 11, 0))
+    unloaded.setattr(importlib.metadata, "version", lambda name: {"tf-keras": "2.3.1"}[name])
+    wanted = ".".join(tensorflow.__version__.split(".")[:2])
+    with pytest.raises(
+        ImportError, match=rf'needs tf-keras {wanted}, and 2\.3\.1 .*pip install "tf-keras~={wanted}\.0"'
+    ):
+        addons.load()
+
+
+def test_what_the_user_has_imported_is_taken(monkeypatch):
+    own = type(sys)("tensorflow_addons")
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", own)
+    monkeypatch.setattr(sys, "version_info", (3, 13, 1))
+    assert addons.load() is own
+
+
+STATE = """
+import json, sys, threading, warnings
+warnings.simplefilter("error")
+import keras, numpy as np
+import keras_siamese as ks
+import tensorflow as tf
+import tf_keras
+
+def state():
+    ours = ("tensorflow_addons", "typeguard")
+    kept = {name: module for name, module in sys.modules.items() if not name.startswith(ours)}
+    return kept, vars(tf)["keras"], dict(vars(tf_keras)), dict(vars(sys.modules["keras.src"])), list(warnings.filters)
+
+def changed(before, after):
+    names = ["modules", "tf.keras", "tf_keras", "keras.src", "filters"]
+    found = []
+    for name, old, new in zip(names, before, after):
+        if isinstance(old, dict):
+            found += [f"{name}: {key}" for key in set(old) | set(new) if old.get(key) is not new.get(key)]
+        elif old is not new and old != new:
+            found.append(name)
+    return found
+"""
+
+TWICE = (
+    STATE
+    + """
+lazy = str(type(vars(tf)["keras"]).__name__)
+if sys.argv[1] == "touched":
+    import tensorflow.keras.layers
+before = state()
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow_addons
+    plain = "imported"
+except ImportError as error:
+    plain = type(error).__name__
+left = [name for name in sys.modules if name.startswith("tensorflow_addons")]
+loaded = []
+threads = [threading.Thread(target=lambda: loaded.append(ks.addons.load())) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import tensorflow_addons as tfa
+after = state()
+print(json.dumps({
+    "lazy": lazy, "plain": plain, "left": len(left), "changed": changed(before, after),
+    "same": [module is tfa for module in [*loaded, ks.addons.load()]],
+    "model": tf.keras.Model is keras.Model, "layer": tf.keras.layers.Layer is keras.layers.Layer,
+    "bases": issubclass(tfa.losses.ContrastiveLoss, tf_keras.losses.Loss),
+    "value": float(np.mean(tfa.losses.contrastive_loss([1, 0], [0.5, 0.5]))),
+}))
+"""
+)
+
+
+@once
+@with_tfa
+@pytest.mark.parametrize(
+    ("touched", "environment"),
+    [
+        ("touched", {}),
+        ("lazy", {"KERAS_BACKEND": "jax"}),
+        ("lazy", {"KERAS_BACKEND": "torch"}),
+        ("touched", {"TF_USE_LEGACY_KERAS": "1"}),
+    ],
+)
+def test_the_import_changes_nothing_else(touched, environment):
+    """After a plain import that failed, from three threads, warnings as errors; `tf.keras` loaded before, or lazy."""
+    pytest.importorskip(environment.get("KERAS_BACKEND", "keras"))
+    found = fresh(TWICE, touched, **environment)
+    legacy = "TF_USE_LEGACY_KERAS" in environment
+    assert found["lazy"] == "KerasLazyLoader"
+    assert (found["plain"], found["left"] > 0) == ("ModuleNotFoundError", True)
+    assert found["changed"] == []
+    assert found["same"] == [True] * 4
+    assert (found["model"], found["layer"]) == (not legacy, not legacy)
+    assert found["bases"]
+    assert found["value"] == 0.25
+
+
+HALFWAY = (
+    STATE
+    + """
+class Breaks:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tensorflow_addons.seq2seq":
+            seen.append((tf.keras is tf_keras, "tensorflow.keras" in sys.modules, "keras.src.engine" in sys.modules))
+            raise RuntimeError("broken on purpose")
+
+seen = []
+before = state()
+sys.meta_path.insert(0, Breaks())
+try:
+    ks.addons.load()
+    error = None
+except ImportError as raised:
+    error = str(raised)
+broken = changed(before, state())
+half = sorted(name for name in sys.modules if name.startswith("tensorflow_addons"))
+del sys.meta_path[0]
+tfa = ks.addons.load()
+print(json.dumps({
+    "error": error, "seen": seen, "broken": broken, "half": half, "changed": changed(before, state()),
+    "seq2seq": hasattr(tfa, "seq2seq"), "value": float(np.mean(tfa.losses.contrastive_loss([1, 0], [0.5, 0.5]))),
+}))
+"""
+)
+
+
+@once
+@with_tfa
+def test_an_import_that_fails_half_way_is_undone_and_can_be_repeated():
+    found = fresh(HALFWAY)
+    assert "does not import beside TensorFlow" in found["error"]
+    assert "RuntimeError: broken on purpose" in found["error"]
+    assert found["seen"] == [[True, True, True]]  # the aliases were there when it broke
+    assert found["broken"] == []
+    # Past the modules that register gradients, which TensorFlow does not take twice.
+    assert "tensorflow_addons" not in found["half"]
+    assert "tensorflow_addons.image.resampler_ops" in found["half"]
+    assert found["changed"] == []
+    assert found["seq2seq"]
+    assert found["value"] == 0.25
+
+
+@once
+@with_tfa
+def test_warnings_other_than_its_own_are_not_hidden():
+    code = """
+import json, sys, warnings
+import keras_siamese as ks
+class Warns:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tensorflow_addons.seq2seq":
+            warnings.warn("someone else's")
+sys.meta_path.insert(0, Warns())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    ks.addons.load()
+print(json.dumps([str(warning.message) for warning in caught if warning.category is UserWarning]))
+"""
+    assert fresh(code) == ["someone else's"]
