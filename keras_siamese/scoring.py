@@ -18,8 +18,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese._checks import check_labels, check_same
-from keras_siamese.data import PairSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, map_arrays, named_arrays, take
+from keras_siamese.data import ExplicitPairs, PairSequence
+from keras_siamese.data.sources import check_source, count_samples, encode, map_arrays, named_arrays, subset, take
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.layers.siamese import embedding_shape_of
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
@@ -189,7 +189,7 @@ class Trials:
     """A fixed list of comparisons between items, each of which is embedded once.
 
     Attributes:
-        items: array `(items, …)` or a dict of such arrays.
+        items: array `(items, …)` or a dict of such arrays; what is read lazily stays so (`data.sources.Rows`).
         left, right: `(n,)` rows of `items` that each comparison takes.
         same: `(n,)` bool, True = genuine.
         identities: `(items,)` identity of each item, or None where only pair labels are known.
@@ -225,7 +225,7 @@ class Trials:
         """
         if isinstance(validation, cls):
             return validation
-        if isinstance(validation, PairSequence):
+        if isinstance(validation, (PairSequence, ExplicitPairs)):
             return cls.from_sequence(validation)
         if isinstance(validation, (tuple, list)) and len(validation) == 2:
             x, labels = validation
@@ -242,7 +242,7 @@ class Trials:
         rng = np.random.default_rng(seed)
         if max_items is not None and len(codes) > max_items:
             kept = spread_over_identities(codes, max_items, rng)
-            x, codes = take(x, kept), codes[kept]
+            x, codes = subset(x, kept), codes[kept]
         left, right = draw_pairs(codes, max_pairs, rng)
         return cls(x, left, right, codes[left] == codes[right], codes)
 
@@ -257,19 +257,23 @@ class Trials:
             )
         pairs = count_samples(left)
         same = check_same("validation same", same, length=pairs)
-        items = tree.map_structure(lambda *sides: np.concatenate(sides), left, right)
+        items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
         rows = np.arange(pairs)
         return cls(items, rows, rows + pairs, same if similar_label == 1 else ~same, None)
 
     @classmethod
     def from_sequence(cls, sequence):
-        """Trials of the pairs that a frozen `PairSequence` shows every epoch."""
+        """Trials of the pairs that a frozen `PairSequence`, or `ExplicitPairs`, shows every epoch."""
         if not sequence.frozen:
-            raise ValueError("`validation` must be a frozen PairSequence: PairSequence(x, labels, frozen=True)")
+            name = type(sequence).__name__
+            given = "left, right, same" if isinstance(sequence, ExplicitPairs) else "labels"
+            raise ValueError(f"`validation` must be a frozen PairSequence: {name}(x, {given}, frozen=True)")
         left, right, same = sequence.pairs()
         used, rows = np.unique(np.concatenate([left, right]), return_inverse=True)
         rows = rows.reshape(-1)
-        return cls(take(sequence.x, used), rows[: len(left)], rows[len(left) :], same, sequence.labels[used])
+        identities = getattr(sequence, "labels", None)
+        identities = None if identities is None else identities[used]
+        return cls(subset(sequence.x, used), rows[: len(left)], rows[len(left) :], same, identities)
 
     def __len__(self):
         return len(self.same)

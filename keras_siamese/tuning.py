@@ -34,7 +34,7 @@ import rich  # comes with Keras
 from keras_siamese import _checks
 from keras_siamese.callbacks import SetEpoch, VerificationMonitor
 from keras_siamese.data import IdentityKFold, PairSequence
-from keras_siamese.data.sources import check_source, count_samples, take
+from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.losses import ContrastiveLoss
 
@@ -192,7 +192,7 @@ class SiameseGridSearch:
         for fold, (rows, monitor) in enumerate(folds):
             title = f"[trial {entry + 1}/{len(params)}, fold {fold + 1}/{self.cv}] {params[entry]}:"
             try:
-                records.append(self.fit_fold(take(x, rows), labels[rows], params[entry], monitor, self.seed + fold))
+                records.append(self.fit_fold(subset(x, rows), labels[rows], params[entry], monitor, self.seed + fold))
             except Exception as error:
                 logger.warning("%s failed with %s: %s", title, type(error).__name__, error)
                 raise
@@ -298,8 +298,8 @@ def make_folds(x, labels, cv, seed, far):
     folds = []
     for number, (rows, held_out) in enumerate(IdentityKFold(cv, seed=seed).split(labels, labels), start=1):
         try:
-            PairSequence(take(x, rows), labels[rows])
-            monitor = VerificationMonitor((take(x, held_out), labels[held_out]), **far)
+            PairSequence(subset(x, rows), labels[rows])
+            monitor = VerificationMonitor((subset(x, held_out), labels[held_out]), **far)
             if far and not monitor.far:
                 raise ValueError("too few impostor pairs for `objective`")
         except ValueError as error:

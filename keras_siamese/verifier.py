@@ -152,6 +152,7 @@ class Verifier(keras.Model):
             raise ValueError(
                 f"`left` and `right` must have as many samples; got {count_samples(left)} and {count_samples(right)}"
             )
+        left, right = take(left, slice(None)), take(right, slice(None))  # what is read lazily is read here
         output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 

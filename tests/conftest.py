@@ -1,5 +1,6 @@
 """Shared fixtures: a seeded NumPy generator, and Keras's own seed reset for each test."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,3 +21,14 @@ def seeded():
     yield
     # Not the memory: its garbage collection costs half a second a test, and drops what JAX has compiled.
     keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_for_one_module():
+    """Lets go of what XLA compiled for a module: a process may map 65,530 pieces of memory, and beyond XLA crashes."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+        gc.collect()

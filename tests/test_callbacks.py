@@ -13,9 +13,8 @@ import pytest
 from keras import layers
 
 import keras_siamese as ks
-from keras_siamese import callbacks as monitors
 from keras_siamese import verification
-from keras_siamese.callbacks import DivergenceError, DivergenceMonitor, SetEpoch, VerificationMonitor
+from keras_siamese.callbacks import DivergenceError, DivergenceMonitor, SetEpoch, VerificationMonitor, monitors
 from keras_siamese.data import PairSequence
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.scoring import Trials, score

@@ -294,6 +294,29 @@ def test_statistics_are_the_loops_over_the_batches_of_an_epoch(name, rng):
     )
 
 
+PARTLY = {
+    "TripletHardLoss": (oracles.hard, {"margin": 0.01}),
+    "TripletSemiHardLoss": (oracles.semi_hard, {"margin": 0.01}),
+    "BatchTripletLoss": (oracles.triplets, {"margin": 0.01}),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_active_fraction_where_some_cost_nothing(name, rng):
+    """Identities as far apart as they are wide, so that some of the anchors are in order and others are not."""
+    loop, options = PARTLY[name]
+    labels, embeddings = uneven(rng)
+    embeddings += 0.2 * np.unique(labels, return_inverse=True)[1][:, None].astype("float32")
+    loss = make(name, **options)
+    (metric,) = loss.metrics("active_fraction")
+    loss(labels, embeddings)
+    sides = loop(Batch(labels, embeddings, oracles.DEFAULTS[name][1]), **options)
+    terms = [np.float32(value) for _, value, _ in sides[0]]
+    expected = sum(value > 0 for value in terms) / len(terms)
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+    assert 0.02 < expected < 0.98
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if make(name).statistic_names()])
 def test_statistics_are_the_same_in_blocks_and_alone(name, rng):
     labels, embeddings = uneven(rng, (3, 1, 2, 2))

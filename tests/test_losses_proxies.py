@@ -6,11 +6,8 @@ import keras
 import numpy as np
 import oracles_proxies as oracles
 import pytest
-import torch
 from gradients import gradient, numerical_gradient
 from keras import ops
-from pytorch_metric_learning import losses as pml
-from pytorch_metric_learning.regularizers import SparseCentersRegularizer
 
 from keras_siamese import losses
 from keras_siamese.layers import ProxyLogits, SiameseWrapper
@@ -72,6 +69,7 @@ EACH = [(getattr(losses, name), centers) for name, centers in dict(case[:2] for 
 
 def theirs(name, options, embeddings, weights, regularizer=None):
     """Value and gradients of pytorch-metric-learning in float64, on unit embeddings, by the embeddings given."""
+    torch, pml = pytest.importorskip("torch"), pytest.importorskip("pytorch_metric_learning.losses")
     extra = {} if regularizer is None else {"weight_regularizer": regularizer[0], "weight_reg_weight": regularizer[1]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # theirs, of SciPy on torch tensors
@@ -120,7 +118,8 @@ def test_the_comparison_has_power():
 
 def test_soft_triple_with_merging_centers():
     embeddings, weights = arrays(3)
-    regularizer = (SparseCentersRegularizer(CLASSES, 3), 0.2)
+    regularizers = pytest.importorskip("pytorch_metric_learning.regularizers")
+    regularizer = (regularizers.SparseCentersRegularizer(CLASSES, 3), 0.2)
     expected = theirs("SoftTripleLoss", {"centers_per_class": 3}, embeddings, weights, regularizer)
     alone = theirs("SoftTripleLoss", {"centers_per_class": 3}, embeddings, weights)
     ours = through_layer(losses.SoftTripleLoss(), 3, center_sparsity=0.2)

@@ -8,7 +8,33 @@ Contract: `sources` says what samples may be and what their labels become; `sequ
 """
 
 from keras_siamese.data.augment import image_augmenter
+from keras_siamese.data.balanced import BalancedBatchSequence
+from keras_siamese.data.explicit import ExplicitPairs, LFWPairs, from_pairs, read_lfw_pairs
+from keras_siamese.data.images import ImageFiles, ImageFolder, from_dataframe
+from keras_siamese.data.leakage import LeakageReport, check_leakage
 from keras_siamese.data.pairs import PairSequence
 from keras_siamese.data.splits import IdentityKFold, split_identities
+from keras_siamese.data.triplets import TripletSequence
+from keras_siamese.data.views import EpochBatches
+from keras_siamese.data.weights import pair_class_weights, sample_weights
 
-__all__ = ["IdentityKFold", "PairSequence", "image_augmenter", "split_identities"]
+__all__ = [
+    "BalancedBatchSequence",
+    "EpochBatches",
+    "ExplicitPairs",
+    "IdentityKFold",
+    "ImageFiles",
+    "ImageFolder",
+    "LFWPairs",
+    "LeakageReport",
+    "PairSequence",
+    "TripletSequence",
+    "check_leakage",
+    "from_dataframe",
+    "from_pairs",
+    "image_augmenter",
+    "pair_class_weights",
+    "read_lfw_pairs",
+    "sample_weights",
+    "split_identities",
+]

@@ -14,11 +14,14 @@ import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_number
 from keras_siamese.data.augment import Augmentation
+from keras_siamese.data.blocks import IdentityBlocks, draw_anchors
+from keras_siamese.data.hardness import HardPartners
 from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, take
+from keras_siamese.data.weights import KINDS, pair_sample_weights
 
 
-class PairSequence(EpochSequence):
+class PairSequence(HardPartners, EpochSequence):
     """Genuine and impostor pairs as a `keras.utils.PyDataset`; a batch is a pure function of `(seed, epoch, index)`.
 
     Every sample is an anchor (`left`) about equally often; in an epoch of as many pairs as samples, once. A genuine
@@ -31,7 +34,11 @@ class PairSequence(EpochSequence):
         batch_size: pairs in a batch, ≥ 1; the last batch of an epoch may be smaller.
         positive_fraction: share of genuine pairs in [0, 1]: exact, but for rounding to whole pairs, over an epoch, and
             within one pair in each batch.
-        pairs_per_epoch: ≥ 1; the number of samples by default, so that each is the anchor of one pair.
+        pairs_per_epoch: ≥ 1; the number of samples by default, so that each is the anchor of one pair. "all" has every
+            pair of two samples exactly once, as they fall; `positive_fraction` and `weighting` do not apply then.
+        weighting: "natural" (default): every sample is an anchor equally often; "balanced": every identity is.
+        sample_weight: None; "balanced", which gives batches `((left, right), same, weight)` whose weights let genuine
+            and impostor pairs count the same over an epoch; or "identities", which lets every identity count the same.
         augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
         frozen: whether every epoch has the same pairs, as validation wants it; excludes `augment`.
         similar_label: 1, or 0 for a project in which 0 means "same".
@@ -67,6 +74,8 @@ class PairSequence(EpochSequence):
         batch_size=32,
         positive_fraction=0.5,
         pairs_per_epoch=None,
+        weighting="natural",
+        sample_weight=None,
         augment=None,
         frozen=False,
         similar_label=1,
@@ -79,6 +88,12 @@ class PairSequence(EpochSequence):
         self.identities, self.labels = encode(check_labels("labels", labels, length=n))
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self.positive_fraction = check_number("positive_fraction", positive_fraction, low=0, high=1)
+        self.weighting = check_choice("weighting", weighting, ("natural", "balanced"))
+        self.sample_weight = check_choice("sample_weight", sample_weight, (None, *KINDS))
+        self.exhaustive = isinstance(pairs_per_epoch, str)
+        if self.exhaustive:
+            check_choice("pairs_per_epoch", pairs_per_epoch, ("all",))
+            pairs_per_epoch = n * (n - 1) // 2
         self.pairs_per_epoch = (
             n if pairs_per_epoch is None else check_integer("pairs_per_epoch", pairs_per_epoch, low=1)
         )
@@ -90,7 +105,10 @@ class PairSequence(EpochSequence):
         self.augment = None if augment is None else Augmentation(augment)
         self._blocks = IdentityBlocks(self.labels)
         self.singletons = int(np.count_nonzero(self._blocks.size == 1))
-        self._check_pairs_exist()
+        if self.exhaustive:
+            self.positive_fraction = float(np.sum(self._blocks.size * (self._blocks.size - 1)) / (n * (n - 1)))
+        else:
+            self._check_pairs_exist()
 
     def _check_pairs_exist(self):
         positives = _positives_before(self.pairs_per_epoch, self.positive_fraction)
@@ -119,21 +137,32 @@ class PairSequence(EpochSequence):
             Two integer arrays of sample indices and one of booleans, True = same identity; not writeable.
         """
         epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
-        return self._table(0 if self.frozen else epoch)
+        return self._table(0 if self.frozen else epoch)[:3]
 
     def _draw(self, epoch):
-        table = draw_pairs(self.rng(epoch), self._blocks, self.pairs_per_epoch, self.positive_fraction, self.batch_size)
+        rng = self.rng(epoch)
+        if self.exhaustive:
+            left, right = all_pairs(len(self.labels), None if self.frozen else rng)
+            table = left, right, self.labels[left] == self.labels[right]
+        else:
+            count, partners = self.pairs_per_epoch, self.partners
+            table = draw_pairs(
+                rng, self._blocks, partners, count, self.positive_fraction, self.batch_size, self.weighting
+            )
+        if self.sample_weight is not None:
+            left, right, same = table
+            table = *table, pair_sample_weights(same, self.labels[left], self.labels[right], self.sample_weight)
         for column in table:
             column.flags.writeable = False
         return table
 
     def _batch(self, table, epoch, index):
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        left_index, right_index, same = (column[rows] for column in table)
+        left_index, right_index, same, *weight = (column[rows] for column in table)
         towers = [take(self.x, left_index), take(self.x, right_index)]
         if self.augment is not None:
             towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
-        return tuple(towers), (same == self.similar_label).astype("float32")
+        return tuple(towers), (same == self.similar_label).astype("float32"), *weight
 
     def __repr__(self):
         singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
@@ -146,47 +175,17 @@ class PairSequence(EpochSequence):
         )
 
 
-class IdentityBlocks:
-    """Samples sorted by identity: an identity is one block of positions, so a partner is one draw, without rejection.
-
-    Args:
-        codes: identities `(n,)`, integers 0 … K-1, each present.
-
-    Attributes:
-        size: samples of each identity `(K,)`.
-        paired: the samples that are not their identity's only one.
-    """
-
-    def __init__(self, codes):
-        self.codes = codes
-        self.size = np.bincount(codes)
-        self.paired = np.flatnonzero(self.size[codes] > 1)
-        self._start = np.cumsum(self.size) - self.size
-        self._sample = np.argsort(codes, kind="stable")  # (n,): position → sample
-        self._position = np.argsort(self._sample, kind="stable")  # (n,): sample → position
-
-    def draw_same(self, rng, anchors):
-        """For each of the `anchors` `(m,)` another sample of its identity, uniformly; each anchor must have one."""
-        block = self.codes[anchors]
-        position = self._start[block] + rng.integers(0, self.size[block] - 1)
-        return self._sample[position + (position >= self._position[anchors])]  # the anchor itself is skipped
-
-    def draw_other(self, rng, anchors):
-        """For each of the `anchors` `(m,)` a sample of another identity, uniformly; there must be two identities."""
-        block = self.codes[anchors]
-        position = rng.integers(0, len(self.codes) - self.size[block])
-        return self._sample[position + (position >= self._start[block]) * self.size[block]]  # its block is skipped
-
-
-def draw_pairs(rng, blocks, count, positive_fraction, batch_size):
+def draw_pairs(rng, blocks, partners, count, positive_fraction, batch_size, weighting="natural"):
     """Draws an epoch.
 
     Args:
         rng: NumPy generator.
         blocks: `IdentityBlocks` of the n samples.
+        partners: who draws the anchors' partners: the blocks, or candidates with the same two methods.
         count: number of pairs P.
         positive_fraction: share of genuine pairs, in [0, 1].
         batch_size: pairs in a batch; genuine and impostor pairs are mixed within it.
+        weighting: "natural" or "balanced", as in `PairSequence`.
 
     Returns:
         `left` and `right`, sample indices `(P,)`, and `same`, booleans `(P,)`.
@@ -196,30 +195,24 @@ def draw_pairs(rng, blocks, count, positive_fraction, batch_size):
     mixed = rng.permuted(same[:whole].reshape(-1, batch_size), axis=1).ravel()
     same = np.concatenate([mixed, rng.permutation(same[whole:])])
 
-    genuine, impostor = _draw_anchors(rng, blocks, np.count_nonzero(same), count)
+    positives = np.count_nonzero(same)
+    genuine = draw_anchors(rng, blocks, positives, weighting, paired=True)
+    impostor = draw_anchors(rng, blocks, count - positives, weighting, after=genuine)
     left, right = np.empty((2, count), dtype=np.intp)
     left[same], left[~same] = genuine, impostor
-    right[same], right[~same] = blocks.draw_same(rng, genuine), blocks.draw_other(rng, impostor)
+    right[same], right[~same] = partners.draw_same(rng, genuine), partners.draw_other(rng, impostor)
     return left, right, same
+
+
+def all_pairs(n, rng=None):
+    """Every pair of n samples once: `left` < `right`, each `(n(n − 1)/2,)`, in a random order given `rng`."""
+    left, right = np.triu_indices(n, 1)
+    if rng is None:
+        return left, right
+    order = rng.permutation(len(left))
+    return left[order], right[order]
 
 
 def _positives_before(count, fraction):
     """How many of the first `count` pairs are genuine: rounding the running total keeps every stretch within one."""
     return np.floor(np.asarray(count) * fraction + 0.5).astype(int)
-
-
-def _draw_anchors(rng, blocks, positives, count):
-    """Anchors of the genuine and of the impostor pairs; the latter begin with the samples that the former used less."""
-    genuine = _repeat_permuted(rng, blocks.paired, positives)
-    used = np.bincount(genuine, minlength=len(blocks.codes))
-    behind = rng.permutation(np.flatnonzero(used < used.max()))
-    impostor = np.concatenate([behind, _repeat_permuted(rng, np.arange(len(blocks.codes)), count - positives)])
-    return genuine, impostor[: count - positives]
-
-
-def _repeat_permuted(rng, samples, count):
-    """`count` entries of whole random permutations of `samples`, the last one cut short."""
-    if count == 0:
-        return np.empty(0, dtype=np.intp)
-    rounds = -(-count // len(samples))
-    return rng.permuted(np.tile(samples, (rounds, 1)), axis=1).ravel()[:count]

@@ -13,9 +13,11 @@ with PyTorch's DistributedSampler, because Keras's own hooks cannot bring it: th
 
 import contextlib
 import inspect
+import multiprocessing
 import operator
 import queue
 import threading
+import traceback
 import warnings
 import weakref
 
@@ -87,9 +89,24 @@ class EpochSequence(keras.utils.PyDataset):
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def __getitem__(self, index):
+        return self.batch(self._epoch, index)
+
+    def batch(self, epoch, index):
+        """The batch `index` of `epoch`, whichever epoch `set_epoch` said; a frozen sequence has the same in all."""
         index = range(len(self))[operator.index(index)]
-        epoch = 0 if self.frozen else self._epoch
-        return self._batch(self._table(epoch), epoch, index)
+        epoch = 0 if self.frozen else epoch
+        try:
+            return self._batch(self._table(epoch), epoch, index)
+        except Exception as error:
+            if multiprocessing.parent_process() is not None:
+                # Its text holds the traceback, because `fit` raises what a process sends `from None`. And it is of a
+                # class that can be unpickled: an error that cannot kills the thread that waits for results, and `fit`
+                # would wait for ever.
+                raise RuntimeError(f"Batch {index} of epoch {epoch} failed:\n\n{traceback.format_exc()}") from error
+            if isinstance(error, (IndexError, StopIteration)):
+                # These would end a loop over the sequence as if all its batches had come.
+                raise RuntimeError(f"Batch {index} of epoch {epoch} raised {type(error).__name__}: {error}") from error
+            raise
 
     def _table(self, epoch):
         """The table of `epoch`, drawn once for all threads; the latest one is kept."""

@@ -11,17 +11,20 @@ import this module.
 import numpy as np
 
 from keras_siamese._checks import check_integer, check_labels, check_number
-from keras_siamese.data.sources import check_source, count_samples, encode, take
+from keras_siamese.data.sources import check_source, count_samples, encode, subset
 
 
-def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, seed=0):
+def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, stratify=False, seed=0):
     """Splits samples into parts that share no identity.
 
     Args:
-        x: array `(n, …)`, or a dict (nested at will) of arrays `(n, …)`.
+        x: array `(n, …)`, or a dict (nested at will) of arrays `(n, …)`, or another source: of one that is read
+            lazily, as `ImageFolder`, the parts are views.
         labels: identities `(n,)`, integers or strings.
         fractions: share of the *identities* that each part gets, each in (0, 1], summing to 1. They are rounded to
             whole identities, at least one a part; the share of samples follows from what these identities have.
+        stratify: whether every part gets its share of large and of small identities, so that its share of samples
+            follows as well; otherwise the draw is free.
         seed: integer ≥ 0, which identities go where.
 
     Returns:
@@ -41,9 +44,12 @@ def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, seed=0):
     rng = np.random.default_rng(check_integer("seed", seed, low=0))
     identities, codes = encode(labels)
     sizes = _whole_parts(len(identities), fractions)
-    part = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))[codes]
+    if stratify:
+        part = _deal(rng, np.bincount(codes), sizes)[codes]
+    else:
+        part = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))[codes]
     rows = [np.flatnonzero(part == number) for number in range(len(sizes))]
-    return tuple((take(x, chosen), labels[chosen]) for chosen in rows)
+    return tuple((subset(x, chosen), labels[chosen]) for chosen in rows)
 
 
 def _check_fractions(fractions):
@@ -69,6 +75,22 @@ def _whole_parts(total, fractions):
         sizes[np.argmax(sizes)] -= 1
         sizes[np.argmin(sizes)] += 1
     return sizes
+
+
+def _deal(rng, samples, sizes):
+    """The part of each identity `(K,)`: from the one with most samples on, each goes to the part that is most behind.
+
+    Args:
+        rng: NumPy generator, which decides among identities with equally many samples.
+        samples: of each identity `(K,)`.
+        sizes: identities that each part gets.
+    """
+    part, dealt = np.empty(len(samples), dtype=np.intp), np.zeros(len(sizes))
+    for turn, identity in enumerate(np.lexsort((rng.random(len(samples)), -samples)), start=1):
+        behind = sizes * (turn / len(samples)) - dealt
+        part[identity] = chosen = np.argmax(np.where(dealt < sizes, behind, -np.inf))
+        dealt[chosen] += 1
+    return part
 
 
 class IdentityKFold:

@@ -137,7 +137,7 @@ def draw_embeddings(figure, valid):
 
 
 def is_images(items):
-    return isinstance(items, np.ndarray) and items.ndim in (3, 4) and (items.ndim == 3 or items.shape[-1] in (1, 3))
+    return not isinstance(items, dict) and items.ndim in (3, 4) and (items.ndim == 3 or items.shape[-1] in (1, 3))
 
 
 def draw_worst(figure, valid):
@@ -148,15 +148,19 @@ def draw_worst(figure, valid):
         "false rejects": np.flatnonzero(trials.same)[np.argsort(valid.scores[trials.same], kind="stable")[:WORST]],
     }
     grid = figure.subplots(2, WORST, squeeze=False)
-    low, high = float(trials.items.min()), float(trials.items.max())
+    pictures = {
+        pair: np.concatenate([trials.items[side[pair]] for side in (trials.left, trials.right)], axis=1).astype(float)
+        for pairs in worst.values()
+        for pair in pairs
+    }
+    low = min(picture.min() for picture in pictures.values())
+    high = max(picture.max() for picture in pictures.values())
     for row, (title, pairs) in enumerate(worst.items()):
         for axes, pair in zip(grid[row], pairs, strict=False):
-            sides = [trials.items[trials.left[pair]], trials.items[trials.right[pair]]]
-            picture = np.concatenate(sides, axis=1).astype(float)
-            picture = (picture - low) / (high - low or 1.0)
+            picture = (pictures[pair] - low) / (high - low or 1.0)
             axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1)
             axes.set_title(f"score {valid.scores[pair]:.3g}", fontsize="small")
-            axes.axvline(sides[0].shape[1] - 0.5, color="white", linewidth=1.5)
+            axes.axvline(picture.shape[1] / 2 - 0.5, color="white", linewidth=1.5)
         for axes in grid[row]:
             axes.set_axis_off()
         figure.text(0.005, 0.97 - 0.5 * row, title, fontsize="medium", weight="bold", va="top")

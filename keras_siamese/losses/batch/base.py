@@ -142,10 +142,15 @@ def as_batch(labels, embeddings):
     count on it.
     """
     order = ops.cast(ops.argsort(labels), "int32")
-    sorted_labels = ops.take(labels, order)
-    first = ops.cast(ops.searchsorted(sorted_labels, labels, side="left"), "int32")
-    end = ops.cast(ops.searchsorted(sorted_labels, labels, side="right"), "int32")
-    return Batch(embeddings, order, ops.cast(ops.argsort(order), "int32"), first, end - first)
+    place = ops.cast(ops.argsort(order), "int32")
+    ordered = ops.take(labels, order)
+    starts = ops.concatenate([ops.ones_like(ordered[:1], dtype="bool"), ordered[1:] != ordered[:-1]], axis=0)
+    # The number of each place's identity in that order; as many numbers as rows, of which the last may stay unused.
+    number = ops.cumsum(ops.cast(starts, "int32")) - 1
+    sizes = ops.segment_sum(ops.ones_like(number), number, num_segments=ops.shape(number)[0])
+    firsts = ops.cumsum(sizes) - sizes
+    own = ops.take(number, place)
+    return Batch(embeddings, order, place, ops.take(firsts, own), ops.take(sizes, own))
 
 
 def shares(terms):

@@ -1,8 +1,7 @@
-"""Callbacks: adapters from Keras's events to verification and diagnosis.
+"""Monitors: held-out verification at the end of an epoch, written into `logs`, and the flag and diagnosis of a run.
 
-Contract: a monitor measures held-out verification at the end of an epoch and writes it into `logs`, so put it before
-the callbacks that read it (EarlyStopping, ModelCheckpoint, CSVLogger, …). It works beside any callback, in KerasTuner,
-and with `initial_epoch`.
+Contract: a monitor measures and writes before the callbacks that read it (EarlyStopping, ModelCheckpoint, CSVLogger,
+…), so it stands before them. It works beside any callback, in KerasTuner, and with `initial_epoch`.
 
     siamese.fit(train, epochs=30, callbacks=[
         DivergenceMonitor((x_valid, labels_valid), report="report.html"),
@@ -24,29 +23,8 @@ from keras_siamese.diagnosis.evidence import Evidence, quick_errors
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, as_siamese, score
 
-__all__ = ["DivergenceError", "DivergenceMonitor", "SetEpoch", "VerificationMonitor"]
-
 logger = logging.getLogger(__name__)
 CURVES = ("loss", "auc", "eer", "auc_se", "eer_se")
-
-
-class SetEpoch(keras.callbacks.Callback):
-    """Tells a sequence of `keras_siamese.data` the epoch that begins, so that it draws that epoch's pairs.
-
-    `SiameseWrapper.fit` does this by itself; pass it to the `fit` of any other model.
-
-    Args:
-        sequence: an object with `set_epoch(epoch)`.
-    """
-
-    def __init__(self, sequence):
-        super().__init__()
-        if not hasattr(sequence, "set_epoch"):
-            raise TypeError(f"`sequence` must have a method set_epoch(epoch); got a {type(sequence).__name__}")
-        self.sequence = sequence
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.sequence.set_epoch(epoch)
 
 
 class VerificationMonitor(keras.callbacks.Callback):

@@ -1,0 +1,16 @@
+"""Callbacks: adapters from Keras's events to data, verification and diagnosis.
+
+    siamese.fit(train, epochs=30, callbacks=[
+        HardPairRefresh(train),
+        DivergenceMonitor((x_valid, labels_valid), report="report.html"),
+        keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True),
+    ])
+
+Contract: `epochs` brings a sequence what it should know when an epoch begins, its number and the model's embeddings;
+`monitors` measure held-out verification when one ends, so put them before the callbacks that read `logs`.
+"""
+
+from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch
+from keras_siamese.callbacks.monitors import DivergenceError, DivergenceMonitor, VerificationMonitor
+
+__all__ = ["DivergenceError", "DivergenceMonitor", "HardPairRefresh", "SetEpoch", "VerificationMonitor"]

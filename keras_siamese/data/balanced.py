@@ -1,0 +1,195 @@
+"""Batches of P identities with K samples each, for the losses that compare all embeddings of a batch.
+
+Contract: samples are a source `(n, …)` (see `sources`), labels `(n,)` integers or strings. A batch is `(samples,
+codes)`: P·K samples, an identity's side by side, and int32 `(P·K,)` codes of their identities. What a sequence holds of
+an epoch is indices, 8 bytes a row. Users and `callbacks` use this module.
+
+    sequence = BalancedBatchSequence(x, labels, classes_per_batch=32, samples_per_class=4, seed=0)
+    samples, codes = sequence[0]                                        # 128 samples, 32 identities
+    encoder.compile("adam", loss=ks.losses.SupConLoss())
+    encoder.fit(sequence, epochs=20, callbacks=[ks.callbacks.SetEpoch(sequence)])
+"""
+
+import numpy as np
+
+from keras_siamese._checks import check_choice, check_integer, check_labels
+from keras_siamese.data.augment import Augmentation
+from keras_siamese.data.sequence import EpochSequence
+from keras_siamese.data.sources import check_source, count_samples, encode, take
+
+
+class BalancedBatchSequence(EpochSequence):
+    """P identities × K samples a batch, as a `keras.utils.PyDataset`; a batch is a pure function of `(seed, epoch,
+    index)`.
+
+    No identity comes twice in a batch. Within an epoch the samples of an identity take turns, so that each is used
+    equally often. An identity with fewer than K samples has some of them twice in a batch, or is left out (`short`).
+    One with a single sample takes part only with `augment`, which makes another view of it; without, it would be its
+    own positive.
+
+    Args:
+        x: array `(n, …)` or dict (nested at will) of arrays `(n, …)`, or another source.
+        labels: identities `(n,)`, integers or strings.
+        classes_per_batch: P ≥ 2, identities in a batch.
+        samples_per_class: K ≥ 2, samples of each.
+        batches_per_epoch: ≥ 1; by default as many as show each sample about once.
+        weighting: "balanced" (default): all identities equally often; "natural": in proportion to their samples.
+        short: "repeat" (default) or "drop", for identities with fewer than K samples.
+        augment: changes each batch; see `keras_siamese.data.augment` for what it may be.
+        frozen: whether every epoch has the same batches, as validation wants it; excludes `augment`.
+        seed: integer ≥ 0.
+        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
+
+    Attributes:
+        x, labels: the source; the codes `(n,)` of its labels, integers 0 … identities − 1.
+        identities: the distinct labels, sorted; `identities[codes]` are labels as they were given.
+        left_out: how many identities take no part: a single sample and no `augment`, or dropped as short.
+        repeated: how many of those that do have fewer than K samples.
+
+    Raises:
+        ValueError: if fewer than P identities can take part, naming what left the others out; if `x` is empty or
+            differs in length from `labels`; if a number is out of range.
+        TypeError: for an unknown option, naming the known ones.
+
+    >>> x, labels = np.arange(7.0), ["ada", "ada", "bo", "bo", "bo", "cy", "di"]
+    >>> sequence = BalancedBatchSequence(x, labels, classes_per_batch=2, samples_per_class=3)
+    >>> sequence
+    BalancedBatchSequence(7 samples of 4 identities, 2 left out, 1 with samples repeated; 1 batches of 2 × 3; epoch 0)
+    >>> samples, codes = sequence[0]
+    >>> samples.shape, sorted(codes.tolist())
+    ((6,), [0, 0, 0, 1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        x,
+        labels,
+        *,
+        classes_per_batch=32,
+        samples_per_class=4,
+        batches_per_epoch=None,
+        weighting="balanced",
+        short="repeat",
+        augment=None,
+        frozen=False,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        self.x = check_source("x", x)
+        n = count_samples(self.x)
+        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+        self.classes_per_batch = check_integer("classes_per_batch", classes_per_batch, low=2)
+        self.samples_per_class = check_integer("samples_per_class", samples_per_class, low=2)
+        self.weighting = check_choice("weighting", weighting, ("balanced", "natural"))
+        self.short = check_choice("short", short, ("repeat", "drop"))
+        if augment is not None and frozen:
+            raise ValueError(
+                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
+            )
+        self.augment = None if augment is None else Augmentation(augment)
+        self._size = np.bincount(self.labels)
+        least = self.samples_per_class if self.short == "drop" else 2 if augment is None else 1
+        self._taking_part = np.flatnonzero(self._size >= least)
+        self.left_out = len(self.identities) - len(self._taking_part)
+        self.repeated = int(np.count_nonzero(self._size[self._taking_part] < self.samples_per_class))
+        if len(self._taking_part) < self.classes_per_batch:
+            raise ValueError(
+                f"`classes_per_batch` must be at most {len(self._taking_part)}, the identities with at least {least} "
+                f"samples, of {len(self.identities)}; got {self.classes_per_batch}"
+            )
+        rows = self.classes_per_batch * self.samples_per_class
+        shown = int(self._size[self._taking_part].sum())
+        self.batches_per_epoch = (
+            -(-shown // rows)
+            if batches_per_epoch is None
+            else check_integer("batches_per_epoch", batches_per_epoch, low=1)
+        )
+
+    def __len__(self):
+        """The number of batches in an epoch."""
+        return self.batches_per_epoch
+
+    def rows(self, epoch=None):
+        """The sample indices of an epoch `(batches, P·K)`, in the order of its batches; not writeable.
+
+        Args:
+            epoch: integer ≥ 0, by default the current one; a frozen sequence has the same in all.
+        """
+        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
+        return self._table(0 if self.frozen else epoch)
+
+    def _draw(self, epoch):
+        rng = self.rng(epoch)
+        weights = self._size[self._taking_part] if self.weighting == "natural" else None
+        chosen = self._taking_part[
+            draw_identities(rng, len(self._taking_part), self.batches_per_epoch, self.classes_per_batch, weights)
+        ]
+        rows = draw_samples(rng, self.labels, self._size, chosen.ravel(), self.samples_per_class)
+        rows = rows.reshape(self.batches_per_epoch, -1)
+        rows.flags.writeable = False
+        return rows
+
+    def _batch(self, table, epoch, index):
+        rows = table[index]
+        samples = take(self.x, rows)
+        if self.augment is not None:
+            samples = self.augment(samples, self.rng(epoch, index))
+        return samples, self.labels[rows].astype("int32")
+
+    def __repr__(self):
+        what = [f"{count_samples(self.x)} samples of {len(self.identities)} identities"]
+        what += [f"{self.left_out} left out"] * (self.left_out > 0)
+        what += [f"{self.repeated} with samples repeated"] * (self.repeated > 0)
+        augment = f"; augment={self.augment!r}" if self.augment else ""
+        return (
+            f"{type(self).__name__}({', '.join(what)}; {len(self)} batches of {self.classes_per_batch} × "
+            f"{self.samples_per_class}; {'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+        )
+
+
+def draw_identities(rng, total, batches, per_batch, weights=None):
+    """Identities of each batch `(batches, per_batch)`, integers below `total`, none twice in a batch.
+
+    Without `weights` every identity comes equally often, within one; with `weights` `(total,)` a batch is a draw
+    without replacement in proportion to them.
+    """
+    if weights is not None:
+        chosen = np.empty((batches, per_batch), dtype=np.intp)
+        for batch in chosen:
+            # The largest of log w + Gumbel noise are a draw without replacement (Efraimidis and Spirakis, 2006).
+            keys = np.log(weights) + rng.gumbel(size=total)
+            batch[:] = np.argpartition(-keys, per_batch - 1)[:per_batch]
+        return chosen
+    drawn = [rng.permutation(total)]
+    while sum(map(len, drawn)) < batches * per_batch:
+        # What a batch has left over from one round may not come again before the batch is full.
+        open_batch = sum(map(len, drawn)) % per_batch
+        tail = drawn[-1][len(drawn[-1]) - open_batch :]
+        others = rng.permutation(np.setdiff1d(np.arange(total), tail, assume_unique=True))
+        fill = per_batch - open_batch
+        drawn.append(np.concatenate([others[:fill], rng.permutation(np.concatenate([others[fill:], tail]))]))
+    return np.concatenate(drawn)[: batches * per_batch].reshape(batches, per_batch)
+
+
+def draw_samples(rng, codes, size, visits, per_visit):
+    """The samples shown at each visit of an identity `(visits, per_visit)`: an identity's samples take turns.
+
+    Args:
+        rng: NumPy generator.
+        codes: identities of the samples `(n,)`.
+        size: samples of each identity `(K,)`.
+        visits: identities in the order in which they are visited `(visits,)`.
+        per_visit: samples at each visit; they are distinct where the identity has as many.
+    """
+    # Samples by identity, in a random order within each.
+    shuffled = rng.permutation(len(codes))
+    samples = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    start = np.cumsum(size) - size
+    # How often the identity of each visit was visited before.
+    order = np.argsort(visits, kind="stable")
+    first = np.searchsorted(visits[order], visits[order], side="left")
+    before = np.empty(len(visits), dtype=np.intp)
+    before[order] = np.arange(len(visits)) - first
+    turn = (before[:, None] * per_visit + np.arange(per_visit)) % size[visits][:, None]
+    return samples[start[visits][:, None] + turn]

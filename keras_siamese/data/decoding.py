@@ -1,0 +1,144 @@
+"""One image file → one array, and the check of many files before training.
+
+Contract: `ImageDecoder` reads one file as float32 `(height, width, channels)` in [0, 255], the scale of Keras's
+`image_dataset_from_directory`; it holds options only, so threads and processes may share it. `check_files` decodes all
+files once and says which cannot be read. `images` imports this module; it imports Pillow when it is first needed.
+
+    decode = ImageDecoder((105, 105), "grayscale", "bilinear")
+    image = decode("wren/0001.png")
+    refused = check_files(decode, paths)             # [(path, reason), …]
+"""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_siamese._checks import check_choice, check_installed, check_integer
+
+MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+SECONDS_WITHOUT_BAR = 5
+_ORIENTATION = 0x0112  # EXIF's tag
+_FILES_AT_ONCE = 1024  # handed to the threads together, so that a million files need no million futures
+
+
+@dataclass(frozen=True)
+class ImageDecoder:
+    """Reads an image file as float32 `(height, width, channels)` in [0, 255].
+
+    What a file holds becomes, in this order:
+
+    - turned upright by its EXIF orientation; of several frames the first;
+    - 16-bit grey is divided by 257, so that 65535 is 255 and nothing is clipped; 16-bit colour is read by Pillow as its
+      high bytes; 1-bit is 0 and 255; 32-bit pixels, whose range nothing tells, are refused;
+    - "rgb" and "grayscale" drop an alpha channel, without a background; for "rgba" an image without one is opaque.
+      Colour becomes grey by 0.299 R + 0.587 G + 0.114 B; a palette becomes its colours, CMYK its naive RGB;
+    - resized to `image_size` whatever its aspect ratio, with Pillow's antialiasing, unless it has that size.
+
+    Args:
+        image_size: `(height, width)`, integers ≥ 1.
+        color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
+        interpolation: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", of the resizing.
+    """
+
+    image_size: tuple[int, int]
+    color_mode: str = "rgb"
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        if not isinstance(self.image_size, (tuple, list)) or len(self.image_size) != 2:
+            raise ValueError(f"`image_size` must be (height, width); got {self.image_size!r}")
+        sides = (check_integer(f"image_size[{i}]", side, low=1) for i, side in enumerate(self.image_size))
+        object.__setattr__(self, "image_size", tuple(sides))
+        check_choice("color_mode", self.color_mode, list(MODES))
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_installed("PIL.Image", "images")
+
+    @property
+    def shape(self):
+        """`(height, width, channels)`."""
+        return (*self.image_size, len(MODES[self.color_mode]))
+
+    def __call__(self, path):
+        from PIL import Image, ImageOps
+
+        with Image.open(path) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise ValueError(
+                    f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}, "
+                    "and could be a decompression bomb"
+                )
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                return self._from_16_bits(image)
+            if image.mode in ("I", "F"):
+                raise ValueError(f"32-bit pixels (Pillow's mode {image.mode}) have no range that could become [0, 255]")
+            return np.asarray(self._resized(self._converted(image)), dtype=np.float32).reshape(self.shape)
+
+    def _converted(self, image):
+        if "transparency" in image.info:
+            image = image.convert("RGBA")  # else Pillow warns, or guesses, on the way to other modes
+        mode = MODES[self.color_mode]
+        return image if image.mode == mode else image.convert(mode)
+
+    def _from_16_bits(self, image):
+        from PIL import Image
+
+        values = np.asarray(image).astype(np.float32) / 257
+        grey = np.asarray(self._resized(Image.fromarray(values)))
+        grey = np.clip(grey, 0, 255)  # bicubic and lanczos overshoot; Pillow clips 8-bit images itself
+        channels = [grey] * min(3, self.shape[2]) + [np.full_like(grey, 255)] * (self.shape[2] == 4)
+        return np.stack(channels, axis=-1)
+
+    def _resized(self, image):
+        from PIL import Image
+
+        height, width = self.image_size
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), getattr(Image.Resampling, self.interpolation.upper()))
+
+
+def check_files(decode, paths):
+    """Decodes each of `paths` once, in threads, and returns `(position, reason)` of those that cannot be.
+
+    After five seconds it shows Keras's progress bar.
+    """
+    refused = []
+    started, bar = time.monotonic(), None
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(paths), _FILES_AT_ONCE):
+            block = paths[start : start + _FILES_AT_ONCE]
+            reasons = pool.map(lambda path: reason_against(decode, path), block)
+            for position, reason in enumerate(reasons, start=start):
+                if reason is not None:
+                    refused.append((position, reason))
+                if bar is None and time.monotonic() - started > SECONDS_WITHOUT_BAR:
+                    bar = keras.utils.Progbar(len(paths), unit_name="image")
+                if bar is not None:
+                    bar.update(position + 1)
+    return refused
+
+
+def reason_against(decode, path):
+    """Why `path` cannot be decoded, or None. Pillow's plugins raise all kinds of errors on what is no image.
+
+    `verify` comes first, because decoding alone takes no notice of PNG's checksums, nor of an end that is missing.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.verify()
+        decode(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

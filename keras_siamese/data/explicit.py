@@ -1,0 +1,324 @@
+"""Pairs that are given, not drawn: index lists, and the pairs.txt of Labeled Faces in the Wild.
+
+Contract: `ExplicitPairs` serves as `PairSequence` does – batches `((left, right), same)`, `pairs(epoch)`, `frozen` for
+validation – of pairs that the user lists by the rows of their samples. Users and `scoring` use this module.
+
+    lfw = read_lfw_pairs("pairs.txt", "lfw", image_size=(112, 112))
+    held_out = lfw.fold == 9
+    valid = from_pairs(lfw.x, *lfw.pairs(held_out), labels=lfw.labels, frozen=True)
+    train = from_pairs(lfw.x, *lfw.pairs(~held_out), batch_size=64, seed=0)
+"""
+
+import os
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_siamese._checks import check_choice, check_integer, check_labels, check_same
+from keras_siamese.data.augment import Augmentation
+from keras_siamese.data.images import ImageFiles, check_folder
+from keras_siamese.data.sequence import EpochSequence
+from keras_siamese.data.sources import check_source, count_samples, encode, first_few, take
+
+
+class ExplicitPairs(EpochSequence):
+    """Given pairs as a `keras.utils.PyDataset`, each once an epoch; a batch depends on `(seed, epoch, index)` alone.
+
+    The order of the pairs is drawn anew each epoch; a frozen sequence keeps the order given, and serves as validation
+    wherever a frozen `PairSequence` does.
+
+    Args:
+        x: array `(n, …)`, dict (nested at will) of arrays `(n, …)`, or another source, as `ImageFolder`.
+        left, right: rows of `x` that each pair takes, integers `(pairs,)` in [0, n).
+        same: `(pairs,)`, whether both show one identity: booleans, or `similar_label` for yes.
+        labels: identities `(n,)` of the samples, integers or strings, where they are known. `same` must then be what
+            they say, and scores get intervals over identities.
+        batch_size: pairs in a batch, ≥ 1; the last batch of an epoch may be smaller.
+        augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
+        frozen: whether every epoch has the same batches, as validation wants it; excludes `augment`.
+        similar_label: 1, or 0 for a project in which 0 means "same", in `same` as in the batches.
+        seed: integer ≥ 0.
+        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
+
+    Attributes:
+        x: the source.
+        labels, identities: as in `PairSequence`; only where `labels` were given.
+        pairs_per_epoch, positive_fraction: the number of pairs, and the share of genuine ones.
+
+    Raises:
+        ValueError: if lengths differ, a row is not one of `x`, `same` is not 0 or 1 or contradicts `labels` or pairs a
+            sample with itself as different, naming the pairs.
+        TypeError: for an unknown option, naming the known ones.
+
+    >>> x = np.arange(6.0)
+    >>> sequence = ExplicitPairs(x, [0, 2, 4], [1, 3, 0], [1, 1, 0], batch_size=2, frozen=True)
+    >>> sequence
+    ExplicitPairs(3 pairs of 6 samples, 66.7% same, in 2 batches of 2; frozen)
+    >>> (left, right), same = sequence[0]
+    >>> left.tolist(), right.tolist(), same.tolist()
+    ([0.0, 2.0], [1.0, 3.0], [1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        x,
+        left,
+        right,
+        same,
+        *,
+        labels=None,
+        batch_size=32,
+        augment=None,
+        frozen=False,
+        similar_label=1,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        self.x = check_source("x", x)
+        n = count_samples(self.x)
+        self.similar_label = check_choice("similar_label", similar_label, (0, 1))
+        self.batch_size = check_integer("batch_size", batch_size, low=1)
+        left, right = check_row_numbers("left", left, n), check_row_numbers("right", right, n)
+        if len(left) != len(right) or not len(left):
+            raise ValueError(f"`left` and `right` must be of one length, ≥ 1; got {len(left)} and {len(right)}")
+        is_boolean = np.asarray(same).dtype == bool
+        same = check_same("same", same, length=len(left))
+        same = same if is_boolean or similar_label == 1 else ~same
+        refuse_pairs("`same` must be true of a sample and itself", (left == right) & ~same)
+        if labels is not None:
+            self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+            refuse_pairs("`same` must be what `labels` say", (self.labels[left] == self.labels[right]) != same)
+        if augment is not None and frozen:
+            raise ValueError(
+                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
+            )
+        self.augment = None if augment is None else Augmentation(augment)
+        self.pairs_per_epoch, self.positive_fraction = len(same), float(np.mean(same))
+        self._given = left, right, same
+        for column in self._given:
+            column.flags.writeable = False
+
+    def __len__(self):
+        """The number of batches in an epoch."""
+        return -(-self.pairs_per_epoch // self.batch_size)
+
+    def pairs(self, epoch=None):
+        """The pairs of an epoch in the order of its batches: `(left_index, right_index, same)`, each `(pairs,)`.
+
+        Args:
+            epoch: integer ≥ 0, by default the current one; a frozen sequence has the same order in all.
+
+        Returns:
+            Two integer arrays of sample indices and one of booleans, True = same identity; not writeable.
+        """
+        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
+        return self._table(0 if self.frozen else epoch)
+
+    def _draw(self, epoch):
+        if self.frozen:
+            return self._given
+        order = self.rng(epoch).permutation(self.pairs_per_epoch)
+        table = tuple(column[order] for column in self._given)
+        for column in table:
+            column.flags.writeable = False
+        return table
+
+    def _batch(self, table, epoch, index):
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        left, right, same = (column[rows] for column in table)
+        towers = [take(self.x, left), take(self.x, right)]
+        if self.augment is not None:
+            towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
+        return tuple(towers), (same == self.similar_label).astype("float32")
+
+    def __repr__(self):
+        augment = f"; augment={self.augment!r}" if self.augment else ""
+        return (
+            f"{type(self).__name__}({self.pairs_per_epoch} pairs of {count_samples(self.x)} samples, "
+            f"{100 * self.positive_fraction:.3g}% same, in {len(self)} batches of {self.batch_size}; "
+            f"{'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+        )
+
+
+def from_pairs(x, left, right, same, **options):
+    """`ExplicitPairs` of the given pairs: rows `left`, `right` `(pairs,)` of `x` `(n, …)`, labels `same` `(pairs,)`.
+
+    Args:
+        x: array `(n, …)`, dict (nested at will) of arrays `(n, …)`, or another source.
+        left, right: rows of `x`, integers `(pairs,)`.
+        same: `(pairs,)`, 1 = same identity.
+        **options: `labels`, `batch_size`, `augment`, `frozen`, `similar_label`, `seed` and those of
+            `keras.utils.PyDataset`, as in `ExplicitPairs`.
+
+    >>> from_pairs(np.arange(6.0), [0, 2, 4], [1, 3, 0], [1, 1, 0], batch_size=3)
+    ExplicitPairs(3 pairs of 6 samples, 66.7% same, in 1 batches of 3; epoch 0)
+    """
+    return ExplicitPairs(x, left, right, same, **options)
+
+
+def check_row_numbers(name, rows, n):
+    """Returns row numbers `(pairs,)` of n samples as an integer array of its own."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
+        raise ValueError(f"`{name}` must be integers of shape (pairs,); got {rows.dtype} of shape {rows.shape}")
+    wrong = np.flatnonzero((rows < 0) | (rows >= n))
+    if len(wrong):
+        raise ValueError(
+            f"`{name}` must be rows of `x`, from 0 to {n - 1}; got {rows[wrong[0]]} in pair {wrong[0]}, and "
+            f"{len(wrong)} such rows in all"
+        )
+    return rows.astype(np.intp)
+
+
+def refuse_pairs(expectation, wrong):
+    """Raises where a pair of the mask `wrong` `(pairs,)` breaks the `expectation`."""
+    if wrong.any():
+        numbers = np.flatnonzero(wrong).tolist()
+        raise ValueError(f"{expectation}; it is not in pairs {first_few(numbers)}, counted from 0")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LFWPairs:
+    """The pairs of a pairs.txt, and the images they are made of.
+
+    Attributes:
+        x: `ImageFiles` `(n, height, width, channels)`: each image that a pair names, once, sorted by name and number.
+        left, right: rows of `x` `(pairs,)`, in the order of the file.
+        same: `(pairs,)` bool, True = genuine.
+        fold: `(pairs,)` integers, 0 … folds − 1: View 2's, or all 0 in a file without folds.
+        labels: `(n,)` the person in each image, strings.
+    """
+
+    x: ImageFiles
+    left: np.ndarray
+    right: np.ndarray
+    same: np.ndarray
+    fold: np.ndarray
+    labels: np.ndarray
+
+    def pairs(self, chosen=slice(None)):
+        """`(left, right, same)` of the pairs in the mask `chosen` `(pairs,)`, for `from_pairs`."""
+        return self.left[chosen], self.right[chosen], self.same[chosen]
+
+    def __repr__(self):
+        folds = len(np.unique(self.fold))
+        people = len(np.unique(self.labels))
+        return f"LFWPairs({len(self.same)} pairs in {folds} folds, of {len(self.x)} images of {people} people)"
+
+
+def read_lfw_pairs(
+    pairs_txt, root, image_size, color_mode="rgb", *, extension=".jpg", interpolation="bilinear", check=True
+):
+    """Reads a pairs.txt of Labeled Faces in the Wild, and the images it names, below `root`.
+
+    Its first line has the number of folds and of pairs, "10 300"; each fold has that many genuine pairs, "name 1 4",
+    and then as many impostor pairs, "name 1 other 2", between tabs or spaces. View 1's files have one number there and
+    one fold. Image 4 of a person is name/name_0004.jpg.
+
+    Huang, Ramesh, Berg, Learned-Miller, "Labeled Faces in the Wild: A Database for Studying Face Recognition in
+    Unconstrained Environments", 2007, http://vis-www.cs.umass.edu/lfw/lfw.pdf. Its protocol for View 2: choose all that
+    is chosen, the threshold too, on nine folds, measure on the tenth, ten times.
+
+    Args:
+        pairs_txt: path of the file.
+        root: the folder of the persons' folders.
+        image_size: `(height, width)` that every image is resized to.
+        color_mode, interpolation, check: as in `ImageFiles`.
+        extension: what the names of the images end in.
+
+    Returns:
+        An `LFWPairs`: `x`, and `left`, `right`, `same`, `fold`, each `(pairs,)`, and `labels` `(n,)`.
+
+    Raises:
+        ValueError: for malformed lines, with their numbers; for images that are missing or cannot be read, with their
+            paths.
+
+    >>> import os, tempfile, PIL.Image
+    >>> root = tempfile.mkdtemp()
+    >>> for name, number in (("Ada", 1), ("Ada", 2), ("Bo", 1)):
+    ...     os.makedirs(os.path.join(root, name), exist_ok=True)
+    ...     PIL.Image.new("RGB", (8, 8)).save(os.path.join(root, name, f"{name}_{number:04d}.jpg"))
+    >>> pairs_txt = os.path.join(root, "pairs.txt")
+    >>> with open(pairs_txt, "w") as file:
+    ...     _ = file.write("1\\t1\\nAda\\t1\\t2\\nAda\\t2\\tBo\\t1\\n")
+    >>> lfw = read_lfw_pairs(pairs_txt, root, image_size=(4, 4))
+    >>> lfw
+    LFWPairs(2 pairs in 1 folds, of 3 images of 2 people)
+    >>> lfw.left.tolist(), lfw.right.tolist(), lfw.same.tolist(), lfw.labels.tolist()
+    ([0, 1], [1, 2], [True, False], ['Ada', 'Ada', 'Bo'])
+    """
+    with open(pairs_txt, encoding="utf-8") as file:
+        lines = file.read().rstrip().splitlines()
+    left, right, same, fold = parse_lfw_lines(lines, os.fspath(pairs_txt))
+    images = sorted({*left, *right})
+    row = {image: i for i, image in enumerate(images)}
+    root = check_folder("root", root)
+    paths = [os.path.join(root, name, f"{name}_{number:04d}{extension}") for name, number in images]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise ValueError(
+            f"`root` must hold the {len(paths)} images that {str(pairs_txt)!r} names; {len(missing)} missing: "
+            + first_few(missing)
+        )
+    files = ImageFiles(paths, image_size, color_mode, root=root, interpolation=interpolation, check=check)
+    left, right = (np.array([row[image] for image in side], dtype=np.intp) for side in (left, right))
+    return LFWPairs(files, left, right, np.array(same), np.array(fold), np.array([name for name, _ in images]))
+
+
+def parse_lfw_lines(lines, name):
+    """The pairs in the `lines` of a pairs.txt: lists of left and right `(person, number)`, of same, and of folds."""
+    header = [_number(word) for word in lines[0].split()] if lines else []
+    if len(header) not in (1, 2) or None in header:
+        raise ValueError(
+            f'{name!r} must begin with the number of folds and of pairs of each kind in a fold, as "10 300", or of '
+            f"pairs alone; line 1 is {lines[0] if lines else ''!r}"
+        )
+    folds, count = header if len(header) == 2 else (1, header[0])
+    expected, got = 2 * folds * count, len(lines) - 1
+    if got != expected:
+        raise ValueError(
+            f"{name!r} must have {expected} lines after its first, {count} genuine and {count} impostor pairs in each "
+            f"of {folds} folds; got {got}"
+        )
+    pairs, wrong = [], []
+    for i, line in enumerate(lines[1:]):
+        genuine = i % (2 * count) < count
+        pair = _genuine(line.split()) if genuine else _impostor(line.split())
+        if pair is None:
+            form = "genuine pair: name, number, number" if genuine else "impostor pair: name, number, name, number"
+            wrong.append(f"\n  line {i + 2} must hold one {form}; got {line!r}")
+        else:
+            pairs.append((*pair, genuine, i // (2 * count)))
+    if wrong:
+        raise ValueError(
+            f"{name!r} has {len(wrong)} malformed lines:"
+            + "".join(wrong[:10])
+            + (f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else "")
+        )
+    return [list(column) for column in zip(*pairs, strict=True)]
+
+
+def _genuine(words):
+    if len(words) != 3:
+        return None
+    image, other = _image(words[0], words[1]), _image(words[0], words[2])
+    return None if image is None or other is None or image == other else (image, other)
+
+
+def _impostor(words):
+    if len(words) != 4:
+        return None
+    image, other = _image(*words[:2]), _image(*words[2:])
+    return None if image is None or other is None or image[0] == other[0] else (image, other)
+
+
+def _image(name, number):
+    """`(person, number)`, or None where a name could be a path or a number is none."""
+    number = _number(number)
+    return None if number is None or name.startswith(".") or re.search(r"[/\\]", name) else (name, number)
+
+
+def _number(word):
+    return int(word) if re.fullmatch("[0-9]{1,9}", word) and int(word) > 0 else None

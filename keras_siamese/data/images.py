@@ -1,0 +1,325 @@
+"""Image files as samples, read when a batch asks for them.
+
+Contract: `ImageFiles` is a source `(n, height, width, channels)` (see `sources`) of float32 in [0, 255] over files;
+`ImageFolder` finds them, and their identities, in a folder; `from_dataframe` in a table. What is held is paths. All
+files are decoded once when the source is made, and those that cannot be are reported together. Users and `explicit`
+import this module.
+
+    folder = ImageFolder("faces", image_size=(112, 112))                  # faces/<identity>/<image>
+    train, valid = split_identities(folder, folder.labels, (0.8, 0.2))    # views: nothing is read
+    sequence = PairSequence(*train, batch_size=64, workers=4)             # four threads decode
+"""
+
+import logging
+import numbers
+import os
+
+import numpy as np
+
+from keras_siamese._checks import check_choice, check_labels, is_missing
+from keras_siamese.data.decoding import ImageDecoder, check_files
+from keras_siamese.data.sources import first_few, row_numbers
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+# What operating systems leave in folders; they hide the rest of it by a leading dot.
+_LITTER = ("thumbs.db", "desktop.ini")
+_LISTED = 10  # files that an error lists
+logger = logging.getLogger(__name__)
+
+
+class ImageFiles:
+    """Image files as a source `(n, height, width, channels)`, float32 in [0, 255], each read when it is asked for.
+
+    How a file becomes an array, 16-bit, palette, alpha and EXIF orientation included, `ImageDecoder` of
+    `keras_siamese.data.decoding` says.
+
+    Args:
+        paths: `(n,)` paths.
+        image_size: `(height, width)` that every image is resized to.
+        color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
+        root: the folder that relative paths begin at; files outside it, also through links, are refused.
+        interpolation: "bilinear" (default), "nearest", "box", "hamming", "bicubic" or "lanczos", of the resizing.
+        check: whether to decode every file once here; otherwise what is wrong with a file is said when it is read.
+        on_error: "raise" reports all files that cannot be read in one error, "skip" leaves them out.
+
+    Attributes:
+        paths: of the files kept, in the order given.
+        kept: `(len(self),)` their positions among the paths given.
+        skipped: `(path, reason)` of the files left out.
+        shape, dtype: `(len(self), height, width, channels)`, float32.
+
+    Raises:
+        ValueError: for files that cannot be read, are links out of `root`, or hold more pixels than Pillow's
+            `MAX_IMAGE_PIXELS`, naming them; if no file is left.
+        ImportError: without Pillow, naming the extra that brings it.
+
+    >>> import tempfile, os.path, PIL.Image
+    >>> paths = [os.path.join(tempfile.mkdtemp(), f"{grey}.png") for grey in (0, 128, 255)]
+    >>> for grey, path in zip((0, 128, 255), paths):
+    ...     PIL.Image.new("L", (20, 10), grey).save(path)
+    >>> files = ImageFiles(paths, image_size=(4, 6), color_mode="grayscale")
+    >>> files
+    ImageFiles(3 images of 4 × 6, grayscale)
+    >>> files[[2, 0, 2]][:, 0, 0, 0].tolist()
+    [255.0, 0.0, 255.0]
+    """
+
+    def __init__(
+        self,
+        paths,
+        image_size,
+        color_mode="rgb",
+        *,
+        root=None,
+        interpolation="bilinear",
+        check=True,
+        on_error="raise",
+    ):
+        self._decode = ImageDecoder(image_size, color_mode, interpolation)
+        self.root = None if root is None else check_folder("root", root)
+        paths = [_check_path(f"paths[{i}]", path) for i, path in enumerate(paths)]
+        refused = {}
+        if self.root is not None:
+            paths = [os.path.join(self.root, path) for path in paths]
+            real_root = os.path.realpath(self.root)
+            refused = {i: "outside `root`" for i, path in enumerate(paths) if not is_inside(path, real_root)}
+        self._keep("paths", paths, refused, check, on_error)
+
+    def _keep(self, name, paths, refused, check, on_error):
+        """Keeps of `paths` what is not among the `refused`, `{position: reason}`, and can be decoded."""
+        check_choice("on_error", on_error, ("raise", "skip"))
+        readable = [i for i in range(len(paths)) if i not in refused]
+        if check:
+            bad = check_files(self._decode, [paths[i] for i in readable])
+            refused = {**refused, **{readable[position]: reason for position, reason in bad}}
+        self.skipped = tuple((paths[i], refused[i]) for i in sorted(refused))
+        if refused and on_error == "raise":
+            raise ValueError(
+                f"`{name}` must hold images that can be read; {len(refused)} of {len(paths)} files are not:"
+                + "".join(f"\n  {path}: {reason}" for path, reason in self.skipped[:_LISTED])
+                + (f"\n  and {len(refused) - _LISTED} more" if len(refused) > _LISTED else "")
+                + '\nMend or remove them, or pass on_error="skip" to go without them'
+            )
+        if refused:
+            logger.warning("%d of %d files are left out; see `skipped` for which and why", len(refused), len(paths))
+        self.kept = np.array([i for i in range(len(paths)) if i not in refused], dtype=np.intp)
+        self.paths = tuple(paths[i] for i in self.kept)
+        if not self.paths:
+            raise ValueError(f"`{name}` must hold at least one image; got {len(paths)} files, {len(refused)} skipped")
+
+    @property
+    def shape(self):
+        return (len(self), *self._decode.shape)
+
+    @property
+    def dtype(self):
+        return np.dtype("float32")
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, rows):
+        """The images at `rows`, integers `(m,)` or a slice: `(m, height, width, channels)`; one at one integer."""
+        if isinstance(rows, numbers.Integral):
+            return self[[rows]][0]
+        rows = row_numbers(rows, len(self))
+        images = np.empty((len(rows), *self._decode.shape), self.dtype)
+        first = {}
+        for place, row in enumerate(rows.tolist()):
+            if row in first:  # what comes twice is decoded once
+                images[place] = images[first[row]]
+            else:
+                first[row] = place
+                images[place] = self._read(self.paths[row])
+        return images
+
+    def _read(self, path):
+        try:
+            return self._decode(path)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise OSError(f"The image {path!r} cannot be read: {type(error).__name__}: {error}") from error
+
+    def _facts(self):
+        skipped = f"; {len(self.skipped)} files skipped" if self.skipped else ""
+        height, width = self._decode.image_size
+        return f"of {height} × {width}, {self._decode.color_mode}{skipped}"
+
+    def __repr__(self):
+        return f"{type(self).__name__}({len(self)} images {self._facts()})"
+
+
+class ImageFolder(ImageFiles):
+    """The images of a folder with a subfolder for each identity, as a source `(n, height, width, channels)`.
+
+    An identity is the path from `path` to the folder that an image lies in, however deep: "bo" for bo/1.png,
+    "Greek/character05" for Greek/character05/0394_05.png. Samples are sorted by identity, then file name, so they have
+    one order on every machine.
+
+    Hidden files and folders (a leading dot) and Thumbs.db and desktop.ini are passed over. Any other file that is no
+    image, or lies in `path` itself and so has no identity, is refused. Links are followed within `path`; one that leads
+    out of it, nowhere, or back to a folder it lies in, is refused.
+
+    Args:
+        path: the folder.
+        image_size: `(height, width)` that every image is resized to.
+        color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
+        extensions: what the names of images end in, in upper or lower case.
+        interpolation, check, on_error: as in `ImageFiles`; "skip" leaves out whatever is refused.
+
+    Attributes:
+        labels: identities `(n,)`, strings.
+        paths, skipped, shape, dtype: as in `ImageFiles`.
+
+    Raises:
+        ValueError: if `path` is no folder, has no subfolders or no images; for files as in `ImageFiles`.
+
+    >>> import tempfile, os, PIL.Image
+    >>> path = tempfile.mkdtemp()
+    >>> for name in ("bo/2.png", "ada/1.png", "bo/1.png"):
+    ...     os.makedirs(os.path.join(path, os.path.dirname(name)), exist_ok=True)
+    ...     PIL.Image.new("RGB", (8, 8), "white").save(os.path.join(path, name))
+    >>> folder = ImageFolder(path, image_size=(4, 4))
+    >>> folder
+    ImageFolder(3 images of 2 identities, of 4 × 4, rgb)
+    >>> folder.labels.tolist(), folder.shape
+    (['ada', 'bo', 'bo'], (3, 4, 4, 3))
+    """
+
+    def __init__(
+        self,
+        path,
+        image_size,
+        color_mode="rgb",
+        *,
+        extensions=EXTENSIONS,
+        interpolation="bilinear",
+        check=True,
+        on_error="raise",
+    ):
+        self._decode = ImageDecoder(image_size, color_mode, interpolation)
+        self.root = check_folder("path", path)
+        found = sorted(walk_images(self.root, _check_extensions(extensions)))
+        if not any(label or reason.startswith("a link") for label, _, reason in found):
+            raise ValueError(
+                f"`path` must hold a folder of images for each identity, as {os.path.join(self.root, 'ada', '1.png')}; "
+                + (f"all {len(found)} files lie in it, in no subfolder" if found else f"no files below {self.root!r}")
+            )
+        refused = {i: reason for i, (_, _, reason) in enumerate(found) if reason}
+        paths = [os.path.join(self.root, *filter(None, label.split("/")), name) for label, name, _ in found]
+        self._keep("path", paths, refused, check, on_error)
+        self.labels = np.array([found[i][0] for i in self.kept])
+
+    def _facts(self):
+        return f"of {len(np.unique(self.labels))} identities, {super()._facts()}"
+
+
+def walk_images(root, extensions):
+    """Yields `(label, name, reason)` of each file below `root`; `reason` says why it is none to read, or is empty."""
+    real_root = os.path.realpath(root)
+    waiting = [("", root, {real_root})]
+    while waiting:
+        label, folder, above = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(".") or name.lower() in _LITTER:
+                    continue
+                if entry.is_symlink() and not is_inside(entry.path, real_root):
+                    yield label, name, "a link that leads out of the folder"
+                elif entry.is_dir():
+                    real = os.path.realpath(entry.path)
+                    if real in above:
+                        yield label, name, "a link to a folder that it lies in"
+                    else:
+                        waiting.append((f"{label}/{name}".lstrip("/"), entry.path, above | {real}))
+                elif not entry.is_file():
+                    yield label, name, "no file"
+                elif not name.lower().endswith(extensions):
+                    yield label, name, f"no image by its name, which ends in none of {' '.join(extensions)}"
+                else:
+                    yield label, name, "" if label else "in no identity's folder"
+
+
+def is_inside(path, real_root):
+    """Whether `path`, all links followed, lies in the folder `real_root`."""
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(os.path.join(real_root, ""))
+
+
+def check_folder(name, path):
+    """Returns the absolute path of an existing folder, as a string."""
+    path = os.path.abspath(_check_path(name, path))
+    if not os.path.isdir(path):
+        what = "is a file" if os.path.exists(path) else "does not exist"
+        raise ValueError(f"`{name}` must be a folder; {path!r} {what}")
+    return path
+
+
+def _check_path(name, path):
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
+    if not (text := os.fsdecode(path)):
+        raise ValueError(f"`{name}` must be a path; got an empty string")
+    return text
+
+
+def _check_extensions(extensions):
+    if isinstance(extensions, str) or not all(isinstance(end, str) and end for end in extensions):
+        raise ValueError(f"`extensions` must be strings such as ('.png', '.jpg'); got {extensions!r}")
+    return tuple(end.lower() for end in extensions)
+
+
+def from_dataframe(frame, path_column, label_column, root=None, *, image_size, **options):
+    """Images and identities from a table with a row for each sample.
+
+    Args:
+        frame: pandas DataFrame, or whatever gives a column `(n,)` by its name, as a dict of lists does.
+        path_column: the column of paths.
+        label_column: the column of identities, integers or strings.
+        root: the folder that relative paths begin at; files outside it are refused.
+        image_size: `(height, width)`.
+        **options: `color_mode`, `interpolation`, `check` and `on_error` of `ImageFiles`.
+
+    Returns:
+        `(files, labels)`: `ImageFiles`, and the identities `(len(files),)` of the files kept.
+
+    Raises:
+        ValueError: for a column that is not there, bad or missing values, naming their rows; for files as `ImageFiles`.
+
+    >>> import tempfile, PIL.Image
+    >>> root = tempfile.mkdtemp()
+    >>> PIL.Image.new("RGB", (8, 8)).save(f"{root}/1.png")
+    >>> frame = {"file": ["1.png", "1.png"], "bird": ["wren", "lark"]}
+    >>> from_dataframe(frame, "file", "bird", root, image_size=(4, 4))
+    (ImageFiles(2 images of 4 × 4, rgb), array(['wren', 'lark'], dtype='<U4'))
+    """
+    paths = _column(frame, "path_column", path_column)
+    labels = _column(frame, "label_column", label_column)
+    wrong = [row for row, path in enumerate(paths) if not isinstance(path, (str, os.PathLike)) or not os.fspath(path)]
+    if wrong:
+        raise ValueError(
+            f"`path_column` must hold paths; {path_column!r} holds {paths[wrong[0]]!r} or the like in rows "
+            f"{first_few(wrong)}, counted from 0"
+        )
+    wrong = [row for row, label in enumerate(labels) if is_missing(label) or _is_broken(label)]
+    if wrong:
+        raise ValueError(
+            f"`label_column` must hold whole numbers or strings; {label_column!r} holds {labels[wrong[0]]!r} or the "
+            f"like in rows {first_few(wrong)}, counted from 0"
+        )
+    labels = check_labels("label_column", labels, length=len(paths))
+    files = ImageFiles(paths, image_size, root=root, **options)
+    return files, labels[files.kept]
+
+
+def _is_broken(label):
+    return isinstance(label, numbers.Real) and not float(label).is_integer()
+
+
+def _column(frame, argument, name):
+    names = list(getattr(frame, "columns", frame))
+    if name not in names:
+        raise ValueError(f"`{argument}` must be a column of `frame`; got {name!r}, and it has {names}")
+    return list(frame[name])

@@ -1,0 +1,42 @@
+"""Every benchmark runs at toy size on this backend, and the page shows what the full runs found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name not in ("measure.py", "tables.py"))
+
+
+def run(*command):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, env=environment, timeout=500, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_runs_at_toy_size(script):
+    pytest.importorskip("pytorch_metric_learning")
+    before = sorted(BENCHMARKS.glob("results/*"))
+    done = run(BENCHMARKS / script, "--toy", "--backends", keras.backend.backend())
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert keras.backend.backend() in done.stdout
+    assert sorted(BENCHMARKS.glob("results/*")) == before
+
+
+def test_the_page_shows_the_results():
+    done = run(BENCHMARKS / "tables.py", "--check")
+    assert done.returncode == 0, "run python benchmarks/tables.py"
+
+
+def test_each_script_is_on_the_page():
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert SCRIPTS
+    for script in SCRIPTS:
+        assert f"## {script}" in page

@@ -1,0 +1,599 @@
+"""Image files: what becomes of their pixels, which files are refused, and that a folder trains as arrays do."""
+
+import copy
+import logging
+import multiprocessing
+import os
+import pickle
+import struct
+import warnings
+import zlib
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_siamese.data import (
+    ImageFiles,
+    ImageFolder,
+    PairSequence,
+    decoding,
+    from_dataframe,
+    images,
+    split_identities,
+)
+
+Image = pytest.importorskip("PIL.Image")
+RNG = np.random.default_rng(11)
+GREY = RNG.integers(0, 256, (6, 5), dtype="uint8")
+COLOUR = RNG.integers(0, 256, (6, 5, 3), dtype="uint8")
+ALPHA = RNG.integers(0, 256, (6, 5), dtype="uint8")
+
+
+def read(path, color_mode="rgb", image_size=(6, 5), **options):
+    return ImageFiles([path], image_size, color_mode, **options)[0]
+
+
+def stacked(grey):
+    return np.stack([grey] * 3, axis=-1)
+
+
+def luma(colour):
+    """Rec. 601 by the weights' definition, pixel by pixel, rounded."""
+    result = np.zeros(colour.shape[:2])
+    for i in range(colour.shape[0]):
+        for j in range(colour.shape[1]):
+            red, green, blue = (int(value) for value in colour[i, j])
+            result[i, j] = 0.299 * red + 0.587 * green + 0.114 * blue
+    return result
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(image, name="x.png", **options):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        image.save(path, **options)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def tree(tmp_path, save):
+    """ada 2 images, bo 1, dee/eve 1 in a folder's folder; an image is of one grey, its number among the sorted."""
+    for number, name in enumerate(["ada/1.png", "ada/10.png", "bo/1.PNG", "dee/eve/a.png"]):
+        save(np.full((4, 4), number, "uint8"), name)
+    return tmp_path
+
+
+# Pixels
+
+
+def test_greyscale_rgb_and_rgba_of_each_other(save):
+    grey, colour, both = save(GREY, "g.png"), save(COLOUR, "c.png"), save(np.dstack([COLOUR, ALPHA]), "a.png")
+    opaque = np.full((6, 5), 255)
+    np.testing.assert_array_equal(read(grey, "grayscale")[..., 0], GREY)
+    np.testing.assert_array_equal(read(grey), stacked(GREY))
+    np.testing.assert_array_equal(read(grey, "rgba"), np.dstack([stacked(GREY), opaque]))
+    np.testing.assert_array_equal(read(colour), COLOUR)
+    np.testing.assert_array_equal(read(colour, "rgba"), np.dstack([COLOUR, opaque]))
+    np.testing.assert_array_equal(read(both, "rgba"), np.dstack([COLOUR, ALPHA]))
+    np.testing.assert_array_equal(read(both), COLOUR)
+    for path in (colour, both):
+        np.testing.assert_allclose(read(path, "grayscale")[..., 0], luma(COLOUR), atol=0.51)
+
+
+def test_grey_with_alpha_drops_it(save):
+    path = save(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]))
+    np.testing.assert_array_equal(read(path, "grayscale")[..., 0], GREY)
+    np.testing.assert_array_equal(read(path), stacked(GREY))
+    np.testing.assert_array_equal(read(path, "rgba")[..., 3], ALPHA)
+
+
+def test_dtype_and_range_are_those_of_image_dataset_from_directory(save):
+    image = read(save(np.array([[0, 255]], "uint8")), image_size=(1, 2))
+    assert image.dtype == np.float32
+    assert (image.min(), image.max()) == (0, 255)
+
+
+def test_one_bit(save):
+    mask = GREY > 127
+    for color_mode, expected in (("grayscale", mask[..., None] * 255), ("rgb", stacked(mask * 255))):
+        np.testing.assert_array_equal(read(save(Image.fromarray(mask)), color_mode), expected)
+
+
+def test_palettes_become_their_colours(save):
+    palette = Image.fromarray(COLOUR).quantize(16)
+    expected = np.array(palette.getpalette()).reshape(-1, 3)[np.asarray(palette)]
+    for name in ("x.png", "x.gif"):
+        np.testing.assert_array_equal(read(save(palette, name)), expected)
+    see_through = save(palette, "t.png", transparency=bytes([0] * 8 + [255] * 8))
+    np.testing.assert_array_equal(read(see_through), expected)
+    rgba = read(see_through, "rgba")
+    np.testing.assert_array_equal(rgba[..., 3], np.where(np.asarray(palette) < 8, 0, 255))
+    np.testing.assert_allclose(read(see_through, "grayscale")[..., 0], luma(expected), atol=0.51)
+
+
+def save_deep(path, deep):
+    """Writes 16-bit grey; PGM by hand, as older versions of Pillow read it and do not write it."""
+    if path.suffix == ".pgm":
+        path.write_bytes(b"P5 %d %d 65535\n" % deep.shape[::-1] + deep.astype(">u2").tobytes())
+    else:
+        Image.fromarray(deep).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
+@pytest.mark.parametrize("image_size", [(6, 5), (3, 4)])
+def test_16_bits_are_scaled_not_clipped(tmp_path, save, name, image_size):
+    deep = RNG.integers(0, 65536, (6, 5)).astype("uint16")
+    deep[0, 0], deep[1, 1] = 65535, 256
+    if image_size == (6, 5):
+        expected, path = deep / 257, save_deep(tmp_path / name, deep)
+        np.testing.assert_allclose(read(path, "grayscale")[..., 0], expected, atol=0.01)
+        np.testing.assert_allclose(read(path), stacked(expected), atol=0.01)
+        rgba = read(path, "rgba")
+        np.testing.assert_array_equal(rgba[..., 3], 255)
+        np.testing.assert_allclose(rgba[..., 1], expected, atol=0.01)
+    same = [read(save_deep(tmp_path / name, GREY.astype("uint16") * 257), "grayscale", image_size)]
+    same.append(read(save(GREY, "8.png"), "grayscale", image_size))
+    np.testing.assert_allclose(*same, atol=1.0)  # 8-bit resizing rounds
+    edges = np.kron(np.eye(2), np.full((4, 4), 65535)).astype("uint16")
+    sharp = read(save_deep(tmp_path / name, edges), interpolation="lanczos")
+    assert (sharp.min(), sharp.max()) == (0, 255)
+
+
+def test_16_bit_colour_is_its_high_bytes(tmp_path):
+    deep = RNG.integers(0, 65536, (4, 3, 3))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 3, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    np.testing.assert_allclose(read(tmp_path / "deep.png", image_size=(4, 3)), deep // 256, atol=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_32_bits_are_refused(save, dtype):
+    path = save(GREY.astype(dtype), "x.tif")
+    with pytest.raises(ValueError, match=r"x\.tif: ValueError: 32-bit pixels"):
+        read(path)
+
+
+def test_cmyk_becomes_rgb(save):
+    image = Image.fromarray(COLOUR).convert("CMYK")
+    path = save(image, "x.tif")
+    np.testing.assert_array_equal(read(path), np.asarray(image.convert("RGB")))
+
+
+ORIENTED = {  # EXIF's numbers: how the stored image is turned to stand upright
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image),
+}
+
+
+@pytest.mark.parametrize("orientation", [1, *ORIENTED])
+def test_images_stand_upright(save, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = ORIENTED.get(orientation, lambda image: image)(COLOUR)
+    path = save(COLOUR, exif=exif)
+    np.testing.assert_array_equal(read(path, image_size=upright.shape[:2]), upright)
+
+
+def test_the_first_of_several_frames(save):
+    frames = [Image.fromarray(stacked(np.full((6, 5), value, "uint8"))) for value in (10, 200)]
+    path = save(frames[0], "x.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read(path), 10)
+
+
+def test_resizing_is_height_width_and_by_name(save):
+    path = save(np.repeat(np.arange(0, 240, 10, dtype="uint8")[None], 12, axis=0))  # 12 × 24, a ramp along the width
+    small = read(path, "grayscale", (3, 6))[..., 0]
+    assert small.shape == (3, 6)
+    np.testing.assert_array_equal(small, small[:1].repeat(3, axis=0))
+    boxes = read(path, "grayscale", (3, 6), interpolation="box")[0, :, 0]
+    np.testing.assert_allclose(boxes, np.arange(0, 240, 10).reshape(6, 4).mean(axis=1), atol=0.51)
+    nearest = read(path, "grayscale", (3, 6), interpolation="nearest")[0, :, 0]
+    assert set(nearest) <= set(range(0, 240, 10))
+    assert len({tuple(row) for row in (small[0], boxes, nearest)}) == 3
+
+
+def test_rows_come_in_any_order_and_are_decoded_once(tree, monkeypatch):
+    folder = ImageFolder(tree, (4, 4), "grayscale")
+    read_paths = []
+    decode = decoding.ImageDecoder.__call__
+    monkeypatch.setattr(
+        decoding.ImageDecoder, "__call__", lambda self, path: read_paths.append(path) or decode(self, path)
+    )
+    batch = folder[np.array([3, 0, 3, 2, 0])]
+    assert batch.shape == (5, 4, 4, 1)
+    assert batch[:, 0, 0, 0].tolist() == [3, 0, 3, 2, 0]
+    assert read_paths == [folder.paths[row] for row in (3, 0, 2)]
+    assert folder[-1].shape == (4, 4, 1)
+    assert folder[1:3][:, 0, 0, 0].tolist() == [1, 2]
+    assert folder[[]].shape == (0, 4, 4, 1)
+
+
+# Folders
+
+
+def test_identities_are_folders_in_sorted_order(tree):
+    folder = ImageFolder(str(tree), (4, 4))
+    assert folder.labels.tolist() == ["ada", "ada", "bo", "dee/eve"]
+    assert [Path(path).relative_to(tree).as_posix() for path in folder.paths] == [
+        "ada/1.png",
+        "ada/10.png",
+        "bo/1.PNG",
+        "dee/eve/a.png",
+    ]
+    assert folder[:][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert (len(folder), folder.shape, folder.dtype, folder.skipped) == (4, (4, 4, 4, 3), np.float32, ())
+    assert repr(folder) == "ImageFolder(4 images of 3 identities, of 4 × 4, rgb)"
+
+
+def test_order_does_not_depend_on_the_file_system(tree, monkeypatch):
+    expected = ImageFolder(tree, (4, 4)).paths
+    scan = os.scandir
+
+    class Reversed:
+        def __init__(self, folder):
+            self.entries = scan(folder)
+
+        def __enter__(self):
+            return sorted(self.entries, key=lambda entry: entry.name, reverse=True)
+
+        def __exit__(self, *details):
+            self.entries.close()
+
+    monkeypatch.setattr(images.os, "scandir", Reversed)
+    assert ImageFolder(tree, (4, 4)).paths == expected
+
+
+def test_what_systems_leave_behind_is_passed_over(tree):
+    for name in (".DS_Store", "ada/Thumbs.db", "ada/._1.png", "bo/desktop.ini", ".git/x.png", "empty/.keep"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"no image")
+    assert len(ImageFolder(tree, (4, 4))) == 4
+
+
+def test_bad_files_are_reported_together_and_skipped_on_request(tree, save, caplog):
+    whole = save(RNG.integers(0, 256, (50, 50, 3), dtype="uint8"), "ada/cut.jpg").read_bytes()
+    (tree / "ada/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tree / "bo/cut.png").write_bytes((tree / "ada/1.png").read_bytes()[:-12])  # its pixels are all there
+    (tree / "bo/text.png").write_text("no image")
+    (tree / "bo/empty.gif").write_bytes(b"")
+    (tree / "bo/notes.txt").write_text("no image either")
+    save(GREY, "stray.png")
+    (tree / "ada/nowhere.png").symlink_to(tree / "gone.png")
+    bad = ["stray.png", "ada/cut.jpg", "ada/nowhere.png", "bo/cut.png", "bo/text.png", "bo/empty.gif", "bo/notes.txt"]
+
+    with pytest.raises(ValueError, match="7 of 11 files are not:") as caught:
+        ImageFolder(tree, (4, 4))
+    for name in bad:
+        assert f"\n  {tree / name}: " in str(caught.value)
+    for reason in ("in no identity's folder", "no image by its name", "UnidentifiedImageError", "truncated"):
+        assert reason in str(caught.value)
+    assert 'on_error="skip"' in str(caught.value)
+
+    with caplog.at_level(logging.WARNING):
+        folder = ImageFolder(tree, (4, 4), on_error="skip")
+    assert "7 of 11 files are left out" in caplog.text
+    assert {path for path, _ in folder.skipped} == {str(tree / name) for name in bad}
+    assert folder.labels.tolist() == ["ada", "ada", "bo", "dee/eve"]
+    assert folder[:][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert repr(folder) == "ImageFolder(4 images of 3 identities, of 4 × 4, rgb; 7 files skipped)"
+
+
+def test_a_long_list_of_bad_files_is_cut(tree):
+    for number in range(30):
+        (tree / f"ada/bad{number}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="30 of 34 files") as caught:
+        ImageFolder(tree, (4, 4))
+    assert str(caught.value).count("UnidentifiedImageError") == 10
+    assert "\n  and 20 more\n" in str(caught.value)
+
+
+def test_unchecked_files_fail_when_they_are_read_with_their_path(tree):
+    (tree / "bo/text.png").write_text("no image")
+    folder = ImageFolder(tree, (4, 4), check=False)
+    assert len(folder) == 5
+    assert folder[[0, 4]].shape == (2, 4, 4, 3)
+    with pytest.raises(OSError, match=r"The image '.*bo/text\.png' cannot be read: UnidentifiedImageError"):
+        folder[[1, 3]]
+
+
+def test_links_that_leave_the_root_are_refused(tree, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    Image.fromarray(GREY).save(outside / "secret.png")
+    (tree / "ada/link.png").symlink_to(outside / "secret.png")
+    (tree / "ada/relative.png").symlink_to(Path("../..") / outside.name / "secret.png")
+    (tree / "cy").symlink_to(outside)
+    (tree / "bo/second.png").symlink_to(tree / "bo/1.PNG")
+    (tree / "bo/again").symlink_to(tree)
+    (tree / "twin").symlink_to(tree / "dee")
+    (tree / "sibling").symlink_to(str(tree) + "-other")
+    Path(str(tree) + "-other").mkdir()
+    with pytest.raises(ValueError, match="5 of 11 files") as caught:
+        ImageFolder(tree, (4, 4))
+    for name in ("ada/link.png", "ada/relative.png", "cy", "sibling"):
+        assert f"{tree / name}: a link that leads out of the folder" in str(caught.value)
+    assert f"{tree / 'bo/again'}: a link to a folder that it lies in" in str(caught.value)
+    folder = ImageFolder(tree, (4, 4), on_error="skip")
+    assert folder.labels.tolist() == ["ada", "ada", "bo", "bo", "dee/eve", "twin/eve"]
+
+
+def test_a_root_that_is_a_link_is_followed(tree, tmp_path_factory):
+    link = tmp_path_factory.mktemp("link") / "root"
+    link.symlink_to(tree)
+    assert ImageFolder(link, (4, 4)).labels.tolist() == ["ada", "ada", "bo", "dee/eve"]
+
+
+@pytest.mark.parametrize("side", [12, 30])  # above Pillow's limit, where it warns, and above twice the limit
+def test_decompression_bombs_are_refused(tree, save, monkeypatch, side):
+    save(np.zeros((side, side), "uint8"), "ada/bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for action in ("error", "ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            with pytest.raises(ValueError, match=r"1 of 5 files are not:\n.*bomb\.png: .*(bomb|Bomb)"):
+                ImageFolder(tree, (4, 4))
+    with warnings.catch_warnings(), pytest.raises(OSError, match="bomb"):
+        warnings.simplefilter("ignore")
+        ImageFolder(tree, (4, 4), check=False)[:]
+
+
+def test_extensions(tree):
+    os.rename(tree / "dee/eve/a.png", tree / "dee/eve/a.image")
+    with pytest.raises(ValueError, match=r"a\.image: no image by its name, which ends in none of \.png \.jpg"):
+        ImageFolder(tree, (4, 4))
+    assert len(ImageFolder(tree, (4, 4), extensions=[".png", ".IMAGE"])) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "a folder of images for each identity, as .*ada.1.png; no files below"),
+        (["1.png", "2.png"], "all 2 files lie in it, in no subfolder"),
+    ],
+)
+def test_roots_without_identities_are_refused(save, tmp_path, names, message):
+    for name in names:
+        save(GREY, name)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path, (4, 4))
+
+
+def test_refuses_bad_arguments(tree):
+    cases = [
+        ({"path": tree / "none"}, ValueError, "`path` must be a folder; .*none' does not exist"),
+        ({"path": tree / "ada/1.png"}, ValueError, r"`path` must be a folder; .*1\.png' is a file"),
+        ({"path": 3}, TypeError, "`path` must be a path; got 3 of type int"),
+        ({"image_size": 4}, ValueError, r"`image_size` must be \(height, width\); got 4"),
+        ({"image_size": (4, 0)}, ValueError, r"`image_size\[1\]` must be at least 1; got 0"),
+        ({"color_mode": "hsv"}, ValueError, "`color_mode` must be one of 'rgb', 'grayscale', 'rgba'; got 'hsv'"),
+        ({"interpolation": "cubic"}, ValueError, "`interpolation` must be one of 'nearest', "),
+        ({"on_error": "ignore"}, ValueError, "`on_error` must be one of 'raise', 'skip'; got 'ignore'"),
+        ({"extensions": ".png"}, ValueError, "`extensions` must be strings such as .*; got '.png'"),
+    ]
+    for change, error, message in cases:
+        with pytest.raises(error, match=message):
+            ImageFolder(**({"path": tree, "image_size": (4, 4)} | change))
+    with pytest.raises(ValueError, match="`paths` must hold at least one image; got 0 files"):
+        ImageFiles([], (4, 4))
+    with pytest.raises(ValueError, match="must hold at least one image; got 1 files, 1 skipped"):
+        ImageFiles([tree / "none.png"], (4, 4), on_error="skip")
+
+
+def test_without_pillow_the_extra_is_named(tree, monkeypatch):
+    def missing(module):
+        raise ImportError(f"No module named {module!r}")
+
+    monkeypatch.setattr("keras_siamese._checks.importlib.import_module", missing)
+    with pytest.raises(ImportError, match=r'pip install "keras-siamese\[images\]"'):
+        ImageFolder(tree, (4, 4))
+
+
+def test_a_bar_is_shown_where_the_check_takes_long(tree, monkeypatch, capsys):
+    ImageFolder(tree, (4, 4))
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(decoding, "SECONDS_WITHOUT_BAR", -1)
+    monkeypatch.setattr(decoding, "_FILES_AT_ONCE", 3)
+    ImageFolder(tree, (4, 4))
+    assert "4/4" in capsys.readouterr().out
+
+
+# Lists of files and tables
+
+
+def test_files_keep_their_order_and_positions(tree):
+    paths = [tree / name for name in ("bo/1.PNG", "gone.png", "ada/10.png")]
+    with pytest.raises(ValueError, match=r"1 of 3 files are not:\n.*gone\.png: FileNotFoundError"):
+        ImageFiles(paths, (4, 4))
+    files = ImageFiles(paths, (4, 4), on_error="skip")
+    assert files.kept.tolist() == [0, 2]
+    assert files[:][:, 0, 0, 0].tolist() == [2, 1]
+
+
+def test_a_root_bounds_its_files(tree, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "x.png"
+    Image.fromarray(GREY).save(outside)
+    root = tree / "ada"
+    (root / "link.png").symlink_to(outside)
+    assert len(ImageFiles(["1.png", root / "10.png", "../ada/1.png"], (4, 4), root=root)) == 3
+    for path in ("../bo/1.PNG", outside, "link.png"):
+        with pytest.raises(ValueError, match="1 of 2 files are not:\n.*: outside `root`"):
+            ImageFiles(["1.png", path], (4, 4), root=root)
+    assert len(ImageFiles([outside], (4, 4))) == 1
+
+
+def test_dataframes(tree):
+    pandas = pytest.importorskip("pandas")
+    columns = {"file": ["bo/1.PNG", "ada/1.png", "gone.png", "ada/10.png"], "who": ["bo", "ada", "bo", "ada"]}
+    for frame in (pandas.DataFrame(columns, index=[7, 7, 1, 0]), columns):
+        files, labels = from_dataframe(
+            frame, "file", "who", tree, image_size=(4, 4), color_mode="grayscale", on_error="skip"
+        )
+        assert labels.tolist() == ["bo", "ada", "ada"]
+        assert files[:][:, 0, 0, 0].tolist() == [2, 0, 1]
+        assert PairSequence(files, labels, batch_size=3)[0][0][0].shape == (3, 4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"file": ["ada/1.png", None, "bo/1.PNG", float("nan")]},
+            ValueError,
+            "'file' holds .* in rows 1, 3, counted from 0",
+        ),
+        ({"file": ["ada/1.png", "", "ada/1.png", "bo/1.PNG"]}, ValueError, "holds '' or the like in rows 1, counted"),
+        (
+            {"who": [1, 2, None, 3]},
+            ValueError,
+            "`label_column` .* 'who' holds nan or the like in rows 2",
+        ),
+        (
+            {"who": [1, 2, 3.5, 3]},
+            ValueError,
+            "`label_column` must hold whole numbers or .* in rows 2, counted",
+        ),
+        (
+            {"path_column": "path"},
+            ValueError,
+            r"`path_column` must be a column .* 'path', and it has \['file', 'who'\]",
+        ),
+        ({"label_column": "id"}, ValueError, "`label_column` must be a column of `frame`; got 'id'"),
+        ({"root": "/nowhere"}, ValueError, "`root` must be a folder; '/nowhere' does not exist"),
+        ({"colour_mode": "rgb"}, TypeError, "colour_mode"),
+    ],
+)
+def test_bad_tables_name_their_rows(tree, change, error, message):
+    pandas = pytest.importorskip("pandas")
+    columns = {"file": ["ada/1.png", "ada/10.png", "bo/1.PNG", "bo/1.PNG"], "who": ["ada", "ada", "bo", "bo"]}
+    arguments = {"path_column": "file", "label_column": "who", "root": tree, "image_size": (4, 4)} | change
+    frame = pandas.DataFrame({name: arguments.pop(name, column) for name, column in columns.items()})
+    with pytest.raises(error, match=message):
+        from_dataframe(frame, **arguments)
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    """24 images of 6 identities, in files and as an array."""
+    root = tmp_path_factory.mktemp("birds")
+    pixels = np.random.default_rng(4).integers(0, 256, (24, 7, 8, 3), dtype="uint8")
+    labels = np.repeat([f"bird{number}" for number in range(6)], 4)
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        (root / label).mkdir(exist_ok=True)
+        Image.fromarray(image).save(root / label / f"{number:02d}.png")
+    return root, pixels.astype("float32"), labels
+
+
+def assert_same_batches(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        for a, b in zip([*one[0], one[1]], [*other[0], other[1]], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+def in_order(sequence):
+    return [sequence[index] for index in range(len(sequence))]
+
+
+def test_folders_and_arrays_give_the_same_batches_to_all_workers(birds):
+    root, pixels, labels = birds
+    folder = ImageFolder(root, (7, 8))
+    sequence = PairSequence(folder, folder.labels, batch_size=5, seed=1)
+    arrays = PairSequence(pixels, labels, batch_size=5, seed=1)
+    for epoch in (0, 3):
+        sequence.set_epoch(epoch)
+        arrays.set_epoch(epoch)
+        expected = in_order(arrays)
+        assert_same_batches(in_order(sequence), expected)
+        for workers in (2, 4):
+            with ThreadPoolExecutor(workers) as pool:
+                assert_same_batches(list(pool.map(sequence.__getitem__, range(5))), expected)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert_same_batches(list(pool.map(sequence.__getitem__, range(5), timeout=120)), expected)
+    for other in (pickle.loads(pickle.dumps(sequence)), copy.deepcopy(sequence)):
+        assert_same_batches(in_order(other), expected)
+
+
+def test_folders_split_into_views(birds):
+    root, pixels, labels = birds
+    folder = ImageFolder(root, (7, 8))
+    parts = split_identities(folder, folder.labels, (0.5, 0.5), seed=2)
+    expected = split_identities(pixels, labels, (0.5, 0.5), seed=2)
+    for (part, part_labels), (array, array_labels) in zip(parts, expected, strict=True):
+        assert part.source is folder
+        assert part_labels.tolist() == array_labels.tolist()
+        np.testing.assert_array_equal(part[:], array)
+
+
+def test_a_folder_trains_and_validates(birds, tmp_path):
+    import keras
+
+    import keras_siamese as ks
+
+    folder = ImageFolder(birds[0], (7, 8))
+    train, valid = split_identities(folder, folder.labels, (0.5, 0.5))
+    siamese = ks.SiameseWrapper(
+        keras.Sequential(
+            [
+                keras.Input((7, 8, 3)),
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Flatten(),
+                keras.layers.Dense(4),
+            ]
+        )
+    )
+    siamese.compile("sgd", loss=ks.losses.ContrastiveLoss())
+    monitor = ks.callbacks.DivergenceMonitor(valid, on_divergence=lambda diagnosis: None)
+    history = siamese.fit(PairSequence(*train, batch_size=4, workers=2), epochs=2, verbose=0, callbacks=[monitor])
+    assert len(history.history["val_eer"]) == 2
+    monitor.diagnose().to_html(tmp_path / "report.html")
+    assert "Worst pairs" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+# Omniglot
+
+
+def test_omniglot_through_files_and_through_arrays(tmp_path):
+    """The real thing, laid out as its own archive is: alphabet/character/number_drawer.png, 1-bit, 105 × 105."""
+    data = os.environ.get("KERAS_SIAMESE_DATA")
+    if not data or not Path(data, "omniglot.npz").exists():
+        pytest.skip("KERAS_SIAMESE_DATA names no folder with omniglot.npz")
+    with np.load(Path(data, "omniglot.npz"), allow_pickle=False) as file:
+        rows = np.flatnonzero(np.isin(file["class_id"], np.arange(0, 1623, 40)) & (file["drawer"] <= 6))
+        ink = np.unpackbits(file["images"][rows], axis=-1)[:, : 105 * 105].reshape(-1, 105, 105).astype(bool)
+        alphabets, characters = file["alphabets"][file["alphabet"][rows]], file["class_id"][rows]
+        drawers = file["drawer"][rows]
+    labels = [f"{alphabet}/character{number:04d}" for alphabet, number in zip(alphabets, characters, strict=True)]
+    for mask, label, number, drawer in zip(ink, labels, characters, drawers, strict=True):
+        (tmp_path / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(~mask).save(tmp_path / label / f"{number:04d}_{drawer:02d}.png")  # ink is black there
+
+    folder = ImageFolder(tmp_path, (105, 105), "grayscale")
+    order = sorted(range(len(labels)), key=lambda row: (labels[row], drawers[row]))
+    x = np.where(ink[order], 0, 255).astype("float32")[..., None]
+    assert folder.labels.tolist() == [labels[row] for row in order]
+    assert len(set(labels)) == 41
+    parts = split_identities(folder, folder.labels, (0.7, 0.3)), split_identities(x, folder.labels, (0.7, 0.3))
+    for (lazy, lazy_labels), (array, array_labels) in zip(*parts, strict=True):
+        assert_same_batches(
+            in_order(PairSequence(lazy, lazy_labels, batch_size=50)),
+            in_order(PairSequence(array, array_labels, batch_size=50)),
+        )

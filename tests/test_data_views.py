@@ -1,0 +1,89 @@
+"""EpochBatches: every epoch's own batches, in any order, as a Grain source and as a tf.data.Dataset."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_siamese import SiameseWrapper, losses
+from keras_siamese.data import BalancedBatchSequence, EpochBatches, PairSequence, TripletSequence, split_identities
+
+LABELS = np.arange(20) // 4
+X = np.arange(40, dtype="float32").reshape(20, 2)
+SEQUENCES = {
+    "pairs": lambda **o: PairSequence(X, LABELS, batch_size=6, augment=lambda b, rng: b + rng.random(b.shape), **o),
+    "triplets": lambda **o: TripletSequence(X, LABELS, batch_size=6, **o),
+    "balanced": lambda **o: BalancedBatchSequence(X, LABELS, classes_per_batch=3, samples_per_class=2, **o),
+}
+
+
+def flat(batch):
+    return keras.tree.flatten(batch)
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_each_epoch_has_its_own_batches_in_any_order(kind):
+    sequence = SEQUENCES[kind](seed=5)
+    batches = EpochBatches(sequence, epochs=3, first_epoch=2)
+    assert len(batches) == 3 * len(sequence)
+    other = SEQUENCES[kind](seed=5)
+    expected = []
+    for epoch in (2, 3, 4):
+        other.set_epoch(epoch)
+        expected += [flat(other[i]) for i in range(len(other))]
+    for index in np.random.default_rng(0).permutation(len(batches)):
+        for got, wanted in zip(flat(batches[int(index)]), expected[index], strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert sequence.epoch == 0
+    with pytest.raises(IndexError):
+        batches[len(batches)]
+
+
+def test_as_a_tf_dataset():
+    pytest.importorskip("tensorflow")
+    batches = EpochBatches(SEQUENCES["pairs"](), epochs=2)
+    dataset = batches.as_tf_dataset()
+    assert int(dataset.cardinality()) == len(batches) == 8
+    for got, wanted in zip(dataset, batches, strict=True):
+        for one, other in zip(flat(got), flat(wanted), strict=True):
+            np.testing.assert_array_equal(one.numpy(), other)
+
+
+def test_fit_on_a_tf_dataset(rng):
+    pytest.importorskip("tensorflow")
+    sequence = PairSequence(X / 40, LABELS, batch_size=6)
+    model = SiameseWrapper(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
+    model.compile("sgd", loss=losses.ContrastiveLoss())
+    dataset = EpochBatches(sequence, epochs=2).as_tf_dataset()
+    history = model.fit(dataset, epochs=2, steps_per_epoch=len(sequence), shuffle=False, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_as_a_grain_source():
+    grain = pytest.importorskip("grain")
+    batches = EpochBatches(SEQUENCES["balanced"](), epochs=2)
+    for got, wanted in zip(grain.MapDataset.source(batches), batches, strict=True):
+        for one, other in zip(flat(got), flat(wanted), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_refuses():
+    with pytest.raises(TypeError, match="`sequence` must be a sequence of keras_siamese.data; got list"):
+        EpochBatches([1, 2], epochs=2)
+    with pytest.raises(ValueError, match="`epochs` must be at least 1; got 0"):
+        EpochBatches(SEQUENCES["pairs"](), epochs=0)
+    with pytest.raises(ValueError, match="`first_epoch` must be at least 0; got -1"):
+        EpochBatches(SEQUENCES["pairs"](), epochs=1, first_epoch=-1)
+
+
+def test_a_stratified_split_shares_out_large_and_small_identities():
+    sizes = np.random.default_rng(1).permutation(np.repeat([1, 2, 40, 100], 10))
+    labels = np.repeat(np.arange(40), sizes)
+    parts = split_identities(np.arange(len(labels)), labels, (0.5, 0.3, 0.2), stratify=True, seed=3)
+    for (_, part), share in zip(parts, (0.5, 0.3, 0.2), strict=True):
+        assert len(set(part)) == 40 * share
+        assert len(part) == pytest.approx(share * len(labels), rel=0.02)
+        of_size = [np.count_nonzero(sizes[sorted(set(part))] == size) for size in (1, 2, 40, 100)]
+        assert max(of_size) - min(of_size) <= 1
+    assert not set(parts[0][1]) & set(parts[1][1])
+    again = split_identities(np.arange(len(labels)), labels, (0.5, 0.3, 0.2), stratify=True, seed=4)
+    assert set(again[0][1]) != set(parts[0][1])
