@@ -99,12 +99,12 @@ def test_augmentation_is_drawn_for_each_tower():
 
 def test_a_siamese_network_learns_from_it(rng):
     labels = np.repeat(np.arange(10), 4)
-    x = (rng.normal(size=(10, 6))[labels] + rng.normal(size=(40, 6))).astype("float32")
+    x = (rng.normal(size=(10, 6))[labels] + 0.3 * rng.normal(size=(40, 6))).astype("float32")
     encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
     model = SiameseWrapper(encoder)
-    model.compile(keras.optimizers.Adam(0.05), loss=losses.TripletLoss(margin=0.5))
+    model.compile(keras.optimizers.Adam(0.02), loss=losses.TripletLoss(margin=1.0))
     history = model.fit(TripletSequence(x, labels, batch_size=10), epochs=15, verbose=0).history["loss"]
-    assert history[-1] < 0.8 * history[0]
+    assert np.mean(history[-3:]) < 0.8 * np.mean(history[:3])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ of the K distinct labels. The rest of `data` imports this module; it imports Num
 
 import numbers
 import os
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -87,7 +88,16 @@ def _clean(name, x):
         return x
     if is_hdf5(x) and x.ndim:
         return Rows(Hdf5Rows(x), name=name)
-    return Rows(x, name=name) if is_lazy(x) else np.asarray(x)
+    return Rows(x, name=name) if is_lazy(x) else _as_array(name, x)
+
+
+def _as_array(name, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what NumPy 2 refuses, NumPy 1 makes an array of objects of, with a warning
+        try:
+            return np.asarray(x)
+        except (ValueError, Warning) as error:
+            raise ValueError(f"`{name}` has samples of inhomogeneous shapes: {error}") from error
 
 
 def is_hdf5(x):

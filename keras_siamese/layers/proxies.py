@@ -66,7 +66,7 @@ class ProxyLogits(keras.layers.Layer):
             name="proxies",
             shape=(self.num_classes * self.centers_per_class, shape[1]),
             initializer=keras.initializers.RandomNormal(stddev=shape[1] ** -0.5),
-            regularizer=self.sparsity_of_centers if self.center_sparsity else None,
+            regularizer=CenterSparsity(self.centers_per_class, self.center_sparsity) if self.center_sparsity else None,
             autocast=False,  # the layer's own autocast=False does not hold for its weights
         )
         self.built = True
@@ -78,17 +78,6 @@ class ProxyLogits(keras.layers.Layer):
         if self.centers_per_class == 1:
             return cosine
         return ops.reshape(cosine, (-1, self.num_classes, self.centers_per_class))
-
-    def sparsity_of_centers(self, proxies):
-        """The regulariser's value from the weights `(classes · centers, dim)`: a scalar."""
-        centers = self.centers_per_class
-        grouped = ops.reshape(unit(at_least_float32(proxies)), (self.num_classes, centers, -1))
-        cosine = ops.matmul(grouped, ops.transpose(grouped, (0, 2, 1)))
-        apart = safe_sqrt(2.0 - 2.0 * cosine)  # of unit vectors; 0 with gradient 0 where centers meet
-        number = ops.arange(centers)
-        once = ops.expand_dims(number, 1) < ops.expand_dims(number, 0)
-        pairs = self.num_classes * centers * (centers - 1) // 2
-        return self.center_sparsity * ops.sum(ops.where(once, apart, ops.zeros_like(apart))) / (2 * pairs)
 
     def compute_mask(self, inputs, mask=None):
         # Whatever mask the embeddings carry is one over time steps; on the cosines it would reweight the loss.
@@ -105,6 +94,25 @@ class ProxyLogits(keras.layers.Layer):
             "centers_per_class": self.centers_per_class,
             "center_sparsity": self.center_sparsity,
         }
+
+
+class CenterSparsity(keras.regularizers.Regularizer):
+    """Factor on half the mean distance between the unit weights of one class, from `(classes · centers, dim)`: a
+    scalar.
+    """
+
+    def __init__(self, centers, factor):
+        self.centers, self.factor = centers, factor
+
+    def __call__(self, proxies):
+        classes = proxies.shape[0] // self.centers
+        grouped = ops.reshape(unit(at_least_float32(proxies)), (classes, self.centers, -1))
+        cosine = ops.matmul(grouped, ops.transpose(grouped, (0, 2, 1)))
+        apart = safe_sqrt(2.0 - 2.0 * cosine)  # of unit vectors; 0 with gradient 0 where centers meet
+        number = ops.arange(self.centers)
+        once = ops.expand_dims(number, 1) < ops.expand_dims(number, 0)
+        pairs = classes * self.centers * (self.centers - 1) // 2
+        return self.factor * ops.sum(ops.where(once, apart, 0.0)) / (2 * pairs)
 
 
 def within_one(cosine):

@@ -15,6 +15,7 @@ and a batch that is too large for one matrix is worked off in blocks of rows.
             return [nca(rows.matrix, rows.positive, rows.negative, self.scale)]
 """
 
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -221,7 +222,8 @@ class BatchLoss(EmbeddingLoss):
 
     Args:
         block_size: rows of the `(batch, batch)` matrix that are worked on at once, None (default) for all. Memory falls
-            from O(batch²) to O(block_size·batch), for the same value and gradient; each block is computed twice.
+            from O(batch²) to O(block_size·batch), for the same value and gradient; each block is computed twice. Before
+            Keras 3.9 memory stays as it is, with a warning.
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
@@ -231,8 +233,10 @@ class BatchLoss(EmbeddingLoss):
     def __init__(self, block_size=None, **kwargs):
         super().__init__(**kwargs)
         if block_size is not None and not hasattr(keras, "remat"):
-            raise ValueError(
-                f"`block_size` needs keras.remat, of Keras 3.9 and later; this is Keras {keras.__version__}"
+            warnings.warn(
+                "`block_size` saves memory with keras.remat, of Keras 3.9 and later; this is Keras "
+                f"{keras.__version__}, where it only changes the order of work",
+                stacklevel=2,
             )
         self.block_size = None if block_size is None else check_integer("block_size", block_size, low=1)
 
@@ -271,7 +275,7 @@ class BatchLoss(EmbeddingLoss):
         blocks = -(-rows // size)
         # The last block is filled up with the last row, whose repeats are cut off again.
         index = ops.minimum(ops.reshape(ops.arange(blocks * size, dtype="int32"), (-1, size)), rows - 1)
-        again = keras.remat(of_block)
+        again = getattr(keras, "remat", lambda function: function)(of_block)
         stacked = ops.map(lambda block: again(block, batch, *summary), index)
         return keras.tree.map_structure(lambda tensor: ops.reshape(tensor, (-1, *tensor.shape[2:]))[:rows], stacked)
 
