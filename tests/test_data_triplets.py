@@ -152,6 +152,9 @@ def test_exhaustive_is_spelt_all():
         PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="every")
     with pytest.raises(ValueError, match="`pairs_per_epoch` must be at least 1; got 0"):
         PairSequence(np.arange(1), ["ada"], pairs_per_epoch="all")
+    for options in ({"positive_fraction": 0.3}, {"weighting": "balanced"}):
+        with pytest.raises(ValueError, match="has every pair once, as they fall: it goes with no `positive_fraction`"):
+            PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="all", **options)
 
 
 # Weights of the pairs

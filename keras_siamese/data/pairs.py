@@ -93,6 +93,11 @@ class PairSequence(HardPartners, EpochSequence):
         self.exhaustive = isinstance(pairs_per_epoch, str)
         if self.exhaustive:
             check_choice("pairs_per_epoch", pairs_per_epoch, ("all",))
+            if (positive_fraction, weighting) != (0.5, "natural"):
+                raise ValueError(
+                    '`pairs_per_epoch="all"` has every pair once, as they fall: it goes with no `positive_fraction` '
+                    f"and no `weighting`; got {positive_fraction!r} and {weighting!r}"
+                )
             pairs_per_epoch = n * (n - 1) // 2
         self.pairs_per_epoch = (
             n if pairs_per_epoch is None else check_integer("pairs_per_epoch", pairs_per_epoch, low=1)

@@ -100,7 +100,7 @@ def concrete(tensor):
     """`tensor` as a NumPy array, or None while a graph is traced and it has no values yet."""
     try:
         return ops.convert_to_numpy(tensor)
-    except Exception:  # each backend has its own error for a tensor without values
+    except (AttributeError, NotImplementedError, TypeError, ValueError):  # one or another, by backend
         return None
 
 
