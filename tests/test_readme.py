@@ -35,7 +35,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("keras_tuner", reason="the grid search needs the extra `tuner`")
     monkeypatch.chdir(tmp_path)
     code = blocks("python")
-    assert len(code) == 4
+    assert len(code) == 5
     namespace = run(code, README)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "verifier.keras").exists()
@@ -47,6 +47,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     sides = [set(namespace[name][1]) for name in ("train", "valid", "test")]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
     assert isinstance(namespace["siamese"], keras.Model)
+    assert {"positive_distance", "val_eer"} <= set(namespace["fresh"].history.history)
 
 
 def calls_addons(block):
