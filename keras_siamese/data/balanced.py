@@ -13,7 +13,6 @@ an epoch is indices, 8 bytes a row. Users and `callbacks` use this module.
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels
-from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, take
 
@@ -75,7 +74,7 @@ class BalancedBatchSequence(EpochSequence):
         seed=0,
         **kwargs,
     ):
-        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self.x = check_source("x", x)
         n = count_samples(self.x)
         self.identities, self.labels = encode(check_labels("labels", labels, length=n))
@@ -83,11 +82,6 @@ class BalancedBatchSequence(EpochSequence):
         self.samples_per_class = check_integer("samples_per_class", samples_per_class, low=2)
         self.weighting = check_choice("weighting", weighting, ("balanced", "natural"))
         self.short = check_choice("short", short, ("repeat", "drop"))
-        if augment is not None and frozen:
-            raise ValueError(
-                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
-            )
-        self.augment = None if augment is None else Augmentation(augment)
         self._size = np.bincount(self.labels)
         least = self.samples_per_class if self.short == "drop" else 2 if augment is None else 1
         self._taking_part = np.flatnonzero(self._size >= least)
@@ -116,8 +110,7 @@ class BalancedBatchSequence(EpochSequence):
         Args:
             epoch: integer ≥ 0, by default the current one; a frozen sequence has the same in all.
         """
-        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
-        return self._table(0 if self.frozen else epoch)
+        return self._table_of(epoch)
 
     def _draw(self, epoch):
         rng = self.rng(epoch)
@@ -126,9 +119,7 @@ class BalancedBatchSequence(EpochSequence):
             draw_identities(rng, len(self._taking_part), self.batches_per_epoch, self.classes_per_batch, weights)
         ]
         rows = draw_samples(rng, self.labels, self._size, chosen.ravel(), self.samples_per_class)
-        rows = rows.reshape(self.batches_per_epoch, -1)
-        rows.flags.writeable = False
-        return rows
+        return rows.reshape(self.batches_per_epoch, -1)
 
     def _batch(self, table, epoch, index):
         rows = table[index]

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_same
-from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.images import ImageFiles, check_folder
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, first_few, take
+from keras_siamese.data.sources import check_source, count_samples, encode, first_few
 
 
 class ExplicitPairs(EpochSequence):
@@ -75,7 +74,7 @@ class ExplicitPairs(EpochSequence):
         seed=0,
         **kwargs,
     ):
-        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self.x = check_source("x", x)
         n = count_samples(self.x)
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
@@ -90,15 +89,8 @@ class ExplicitPairs(EpochSequence):
         if labels is not None:
             self.identities, self.labels = encode(check_labels("labels", labels, length=n))
             refuse_pairs("`same` must be what `labels` say", (self.labels[left] == self.labels[right]) != same)
-        if augment is not None and frozen:
-            raise ValueError(
-                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
-            )
-        self.augment = None if augment is None else Augmentation(augment)
         self.pairs_per_epoch, self.positive_fraction = len(same), float(np.mean(same))
         self._given = left, right, same
-        for column in self._given:
-            column.flags.writeable = False
 
     def __len__(self):
         """The number of batches in an epoch."""
@@ -113,25 +105,18 @@ class ExplicitPairs(EpochSequence):
         Returns:
             Two integer arrays of sample indices and one of booleans, True = same identity; not writeable.
         """
-        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
-        return self._table(0 if self.frozen else epoch)
+        return self._table_of(epoch)
 
     def _draw(self, epoch):
         if self.frozen:
             return self._given
         order = self.rng(epoch).permutation(self.pairs_per_epoch)
-        table = tuple(column[order] for column in self._given)
-        for column in table:
-            column.flags.writeable = False
-        return table
+        return tuple(column[order] for column in self._given)
 
     def _batch(self, table, epoch, index):
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
         left, right, same = (column[rows] for column in table)
-        towers = [take(self.x, left), take(self.x, right)]
-        if self.augment is not None:
-            towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
-        return tuple(towers), (same == self.similar_label).astype("float32")
+        return self._towers((left, right), epoch, index), (same == self.similar_label).astype("float32")
 
     def __repr__(self):
         augment = f"; augment={self.augment!r}" if self.augment else ""

@@ -13,11 +13,10 @@ What a sequence holds of an epoch is indices, 17 bytes a pair. Users, `callbacks
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_number
-from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.blocks import IdentityBlocks, draw_anchors
 from keras_siamese.data.hardness import HardPartners
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, take
+from keras_siamese.data.sources import check_source, count_samples, encode
 from keras_siamese.data.weights import KINDS, pair_sample_weights
 
 
@@ -82,7 +81,7 @@ class PairSequence(HardPartners, EpochSequence):
         seed=0,
         **kwargs,
     ):
-        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self.x = check_source("x", x)
         n = count_samples(self.x)
         self.identities, self.labels = encode(check_labels("labels", labels, length=n))
@@ -103,11 +102,6 @@ class PairSequence(HardPartners, EpochSequence):
             n if pairs_per_epoch is None else check_integer("pairs_per_epoch", pairs_per_epoch, low=1)
         )
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
-        if augment is not None and frozen:
-            raise ValueError(
-                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
-            )
-        self.augment = None if augment is None else Augmentation(augment)
         self._blocks = IdentityBlocks(self.labels)
         self.singletons = int(np.count_nonzero(self._blocks.size == 1))
         if self.exhaustive:
@@ -141,8 +135,7 @@ class PairSequence(HardPartners, EpochSequence):
         Returns:
             Two integer arrays of sample indices and one of booleans, True = same identity; not writeable.
         """
-        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
-        return self._table(0 if self.frozen else epoch)[:3]
+        return self._table_of(epoch)[:3]
 
     def _draw(self, epoch):
         rng = self.rng(epoch)
@@ -157,17 +150,13 @@ class PairSequence(HardPartners, EpochSequence):
         if self.sample_weight is not None:
             left, right, same = table
             table = *table, pair_sample_weights(same, self.labels[left], self.labels[right], self.sample_weight)
-        for column in table:
-            column.flags.writeable = False
         return table
 
     def _batch(self, table, epoch, index):
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
         left_index, right_index, same, *weight = (column[rows] for column in table)
-        towers = [take(self.x, left_index), take(self.x, right_index)]
-        if self.augment is not None:
-            towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
-        return tuple(towers), (same == self.similar_label).astype("float32"), *weight
+        towers = self._towers((left_index, right_index), epoch, index)
+        return towers, (same == self.similar_label).astype("float32"), *weight
 
     def __repr__(self):
         singletons = f" ({self.singletons} with a single one)" if self.singletons else ""

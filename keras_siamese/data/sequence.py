@@ -25,6 +25,8 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_integer
+from keras_siamese.data.augment import Augmentation
+from keras_siamese.data.sources import take
 
 _LOADER_OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
@@ -33,14 +35,20 @@ class EpochSequence(keras.utils.PyDataset):
     """Base of the room's sequences.
 
     Args:
+        augment: changes the batches; see `keras_siamese.data.augment` for what it may be.
+        frozen: whether every epoch is epoch 0, as validation wants it; excludes `augment`.
         seed: integer ≥ 0.
-        frozen: whether every epoch is epoch 0, as validation wants it.
         **options: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, *, seed=0, frozen=False, **options):
+    def __init__(self, *, augment=None, frozen=False, seed=0, **options):
         self._check_options(options)
         super().__init__(**options)
+        if augment is not None and frozen:
+            raise ValueError(
+                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
+            )
+        self.augment = None if augment is None else Augmentation(augment)
         self.seed = check_integer("seed", seed, low=0)
         self.frozen = bool(frozen)
         self._epoch = 0
@@ -115,8 +123,20 @@ class EpochSequence(keras.utils.PyDataset):
             with self._lock:
                 drawn = self._drawn
                 if drawn is None or drawn[0] != epoch:
-                    drawn = self._drawn = (epoch, self._draw(epoch))
+                    drawn = self._drawn = (epoch, _read_only(self._draw(epoch)))
         return drawn[1]
+
+    def _table_of(self, epoch):
+        """The table of `epoch`, by default of the current one."""
+        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
+        return self._table(0 if self.frozen else epoch)
+
+    def _towers(self, columns, epoch, index):
+        """The samples `self.x` at each of the rows in `columns`, gathered once and augmented by themselves: a tuple."""
+        towers = [take(self.x, rows) for rows in columns]
+        if self.augment is not None:
+            towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
+        return tuple(towers)
 
     def _draw(self, epoch):
         raise NotImplementedError
@@ -147,6 +167,12 @@ class EpochSequence(keras.utils.PyDataset):
         if caller is not None:
             self._ends[caller] = self._ends.get(caller, 0) + 1
             _discard_drawn_ahead(caller)
+
+
+def _read_only(table):
+    for column in table if isinstance(table, tuple) else (table,):
+        column.flags.writeable = False
+    return table
 
 
 def _caller_serving(sequence):

@@ -13,11 +13,10 @@ a triplet. Users use this module.
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels
-from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.blocks import IdentityBlocks, draw_anchors
 from keras_siamese.data.hardness import HardPartners
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, take
+from keras_siamese.data.sources import check_source, count_samples, encode
 
 
 class TripletSequence(HardPartners, EpochSequence):
@@ -68,17 +67,12 @@ class TripletSequence(HardPartners, EpochSequence):
         seed=0,
         **kwargs,
     ):
-        super().__init__(seed=seed, frozen=frozen, **kwargs)
+        super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self.x = check_source("x", x)
         n = count_samples(self.x)
         self.identities, self.labels = encode(check_labels("labels", labels, length=n))
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self.weighting = check_choice("weighting", weighting, ("natural", "balanced"))
-        if augment is not None and frozen:
-            raise ValueError(
-                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
-            )
-        self.augment = None if augment is None else Augmentation(augment)
         self._blocks = IdentityBlocks(self.labels)
         self.singletons = int(np.count_nonzero(self._blocks.size == 1))
         if len(self._blocks.paired) == 0:
@@ -104,23 +98,17 @@ class TripletSequence(HardPartners, EpochSequence):
         Args:
             epoch: integer ≥ 0, by default the current one; a frozen sequence has the same in all.
         """
-        epoch = self.epoch if epoch is None else check_integer("epoch", epoch, low=0)
-        return self._table(0 if self.frozen else epoch)
+        return self._table_of(epoch)
 
     def _draw(self, epoch):
         rng = self.rng(epoch)
         anchor = draw_anchors(rng, self._blocks, self.triplets_per_epoch, self.weighting, paired=True)
-        table = anchor, self.partners.draw_same(rng, anchor), self.partners.draw_other(rng, anchor)
-        for column in table:
-            column.flags.writeable = False
-        return table
+        return anchor, self.partners.draw_same(rng, anchor), self.partners.draw_other(rng, anchor)
 
     def _batch(self, table, epoch, index):
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        towers = [take(self.x, column[rows]) for column in table]
-        if self.augment is not None:
-            towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
-        return tuple(towers), np.zeros(len(table[0][rows]), dtype="float32")
+        towers = self._towers([column[rows] for column in table], epoch, index)
+        return towers, np.zeros(len(table[0][rows]), dtype="float32")
 
     def __repr__(self):
         singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
