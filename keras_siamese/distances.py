@@ -301,6 +301,12 @@ class SNRDistance(Distance):
     def between(self, a, b):
         return ops.var(a - b, axis=-1) / ops.maximum(ops.var(a, axis=-1), 1e-12)
 
+    def matrix(self, a, b):
+        # var(a − b) is the squared distance of the two about their own means, over the dimensions.
+        noise = squared_differences(*(vectors - ops.mean(vectors, axis=1, keepdims=True) for vectors in (a, b)))
+        signal = ops.maximum(ops.var(a, axis=1, keepdims=True), 1e-12)
+        return noise / (ops.cast(ops.shape(a)[1], noise.dtype) * signal)
+
 
 class LearnedDistance(keras.layers.Layer, Distance):
     """A distance with weights: a Keras layer built from the embeddings' shape `(batch, dim)`."""

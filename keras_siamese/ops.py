@@ -79,7 +79,12 @@ def masked_min(matrix, mask):
 
 def masked_logsumexp(matrix, mask):
     """log Σ exp of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; about −1e30 of none."""
-    return ops.logsumexp(ops.where(mask, matrix, LOWEST), axis=1)
+    matrix = ops.where(mask, matrix, LOWEST)
+    largest = ops.stop_gradient(ops.max(matrix, axis=1, keepdims=True))
+    # Beside the largest term's 1, anything below e^-80 is lost in the sum. Where exp underflows, PyTorch's takes ten to
+    # thirty times as long.
+    terms = ops.exp(ops.maximum(matrix - largest, -80.0))
+    return ops.log(ops.sum(terms, axis=1)) + ops.squeeze(largest, axis=1)
 
 
 def column(vector):

@@ -21,7 +21,7 @@ every_loss = pytest.mark.parametrize("name", NAMES)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 # Batches of six embeddings in the plane and one axis more, representable in 16 bits.
-A, B, C, D = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25), (0.25, -0.75, 1.0), (0.5, 0.5, -1.0)
+A, B, C, D = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25), (0.25, -0.75, 1.0), (0.5, 0.25, -1.0)
 
 
 def opposite(a, factor=-1.0):
@@ -32,14 +32,14 @@ BATCHES = {
     "two identical positives": ([1, 1, 1, 2, 2, 3], (A, A, B, C, D, B)),
     "two identical negatives": ([1, 1, 2, 2, 3, 3], (A, B, A, C, D, C)),
     "all embeddings identical": ([1, 1, 1, 2, 2, 3], (A,) * 6),
-    "an anchor without positives": ([1, 2, 2, 3, 3, 3], (A, B, C, D, opposite(A), opposite(B, 0.5))),
-    "one identity, so no negatives": ([4] * 6, (A, B, C, D, opposite(A), opposite(B, 0.5))),
-    "as many identities as rows, so no positives": ([1, 2, 3, 4, 5, 6], (A, B, C, D, opposite(A), opposite(B, 0.5))),
+    "an anchor without positives": ([1, 2, 2, 3, 3, 3], (A, B, C, D, opposite(A), opposite(B, 0.75))),
+    "one identity, so no negatives": ([4] * 6, (A, B, C, D, opposite(A), opposite(B, 0.75))),
+    "as many identities as rows, so no positives": ([1, 2, 3, 4, 5, 6], (A, B, C, D, opposite(A), opposite(B, 0.75))),
     "an identity of one embedding": ([1, 1, 1, 2, 2, 2], (A, A, A, B, C, D)),
     "opposite positives": ([1, 1, 2, 2, 3, 3], (A, opposite(A), B, opposite(B), C, D)),
     "opposite clusters": ([1, 1, 1, 2, 2, 2], (A, A, A, *(opposite(A),) * 3)),
     "collinear clusters": ([1, 1, 2, 2, 3, 3], [opposite(A, f) for f in (1.0, 2.0, 0.5, 0.25, -1.0, -2.0)]),
-    "a zero vector": ([1, 1, 2, 2, 3, 3], (A, (0.0, 0.0, 0.0), B, C, D, opposite(B, 0.5))),
+    "a zero vector": ([1, 1, 2, 2, 3, 3], (A, (0.0, 0.0, 0.0), B, C, D, opposite(B, 0.75))),
 }
 
 

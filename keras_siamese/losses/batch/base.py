@@ -34,8 +34,9 @@ class Terms(NamedTuple):
     Attributes:
         total: `(rows,)`, sum of the row's terms.
         count: `(rows,)`, the row's part of what the mean divides by.
-        possible: `(rows,)`, how many terms could have cost something; None where none can be idle.
-        active: `(rows,)`, how many did; None for `count`.
+        possible: how many terms could have cost something, `(rows,)`, or where they are, a mask `(rows, batch)`; None
+            where none can be idle.
+        active: how many did, in either form; None for `count`.
     """
 
     total: object
@@ -44,13 +45,17 @@ class Terms(NamedTuple):
     active: object = None
 
 
-def active(term):
-    return term.count if term.active is None else term.active
+def above_zero(hinges, mask):
+    """`Terms` of a `(rows, batch)` matrix of `hinges`, none below 0, over `mask`, averaged over those above 0 (ANZ)."""
+    total, active = sum_above_zero(hinges, mask)
+    return Terms(total, active, mask)
 
 
-def above_zero(terms, mask):
-    """`Terms` of a `(rows, batch)` matrix of hinges over `mask`, averaged over those above zero (ANZ)."""
-    return Terms(masked_sum(terms, mask), count(mask & (terms > 0)), count(mask))
+def sum_above_zero(hinges, mask):
+    """Sum of the `hinges` `(rows, batch)` in `mask`, and how many are above 0: both `(rows,)`."""
+    kept = ops.where(mask, hinges, 0.0)
+    # The signs of numbers that are at hand: summing booleans costs PyTorch a copy of their matrix as numbers.
+    return ops.sum(kept, axis=1), ops.sum(ops.sign(ops.stop_gradient(kept)), axis=1)
 
 
 def over(terms, mask):
@@ -253,25 +258,25 @@ class BatchLoss(EmbeddingLoss):
     summarize = None
 
     def costs_of(self, batch, wanted):
-        summary = () if self.summarize is None else (self.by_rows(self.summarize, batch),)
-
         def of_rows(rows):
             terms = self.terms(rows)
             sums = [(term.total, term.count) for term in terms]
             return (sums, self.statistics_of(rows, terms)) if wanted else (sums, [])
 
-        return self.by_rows(of_rows, batch, *summary)
+        if self.block_size is None:
+            rows = Rows(batch, None, self.measure)
+            rows.summary = None if self.summarize is None else self.summarize(rows)
+            return of_rows(rows)
+        summary = () if self.summarize is None else (self.in_blocks(self.summarize, batch),)
+        return self.in_blocks(of_rows, batch, *summary)
 
-    def by_rows(self, function, batch, *summary):
-        """`function(Rows)` over the whole batch, or over blocks of its rows, its tensors stacked."""
+    def in_blocks(self, function, batch, *summary):
+        """`function(Rows)` over blocks of the batch's rows, its tensors stacked."""
 
         def of_block(index, batch, *summary):
             return function(Rows(Batch(*batch), index, self.measure, *summary))
 
-        rows = ops.shape(batch.first)[0]
-        if self.block_size is None:
-            return of_block(None, batch, *summary)
-        size = self.block_size
+        rows, size = ops.shape(batch.first)[0], self.block_size
         blocks = -(-rows // size)
         # The last block is filled up with the last row, whose repeats are cut off again.
         index = ops.minimum(ops.reshape(ops.arange(blocks * size, dtype="int32"), (-1, size)), rows - 1)
@@ -288,7 +293,9 @@ class BatchLoss(EmbeddingLoss):
         found = [masked_sum(apart, rows.positive), count(rows.positive)]
         found += [masked_sum(apart, rows.negative), count(rows.negative)]
         if self.hinged:
-            found += [sum(active(term) for term in terms), sum(term.possible for term in terms)]
+            active = [term.count if term.active is None else term.active for term in terms]
+            for side in (active, [term.possible for term in terms]):
+                found.append(sum(count(numbers) if len(numbers.shape) == 2 else numbers for numbers in side))
         return found
 
     def as_distances(self, matrix):

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
-from keras_siamese.losses.batch.base import Terms, above_zero, check_reachable, over
+from keras_siamese.losses.batch.base import Terms, above_zero, check_reachable, over, sum_above_zero
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.losses.batch.triplets import DistanceLoss
 from keras_siamese.ops import count, masked_sum
@@ -109,7 +109,7 @@ def threshold_consistent_margin(similarity, positive, negative, positive_margin=
         over(positive_margin - similarity, active_positive),
         over(similarity - negative_margin, active_negative),
     )
-    return [pulled._replace(possible=count(positive)), pushed._replace(possible=count(negative))]
+    return [pulled._replace(possible=positive), pushed._replace(possible=negative)]
 
 
 @export
@@ -168,7 +168,7 @@ def intra_pair_variance(
     pushed = ops.square(ops.relu(similarity - (1.0 + negative_epsilon) * negative_mean))
     sides = []
     for costs, mask in ((pulled, positive), (pushed, negative)):
-        sides.append(Terms(masked_sum(costs, mask), count(mask), count(mask), count(mask & (costs > 0))))
+        sides.append(Terms(masked_sum(costs, mask), count(mask), mask, mask & (costs > 0)))
     return sides
 
 
@@ -222,8 +222,8 @@ def batch_margin(distances, positive, negative, margin=0.2, beta=1.2):
     pulled, pushed = ops.relu(distances - beta + margin), ops.relu(beta - distances + margin)
     positives, negatives = count(positive), count(negative)
     # Every positive pair is in as many triplets as its anchor has negatives, and the reverse.
-    total = masked_sum(pulled, positive) * negatives + masked_sum(pushed, negative) * positives
-    active = count(positive & (pulled > 0)) * negatives + count(negative & (pushed > 0)) * positives
+    sides = (*sum_above_zero(pulled, positive), negatives), (*sum_above_zero(pushed, negative), positives)
+    total, active = (sum(side[part] * side[2] for side in sides) for part in (0, 1))
     return Terms(total, active, 2.0 * positives * negatives)
 
 
@@ -286,8 +286,8 @@ def ranked_list(
         weights = ops.where(mask, ops.exp(temperature * gap - top), 0.0)
         sides.append(ops.sum(weights * gap, axis=1) / (ops.sum(weights, axis=1) + floor * ops.exp(-top[:, 0])))
     costs = (1.0 - imbalance) * sides[0] + imbalance * sides[1]
-    active = count(positive & (beyond > 0)) + count(negative & (inside > 0))
-    return Terms(costs, ops.ones_like(costs), count(positive) + count(negative), active)
+    active = (positive & (beyond > 0)) | (negative & (inside > 0))
+    return Terms(costs, ops.ones_like(costs), positive | negative, active)
 
 
 @export

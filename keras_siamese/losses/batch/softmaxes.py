@@ -82,11 +82,10 @@ class NTXentLoss(CosineLoss):
 
 def supcon(similarity, positive, negative, temperature=0.1):
     """−mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}) over anchors with positives and negatives."""
-    logits = similarity / temperature
+    shares = ops.log_softmax(ops.where(positive | negative, similarity / temperature, LOWEST), axis=1)
     positives = count(positive)
-    mean = masked_sum(logits, positive) / ops.maximum(positives, 1.0)
-    valid = (positives > 0) & ops.any(negative, axis=1)
-    return of_rows(masked_logsumexp(logits, positive | negative) - mean, valid)
+    mean = masked_sum(shares, positive) / ops.maximum(positives, 1.0)
+    return of_rows(-mean, (positives > 0) & ops.any(negative, axis=1))
 
 
 @export
@@ -271,10 +270,9 @@ class TupletMarginLoss(CosineLoss):
 
 def nca(distances, positive, negative, scale=1.0):
     """−log Σ_P softmax_{j≠i}(−scale·d_ij) over anchors with positives."""
-    logits = -scale * distances
-    among_all = masked_logsumexp(logits, positive | negative)
-    among_positive = masked_logsumexp(logits, positive)
-    return of_rows(among_all - among_positive, found(among_positive))
+    shares = ops.log_softmax(ops.where(positive | negative, -scale * distances, LOWEST), axis=1)
+    of_positive = masked_logsumexp(shares, positive)
+    return of_rows(-of_positive, found(of_positive))
 
 
 @export
@@ -396,7 +394,7 @@ def lifted_struct(distances, positive, lse_rows, lse_columns):
     """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from each side's log-sum-exp `(rows,)` and `(batch,)`."""
     against = ops.logaddexp(column(lse_rows), ops.expand_dims(lse_columns, 0))
     costs = 0.5 * ops.square(ops.relu(ops.where(positive, against + distances, 0.0)))
-    return Terms(ops.sum(costs, axis=1), count(positive), count(positive), count(costs > 0))
+    return Terms(ops.sum(costs, axis=1), count(positive), positive, costs > 0)
 
 
 @export
