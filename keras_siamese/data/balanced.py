@@ -175,6 +175,7 @@ def draw_samples(rng, codes, size, visits, per_visit):
     """
     # Samples by identity, in a random order within each.
     shuffled = rng.permutation(len(codes))
+    codes, visits = narrow(codes), narrow(visits)
     samples = shuffled[np.argsort(codes[shuffled], kind="stable")]
     start = np.cumsum(size) - size
     # How often the identity of each visit was visited before.
@@ -184,3 +185,8 @@ def draw_samples(rng, codes, size, visits, per_visit):
     before[order] = np.arange(len(visits)) - first
     turn = (before[:, None] * per_visit + np.arange(per_visit)) % size[visits][:, None]
     return samples[start[visits][:, None] + turn]
+
+
+def narrow(codes):
+    """Whole numbers ≥ 0 `(n,)` in the smallest dtype that holds them: up to 16 bits NumPy sorts by radix, tenfold."""
+    return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))

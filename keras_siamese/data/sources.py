@@ -49,8 +49,10 @@ def count_samples(x):
 
 
 def take(x, rows):
-    """The samples at `rows` `(m,)`, copied out by one gather an array."""
-    return map_arrays(lambda array: array[rows], x)
+    """The samples at `rows`, whole numbers `(m,)` or a slice, copied out by one gather an array."""
+    numbers = isinstance(rows, np.ndarray)
+    # Of small batches NumPy's `take` needs half the time that indexing does.
+    return map_arrays(lambda a: a.take(rows, axis=0) if numbers and type(a) is np.ndarray else a[rows], x)
 
 
 def subset(x, rows):
