@@ -4,7 +4,7 @@ A network with two inputs answers one question: same or not? Start with `Siamese
 `callbacks.DivergenceMonitor`; ship a `Verifier`.
 """
 
-from keras_siamese import addons, callbacks, data, diagnosis, distances, layers, losses, tuning, verification
+from keras_siamese import addons, callbacks, data, diagnosis, distances, layers, losses, metrics, tuning, verification
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis import Diagnosis, diagnose
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
@@ -26,6 +26,7 @@ __all__ = [
     "distances",
     "layers",
     "losses",
+    "metrics",
     "tuning",
     "verification",
 ]

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 import keras_siamese as ks
-from keras_siamese import distances, losses
+from keras_siamese import distances, losses, metrics
 from keras_siamese.layers import (
     DistanceLayer,
     GeneralizedMeanPooling1D,
@@ -101,6 +101,11 @@ EXAMPLES = {
     "NpairsLoss": lambda: losses.NpairsLoss(reduction="sum"),
     "NpairsMultilabelLoss": lambda: losses.NpairsMultilabelLoss(name="shared"),
     "BatchStatistic": lambda: BatchStatistic(losses.BatchTripletLoss(0.25), "active_fraction", name="active"),
+    "VerificationAccuracy": lambda: metrics.VerificationAccuracy(0.75, similar_label=0, name="right"),
+    "EqualErrorRate": lambda: metrics.EqualErrorRate(100, "score", 0),
+    "VerificationAUC": lambda: metrics.VerificationAUC(100, "score", name="area"),
+    "TARAtFAR": lambda: metrics.TARAtFAR(0.25, bins=100),
+    "BestVerificationAccuracy": lambda: metrics.BestVerificationAccuracy(100, similar_label=0),
     "NormalizedSoftmaxLoss": lambda: losses.NormalizedSoftmaxLoss(0.125, name="softmax"),
     "ArcFaceLoss": lambda: losses.ArcFaceLoss(0.25, 16, reduction="sum"),
     "SubCenterArcFaceLoss": lambda: losses.SubCenterArcFaceLoss(0.25, 16),
@@ -191,6 +196,8 @@ def carrier(instance):
         model, loss, inputs = encoder(), instance, inputs[:1]
     elif isinstance(instance, BatchStatistic):
         model, loss, inputs = encoder(), instance.loss, inputs[:1]
+    elif isinstance(instance, metrics.VerificationMetric):
+        model = SiameseWrapper(encoder())
     elif isinstance(instance, losses.SiameseLoss):
         head = "logistic" if instance.expects == "score" else None
         model, loss = SiameseWrapper(encoder(), head=head, swap=getattr(instance, "swap", False)), instance
@@ -199,8 +206,8 @@ def carrier(instance):
     outputs(model, inputs)
     shift_weights(model)
     if loss is not None:
-        metrics = [instance] if isinstance(instance, BatchStatistic) else None
-        model.compile(keras.optimizers.SGD(0.01), loss=loss, metrics=metrics)
+        carried = [instance] if isinstance(instance, keras.metrics.Metric) else None
+        model.compile(keras.optimizers.SGD(0.01), loss=loss, metrics=carried)
         model.optimizer.build(model.trainable_variables)
     return model, inputs
 

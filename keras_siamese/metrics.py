@@ -1,0 +1,289 @@
+"""Streaming metrics: verification figures over an epoch of batches, in a few kilobytes of state.
+
+Contract: y_true pair labels, y_pred what the model puts out, a distance or a score, both `(batch,)` or `(batch, 1)`.
+The outputs are counted in bins, so the figures are those of `verification` on outputs rounded to a bin. Written on
+`keras.ops` for `compile(metrics=…)` on every backend; `callbacks` uses the exact functions instead.
+
+    siamese.compile("adam", loss=ContrastiveLoss(), metrics=[EqualErrorRate(), TARAtFAR(0.01)])
+    siamese.evaluate(PairSequence(*valid, frozen=True))
+
+These figures are of the pairs as they come, under weights that change as they come: during training a trend, in
+`evaluate` a result. `VerificationMonitor` measures at the epoch's end, on fixed pairs, with thresholds from others.
+"""
+
+import keras
+from keras import ops
+
+from keras_siamese._checks import check_choice, check_integer, check_number
+from keras_siamese._export import export
+from keras_siamese.ops import at_least_float32, pair_rows
+
+__all__ = [
+    "BestVerificationAccuracy",
+    "EqualErrorRate",
+    "TARAtFAR",
+    "VerificationAUC",
+    "VerificationAccuracy",
+    "VerificationMetric",
+]
+
+
+class VerificationMetric(keras.metrics.Metric):
+    """Base of the metrics: labels, outputs and weights of a batch as rows, and states that add up.
+
+    y_true pair labels `(batch,)` or `(batch, 1)`, 1 = same; y_pred `(batch,)` or `(batch, 1)`. A label that is neither
+    0 nor 1, or an output that is not finite, makes the result NaN.
+
+    Args:
+        output: "distance" (smaller = more similar) or "score" (larger = more similar, as of a head).
+        similar_label: the label that means same, 1 or 0.
+        name, dtype: as in `keras.metrics.Metric`.
+    """
+
+    def __init__(self, output="distance", similar_label=1, name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.output = check_choice("output", output, ("distance", "score"))
+        self.similar_label = check_choice("similar_label", similar_label, (0, 1))
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        labels, output = pair_rows(y_true, y_pred)
+        labels, output = at_least_float32(labels), at_least_float32(output)
+        weight = ops.ones_like(output)
+        if sample_weight is not None:
+            sample_weight = at_least_float32(sample_weight)
+            wide = len(sample_weight.shape) == 2
+            weight = weight * (ops.squeeze(sample_weight, axis=1) if wide else sample_weight)
+        sound = ops.isfinite(output) & ((labels == 0) | (labels == 1))
+        weight = ops.where(sound, weight, float("nan"))
+        output = ops.where(sound, output, 0.0)
+        same = ops.cast(labels == self.similar_label, output.dtype)
+        self.add(-output if self.output == "distance" else output, weight * same, weight * (1.0 - same))
+
+    def add(self, score, genuine, impostor):
+        """Takes in a batch: scores `(batch,)`, larger = more similar, and each row's weight in the two classes."""
+        raise NotImplementedError
+
+    def merge_state(self, metrics):
+        """Adds what other metrics of the same kind and options have counted, in another process say.
+
+        Raises:
+            ValueError: if one of them counts otherwise.
+        """
+        for metric in metrics:
+            if type(metric) is not type(self) or plain(metric) != plain(self):
+                raise ValueError(
+                    f"`metrics` must be {type(self).__name__}s with the options {plain(self)}; got a "
+                    f"{type(metric).__name__} with {plain(metric)}"
+                )
+            for own, other in zip(self.variables, metric.variables, strict=True):
+                own.assign_add(other)
+
+    def get_config(self):
+        return {**super().get_config(), "output": self.output, "similar_label": self.similar_label}
+
+
+def plain(metric):
+    """A metric's options, its name aside."""
+    return {key: value for key, value in metric.get_config().items() if key != "name"}
+
+
+@export
+class VerificationAccuracy(VerificationMetric):
+    """The share of pairs decided rightly at a threshold that was chosen on other pairs.
+
+    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. Exact. A threshold of 0.5 fits hardly any
+    distance: take one from `verification.threshold_at_far` or `Verifier.calibrate` (theirs are of scores, −distance).
+
+    Args:
+        threshold: in units of y_pred: a pair is accepted if its distance is ≤, or its score ≥, the threshold.
+        output, similar_label, name, dtype: as in `VerificationMetric`.
+
+    Example:
+
+    >>> metric = VerificationAccuracy(threshold=0.7)
+    >>> metric.update_state([1, 1, 0, 0], [[0.2], [0.9], [1.1], [1.4]])
+    >>> float(metric.result())
+    0.75
+    """
+
+    def __init__(self, threshold, output="distance", similar_label=1, name="verification_accuracy", dtype=None):
+        super().__init__(output, similar_label, name, dtype)
+        self.threshold = check_number("threshold", threshold)
+        self.right = self.add_variable(shape=(), initializer="zeros", name="right")
+        self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+
+    def add(self, score, genuine, impostor):
+        accepted = score >= (-self.threshold if self.output == "distance" else self.threshold)
+        self.right.assign_add(ops.cast(ops.sum(ops.where(accepted, genuine, impostor)), self.dtype))
+        self.total.assign_add(ops.cast(ops.sum(genuine) + ops.sum(impostor), self.dtype))
+
+    def result(self):
+        return share(self.right, self.total)
+
+    def get_config(self):
+        return {**super().get_config(), "threshold": self.threshold}
+
+
+def share(part, whole):
+    """part / whole, two variables; NaN of nothing, which is no figure."""
+    part, whole = ops.convert_to_tensor(part), ops.convert_to_tensor(whole)
+    return ops.where(whole == 0, float("nan"), part / ops.where(whole == 0, 1.0, whole))
+
+
+class BinnedMetric(VerificationMetric):
+    """Base of the metrics over all thresholds: weights of both classes, `(bins,)` each, by score.
+
+    The bins part x / (1 + |x|), x the output, evenly from −1 to 1, so no range needs to be known and nothing is cut
+    off: at x they are 2(1 + |x|)²/bins wide. All pairs of a bin count as equal. The figures depend on nothing but the
+    outputs' order, so the error is that of such ties: of the AUC at most ½ Σ g·i, of the others at most the largest g +
+    i, over bins that hold the shares g of the genuine and i of the impostor pairs. Until both classes have been seen
+    the result is NaN. In float32, counts are exact up to 2²⁴ pairs a bin.
+
+    Args:
+        bins: number of bins, at least 2.
+        output, similar_label, name, dtype: as in `VerificationMetric`.
+    """
+
+    def __init__(self, bins=16_384, output="distance", similar_label=1, name=None, dtype=None):
+        super().__init__(output, similar_label, name, dtype)
+        self.bins = check_integer("bins", bins, low=2)
+        self.genuines = self.add_variable(shape=(self.bins,), initializer="zeros", name="genuines")
+        self.impostors = self.add_variable(shape=(self.bins,), initializer="zeros", name="impostors")
+
+    def add(self, score, genuine, impostor):
+        place = 0.5 * (1.0 + score / (1.0 + ops.abs(score)))
+        index = ops.clip(ops.cast(ops.floor(place * self.bins), "int32"), 0, self.bins - 1)
+        for held, weight in ((self.genuines, genuine), (self.impostors, impostor)):
+            held.assign_add(ops.cast(ops.segment_sum(weight, index, num_segments=self.bins), held.dtype))
+
+    def result(self):
+        genuines, impostors = (accepted(ops.convert_to_tensor(held)) for held in (self.genuines, self.impostors))
+        smaller = ops.minimum(genuines[-1], impostors[-1])
+        both = smaller > 0  # and neither is NaN
+        found = self.figure(*(counts / ops.where(both, counts[-1], 1.0) for counts in (genuines, impostors)))
+        return ops.where(both, found, float("nan"))
+
+    def figure(self, tar, fmr):
+        """The metric's value from TAR and FMR `(bins + 1,)`, both rising from 0 to 1."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins}
+
+
+def accepted(weights):
+    """What thresholds from above all bins down to below all accept of the weights `(bins,)`: `(bins + 1,)`."""
+    falling = ops.flip(weights, axis=0)
+    return ops.concatenate([ops.zeros_like(falling[:1]), ops.cumsum(falling)], axis=0)
+
+
+@export
+class EqualErrorRate(BinnedMetric):
+    """Where the false match rate equals the false non-match rate, between the two thresholds that straddle it.
+
+    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. `verification.eer`, to a bin.
+
+    Args:
+        bins, output, similar_label, name, dtype: as in `BinnedMetric`.
+
+    Example:
+
+    >>> metric = EqualErrorRate()
+    >>> metric.update_state([1, 1, 0, 0], [[0.2], [0.9], [0.8], [1.4]])
+    >>> float(metric.result())
+    0.5
+    """
+
+    def __init__(self, bins=16_384, output="distance", similar_label=1, name="eer", dtype=None):
+        super().__init__(bins, output, similar_label, name, dtype)
+
+    def figure(self, tar, fmr):
+        excess = fmr + tar - 1.0
+        # Rounding may leave the last a little below 0, where it is 0.
+        after = ops.argmax(ops.cast(excess[1:] >= -1e-6, "int32")) + 1
+        below, above = ops.take(excess, after - 1), ops.take(excess, after)
+        step = below / ops.where(below == above, 1.0, below - above)
+        low, high = ops.take(fmr, after - 1), ops.take(fmr, after)
+        return low + step * (high - low)
+
+
+@export
+class VerificationAUC(BinnedMetric):
+    """Area under the ROC curve: the chance that a genuine pair scores above an impostor pair, ties counted half.
+
+    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. `verification.auc`, to a bin.
+
+    Args:
+        bins, output, similar_label, name, dtype: as in `BinnedMetric`.
+
+    Example:
+
+    >>> metric = VerificationAUC(output="score")
+    >>> metric.update_state([1, 0, 1, 0], [[0.9], [0.6], [0.6], [0.1]])
+    >>> float(metric.result())
+    0.875
+    """
+
+    def __init__(self, bins=16_384, output="distance", similar_label=1, name="verification_auc", dtype=None):
+        super().__init__(bins, output, similar_label, name, dtype)
+
+    def figure(self, tar, fmr):
+        return ops.sum((fmr[1:] - fmr[:-1]) * (tar[1:] + tar[:-1])) / 2.0
+
+
+@export
+class TARAtFAR(BinnedMetric):
+    """The largest true accept rate among the thresholds whose false match rate is at most `far`.
+
+    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. `verification.tar_at_far`, to a bin, and never
+    above it. It takes 30/far impostor pairs to mean something: `verification.rule_of_30`.
+
+    Args:
+        far: false match rate in (0, 1).
+        bins, output, similar_label, dtype: as in `BinnedMetric`.
+        name: "tar@far=…" by default.
+
+    Example:
+
+    >>> metric = TARAtFAR(far=0.4)
+    >>> metric.update_state([1, 1, 1, 0, 0, 0], [[0.1], [0.3], [0.7], [0.2], [0.8], [0.9]])
+    >>> round(float(metric.result()), 4)
+    1.0
+    """
+
+    def __init__(self, far=0.01, bins=16_384, output="distance", similar_label=1, name=None, dtype=None):
+        self.far = check_number("far", far, low=0, high=1, open_low=True, open_high=True)
+        super().__init__(bins, output, similar_label, f"tar@far={self.far:g}" if name is None else name, dtype)
+
+    def figure(self, tar, fmr):
+        # A rate of far itself may come out of the division a little above it.
+        return ops.max(ops.where(fmr <= self.far * (1.0 + 1e-6), tar, 0.0))
+
+    def get_config(self):
+        return {**super().get_config(), "far": self.far}
+
+
+@export
+class BestVerificationAccuracy(BinnedMetric):
+    """The largest accuracy over all thresholds on as many genuine as impostor pairs: max ½ (TAR + 1 − FMR).
+
+    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. Optimistic, as the threshold is chosen on the
+    same pairs: compare with `verification.best_accuracy_floor`. On a batch of both classes alike it is
+    `verification.best_accuracy`, to a bin.
+
+    Args:
+        bins, output, similar_label, name, dtype: as in `BinnedMetric`.
+
+    Example:
+
+    >>> metric = BestVerificationAccuracy()
+    >>> metric.update_state([1, 1, 0, 0], [[0.2], [0.9], [0.8], [1.4]])
+    >>> float(metric.result())
+    0.75
+    """
+
+    def __init__(self, bins=16_384, output="distance", similar_label=1, name="best_verification_accuracy", dtype=None):
+        super().__init__(bins, output, similar_label, name, dtype)
+
+    def figure(self, tar, fmr):
+        return ops.max(tar + 1.0 - fmr) / 2.0
