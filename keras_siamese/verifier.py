@@ -16,13 +16,15 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
-from keras_siamese._checks import check_choice, check_number
+from keras_siamese._checks import check_choice, check_finite, check_integer, check_labels, check_number
 from keras_siamese._export import export
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import check_source, count_samples, take
-from keras_siamese.scoring import Trials, as_siamese, score
+from keras_siamese.identification import Gallery, Identification, nearest
+from keras_siamese.scoring import Trials, as_siamese, embed, score
 
-CRITERIA = ("eer", "accuracy")
+CRITERIA = ("eer", "accuracy", "cost")
+COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
 BATCH_SIZE = 256
 
 
@@ -61,7 +63,7 @@ class Verifier(keras.Model):
         self.evidence = dict(evidence or {})
 
     @classmethod
-    def calibrate(cls, model, x, labels, *, far=None, criterion=None, encoder=None, seed=0):
+    def calibrate(cls, model, x, labels, *, far=None, criterion=None, costs=None, encoder=None, seed=0):
         """Chooses the threshold and fits the calibration on held-out identities.
 
         The threshold lies halfway between two scores of these pairs, so that rounding, which differs from batch to
@@ -75,8 +77,11 @@ class Verifier(keras.Model):
             labels: identities `(n,)`.
             far: the false accept rate in (0, 1) that the threshold must not exceed on these pairs: the smallest such
                 threshold.
-            criterion: "eer" (errors of both kinds equally frequent; the default without `far`) or "accuracy" (most
-                right decisions of as many genuine as impostor pairs).
+            criterion: "eer" (errors of both kinds equally frequent; the default without `far`), "accuracy" (most right
+                decisions of as many genuine as impostor pairs) or "cost" (the least detection cost, see
+                `verification.min_dcf`).
+            costs: of criterion "cost": `(p_target, c_miss, c_fa)`, how often a pair is genuine in use, in (0, 1), and
+                what a genuine pair rejected and an impostor pair accepted cost; (0.01, 1, 1) by default.
             encoder: the encoder, where it cannot be found.
             seed: of the draw of pairs where there are more than 200,000.
 
@@ -96,6 +101,8 @@ class Verifier(keras.Model):
             far = check_number("far", far, low=0, high=1, open_low=True, open_high=True)
         else:
             criterion = check_choice("criterion", criterion or "eer", CRITERIA)
+        if costs is not None and criterion != "cost":
+            raise ValueError(f'`costs` belong to criterion="cost"; got costs={costs!r} without it')
         trials = Trials.from_labels(x, labels, seed=seed)
         if far is not None:
             check_support(far, int(np.count_nonzero(~trials.same)))
@@ -111,9 +118,12 @@ class Verifier(keras.Model):
                 f"Genuine pairs must score higher than impostor pairs to be calibrated; {siamese.name!r} has an AUC of "
                 f"{verification.auc(scored.same, scored.scores):.3f} on these"
             )
-        verifier = cls(
-            siamese, threshold_for(scored, far, criterion), slope, offset, evidence_of(scored, far, criterion)
-        )
+        rule = f"far={far:g}" if far is not None else criterion
+        if criterion == "cost":
+            costs = COSTS if costs is None else costs
+            rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
+        threshold = threshold_for(scored, far, criterion, costs)
+        verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule))
         first = take(trials.items, slice(0, 1))
         verifier((first, first))  # builds it, so that it can be saved at once
         return verifier
@@ -168,8 +178,53 @@ class Verifier(keras.Model):
         scored = score(self.siamese, Trials.from_labels(x, labels, seed=seed), BATCH_SIZE)
         left, right = scored.trials.pair_identities
         return verification.evaluate(
-            scored.same, scored.scores, far=far, threshold=self.threshold, left=left, right=right, seed=seed
+            scored.same,
+            scored.scores,
+            far=far,
+            threshold=self.threshold,
+            left=left,
+            right=right,
+            seed=seed,
+            calibration=(self.slope, self.offset),
         )
+
+    def enroll(self, x, labels=None):
+        """A `Gallery` of the samples `x` `(m, …)`, embedded once, with their identities `labels` `(m,)` if known."""
+        x = check_source("x", x)
+        labels = None if labels is None else check_labels("labels", labels, length=count_samples(x))
+        return Gallery(check_finite("embeddings", embed(self.siamese.encoder, x, BATCH_SIZE)), labels)
+
+    def identify(self, probe, gallery, k=1):
+        """The `k` samples of the gallery that each probe is most like, and whether that is like enough: an open set.
+
+        All of the gallery is compared, block by block. With many samples enrolled the chance of a false accept among
+        them grows: choose the threshold at a `far` of about the wanted rate over their number.
+
+        Args:
+            probe: samples `(n, …)`.
+            gallery: what `enroll` gave, or `(x, labels)`, or samples alone.
+            k: how many, from 1 to the size of the gallery.
+
+        Returns:
+            `Identification(rows, scores, accepted, labels)`, each `(n, k)`, best first.
+
+        Example:
+
+        >>> import keras, numpy as np, keras_siamese as ks
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.UnitNormalization()])
+        >>> verifier = ks.Verifier(ks.SiameseWrapper(encoder), threshold=-0.5)
+        >>> gallery = verifier.enroll(np.eye(2), ["ada", "bo"])
+        >>> found = verifier.identify(np.array([[3.0, 0.1], [-1.0, -1.0]]), gallery)
+        >>> found.labels[:, 0].tolist(), found.accepted[:, 0].tolist()
+        (['ada', 'ada'], [True, False])
+        """
+        if not isinstance(gallery, Gallery):
+            gallery = self.enroll(*gallery) if isinstance(gallery, (tuple, list)) else self.enroll(gallery)
+        k = check_integer("k", k, low=1, high=len(gallery))
+        probes = check_finite("embeddings", embed(self.siamese.encoder, check_source("probe", probe), BATCH_SIZE))
+        rows, scores = nearest(self.siamese, probes, gallery.embeddings, k)
+        accepted = scores >= np.float32(self.threshold)
+        return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])
 
     @staticmethod
     def load(path):
@@ -224,17 +279,23 @@ def check_support(far, impostors):
         )
 
 
-def threshold_for(scored, far, criterion):
-    """The threshold on `scored` that meets `far`, or the `criterion`: halfway down to the next lower score."""
+def threshold_for(scored, far, criterion, costs=None):
+    """The threshold on `scored` that meets `far`, or the `criterion`: halfway down to the next lower score.
+
+    `costs` are those of the criterion "cost".
+    """
     if far is not None:
         threshold = verification.threshold_at_far(scored.same, scored.scores, far)
     elif criterion == "eer":
         threshold = verification.eer_point(scored.same, scored.scores).threshold
+    elif criterion == "cost":
+        threshold = verification.threshold_at_cost(scored.same, scored.scores, *costs)
     else:
         threshold = scored.accuracy[1]
     highest = float(scored.scores.max())
     if threshold > highest:
-        warnings.warn("The highest scores are of impostor pairs, all alike: no pair at all is accepted", stacklevel=3)
+        why = "at these costs it is cheapest" if criterion == "cost" else "the highest scores are of impostor pairs"
+        warnings.warn(f"No pair at all is accepted: {why}", stacklevel=3)
         # The next number after a distance of 0 is one that some hardware takes for 0.
         return float(np.float32(highest + 1e-6 * max(1.0, abs(highest))))
     lower = float(scored.scores.max(initial=-np.inf, where=scored.scores < threshold))
@@ -243,10 +304,10 @@ def threshold_for(scored, far, criterion):
     return between if lower < between else threshold
 
 
-def evidence_of(scored, far, criterion):
+def evidence_of(scored, criterion):
     """What the threshold was chosen on: plain values that are saved with it."""
     return {
-        "criterion": f"far={far:g}" if far is not None else criterion,
+        "criterion": criterion,
         "identities": len(np.unique(scored.trials.identities)),
         "genuine_pairs": int(np.count_nonzero(scored.same)),
         "impostor_pairs": int(np.count_nonzero(~scored.same)),

@@ -327,3 +327,40 @@ def test_a_frozen_sequence_is_refused():
 def test_wrong_arguments(options, error, message):
     with pytest.raises(error, match=message):
         HardPairRefresh(**{"sequence": pairs(), **options})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_worker_processes_serve_the_refreshed_pairs():
+    """Each epoch's processes are begun with the sequence as it is then: losses are those of one thread.
+
+    Keras forks; JAX warns of it, in a hook whose error pytest warns of in turn.
+    """
+    losses = []
+    for options in ({}, {"workers": 2, "use_multiprocessing": True, "max_queue_size": 2}):
+        sequence, model, history = pairs(**options), siamese(), keras.callbacks.History()
+        fit(model, sequence, HardPairRefresh(sequence, every=1, start=1, **RANKS), history, epochs=3)
+        losses.append(history.history["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_search_refreshes_in_every_trial(tmp_path):
+    """KerasTuner hands each trial a copy of the callbacks; all of them draw the trial's own hard pairs."""
+    tuner_module = pytest.importorskip("keras_tuner")
+    sequence = pairs()
+    shown = []
+
+    def build(hp):
+        hp.Choice("unused", [1, 2])
+        return siamese()
+
+    class Shown(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            shown.append((epoch, is_hard(sequence.pairs(epoch), self.model.encoder.predict(X, verbose=0))))
+
+    objective = tuner_module.Objective("loss", "min")
+    search = tuner_module.GridSearch(build, objective, directory=tmp_path, max_trials=2)
+    callbacks = [HardPairRefresh(sequence, every=1, start=1, **RANKS), Shown()]
+    search.search(sequence, epochs=2, callbacks=callbacks, verbose=0)
+    assert shown == [(0, False), (1, True)] * 2

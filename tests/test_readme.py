@@ -35,7 +35,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("keras_tuner", reason="the grid search needs the extra `tuner`")
     monkeypatch.chdir(tmp_path)
     code = blocks("python")
-    assert len(code) == 5
+    assert len(code) == 6
     namespace = run(code, README)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "verifier.keras").exists()

@@ -22,6 +22,7 @@ ORDER = [
     {"losses", "layers", "data", "verification"},
     {"metrics"},
     {"scoring"},
+    {"identification"},
     {"verifier"},
     {"diagnosis"},
     {"callbacks"},

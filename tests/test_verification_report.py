@@ -14,11 +14,14 @@ from keras_siamese.verification import (
     best_accuracy,
     best_accuracy_floor,
     bootstrap,
+    cllr,
     cross_fitted_accuracy,
     d_prime,
     eer,
     eer_point,
     evaluate,
+    min_cllr,
+    min_dcf,
     operating_point,
     tar_at_far,
     threshold_at_far,
@@ -110,11 +113,21 @@ def test_the_table_is_aligned_and_complete(pairs, threshold, known):
     end = columns.index("value") + len("value")
     for line in lines:
         assert line[end - 1] != " " and line[end : end + 2].strip() == ""
-        if known and "withheld" not in line and not line.startswith(("d′", "best", "accuracy, balanced")):
+        if known and "withheld" not in line and not line.startswith(("d′", "best", "accuracy, balanced", "min")):
             assert line[end + 2] == "["
     names = [line[: end - 8].strip() for line in lines]
     accuracies = ["accuracy, cross-fitted"] if threshold is None else ["accuracy", "accuracy, balanced", "FMR", "FNMR"]
-    assert names == ["EER", "AUC", "d′", *accuracies, "best accuracy", "TAR at FMR ≤ 0.1", "TAR at FMR ≤ 0.001"]
+    assert names == [
+        "EER",
+        "AUC",
+        "d′",
+        *accuracies,
+        "best accuracy",
+        "minDCF",
+        "min Cllr",
+        "TAR at FMR ≤ 0.1",
+        "TAR at FMR ≤ 0.001",
+    ]
     assert max(map(len, lines)) < 120
 
 
@@ -123,7 +136,7 @@ def test_the_dict_is_plain_json(pairs, threshold):
     same, scores, left, right = pairs
     report = evaluate(same, scores, threshold=threshold, left=left, right=right)
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert set(plain) == {field.name for field in dataclasses.fields(report)} | {"balanced_accuracy"}
+    assert set(plain) == {field.name for field in dataclasses.fields(report)} - {"pairs"} | {"balanced_accuracy"}
     assert plain["eer"] == report.eer
     assert plain["eer_point"] == {name: getattr(report.eer_point, name) for name in ("threshold", "fmr", "fnmr")}
     assert plain["tar"][0] == report.tar[0]._asdict()
@@ -209,3 +222,47 @@ def test_balanced_accuracy_weighs_both_classes_alike():
     assert report.to_dict()["balanced_accuracy"] == pytest.approx(2 / 3)
     assert "deciding all pairs alike gives 0.7500" in str(report)
     assert evaluate(same, scores).balanced_accuracy is None
+
+
+def test_costs_are_those_of_the_functions(pairs):
+    same, scores, *_ = pairs
+    report = evaluate(same, scores)
+    assert (report.min_dcf, report.min_cllr, report.cllr) == (min_dcf(same, scores), min_cllr(same, scores), None)
+    assert "\nCllr" not in str(report)
+    calibrated = evaluate(same, scores, calibration=(2.0, -1.5))
+    assert calibrated.cllr == cllr(same, 2.0 * scores - 1.5)
+    (line,) = (line for line in str(calibrated).splitlines() if line.startswith("Cllr"))
+    assert line.split()[1] == f"{calibrated.cllr:.4f}"
+    with pytest.raises(ValueError, match="`calibration` must be in"):
+        evaluate(same, scores, calibration=(np.nan, 0.0))
+
+
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_the_frame_has_what_the_table_shows(pairs, threshold):
+    pytest.importorskip("pandas")
+    same, scores, left, right = pairs
+    report = evaluate(same, scores, far=(0.1, 0.001), threshold=threshold, left=left, right=right)
+    frame = report.to_frame()
+    assert list(frame.columns) == ["value", "low", "high", "note"]
+    shown = [line.split("  ")[0] for line in str(report).splitlines()[2:]]
+    assert list(frame.index) == shown
+    assert frame.loc["EER", "value"] == report.eer
+    assert (frame.loc["AUC", "low"], frame.loc["AUC", "high"]) == (
+        report.intervals["auc"].low,
+        report.intervals["auc"].high,
+    )
+    assert np.isnan(frame.loc["TAR at FMR ≤ 0.001", "value"]) and np.isnan(frame.loc["d′", "low"])
+
+
+@pytest.mark.parametrize("calibration", [None, (2.0, -1.5)])
+def test_the_figure_has_every_curve(pairs, calibration):
+    pytest.importorskip("matplotlib")
+    same, scores, left, right = pairs
+    figure = evaluate(same, scores, threshold=1.0, left=left, right=right, calibration=calibration).plot()
+    figure.canvas.draw()
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "score (larger = more similar)",
+        "false match rate",
+        "false match rate, %",
+        *(["stated p(same)"] if calibration else []),
+    ]

@@ -120,7 +120,7 @@ def test_impostors_that_tie_at_the_top_leave_no_pair_to_accept():
     labels = np.repeat([0, 1, 2], [20, 20, 10])
     encoder = keras.Sequential([keras.Input((FEATURES,)), layers.UnitNormalization()])
     siamese = SiameseWrapper(encoder, "euclidean")
-    with pytest.warns(UserWarning, match="no pair at all is accepted"):
+    with pytest.warns(UserWarning, match="No pair at all is accepted"):
         verifier = Verifier.calibrate(siamese, x.astype("float32"), labels, far=0.1)
     assert not verifier.verify(x, x).any()
 
@@ -338,7 +338,7 @@ def test_the_evidence_says_what_the_threshold_rests_on(valid):
     ("change", "message"),
     [
         ({"far": 0.1, "criterion": "eer"}, "Give `far` or `criterion`, not both"),
-        ({"criterion": "best"}, "`criterion` must be one of 'eer', 'accuracy'; got 'best'"),
+        ({"criterion": "best"}, "`criterion` must be one of 'eer', 'accuracy', 'cost'; got 'best'"),
         ({"far": 0.0}, "`far` must be in"),
         ({"far": 1.0}, "`far` must be in"),
         ({"labels": np.zeros(180, int)}, "they have 1 identities"),
@@ -380,3 +380,40 @@ def test_bad_pairs_are_refused(valid, left, right, message):
 def test_parameters_must_be_numbers(name):
     with pytest.raises(TypeError, match=f"`{name}` must be a number"):
         Verifier(wrapper(), **{"threshold": 0.0, name: "high"})
+
+
+# --- costs
+
+
+def test_the_cost_criterion_has_the_least_cost(valid):
+    siamese = SiameseWrapper(encoder_model())
+    found = {}
+    for costs in ((0.5, 1, 1), (0.02, 1, 1), (0.5, 20, 1)):
+        verifier = Verifier.calibrate(siamese, *valid, criterion="cost", costs=costs)
+        scored = score(siamese, Trials.from_labels(*valid))
+        point = verification.operating_point(scored.same, scored.scores, verifier.threshold)
+        p_target, c_miss, c_fa = costs
+        cost = c_miss * p_target * point.fnmr + c_fa * (1 - p_target) * point.fmr
+        least = verification.min_dcf(scored.same, scored.scores, *costs) * min(c_miss * p_target, c_fa * (1 - p_target))
+        assert cost == pytest.approx(least, abs=1e-9)
+        found[costs] = verifier.threshold
+    # Rarer genuine pairs ask for a stricter threshold, dearer misses for a looser one.
+    assert found[0.02, 1, 1] > found[0.5, 1, 1] > found[0.5, 20, 1]
+    assert "cost, p_target=0.5, c_miss=20, c_fa=1" in repr(verifier)
+
+
+def test_costs_without_their_criterion_or_out_of_range_are_refused(valid):
+    siamese = SiameseWrapper(encoder_model())
+    with pytest.raises(ValueError, match='`costs` belong to criterion="cost"'):
+        Verifier.calibrate(siamese, *valid, costs=(0.5, 1, 1))
+    with pytest.raises(ValueError, match=r"`p_target` must be in \(0, 1\)"):
+        Verifier.calibrate(siamese, *valid, criterion="cost", costs=(1.5, 1, 1))
+
+
+def test_the_report_has_the_cost_of_the_calibrated_scores(valid, test):
+    verifier = Verifier.calibrate(SiameseWrapper(encoder_model()), *valid)
+    report = verifier.evaluate(*test)
+    scored = score(verifier.siamese, Trials.from_labels(*test))
+    ratios = verifier.slope * scored.scores.astype("float64") + verifier.offset
+    assert report.cllr == pytest.approx(verification.cllr(scored.same, ratios))
+    assert report.min_cllr <= report.cllr

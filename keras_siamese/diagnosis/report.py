@@ -1,18 +1,14 @@
 """The report: a `Diagnosis` as one self-contained HTML page.
 
-Contract: pictures are inline SVG, nothing is fetched, and every name that came from the user is escaped by the
-template. Needs the extra `report` (matplotlib, jinja2), imported only here.
+Contract: as of `verification.pages`, which it is made with. Needs the extra `report` (matplotlib, jinja2).
 
     html = render(diagnosis)
 """
 
-import base64
-import io
-
 import numpy as np
 
 from keras_siamese import verification
-from keras_siamese._checks import check_installed
+from keras_siamese.verification.pages import svg, template
 
 LOSS, EER, AUC, FLAG = "#444444", "#d62728", "#1f77b4", "#ffe08a"
 MAX_POINTS = 600
@@ -22,11 +18,8 @@ WORST = 6
 
 def render(diagnosis):
     """The HTML page `(str)` of a `Diagnosis`."""
-    jinja2 = check_installed("jinja2", "report")
-    loader = jinja2.PackageLoader("keras_siamese.diagnosis", "")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     facts = diagnosis.to_dict()
-    return environment.get_template("report.html.jinja").render(
+    return template("keras_siamese.diagnosis", "report.html.jinja").render(
         diagnosis=diagnosis,
         findings=[(finding, signal_lines(finding.evidence)) for finding in diagnosis.findings],
         ruled_out=[(answer.cause, signal_lines(answer.evidence)) for answer in diagnosis.ruled_out],
@@ -70,20 +63,6 @@ def pictures(diagnosis):
         text = "Impostor pairs with the highest and genuine pairs with the lowest scores"
         drawn.append(("Worst pairs", text, svg(lambda figure: draw_worst(figure, valid), (9, 3.2))))
     return drawn
-
-
-def svg(draw, size=(4.6, 3.6)):
-    """A data URI of the picture that `draw(figure)` makes."""
-    figure_module = check_installed("matplotlib.figure", "report")
-    figure = figure_module.Figure(figsize=size, layout="constrained")
-    draw(figure)
-    for axes in figure.axes:
-        axes.spines[["top"]].set_visible(False)
-    buffer = io.BytesIO()
-    # Without the date and with fixed element ids, the same run gives the same file.
-    with check_installed("matplotlib", "report").rc_context({"svg.hashsalt": "keras_siamese"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def draw_curves(figure, diagnosis):

@@ -2,11 +2,14 @@
 
 Everything here is a pure NumPy function of `same (n,)`, 1 genuine and 0 impostor, and `scores (n,)`, larger = more
 similar; a pair is accepted iff score ≥ threshold. `curves` has the definitions, `intervals` the identity bootstrap,
-`evidence` what a number of pairs can show, `crossfit` the accuracy at thresholds from other identities, `report` all of
-it at once.
+`evidence` what a number of pairs can show, `costs` what errors of unlike weight cost, `crossfit` the accuracy at
+thresholds from other identities, `report` all of it at once, `retrieval` how near queries find their mates,
+`histogram` and `all_pairs` what more pairs than fit in memory give, `tables` scores from a file.
 """
 
-from keras_siamese.verification.calibration import platt
+from keras_siamese.verification.all_pairs import compare_embeddings
+from keras_siamese.verification.calibration import isotonic, platt
+from keras_siamese.verification.costs import cllr, min_cllr, min_dcf, threshold_at_cost
 from keras_siamese.verification.crossfit import cross_fitted_accuracy
 from keras_siamese.verification.curves import (
     accuracy_at,
@@ -22,15 +25,28 @@ from keras_siamese.verification.curves import (
     threshold_at_far,
 )
 from keras_siamese.verification.evidence import RuleOf30, auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
+from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.intervals import Interval, bootstrap, difference
-from keras_siamese.verification.plots import plot_roc, plot_scores
+from keras_siamese.verification.plots import plot_det, plot_errors, plot_reliability, plot_roc, plot_scores
 from keras_siamese.verification.points import OperatingPoint
 from keras_siamese.verification.report import TARFigure, VerificationReport, evaluate
+from keras_siamese.verification.retrieval import (
+    Retrieval,
+    cmc,
+    evaluate_retrieval,
+    map_at_r,
+    r_precision,
+    recall_at_k,
+)
+from keras_siamese.verification.tables import ScoreTable, read_scores
 
 __all__ = [
     "Interval",
     "OperatingPoint",
+    "Retrieval",
     "RuleOf30",
+    "ScoreHistogram",
+    "ScoreTable",
     "TARFigure",
     "VerificationReport",
     "accuracy_at",
@@ -39,6 +55,9 @@ __all__ = [
     "best_accuracy",
     "best_accuracy_floor",
     "bootstrap",
+    "cllr",
+    "cmc",
+    "compare_embeddings",
     "cross_fitted_accuracy",
     "d_prime",
     "det",
@@ -46,13 +65,25 @@ __all__ = [
     "eer",
     "eer_point",
     "evaluate",
+    "evaluate_retrieval",
+    "isotonic",
+    "map_at_r",
+    "min_cllr",
+    "min_dcf",
     "operating_point",
     "platt",
+    "plot_det",
+    "plot_errors",
+    "plot_reliability",
     "plot_roc",
     "plot_scores",
+    "r_precision",
+    "read_scores",
+    "recall_at_k",
     "roc",
     "rule_of_3",
     "rule_of_30",
     "tar_at_far",
+    "threshold_at_cost",
     "threshold_at_far",
 ]

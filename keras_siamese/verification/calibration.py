@@ -5,13 +5,14 @@ pairs that no figure is reported on.
 
     slope, offset = platt(same, scores)
     probability = 1 / (1 + np.exp(-(slope * scores + offset)))
+    probability = np.interp(scores, *isotonic(same, scores))
 """
 
 import numpy as np
 
 from keras_siamese.verification.pairs import check_pairs
 
-__all__ = ["platt"]
+__all__ = ["isotonic", "platt"]
 
 MAX_STEPS = 100
 TOLERANCE = 1e-8  # of slope and offset, in standard deviations of the scores
@@ -45,6 +46,35 @@ def platt(same, scores):
     centre, scale = scores.mean(), scores.std() or 1.0
     slope, offset = logistic_fit((scores - centre) / scale, target, weight)
     return float(slope / scale), float(offset - slope * centre / scale)
+
+
+def isotonic(same, scores):
+    """The rising step function of the scores that fits the labels best, both classes weighed equally.
+
+    Follows any monotone relation, where `platt` has but two parameters; wants some thousand pairs, and says 0 and 1
+    where those pairs know no other answer. Scikit-learn's `IsotonicRegression`.
+
+    Bianca Zadrozny, Charles Elkan, *Transforming Classifier Scores into Accurate Multiclass Probability Estimates*, KDD
+    2002, https://doi.org/10.1145/775047.775151.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        `(knots, probabilities)`, float64 `(k,)` each, rising: p(same) of a score is `numpy.interp(score, knots,
+        probabilities)`.
+
+    >>> knots, probabilities = isotonic([0, 0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0, 5.0])
+    >>> probabilities.round(2).tolist(), np.interp([1.5, 3.5, 9.0], knots, probabilities).round(2).tolist()
+    ([0.0, 0.0, 0.6, 0.6, 1.0], [0.0, 0.6, 1.0])
+    """
+    from sklearn.isotonic import IsotonicRegression  # imported late: it takes as long as the rest of the package
+
+    same, scores = check_pairs(same, scores)
+    weight = np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores.astype(np.float64), same.astype(np.float64), weight)
+    return fitted.X_thresholds_, fitted.y_thresholds_
 
 
 def logistic_fit(x, target, weight):

@@ -5,17 +5,19 @@ nothing is imported here.
 
     figure, axes = matplotlib.pyplot.subplots(1, 2)
     plot_scores(axes[0], same, scores, thresholds={"calibrated": -0.4})
-    plot_roc(axes[1], same, scores)
+    plot_roc(axes[1], same, scores, left, right)
 """
 
 from itertools import cycle
 
 import numpy as np
 
-from keras_siamese.verification.curves import eer, roc
-from keras_siamese.verification.pairs import check_pairs
+from keras_siamese._checks import check_choice, check_integer
+from keras_siamese.verification.curves import det, eer, roc
+from keras_siamese.verification.intervals import bootstrap
+from keras_siamese.verification.pairs import check_identities, check_pairs
 
-__all__ = ["plot_roc", "plot_scores"]
+__all__ = ["plot_det", "plot_errors", "plot_reliability", "plot_roc", "plot_scores"]
 
 GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 
@@ -41,20 +43,27 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
     return axes
 
 
-def plot_roc(axes, same, scores):
+def plot_roc(axes, same, scores, left=None, right=None, seed=0):
     """TAR over FMR on a logarithmic axis, from where the rule of 30 begins (30 false accepts), with chance and EER.
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
+        left, right: `(n,)` identities of both sides; with them, the band of the 95 % intervals of the TAR.
+        seed: integer ≥ 0 of the intervals' resamples.
     """
     same, scores = check_pairs(same, scores)
     fmr, tar, _ = roc(same, scores)
-    first = min(30 / np.count_nonzero(~same), 0.5)
+    first = first_rate(same)
     grid = np.geomspace(first, 1, 200)
     # The largest TAR among points whose FMR is no larger: never one whose FMR is above.
     axes.plot(grid, tar[np.searchsorted(fmr, grid, side="right") - 1], color=GENUINE, label="model")
+    if check_identities(left, right, len(same)) is not None:
+        rates = np.geomspace(first, 1, 25)
+        band = bootstrap([("tar_at_far", rate) for rate in rates], same, scores, left, right, seed=seed).values()
+        low, high = ([getattr(interval, end) for interval in band] for end in ("low", "high"))
+        axes.fill_between(rates, low, high, color=GENUINE, alpha=0.2, linewidth=0, label="95 % interval")
     axes.plot(grid, grid, color=INK, linestyle=":", linewidth=1, label="chance")
     rate = eer(same, scores)
     if rate > first:
@@ -62,3 +71,124 @@ def plot_roc(axes, same, scores):
     axes.set(xscale="log", xlabel="false match rate", ylabel="true accept rate", xlim=(first, 1), ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize="small", loc="lower right")
     return axes
+
+
+def first_rate(same):
+    """The least false match rate that the rule of 30 lets a curve show."""
+    return min(30 / np.count_nonzero(~same), 0.5)
+
+
+# What an axis of normal deviates is marked with, in percent.
+MARKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60])
+
+
+def plot_det(axes, same, scores):
+    """FNMR over FMR on normal-deviate axes, where normal scores make a straight line; cut where fewer than 30 errors of
+    a kind remain.
+
+    Alvin Martin, George Doddington, Terri Kamm, Mark Ordowski, Mark Przybocki, "The DET curve in assessment of
+    detection task performance", Eurospeech 1997, https://doi.org/10.21437/Eurospeech.1997-504.
+
+    Args:
+        axes: the matplotlib `Axes` to draw on; returned.
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+    """
+    from scipy.special import ndtri
+
+    same, scores = check_pairs(same, scores)
+    fmr, fnmr, _ = det(same, scores)
+    first = first_rate(same), first_rate(~same)
+    shown = (fmr >= first[0]) & (fnmr >= first[1])
+    axes.plot(ndtri(fmr[shown]), ndtri(fnmr[shown]), color=GENUINE, label="model")
+    limits = [ndtri((min(rate, 0.4), 0.6)) for rate in first]
+    rate = eer(same, scores)
+    if max(first) < rate < 0.6:
+        axes.plot([ndtri(rate)], [ndtri(rate)], "o", color=INK, markersize=5, label=f"EER {rate:.3f}")
+    diagonal = [max(low for low, _ in limits), ndtri(0.6)]
+    axes.plot(diagonal, diagonal, color=INK, linestyle=":", linewidth=1, label="FMR = FNMR")
+    for axis, (low, high) in zip((axes.xaxis, axes.yaxis), limits, strict=True):
+        marks = MARKS[(ndtri(MARKS / 100) >= low) & (ndtri(MARKS / 100) <= high)]
+        axis.set_ticks(ndtri(marks / 100), [f"{mark:g}" for mark in marks])
+    axes.set(xlabel="false match rate, %", ylabel="false non-match rate, %", xlim=limits[0], ylim=limits[1])
+    axes.legend(frameon=False, fontsize="small")
+    return axes
+
+
+def plot_reliability(axes, same, probabilities, bins=10):
+    """The share of genuine pairs over the stated p(same), classes weighed equally; a calibrated model is the diagonal.
+
+    Pairs are put into bins of equal numbers; each bin's mark is as large as the bin's share of the genuine and impostor
+    weight.
+
+    Allan H. Murphy, Robert L. Winkler, *Reliability of Subjective Probability Forecasts of Precipitation and
+    Temperature*, Applied Statistics 26, 1977, https://doi.org/10.2307/2346866.
+
+    Args:
+        axes: the matplotlib `Axes` to draw on; returned.
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        probabilities: `(n,)` p(same) in [0, 1] of pairs that calibration did not see.
+        bins: number of bins.
+    """
+    same, probabilities = check_pairs(same, probabilities)
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise ValueError(
+            f"`probabilities` must be in [0, 1]; got [{probabilities.min():g}, {probabilities.max():g}]: scores become "
+            "probabilities by `platt` or `isotonic`"
+        )
+    weight = np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
+    edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, check_integer("bins", bins, low=1) + 1)))
+    place = np.clip(np.searchsorted(edges, probabilities, side="right") - 1, 0, max(len(edges) - 2, 0))
+    sums = [np.bincount(place, weight * values) for values in (1.0, probabilities, same)]
+    total, stated, genuine = (column[sums[0] > 0] for column in sums)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1, label="calibrated")
+    axes.plot(stated / total, genuine / total, color=GENUINE, linewidth=1)
+    axes.scatter(stated / total, genuine / total, s=30 + 300 * total, color=GENUINE, alpha=0.7, label="bins of pairs")
+    axes.set(xlabel="stated p(same)", ylabel="share of genuine pairs", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
+    return axes
+
+
+def plot_errors(axes, same, scores, left, right, kind="accept", *, names=None, count=5):
+    """The worst false accepts or false rejects as pairs of pictures, with their scores and identities.
+
+    Args:
+        axes: the matplotlib `Axes` to draw on; returned.
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        left, right: images `(n, height, width)` or `(n, height, width, channels)` of 1, 3 or 4 channels, whole
+            numbers in [0, 255] or floats in [0, 1] or [0, 255]: anything that is indexed by an array of rows.
+        kind: "accept" for the impostor pairs of the highest scores, "reject" for the genuine pairs of the lowest.
+        names: `(left, right)` identities of both sides, `(n,)` each, to write below the pictures.
+        count: how many pairs, at most.
+    """
+    check_choice("kind", kind, ("accept", "reject"))
+    same, scores = check_pairs(same, scores)
+    rows = np.flatnonzero(~same if kind == "accept" else same)
+    order = np.argsort(-scores[rows] if kind == "accept" else scores[rows], kind="stable")
+    rows = rows[order[: check_integer("count", count, low=1)]]
+    for column, row in enumerate(rows):
+        for line, side in enumerate((left, right)):
+            picture = as_picture(side[[row]])
+            axes.imshow(picture, extent=(column, column + 0.95, -line - 0.95, -line), cmap="gray", vmin=0, vmax=1)
+        below = f"{scores[row]:.3g}"
+        if names is not None:
+            below += f"\n{names[0][row]}\n{names[1][row]}"
+        axes.text(column + 0.475, -2.0, below, ha="center", va="top", fontsize="x-small", color=INK)
+    axes.set(xlim=(0, len(rows)), ylim=(-2.7, 0), title=f"worst false {kind}s")
+    axes.set_aspect("equal")
+    axes.axis("off")
+    return axes
+
+
+def as_picture(batch):
+    """One image `(1, height, width[, channels])` as floats in [0, 1], without its only channel and the batch's axis."""
+    batch = np.asarray(batch)
+    if batch.ndim not in (3, 4) or (batch.ndim == 4 and batch.shape[3] not in (1, 3, 4)):
+        raise ValueError(
+            "`left` and `right` must be images (n, height, width), or (n, height, width, channels) of 1, 3 or 4 "
+            f"channels; got {('n', *batch.shape[1:])}"
+        )
+    picture = batch[0].astype(float)
+    picture = picture / 255 if batch.dtype.kind in "iu" or picture.max(initial=0) > 1 else picture
+    return np.clip(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture, 0, 1)

@@ -151,6 +151,13 @@ def best_point(points):
     return float(right[best]), float(points.thresholds[best])
 
 
+def cheapest_point(points, miss, false_accept):
+    """The least miss·FNMR + false_accept·FMR and the highest threshold of it; counts without leading axes."""
+    costs = miss * points.fnmr + false_accept * points.fmr
+    best = int(np.argmin(costs))
+    return float(costs[best]), float(points.thresholds[best])
+
+
 def within(points, far):
     """The last point whose FMR is at most `far`; `(...)` indices."""
     return np.count_nonzero(points.fmr <= far, axis=-1) - 1

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_siamese._checks import check_integer, check_number
+from keras_siamese._checks import check_installed, check_integer, check_number, check_writable
+from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
+from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
 from keras_siamese.verification.crossfit import cross_fitted_decisions
 from keras_siamese.verification.curves import d_prime
 from keras_siamese.verification.evidence import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
@@ -65,6 +67,9 @@ class VerificationReport:
         best_accuracy: the largest accuracy of all thresholds; optimistic.
         best_threshold: the threshold that reaches it.
         best_accuracy_floor: the best accuracy that noise reaches once in a hundred.
+        min_dcf: the function of that name, at its defaults.
+        min_cllr: cost of the scores in bits, however well they are calibrated.
+        cllr: cost in bits under the calibration given; None without one.
         tar: a `TARFigure` for each false match rate asked for.
         threshold: the threshold given; None without one, and then so are the next three.
         accuracy: share of right decisions at `threshold`.
@@ -76,6 +81,7 @@ class VerificationReport:
         intervals: with identities, `Interval` by name: `eer`, `auc`, `accuracy`, `fmr`, `fnmr`, `cross_fitted_accuracy`
             (for the decisions made: it leaves out how the thresholds themselves would vary) and `tar@far=…`. A figure
             that is the same on every resample, as without any error, has none.
+        pairs: what was evaluated, for `plot`: `same`, `scores`, `left`, `right` and `calibration` as given.
     """
 
     genuines: int
@@ -89,6 +95,9 @@ class VerificationReport:
     best_accuracy: float
     best_threshold: float
     best_accuracy_floor: float
+    min_dcf: float
+    min_cllr: float
+    cllr: float | None
     tar: tuple[TARFigure, ...]
     threshold: float | None
     accuracy: float | None
@@ -97,6 +106,7 @@ class VerificationReport:
     cross_fitted_accuracy: float | None
     confidence: float
     intervals: dict[str, Interval] = field(repr=False)
+    pairs: dict[str, object] = field(repr=False)
 
     @property
     def balanced_accuracy(self):
@@ -105,7 +115,7 @@ class VerificationReport:
 
     def to_dict(self):
         """The same as plain numbers, strings, lists and dicts that JSON takes; infinite numbers become None."""
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "pairs"}
         plain["balanced_accuracy"] = self.balanced_accuracy
         plain["eer_point"] = self.eer_point._asdict()
         plain["tar"] = [figure._asdict() for figure in self.tar]
@@ -115,12 +125,61 @@ class VerificationReport:
         }
         return _finite(plain)
 
+    def to_frame(self):
+        """The table as a pandas `DataFrame`: a row a figure, with the columns value, low, high and note; NaN for none.
+
+        Raises:
+            ImportError: without pandas.
+        """
+        import pandas
+
+        rows = []
+        for name, key, value, note in self._figures():
+            interval = self.intervals.get(key)
+            rows.append((name, value, *((interval.low, interval.high) if interval else (None, None)), note))
+        frame = pandas.DataFrame(rows, columns=["figure", "value", "low", "high", "note"]).set_index("figure")
+        return frame.astype({"value": float, "low": float, "high": float})
+
+    def plot(self):
+        """A matplotlib `Figure` of the scores, the ROC and DET curves and, with a calibration, its reliability.
+
+        Raises:
+            ImportError: without the extra `report`.
+        """
+        check_installed("matplotlib", "report")
+        from matplotlib.figure import Figure
+        from scipy.special import expit
+
+        same, scores, calibration = (self.pairs[name] for name in ("same", "scores", "calibration"))
+        figure = Figure(figsize=(11, 8) if calibration else (15, 4.2), layout="constrained")
+        axes = figure.subplots(*((2, 2) if calibration else (1, 3))).ravel()
+        thresholds = {"EER": self.eer_point.threshold}
+        if self.threshold is not None:
+            thresholds["given"] = self.threshold
+        plots.plot_scores(axes[0], same, scores, thresholds)
+        plots.plot_roc(axes[1], same, scores, self.pairs["left"], self.pairs["right"])
+        plots.plot_det(axes[2], same, scores)
+        if calibration:
+            slope, offset = calibration
+            plots.plot_reliability(axes[3], same, expit(slope * scores.astype(np.float64) + offset))
+        return figure
+
+    def to_html(self, path, title="Verification"):
+        """Writes the table and the figure as one HTML page that needs nothing else.
+
+        Raises:
+            ImportError: without the extra `report`.
+            ValueError: if `path` cannot be written.
+        """
+        path = check_writable("path", path)
+        path.write_text(pages.render(self, title), encoding="utf-8")
+
     def __str__(self):
         pairs = self.genuines + self.impostors
         heading = f"Verification of {pairs:,} pairs: {self.genuines:,} genuine, {self.impostors:,} impostor"
         if self.identities is not None:
             heading += f", {self.identities:,} identities"
-        rows = [("", "value", f"{100 * self.confidence:.4g} % interval" if self.intervals else "", ""), *self._rows()]
+        rows = list(self.rows())
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
             f"{name:<{widths[0]}}  {value:>{widths[1]}}  {interval:<{widths[2]}}  {note}".rstrip()
@@ -128,51 +187,61 @@ class VerificationReport:
         ]
         return "\n".join([heading, *lines])
 
-    def _rows(self):
-        """Name, value, interval and note of each line, as text."""
+    def rows(self):
+        """Name, value, interval and note of each line as text, the head of the table first."""
+        yield "", "value", f"{100 * self.confidence:.4g} % interval" if self.intervals else "", ""
+        for name, key, value, note in self._figures():
+            interval = self.intervals.get(key)
+            between = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
+            if value is not None:
+                yield name, f"{value:.4f}", between, note
+            else:
+                yield name, "withheld" if name.startswith("TAR") else "–", "", note
+
+    def _figures(self):
+        """Name, key of the interval, value (None if there is none to show) and note of each line."""
         inverted = "; below what noise gives: inverted labels or scores?" if self.auc < 1 - self.auc_floor else ""
-        yield self._row("EER", "eer", self.eer, self._eer_note())
-        yield self._row("AUC", "auc", self.auc, f"noise reaches {self.auc_floor:.4f}{inverted}")
-        yield self._row("d′", "d_prime", self.d_prime, "")
+        yield "EER", "eer", self.eer, self._eer_note()
+        yield "AUC", "auc", self.auc, f"noise reaches {self.auc_floor:.4f}{inverted}"
+        yield "d′", "d_prime", self.d_prime, ""
         if self.threshold is not None:
             alike = max(self.genuines, self.impostors) / (self.genuines + self.impostors)
             note = f"at threshold {self.threshold:.6g}; deciding all pairs alike gives {alike:.4f}"
-            yield self._row("accuracy", "accuracy", self.accuracy, note)
-            yield self._row("accuracy, balanced", "", self.balanced_accuracy, "1 − (FMR + FNMR) / 2")
-            yield self._row("FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors))
-            yield self._row("FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines))
-        elif self.cross_fitted_accuracy is None:
-            yield "accuracy, cross-fitted", "–", "", "too few pairs or identities to choose a threshold on others"
+            yield "accuracy", "accuracy", self.accuracy, note
+            yield "accuracy, balanced", "", self.balanced_accuracy, "1 − (FMR + FNMR) / 2"
+            yield "FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors)
+            yield "FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines)
         else:
-            key, note = "cross_fitted_accuracy", "each pair at a threshold from other folds"
-            yield self._row("accuracy, cross-fitted", key, self.cross_fitted_accuracy, note)
+            note = "each pair at a threshold from other folds"
+            if self.cross_fitted_accuracy is None:
+                note = "too few pairs or identities to choose a threshold on others"
+            yield "accuracy, cross-fitted", "cross_fitted_accuracy", self.cross_fitted_accuracy, note
         note = (
             f"optimistic, at its own threshold {self.best_threshold:.6g}; noise reaches {self.best_accuracy_floor:.4f}"
         )
-        yield self._row("best accuracy", "best_accuracy", self.best_accuracy, note)
+        yield "best accuracy", "best_accuracy", self.best_accuracy, note
+        yield "minDCF", "min_dcf", self.min_dcf, "1 in 100 genuine; deciding all pairs alike costs 1"
+        if self.cllr is not None:
+            yield "Cllr", "cllr", self.cllr, "bits; of the calibrated scores, 1 says nothing"
+        yield "min Cllr", "min_cllr", self.min_cllr, "bits; what no calibration could save"
         for figure in self.tar:
-            yield self._tar_row(figure)
-
-    def _row(self, name, key, value, note):
-        interval = self.intervals.get(key)
-        return name, f"{value:.4f}", f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else "", note
-
-    def _tar_row(self, figure):
-        name = f"TAR at FMR ≤ {figure.far:g}"
-        if figure.mark == "withheld":
-            note = f"needs {figure.shown_from:,} impostor pairs, {figure.needed:,} for a plain figure"
-            return name, "withheld", "", note
-        note = f"at threshold {figure.threshold:.6g}"
-        if figure.mark == "uncertain":
-            note = f"uncertain: plain from {figure.needed:,} impostor pairs; {note}"
-        return self._row(name, _tar_name(figure.far), figure.tar, note)
+            yield f"TAR at FMR ≤ {figure.far:g}", _tar_name(figure.far), figure.tar, _tar_note(figure)
 
     def _eer_note(self):
         note = f"at threshold {self.eer_point.threshold:.6g}"
         return "; ".join(filter(None, [note, _no_error_note(self.eer, min(self.genuines, self.impostors))]))
 
 
-def evaluate(same, scores, *, far=(0.01, 0.001), threshold=None, left=None, right=None, confidence=0.95, seed=0):
+def _tar_note(figure):
+    if figure.mark == "withheld":
+        return f"needs {figure.shown_from:,} impostor pairs, {figure.needed:,} for a plain figure"
+    uncertain = f"uncertain: plain from {figure.needed:,} impostor pairs; " if figure.mark == "uncertain" else ""
+    return f"{uncertain}at threshold {figure.threshold:.6g}"
+
+
+def evaluate(
+    same, scores, *, far=(0.01, 0.001), threshold=None, left=None, right=None, confidence=0.95, seed=0, calibration=None
+):
     """Everything this room knows of a set of pairs.
 
     Args:
@@ -186,6 +255,7 @@ def evaluate(same, scores, *, far=(0.01, 0.001), threshold=None, left=None, righ
         right: `(n,)` identity of the other side.
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for resamples and folds.
+        calibration: `(slope, offset)` of `platt` on other pairs, which `cllr` is given under.
 
     Returns:
         `VerificationReport`.
@@ -208,6 +278,8 @@ def evaluate(same, scores, *, far=(0.01, 0.001), threshold=None, left=None, righ
     genuines, impostors = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
     confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
     seed = check_integer("seed", seed, low=0)
+    if calibration is not None:
+        slope, offset = (check_number("calibration", value) for value in calibration)
     points = at.operating_points(same, scores)
     tar = tuple(_tar_figure(points, rate, impostors) for rate in np.ravel(far).tolist())
 
@@ -244,11 +316,15 @@ def evaluate(same, scores, *, far=(0.01, 0.001), threshold=None, left=None, righ
         best_accuracy=best_accuracy,
         best_threshold=best_threshold,
         best_accuracy_floor=best_accuracy_floor(genuines, impostors),
+        min_dcf=min_dcf(same, scores),
+        min_cllr=min_cllr(same, scores),
+        cllr=None if calibration is None else cllr(same, slope * scores.astype(np.float64) + offset),
         tar=tar,
         **figures,
         cross_fitted_accuracy=None if accepted is None else float((accepted == same).mean()),
         confidence=confidence,
         intervals={name: interval for name, interval in intervals.items() if interval.standard_error > 0},
+        pairs={"same": same, "scores": scores, "left": left, "right": right, "calibration": calibration},
     )
 
 

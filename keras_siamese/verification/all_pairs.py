@@ -1,0 +1,200 @@
+"""All pairs of a set of embeddings, scored block by block into a `ScoreHistogram`.
+
+Contract: `embeddings (n, dim)` and `labels (n,)` in; the histogram of all n(n − 1)/2 scores −distance out, in memory
+O(block² + bins), never O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy; other distances import Keras
+when they are asked for. Anything above `distances` may import it.
+
+    histogram = compare_embeddings(embeddings, labels)
+    histogram.tar_at_far(1e-5), histogram.eer(), histogram.eer_error_bound()
+"""
+
+import math
+
+import numpy as np
+
+from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
+from keras_siamese.verification.histogram import SLACK, ScoreHistogram
+
+__all__ = ["compare_embeddings"]
+
+
+def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
+    """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once: score = −distance.
+
+    Memory is O(block² + bins + far · pairs), not O(n²); time about that of the matrix products and of one histogram for
+    "cosine", "euclidean" and "squared_euclidean", which run in NumPy, in the dtype that came, at least float32. Other
+    distances run block by block through `distances.get(distance).pairwise`, and twice unless they have bounds that hold
+    for all embeddings: first to find the bounds of their scores.
+
+    Bounds: cosine [−2, 0]; Euclidean [−2r, 0] and squared Euclidean [−4r², 0], where r is 1 for embeddings of unit norm
+    and else the largest norm, about the origin or about the mean, whichever is less.
+
+    Args:
+        embeddings: `(n, dim)` finite numbers, n ≥ 3.
+        labels: `(n,)` identities, integers or strings; two at least, and one with two embeddings at least.
+        distance: a symmetric distance: a name, an instance, or a function `(a, b) → (n,)`.
+        far: the smallest false match rate of interest, in (0, 1]; the largest max(1000, 10 · far · impostors) impostor
+            scores are kept, at most all of them.
+        bins: number of bins, ≥ 2.
+        block: rows and columns scored at a time; None takes what suits the distance.
+        progress: whether to show a Keras progress bar.
+
+    Returns:
+        `ScoreHistogram`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(600) // 4
+    >>> histogram = compare_embeddings(rng.normal(size=(150, 32))[labels] + rng.normal(size=(600, 32)), labels)
+    >>> histogram.genuines, histogram.impostors, round(histogram.tar_at_far(0.01), 3)
+    (900, 178800, 0.791)
+    """
+    embeddings = _check_embeddings(embeddings)
+    codes = np.unique(check_labels("labels", labels, length=len(embeddings)), return_inverse=True)[1].ravel()
+    far = check_number("far", far, low=0, high=1, open_low=True)
+    bins = check_integer("bins", bins, low=2)
+    members = np.bincount(codes)
+    genuines = int((members * (members - 1) // 2).sum())
+    impostors = len(codes) * (len(codes) - 1) // 2 - genuines
+    if not (genuines and impostors):
+        raise ValueError(
+            "`labels` must name two identities at least, and one of them twice at least: got "
+            f"{len(members)} identities of {len(codes)} embeddings, {genuines} genuine and {impostors} impostor pairs"
+        )
+    order = np.argsort(codes, kind="stable")
+    embeddings, codes = embeddings[order], codes[order]
+    score, bounds, suited = _scorer(embeddings, distance)
+    block = suited if block is None else check_integer("block", block, low=1)
+    starts = range(0, len(codes), block)
+    slices = [slice(start, start + block) for start in starts]
+    pairs_of_slices = [(rows, columns) for place, rows in enumerate(slices) for columns in slices[place:]]
+    bar = None
+    if progress:
+        from keras.utils import Progbar
+
+        bar = Progbar(len(pairs_of_slices) * (1 if bounds else 2), unit_name="block")
+
+    if bounds is None:
+        lowest, highest = math.inf, -math.inf
+        for rows, columns in pairs_of_slices:
+            scores = check_finite("distance", score(rows, columns))
+            lowest, highest = min(lowest, float(scores.min())), max(highest, float(scores.max()))
+            if bar:
+                bar.add(1)
+        # Equal scores leave no room between the bounds.
+        bounds = (lowest, highest) if lowest < highest else (lowest - 0.5, highest + 0.5)
+
+    tail = max(1000, math.ceil(10 * far * impostors))
+    histogram = ScoreHistogram(*bounds, bins=bins, tail=min(tail, impostors))
+    for rows, columns in pairs_of_slices:
+        scores = score(rows, columns)
+        for genuine, part in _classes(scores, codes[rows], codes[columns], rows == columns):
+            histogram._check("distance", part)
+            histogram._count(genuine, part)
+        if bar:
+            bar.add(1)
+    return histogram
+
+
+def _classes(scores, left, right, diagonal):
+    """Parts of `scores (rows, columns)` with whether they are genuine; of a diagonal block only what is right of it."""
+    if diagonal:
+        same, once = left[:, None] == right, np.triu(np.ones(scores.shape, bool), 1)
+        yield True, scores[same & once]
+        yield False, scores[~same & once]
+    else:
+        # Sorted by identity, rows before columns: only the last of the rows can be the first of the columns.
+        row, column = np.searchsorted(left, right[0]), np.searchsorted(right, left[-1], side="right")
+        yield False, scores[:row]
+        yield True, scores[row:, :column]
+        yield False, scores[row:, column:]
+
+
+def _check_embeddings(embeddings):
+    embeddings = np.asarray(embeddings)
+    if embeddings.ndim != 2 or not embeddings.shape[1]:
+        raise ValueError(f"`embeddings` must have shape (n, dim); got shape {embeddings.shape}")
+    if embeddings.dtype.name != "bfloat16" and embeddings.dtype.kind not in "biuf":
+        raise TypeError(f"`embeddings` must be real numbers; got dtype {embeddings.dtype}")
+    check_finite("embeddings", embeddings)
+    return embeddings if embeddings.dtype in (np.float32, np.float64) else embeddings.astype(np.float32)
+
+
+def _scorer(embeddings, distance):
+    """`score(rows, columns)` of two slices → `(rows, columns)`, its bounds or None, and the size of block it suits."""
+    quick = {"cosine": _cosine, "euclidean": _euclidean, "squared_euclidean": _squared_euclidean}
+    if not isinstance(distance, str) or distance not in quick:
+        # Keras takes seconds to import, and the quick distances need none of it.
+        from keras_siamese import distances
+
+        distance = distances.get(distance)
+        name = next((name for name in quick if type(distance) is distances.registry()[name]), None)
+        if name is None:
+            return _by_keras(embeddings, distance)
+        distance = name
+    return *quick[distance](embeddings), 1024
+
+
+def _norms(embeddings):
+    norms = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.float64))
+    if not np.isfinite(norms).all():
+        raise ValueError(f"`embeddings` must have norms that float64 can hold; {(~np.isfinite(norms)).sum()} have not")
+    return norms
+
+
+def _cosine(embeddings):
+    norms = _norms(embeddings)[:, None]
+    # As in distances.CosineDistance: a vector that short has no direction, and distance 1 to all.
+    directions = np.divide(embeddings, norms, out=np.zeros_like(embeddings), where=norms > 1e-6, casting="same_kind")
+
+    def score(rows, columns):
+        scores = directions[rows] @ directions[columns].T
+        scores -= 1
+        return np.clip(scores, -2, 0, out=scores)
+
+    return score, (-2.0, 0.0)
+
+
+def _squared_euclidean(embeddings):
+    radius = _norms(embeddings)
+    # Rounding is then relative to the spread of the embeddings, not to their offset.
+    centred = embeddings - embeddings.mean(axis=0)
+    own = np.einsum("nd,nd->n", centred, centred)
+    unit = np.abs(radius - 1).max() <= SLACK
+    radius = 1.0 if unit else min(radius.max(), _norms(centred).max()) or 1.0
+    # As in distances.squared_differences: equal vectors come out up to 20 units of rounding apart.
+    rounding = 20 * np.finfo(own.dtype).eps * own
+
+    def score(rows, columns):
+        scores = (2 * centred[rows]) @ centred[columns].T
+        scores -= own[rows, None]
+        scores -= own[columns]
+        scores[scores >= -rounding[rows, None]] = 0
+        return scores
+
+    return score, (-4.0 * float(radius) ** 2, 0.0)
+
+
+def _euclidean(embeddings):
+    squared, (lowest, _) = _squared_euclidean(embeddings)
+
+    def score(rows, columns):
+        scores = squared(rows, columns)
+        np.sqrt(np.negative(scores, out=scores), out=scores)
+        return np.negative(scores, out=scores)
+
+    return score, (-math.sqrt(-lowest), 0.0)
+
+
+def _by_keras(embeddings, distance):
+    from keras import ops
+
+    def score(rows, columns):
+        scores = -ops.convert_to_numpy(distance.pairwise(embeddings[rows], embeddings[columns]))
+        if rows == columns and np.abs(scores - scores.T).max() > 0.01 * np.abs(scores).max():
+            raise ValueError(f"`distance` must be symmetric, as a pair has no order; got {distance!r}")
+        return scores
+
+    low, high = distance.bounds
+    bounds = (-high, -low) if distance.scale_free and math.isfinite(high - low) else None
+    # Differences of all pairs of a block, dim numbers each, take 128 MB in float32.
+    return score, bounds, min(1024, max(16, math.isqrt(2**25 // embeddings.shape[1])))

@@ -1,0 +1,137 @@
+"""Costs: what the scores' errors cost where the two kinds of error do not weigh alike, and what poor calibration adds.
+
+Contract: labels and scores in, a cost out, smaller = better. `min_dcf` asks for the best threshold alone, `cllr` takes
+the scores for log-likelihood ratios, `min_cllr` for whatever rises with them; their difference is what calibration
+loses. Pure NumPy, and scikit-learn's isotonic regression; anything above `distances` may import it.
+
+    cost = min_dcf(same, scores, p_target=0.01)
+    lost = cllr(same, slope * scores + offset) - min_cllr(same, scores)     # slope, offset of `platt`
+"""
+
+import numpy as np
+
+from keras_siamese._checks import check_number
+from keras_siamese.verification import points as at
+from keras_siamese.verification.pairs import check_pairs
+from keras_siamese.verification.points import operating_points
+
+__all__ = ["cllr", "min_cllr", "min_dcf", "threshold_at_cost"]
+
+
+def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """The least detection cost of all thresholds, over that of deciding all pairs alike.
+
+        min over T of (c_miss·p·FNMR + c_fa·(1 − p)·FMR) / min(c_miss·p, c_fa·(1 − p))
+
+    0 without any error, 1 where no threshold is better than to accept or to reject every pair. Optimistic, as the
+    threshold is chosen on the pairs that it is judged by.
+
+    *NIST 2016 Speaker Recognition Evaluation Plan*, https://www.nist.gov/document/sre16evalplanv13pdf.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        p_target: p in (0, 1), how often a pair is genuine where the system is used.
+        c_miss: > 0, cost of a genuine pair rejected.
+        c_fa: > 0, cost of an impostor pair accepted.
+
+    Returns:
+        A float in [0, 1].
+
+    >>> min_dcf([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], p_target=0.5)
+    0.5
+    """
+    miss, false_accept = check_costs(p_target, c_miss, c_fa)
+    points = operating_points(*check_pairs(same, scores))
+    return at.cheapest_point(points, miss, false_accept)[0] / min(miss, false_accept)
+
+
+def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """The highest threshold at which the detection cost is least: the one that `min_dcf` is reached at.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+        p_target, c_miss, c_fa: as in `min_dcf`.
+
+    Returns:
+        A float: a score of the data, or just above the maximum where it is cheapest to accept no pair.
+
+    >>> threshold_at_cost([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], p_target=0.5)
+    0.9
+    """
+    weights = check_costs(p_target, c_miss, c_fa)
+    return at.cheapest_point(operating_points(*check_pairs(same, scores)), *weights)[1]
+
+
+def check_costs(p_target, c_miss, c_fa):
+    """What a missed genuine and a falsely accepted impostor weigh: c_miss·p and c_fa·(1 − p)."""
+    p_target = check_number("p_target", p_target, low=0, high=1, open_low=True, open_high=True)
+    c_miss = check_number("c_miss", c_miss, low=0, open_low=True, open_high=True)
+    c_fa = check_number("c_fa", c_fa, low=0, open_low=True, open_high=True)
+    return c_miss * p_target, c_fa * (1 - p_target)
+
+
+def cllr(same, scores):
+    """Cost of log-likelihood ratios, in bits: what scores lose that are taken for log(p(score | same)/p(score | not)).
+
+        ½ [mean log₂(1 + e^{−g}) + mean log₂(1 + e^{i})],   g and i the scores of genuine and impostor pairs
+
+    0 is perfect, 1 is what scores of 0 cost, which say nothing; scores that mislead cost more, without a limit.
+
+    Niko Brümmer, Johan du Preez, *Application-independent evaluation of speaker detection*, Computer Speech & Language
+    20, 2006, https://doi.org/10.1016/j.csl.2005.08.001.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite log-likelihood ratios to base e, as `slope·score + offset` of `platt`.
+
+    Returns:
+        A float ≥ 0.
+
+    >>> cllr([1, 0], [0.0, 0.0])
+    1.0
+    """
+    same, scores = check_pairs(same, scores)
+    scores = scores.astype(np.float64)
+    return _cllr(scores[same], scores[~same])
+
+
+def _cllr(genuine, impostor):
+    # An infinite ratio on the right side costs nothing: logaddexp(0, −∞) = 0.
+    return float((np.logaddexp(0, -genuine).mean() + np.logaddexp(0, impostor).mean()) / (2 * np.log(2)))
+
+
+def min_cllr(same, scores):
+    """`cllr` after the best rising map from scores to log-likelihood ratios: what only better scores could save.
+
+    The map is isotonic regression of the labels on the scores, pairs of equal score pooled; it is fitted on these very
+    pairs, so few pairs flatter.
+
+    Args:
+        same: `(n,)` labels, 1 genuine, 0 impostor.
+        scores: `(n,)` finite scores, larger = more similar.
+
+    Returns:
+        A float in [0, 1]: 0 where the scores separate the classes, 1 where they say nothing or the opposite.
+
+    >>> min_cllr([1, 1, 0, 0], [4.0, 3.0, 2.0, 1.0]), min_cllr([1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0])
+    (0.0, 1.0)
+    """
+    points = operating_points(*check_pairs(same, scores))
+    genuines, impostors = np.diff(points.genuines)[::-1], np.diff(points.impostors)[::-1]
+    share = _rising_share(genuines, impostors)
+    with np.errstate(divide="ignore"):
+        ratio = np.log(share) - np.log1p(-share) - np.log(genuines.sum() / impostors.sum())
+    with np.errstate(invalid="ignore"):
+        cost = np.where(genuines > 0, genuines * np.logaddexp(0, -ratio), 0.0).sum() / genuines.sum()
+        cost += np.where(impostors > 0, impostors * np.logaddexp(0, ratio), 0.0).sum() / impostors.sum()
+    return float(cost / (2 * np.log(2)))
+
+
+def _rising_share(genuines, impostors):
+    """The share of genuines among the pairs of each score `(k,)`, in rising order of score, made to rise."""
+    from sklearn.isotonic import isotonic_regression  # imported late: it takes as long as the rest of the package
+
+    pairs = genuines + impostors
+    return np.clip(isotonic_regression(genuines / pairs, sample_weight=pairs.astype(np.float64)), 0.0, 1.0)

@@ -1,0 +1,473 @@
+"""Verification over more pairs than fit in memory: scores streamed into bins.
+
+Contract: `same (n,)` and `scores (n,)`, larger = more similar, go in, in any order and any number of pieces; the
+figures of `curves` come out, in memory O(bins + tail) whatever the number of pairs. What is lost is stated: a histogram
+knows the curve exactly at the edges of its bins and at each of the largest impostor scores, and nowhere else, so each
+figure either is exact or has a bound on its error. Pure NumPy; anything above `distances` may import it.
+
+    histogram = ScoreHistogram(-2, 0)
+    histogram.add(same, scores)                                 # as often as there are scores
+    histogram.tar_at_far(1e-5), histogram.eer(), histogram.eer_error_bound()
+    print(histogram)
+"""
+
+import copy
+import math
+
+import numpy as np
+
+from keras_siamese._checks import check_finite, check_integer, check_number, check_same
+from keras_siamese.verification import points as at
+from keras_siamese.verification.evidence import rule_of_30
+from keras_siamese.verification.points import OperatingPoints, just_above
+
+__all__ = ["ScoreHistogram"]
+
+# Scores counted at a time: what is computed on the way to their bins stays in the processor's cache.
+CHUNK = 1 << 16
+# How far outside the bounds a score may be for its rounding, as a share of their distance.
+SLACK = 1e-5
+
+
+class ScoreHistogram:
+    """Genuine and impostor scores counted in equal bins over [low, high], with the largest impostor scores as values.
+
+    Three things are kept as they come: the `tail` largest impostor scores, the smallest and the largest score, and the
+    genuine scores while they are at most bins + tail. What follows is a set of true operating points: one at the
+    lower edge of each bin that holds a score and, while the genuines are kept, one at each distinct score above the
+    smallest impostor score kept. FMR and TAR of each are those of the scores themselves. The readings are those of
+    `curves`, over these points instead of all:
+
+    - FMR, at every threshold that is returned: exact, so never above the one asked for.
+    - TAR at an FMR: exact where the threshold is in the tail and the genuines are kept; else never too high, and too
+      low by at most the genuines of one bin (`tar_error_bound`).
+    - AUC, with ties in a bin counted half, and EER: off by at most `auc_error_bound` and `eer_error_bound`.
+    - Best accuracy: reached at its threshold; a better one inside a bin is not seen.
+    - d′: exact but for rounding; sums merged as by Tony F. Chan, Gene H. Golub, Randall J. LeVeque, "Algorithms for
+      computing the sample variance: analysis and recommendations", The American Statistician 37, 1983,
+      https://doi.org/10.1080/00031305.1983.10483115.
+
+    Neither the order of the scores nor how they are cut into pieces changes anything, d′ in its last digits excepted.
+    A score outside the bounds by at most 1e-5 of their distance is taken for one that rounding put there: it goes into
+    the outermost bin, and keeps its value where values are kept.
+
+    Args:
+        low: lower bound of the scores, finite.
+        high: upper bound of the scores, finite, above `low`.
+        bins: number of bins, ≥ 2.
+        tail: number of impostor scores to keep, ≥ 1: FMRs up to tail / impostors are exact at a single score.
+
+    >>> rng = np.random.default_rng(0)
+    >>> histogram = ScoreHistogram(-8, 8)
+    >>> for _ in range(10):
+    ...     same = np.arange(20_000) % 2
+    ...     histogram.add(same, np.clip(rng.normal(size=20_000) + 3 * same, -8, 8))
+    >>> print(histogram)
+    Histogram of 200,000 pairs: 100,000 genuine, 100,000 impostor, in bins of 0.000244
+                         value  error at most
+    EER                 0.0678        2.9e-05  at threshold 1.50391
+    AUC                 0.9826        3.7e-06
+    d′                  2.9931
+    TAR at FMR ≤ 0.01   0.7416        1.3e-04  at threshold 2.35034
+    TAR at FMR ≤ 0.001  0.4521        6.0e-05  at threshold 3.12076
+    """
+
+    def __init__(self, low, high, bins=65_536, tail=1000):
+        self.low, self.high = check_number("low", low), check_number("high", high)
+        self.bins, self.tail = check_integer("bins", bins, low=2), check_integer("tail", tail, low=1)
+        if not self.low < self.high:
+            raise ValueError(f"`low` must be below `high`; got low={low!r}, high={high!r}")
+        with np.errstate(all="ignore"):
+            self._scale = self.bins / np.float64(self.high - self.low)
+        if not (0 < self._scale < math.inf and math.isfinite(self.high - self.low)):
+            raise ValueError(f"`low` and `high` must be finite, with bins of finite width; got {low!r}, {high!r}")
+        self._genuine, self._impostor = _Tally(np.zeros(self.bins, np.int64)), _Tally(np.zeros(self.bins, np.int64))
+        self._tail = _Largest(self.tail)
+        self._kept = []  # the genuine scores; None once they are too many
+        self._dtype = None
+        self._smallest, self._largest = math.inf, -math.inf
+        self._known = None  # the operating points, once asked for
+
+    # --- scores in
+
+    def add(self, same, scores):
+        """Counts pairs; on an error none of them.
+
+        Args:
+            same: `(n,)` labels, 1 genuine, 0 impostor; one class alone will do.
+            scores: `(n,)` finite scores within the bounds, larger = more similar.
+        """
+        scores = np.asarray(scores)
+        if scores.ndim == 2 and scores.shape[1] == 1:
+            scores = scores[:, 0]
+        if scores.ndim != 1:
+            raise ValueError(f"`scores` must have shape (n,), one score a pair; got shape {scores.shape}")
+        if scores.dtype.name == "bfloat16":
+            scores = scores.astype(np.float32)
+        if scores.dtype.kind not in "biuf":
+            raise TypeError(f"`scores` must be real numbers; got dtype {scores.dtype}")
+        if scores.dtype not in (np.float16, np.float32, np.float64):
+            scores = scores.astype(np.float64)
+        same = check_same("same", same, length=len(scores))
+        self._check("scores", scores)
+        for start in range(0, len(scores), 4 * CHUNK):
+            piece, genuine = scores[start : start + 4 * CHUNK], same[start : start + 4 * CHUNK]
+            self._count(True, piece[genuine])
+            self._count(False, piece[~genuine])
+
+    def merge(self, other):
+        """Counts the pairs of `other`, a `ScoreHistogram` of the same bounds, bins and tail, as well."""
+        if not isinstance(other, ScoreHistogram):
+            raise TypeError(f"`other` must be a ScoreHistogram; got {other!r}")
+        shapes = [(each.low, each.high, each.bins, each.tail) for each in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"`other` must have (low, high, bins, tail) = {shapes[0]}; got {shapes[1]}")
+        if other._dtype is None:
+            return
+        self._genuine.merge(other._genuine)
+        self._impostor.merge(other._impostor)
+        self._tail.add(other._tail.values())
+        self._keep(other._kept or [])
+        self._saw(other._smallest, other._largest, other._dtype)
+
+    def __add__(self, other):
+        if not isinstance(other, ScoreHistogram):
+            return NotImplemented
+        total = copy.deepcopy(self)
+        total.merge(other)
+        return total
+
+    def _check(self, name, scores):
+        """Raises unless `scores`, of any shape, are finite and within the bounds."""
+        slack = SLACK * (self.high - self.low)
+        # NaN fails both.
+        if scores.size and not (float(scores.min()) >= self.low - slack and float(scores.max()) <= self.high + slack):
+            scores = check_finite(name, scores).astype(np.float64)
+            outside = np.count_nonzero((scores < self.low - slack) | (scores > self.high + slack))
+            raise ValueError(
+                f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {outside} of {scores.size} are outside, "
+                f"all are in [{scores.min():g}, {scores.max():g}]"
+            )
+
+    def _count(self, genuine, scores):
+        """Counts checked floats of one class, `(n,)` or `(rows, columns)`."""
+        if not scores.size:
+            return
+        tally = self._genuine if genuine else self._impostor
+        # At least four scores a bin, so that adding up the bins' counts does not set the pace.
+        step = max(1, max(CHUNK, 4 * self.bins) * len(scores) // scores.size)
+        for start in range(0, len(scores), step):
+            piece = scores[start : start + step]
+            smallest, largest = float(piece.min()), float(piece.max())
+            positions = self._positions(piece).ravel()
+            indices = positions.astype(np.intp)
+            if smallest < self.low or self._positions(np.float64(largest)) >= self.bins:
+                np.clip(indices, 0, self.bins - 1, out=indices)
+            tally.counts += np.bincount(indices, minlength=self.bins)
+            tally.merge_moments(_moments(positions))
+            if not genuine and largest > self._tail.floor:
+                self._tail.add(piece[piece > _rounded_down(self._tail.floor, piece.dtype)])
+            self._saw(smallest, largest, piece.dtype)
+        if genuine:
+            self._keep([scores.flatten()])
+
+    def _positions(self, scores):
+        """Scores in units of bins, float64. Rises with the score, rounding included: so each bin has a sharp edge."""
+        positions = scores.astype(np.float64)
+        positions -= self.low
+        positions *= self._scale
+        return positions
+
+    def _keep(self, pieces):
+        if self._kept is not None and self.genuines <= self.bins + self.tail:
+            self._kept += pieces
+        else:
+            self._kept = None
+
+    def _saw(self, smallest, largest, dtype):
+        self._smallest, self._largest = min(self._smallest, smallest), max(self._largest, largest)
+        self._dtype = dtype if self._dtype is None else np.promote_types(self._dtype, dtype)
+        self._known = None
+
+    # --- figures out
+
+    @property
+    def genuines(self):
+        """Number of genuine pairs."""
+        return self._genuine.pairs
+
+    @property
+    def impostors(self):
+        """Number of impostor pairs."""
+        return self._impostor.pairs
+
+    @property
+    def error_bound(self):
+        """Width of a bin, in units of score: no known threshold is further than this from any other."""
+        return (self.high - self.low) / self.bins
+
+    def operating_points(self):
+        """The operating points that are known exactly, strictest first.
+
+        `OperatingPoints(thresholds, impostors, genuines)`, `(k,)` each: thresholds, numbers of the scores' dtype, fall
+        strictly from just above the largest score to the smallest; with each, how many pairs it accepts.
+        """
+        return self._points()[0]
+
+    def roc(self):
+        """`(fmr, tar, thresholds)` at the operating points, see `curves.roc`."""
+        points = self.operating_points()
+        return points.fmr, points.tar, points.thresholds
+
+    def det(self):
+        """`(fmr, fnmr, thresholds)` at the operating points, see `curves.det`."""
+        points = self.operating_points()
+        return points.fmr, points.fnmr, points.thresholds
+
+    def auc(self):
+        """Area under the ROC curve, ties within a bin counted half; within `auc_error_bound` of `curves.auc`."""
+        return float(at.auc(self.operating_points()))
+
+    def auc_error_bound(self):
+        """½ Σ g·i / (G·I) over the steps of the curve, g genuines and i impostors each, whose order is not known."""
+        points, exact = self._points()
+        steps = np.diff(points.genuines)[exact - 1 :].astype(np.float64), np.diff(points.impostors)[exact - 1 :]
+        return float(np.dot(*steps) / (2 * self.genuines * self.impostors))
+
+    def eer(self):
+        """Equal error rate, within `eer_error_bound` of `curves.eer`."""
+        return float(at.eer(self.operating_points()))
+
+    def eer_error_bound(self):
+        """How far the EER of all thresholds can be from `eer`.
+
+        It is on the step of the curve that crosses FMR = FNMR, so between the larger of the two rates that the step
+        leads away from and the smaller of those that it leads to.
+        """
+        points, exact = self._points()
+        after = int(at.crossing(points)[0])
+        if after < exact:
+            return 0.0
+        eer = float(at.eer(points))
+        lowest = max(points.fmr[after - 1], points.fnmr[after])
+        highest = min(points.fmr[after], points.fnmr[after - 1])
+        return float(max(eer - lowest, highest - eer, 0.0))
+
+    def eer_point(self):
+        """The `OperatingPoint` nearest to the equal error rate among those known, see `curves.eer_point`."""
+        return at.nearest_to_eer(self.operating_points())
+
+    def tar_at_far(self, far):
+        """The largest TAR known at an FMR of at most `far`, a number in [0, 1]; never above `curves.tar_at_far`."""
+        return float(at.tar_at_far(self.operating_points(), check_number("far", far, low=0, high=1)))
+
+    def tar_error_bound(self, far):
+        """By how much `curves.tar_at_far` can be above `tar_at_far`; 0 where that is exact."""
+        points, exact = self._points()
+        index = int(at.within(points, check_number("far", far, low=0, high=1)))
+        if index + 1 < exact or index + 1 == len(points.tar):
+            return 0.0
+        return float(points.tar[index + 1] - points.tar[index])
+
+    def threshold_at_far(self, far):
+        """The smallest threshold known to have an FMR of at most `far`, a number in [0, 1].
+
+        In the tail it accepts the same pairs as `curves.threshold_at_far`, also where the genuines are not kept: it is
+        then just above the next impostor score, and accepts at least the genuines of `tar_at_far`.
+        """
+        points, far = self.operating_points(), check_number("far", far, low=0, high=1)
+        threshold = float(points.thresholds[at.within(points, far)])
+        if self._kept is None:
+            falling = self._tail.values().astype(self._dtype)
+            allowed = np.count_nonzero(np.arange(1, len(falling) + 1) / self.impostors <= far)
+            if allowed < len(falling):
+                threshold = min(threshold, float(just_above(falling[allowed])))
+        return threshold
+
+    def best_accuracy(self):
+        """`(accuracy, threshold)` of the best operating point known, see `curves.best_accuracy`."""
+        return at.best_point(self.operating_points())
+
+    def d_prime(self):
+        """Decidability, see `curves.d_prime`."""
+        self._points()  # raises without both classes
+        genuine, impostor = self._genuine, self._impostor
+        gap = abs(genuine.mean - impostor.mean)
+        spread = math.sqrt((genuine.squares / genuine.pairs + impostor.squares / impostor.pairs) / 2)
+        if spread == 0:
+            return math.inf if gap > 0 else 0.0
+        return float(gap / spread)
+
+    def to_dict(self):
+        """Counts, bounds and figures as plain numbers, lists and dicts that JSON takes; an infinite d′ becomes None.
+
+        The TAR at FMR ≤ 0.01 and ≤ 0.001 come with what `rule_of_30` says of them.
+        """
+        d_prime = self.d_prime()
+        accuracy, accuracy_threshold = self.best_accuracy()
+        return {
+            **{name: getattr(self, name) for name in ("genuines", "impostors", "low", "high", "bins", "tail")},
+            "error_bound": self.error_bound,
+            "eer": self.eer(),
+            "eer_error_bound": self.eer_error_bound(),
+            "eer_point": self.eer_point()._asdict(),
+            "auc": self.auc(),
+            "auc_error_bound": self.auc_error_bound(),
+            "d_prime": d_prime if math.isfinite(d_prime) else None,
+            "best_accuracy": accuracy,
+            "best_threshold": accuracy_threshold,
+            "tar": [
+                {
+                    "far": far,
+                    "tar": self.tar_at_far(far),
+                    "tar_error_bound": self.tar_error_bound(far),
+                    "threshold": self.threshold_at_far(far),
+                    "mark": rule_of_30(far, self.impostors).mark,
+                }
+                for far in (0.01, 0.001)
+            ],
+        }
+
+    def __str__(self):
+        heading = f"Histogram of {self.genuines + self.impostors:,} pairs: {self.genuines:,} genuine, "
+        heading += f"{self.impostors:,} impostor, in bins of {self.error_bound:.3g}"
+        if not (self.genuines and self.impostors):
+            return heading
+        found = self.to_dict()
+        rows = [("", "value", "error at most", "")]
+        for name, note in (("eer", f"at threshold {found['eer_point']['threshold']:.6g}"), ("auc", "")):
+            rows.append((name.upper(), f"{found[name]:.4f}", f"{found[f'{name}_error_bound']:.1e}", note))
+        rows.append(("d′", f"{self.d_prime():.4f}", "", ""))
+        for figure in found["tar"]:
+            rule = rule_of_30(figure["far"], self.impostors)
+            row = (
+                f"{figure['tar']:.4f}",
+                f"{figure['tar_error_bound']:.1e}",
+                f"at threshold {figure['threshold']:.6g}",
+            )
+            if rule.mark == "uncertain":
+                row = (*row[:2], f"uncertain: plain from {rule.needed:,} impostor pairs; {row[2]}")
+            if rule.mark == "withheld":
+                row = ("withheld", "", f"needs {rule.shown_from:,} impostor pairs, {rule.needed:,} for a plain figure")
+            rows.append((f"TAR at FMR ≤ {figure['far']:g}", *row))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]
+        return "\n".join([heading, *(line.rstrip() for line in lines)])
+
+    def _points(self):
+        """The known operating points, and how many of them, from the strictest, have none unknown in between."""
+        if self._known is None:
+            self._known = self._find_points()
+        return self._known
+
+    def _find_points(self):
+        if not (self.genuines and self.impostors):
+            raise ValueError(
+                "The histogram must hold pairs of both classes; got "
+                f"{self.genuines} genuine and {self.impostors} impostor pairs"
+            )
+        filled = np.flatnonzero(self._genuine.counts + self._impostor.counts)
+        edges = self._edges(filled)
+        edges[0] = self._smallest
+        tallies = (self._impostor, self._genuine)
+        counts = [np.concatenate(([0], np.cumsum(tally.counts[filled][::-1]))) for tally in tallies]
+        # Products of the two counts below are whole numbers while they fit.
+        counts = counts if self.impostors * self.genuines < 2**60 else [count.astype(np.float64) for count in counts]
+        highest = just_above(self._dtype.type(self._largest))
+        coarse = OperatingPoints(np.concatenate(([highest], edges[::-1])).astype(np.float64), *counts)
+        fine = None if self._kept is None else self._fine_points()
+        if fine is None:
+            return coarse, 1
+        below = coarse.thresholds < fine.thresholds[-1]
+        points = OperatingPoints(*(np.concatenate((top, rest[below])) for top, rest in zip(fine, coarse, strict=True)))
+        return points, len(fine.thresholds)
+
+    def _fine_points(self):
+        """The operating points at single scores: all, or those above the smallest of a full tail. None if none are."""
+        impostors, genuines = self._tail.values(), np.concatenate(self._kept)
+        if self.impostors > self.tail:
+            # Scores equal to the smallest of the tail may have been let go.
+            floor = impostors[-1]
+            impostors, genuines = impostors[impostors > floor], genuines[genuines > floor]
+        scores = np.concatenate((impostors, genuines)).astype(self._dtype)
+        return at.operating_points(np.arange(len(scores)) >= len(impostors), scores) if len(scores) else None
+
+    def _edges(self, indices):
+        """The least number, in the scores' dtype, that comes into bin `indices (k,)` or one above it."""
+        indices = indices.astype(np.float64)
+        middle = self.low + indices / self._scale
+        # Three roundings part an edge from its formula; between numbers this far off on both sides it is bisected.
+        apart = 16 * np.spacing(max(abs(self.low), abs(self.high)))
+        below, above = middle - apart, middle + apart
+        while True:
+            middle = below + (above - below) / 2
+            inside = (below < middle) & (middle < above)
+            if not inside.any():
+                break
+            reached = self._positions(middle) >= indices
+            above, below = np.where(inside & reached, middle, above), np.where(inside & ~reached, middle, below)
+        with np.errstate(over="ignore"):
+            rounded = above.astype(self._dtype)
+        return np.where(rounded.astype(np.float64) < above, just_above(rounded), rounded).astype(np.float64)
+
+
+class _Tally:
+    """Counts of one class by bin, `(bins,)`, with the mean of all and the sum of squares about it, in bins."""
+
+    def __init__(self, counts):
+        self.counts = counts
+        self.pairs, self.mean, self.squares = 0, 0.0, 0.0
+
+    def merge(self, other):
+        self.counts += other.counts
+        self.merge_moments((other.pairs, other.mean, other.squares))
+
+    def merge_moments(self, moments):
+        pairs, mean, squares = moments
+        total, gap = self.pairs + pairs, mean - self.mean
+        if pairs:
+            self.squares += squares + gap * gap * (self.pairs / total) * pairs
+            self.mean += gap * (pairs / total)
+        self.pairs = total
+
+
+def _moments(positions):
+    """Number, mean and sum of squares about it; overwrites `positions (n,)`."""
+    # About the first value, so that equal values have squares of exactly 0.
+    first = float(positions[0])
+    positions -= first
+    mean = float(positions.mean())
+    positions -= mean
+    return len(positions), first + mean, float(np.dot(positions, positions))
+
+
+class _Largest:
+    """The `size` largest of all values added, in memory O(size)."""
+
+    def __init__(self, size):
+        self.size, self.floor = size, -math.inf  # a value not above the floor changes nothing
+        self._pieces, self._held = [], 0
+
+    def add(self, values):
+        self._pieces.append(values)
+        self._held += len(values)
+        if self._held >= 2 * self.size or len(self._pieces) > CHUNK:
+            values = np.concatenate(self._pieces)
+            if len(values) > self.size:
+                values = np.partition(values, len(values) - self.size)[-self.size :].copy()
+            if len(values) == self.size:
+                self.floor = float(values.min())
+            self._pieces, self._held = [values], len(values)
+
+    def values(self):
+        """Sorted, the largest first."""
+        if not self._pieces:
+            return np.empty(0, np.float16)
+        return np.sort(np.concatenate(self._pieces))[::-1][: self.size]
+
+
+def _rounded_down(number, dtype):
+    """The largest number of `dtype` that is at most `number`: a comparison in `dtype` then loses nothing above it."""
+    with np.errstate(over="ignore"):
+        rounded = dtype.type(number)
+    return rounded if float(rounded) <= number else np.nextafter(rounded, dtype.type(-np.inf))

@@ -1,0 +1,339 @@
+"""Retrieval (identification): embeddings and identities in, how near each query finds its mates out.
+
+Contract: `embeddings (n, dim)` and `labels (n,)`. Each embedding is a query, compared with all the others, or, with
+`gallery (m, dim)` and `gallery_labels (m,)`, with all of the gallery. A mate is an embedding there of the query's own
+identity; a query without one is left out and counted. The neighbours are ranked
+
+    by distance, and at equal distance by row number, the lower first
+
+so that every figure is defined whatever the ties. One pass over blocks of the distances finds as many neighbours as the
+figures need (see `neighbours`); memory is O(block + (n + m)·dim). Anything above `distances` may import it.
+
+    print(evaluate_retrieval(embeddings, labels))                       # all of it, from one pass
+    recall_at_k(probes, probe_labels, 1, gallery=gallery, gallery_labels=gallery_labels)
+    map_at_r(embeddings, labels, distance="euclidean")
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_siamese._checks import check_finite, check_integer, check_labels
+from keras_siamese.verification import neighbours
+
+__all__ = ["Retrieval", "cmc", "evaluate_retrieval", "map_at_r", "r_precision", "recall_at_k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """How near the queries find their mates; `str()` gives it as a table.
+
+    Attributes:
+        recall: `{k: recall_at_k}` for each k asked for.
+        r_precision: see the function of that name.
+        map_at_r: see the function of that name.
+        cmc: `(max_rank,)` float64, see the function of that name.
+        queries: number of queries with a mate, over which all the figures are means.
+        without_mate: number of queries left out because nothing that they are compared with is of their identity.
+        gallery: number of embeddings that each query is compared with.
+    """
+
+    recall: dict
+    r_precision: float
+    map_at_r: float
+    cmc: np.ndarray
+    queries: int
+    without_mate: int
+    gallery: int
+
+    def __str__(self):
+        figures = {f"recall@{k}": value for k, value in self.recall.items()}
+        figures |= {"R-precision": self.r_precision, "MAP@R": self.map_at_r}
+        width = max(map(len, figures))
+        left_out = f"; {self.without_mate:,} without a mate left out" if self.without_mate else ""
+        heading = f"Retrieval of {self.queries:,} queries among {self.gallery:,} embeddings each{left_out}"
+        return "\n".join([heading, *(f"{name:<{width}}  {value:.4f}" for name, value in figures.items())])
+
+
+def evaluate_retrieval(
+    embeddings,
+    labels,
+    *,
+    k=(1, 5, 10),
+    max_rank=20,
+    gallery=None,
+    gallery_labels=None,
+    distance="cosine",
+    progress=False,
+):
+    """Recall at k, R-precision, MAP@R and the cumulative match characteristic in one pass.
+
+    Args:
+        embeddings: `(n, dim)` finite numbers, the queries.
+        labels: `(n,)` identities, integers or strings.
+        k: rank or ranks of the recall, each from 1 to the number of embeddings that a query is compared with.
+        max_rank: length of the characteristic, in the same range.
+        gallery: `(m, dim)` embeddings that the queries are compared with. Without it (None, default) each embedding is
+            compared with all the others; an embedding that is in `gallery` as well is compared with itself.
+        gallery_labels: `(m,)` identities of the gallery; given with `gallery`, never without.
+        distance: name, `Distance`, its config or a function `(a, b) → (n,)`, a the query; see
+            `keras_siamese.distances`.
+        progress: whether to show Keras's progress bar.
+
+    Returns:
+        `Retrieval`.
+
+    Raises:
+        ValueError: with the counts, if no query has a mate.
+
+    >>> embeddings = [[0.0], [1.0], [3.0], [4.5], [9.0]]
+    >>> print(evaluate_retrieval(embeddings, list("aabab"), k=(1, 2), max_rank=3, distance="euclidean"))
+    Retrieval of 5 queries among 4 embeddings each
+    recall@1     0.4000
+    recall@2     0.8000
+    R-precision  0.3000
+    MAP@R        0.2500
+    """
+    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    ranks = [_check_rank("k", rank, inputs) for rank in np.ravel(np.asarray(k, dtype=object)).tolist()]
+    max_rank = _check_rank("max_rank", max_rank, inputs)
+    found = _find_mates(inputs, max([max_rank, *ranks]), distance, need_mates=True, progress=progress)
+    return Retrieval(
+        recall={rank: float((found.first <= rank).mean()) for rank in ranks},
+        r_precision=float(found.precision.mean()),
+        map_at_r=float(found.average_precision.mean()),
+        cmc=_shares(found.first, max_rank),
+        queries=len(found.first),
+        without_mate=len(inputs.mates) - len(found.first),
+        gallery=inputs.compared,
+    )
+
+
+def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, distance="cosine"):
+    """The share of queries with at least one mate among their k nearest.
+
+    Hervé Jégou, Matthijs Douze, Cordelia Schmid, "Product quantization for nearest neighbor search", IEEE Transactions
+    on Pattern Analysis and Machine Intelligence 33, 2011, https://doi.org/10.1109/TPAMI.2010.57; of metric learning in
+    this sense since Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese, "Deep metric learning via lifted
+    structured feature embedding", CVPR 2016, https://arxiv.org/abs/1511.06452.
+
+    Args:
+        embeddings: `(n, dim)`; this, `labels`, `gallery`, `gallery_labels` and `distance` as in `evaluate_retrieval`.
+        labels: `(n,)` identities.
+        k: rank, or a sequence of them, from 1 to the number of embeddings that a query is compared with.
+        gallery: `(m, dim)`, or None.
+        gallery_labels: `(m,)`, or None.
+        distance: name, `Distance`, config or function.
+
+    Returns:
+        A float in [0, 1]; for a sequence of k, float64 of its shape.
+
+    >>> recall_at_k([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), k=[1, 2, 4], distance="euclidean").tolist()
+    [0.4, 0.8, 1.0]
+    """
+    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    ranks = np.asarray(k, dtype=object)
+    checked = [_check_rank("k", rank, inputs) for rank in ranks.ravel().tolist()]
+    first = _find_mates(inputs, max(checked, default=1), distance).first
+    shares = np.array([(first <= rank).mean() for rank in checked], dtype=np.float64).reshape(ranks.shape)
+    return shares if ranks.ndim else float(shares)
+
+
+def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, distance="cosine"):
+    """Cumulative match characteristic: the share of queries whose first mate is at rank ≤ r, for r = 1 … max_rank.
+
+    The closed-set true-positive identification rate of ISO/IEC 19795-1:2021, "Biometric performance testing and
+    reporting – Part 1: Principles and framework", https://www.iso.org/standard/73515.html, counting embeddings, not
+    identities, as ranks; entry r − 1 is `recall_at_k` at k = r.
+
+    Args:
+        embeddings: `(n, dim)`; this, `labels`, `gallery`, `gallery_labels` and `distance` as in `evaluate_retrieval`.
+        labels: `(n,)` identities.
+        max_rank: length of the curve, from 1 to the number of embeddings that a query is compared with.
+        gallery: `(m, dim)`, or None.
+        gallery_labels: `(m,)`, or None.
+        distance: name, `Distance`, config or function.
+
+    Returns:
+        `(max_rank,)` float64, rising, in [0, 1].
+
+    >>> cmc([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), max_rank=4, distance="euclidean").tolist()
+    [0.4, 0.8, 0.8, 1.0]
+    """
+    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    max_rank = _check_rank("max_rank", max_rank, inputs)
+    return _shares(_find_mates(inputs, max_rank, distance).first, max_rank)
+
+
+def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
+    """R-precision: for a query with R mates, the share of mates among its R nearest; the mean over the queries.
+
+    Kevin Musgrave, Serge Belongie, Ser-Nam Lim, "A metric learning reality check", ECCV 2020,
+    https://arxiv.org/abs/2003.08505.
+
+    Args:
+        embeddings: `(n, dim)`; all arguments as in `evaluate_retrieval`.
+        labels: `(n,)` identities.
+        gallery: `(m, dim)`, or None.
+        gallery_labels: `(m,)`, or None.
+        distance: name, `Distance`, config or function.
+
+    Returns:
+        A float in [0, 1].
+
+    >>> r_precision([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), distance="euclidean")
+    0.3
+    """
+    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    return float(_find_mates(inputs, 1, distance, need_mates=True).precision.mean())
+
+
+def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
+    """Mean average precision at R, which unlike R-precision counts where among the R nearest the mates are.
+
+        MAP@R = mean over queries of 1/R Σ_{i=1…R} P(i),   P(i) = mates among the i nearest / i if i is a mate, else 0
+
+    R is the query's number of mates. Kevin Musgrave, Serge Belongie, Ser-Nam Lim, "A metric learning reality check",
+    ECCV 2020, https://arxiv.org/abs/2003.08505.
+
+    Args:
+        embeddings: `(n, dim)`; all arguments as in `evaluate_retrieval`.
+        labels: `(n,)` identities.
+        gallery: `(m, dim)`, or None.
+        gallery_labels: `(m,)`, or None.
+        distance: name, `Distance`, config or function.
+
+    Returns:
+        A float in [0, 1], at most the R-precision.
+
+    >>> map_at_r([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), distance="euclidean")
+    0.25
+    """
+    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    return float(_find_mates(inputs, 1, distance, need_mates=True).average_precision.mean())
+
+
+# --- what comes in
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """Checked: `queries (n, dim)`, `gallery (m, dim)`, codes of their identities, `mates (n,)` of each query."""
+
+    queries: np.ndarray
+    gallery: np.ndarray
+    query_codes: np.ndarray
+    gallery_codes: np.ndarray
+    mates: np.ndarray
+    own: bool  # the gallery is the queries, each of which is not compared with itself
+
+    @property
+    def compared(self):
+        return len(self.gallery) - self.own
+
+
+def _check_inputs(embeddings, labels, gallery, gallery_labels):
+    queries = _check_embeddings("embeddings", embeddings)
+    labels = check_labels("labels", labels, length=len(queries))
+    own = gallery is None and gallery_labels is None
+    if own:
+        names, codes = np.unique(labels, return_inverse=True)
+        gallery, query_codes, gallery_codes = queries, codes, codes
+    else:
+        if gallery is None or gallery_labels is None:
+            missing, given = ("gallery", "gallery_labels") if gallery is None else ("gallery_labels", "gallery")
+            raise ValueError(f"`{missing}` must be given with `{given}`; got None")
+        gallery = _check_embeddings("gallery", gallery)
+        gallery_labels = check_labels("gallery_labels", gallery_labels, length=len(gallery))
+        if gallery.shape[1] != queries.shape[1]:
+            raise ValueError(
+                f"`gallery` must have the dimension of `embeddings`; got shapes {gallery.shape} and {queries.shape}"
+            )
+        if (labels.dtype.kind in "US") != (gallery_labels.dtype.kind in "US"):
+            raise ValueError(
+                "`labels` and `gallery_labels` must name identities alike; "
+                f"got dtypes {labels.dtype} and {gallery_labels.dtype}"
+            )
+        names, codes = np.unique(np.concatenate((labels, gallery_labels)), return_inverse=True)
+        query_codes, gallery_codes = codes[: len(queries)], codes[len(queries) :]
+    mates = np.bincount(gallery_codes, minlength=len(names))[query_codes] - own
+    if not mates.any():
+        among = "each other" if own else f"the gallery's {len(gallery)} of {len(np.unique(gallery_codes))} identities"
+        raise ValueError(
+            "`labels` must give at least one query a mate, an embedding of its identity to compare it with; got "
+            f"{len(queries)} queries of {len(np.unique(query_codes))} identities, none with a mate among {among}"
+        )
+    return _Inputs(queries, gallery, query_codes, gallery_codes, mates, own)
+
+
+def _check_embeddings(name, embeddings):
+    """Returns finite float32 or float64 `(n, dim)`, without negative zeros, so that equal rows have equal bytes."""
+    embeddings = check_finite(name, embeddings)
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise ValueError(f"`{name}` must have shape (n, dim), n and dim at least 1; got shape {embeddings.shape}")
+    if embeddings.dtype.name in ("float16", "bfloat16"):
+        embeddings = embeddings.astype(np.float32)
+    if embeddings.dtype.kind not in "biuf":
+        raise TypeError(f"`{name}` must be real numbers; got dtype {embeddings.dtype}")
+    return np.add(embeddings, 0.0, dtype=np.float32 if embeddings.dtype == np.float32 else np.float64)
+
+
+def _check_rank(name, rank, inputs):
+    rank = check_integer(name, rank)
+    if not 1 <= rank <= inputs.compared:
+        size = f"{inputs.compared}, the number of embeddings that a query is compared with"
+        raise ValueError(f"`{name}` must be from 1 to {size}; got {rank}")
+    return rank
+
+
+# --- the pass over the blocks
+
+
+@dataclass(frozen=True, eq=False)
+class _Mates:
+    """Of each query with mates, `(queries,)`: the rank of the first one (2^62 if not found) and two means over R."""
+
+    first: np.ndarray
+    precision: np.ndarray
+    average_precision: np.ndarray
+
+
+def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
+    """Ranks the `depth` nearest of each query, or all R if `need_mates`, and reads where the mates are."""
+    queries = np.flatnonzero(inputs.mates)
+    mates = inputs.mates[queries]
+    if need_mates:
+        depth = max(depth, int(mates.max()))
+    columns = neighbours.Columns(inputs.gallery)
+    scores = neighbours.scores_of(distance, inputs.queries, columns)
+    # Eightfold, since ranks are kept in 64 bits and read in several arrays.
+    rows = max(1, neighbours.BLOCK // max(columns.count, 8 * depth))
+    bar = _progress_bar(len(queries)) if progress else None
+    found = []
+    for start in range(0, len(queries), rows):
+        block, own_mates = queries[start : start + rows], mates[start : start + rows]
+        nearest = neighbours.nearest_rows(scores, columns, block, depth, inputs.own)
+        hits = inputs.gallery_codes[nearest] == inputs.query_codes[block, None]
+        found.append(_read(hits, own_mates))
+        if bar is not None:
+            bar.update(start + len(block))
+    return _Mates(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _read(hits, mates):
+    """First rank, R-precision and average precision at R of `hits (rows, depth)`, mates nearest first."""
+    first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 2**62)
+    ranks = np.arange(1, hits.shape[1] + 1)
+    hits = hits & (ranks <= mates[:, None])
+    precision = hits.sum(axis=1) / mates
+    return first, precision, (np.cumsum(hits, axis=1) / ranks * hits).sum(axis=1) / mates
+
+
+def _shares(first, max_rank):
+    return np.cumsum(np.bincount(first[first <= max_rank], minlength=max_rank + 1)[1:]) / len(first)
+
+
+def _progress_bar(total):
+    import keras
+
+    return keras.utils.Progbar(total, unit_name="query")

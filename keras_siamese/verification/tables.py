@@ -1,0 +1,114 @@
+"""Scores of any system, from a CSV file.
+
+Contract: a file with a header and the columns `score` and `same`, and `left` and `right` if the identities are known,
+in; checked arrays out, or one error that names the lines. Standard library and NumPy.
+
+    read = read_scores("scores.csv")
+    print(evaluate(read.same, read.scores, left=read.left, right=read.right))
+"""
+
+import csv
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["ScoreTable", "read_scores"]
+
+SAME = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
+LISTED = 5  # lines that an error lists
+
+
+class ScoreTable(NamedTuple):
+    """What a file of scores holds.
+
+    Attributes:
+        same: `(n,)` bool, True = genuine.
+        scores: `(n,)` float64.
+        left, right: `(n,)` identities of both sides, strings; None without these columns.
+    """
+
+    same: np.ndarray
+    scores: np.ndarray
+    left: np.ndarray | None
+    right: np.ndarray | None
+
+
+def read_scores(path):
+    """The pairs of a CSV file, a line each, with the columns `score` and `same` and, optionally, `left` and `right`.
+
+    Columns may be parted by commas, semicolons or tabs, stand in any order, and have others beside them. `same` is 1 or
+    0, or true or false. Empty lines are passed over.
+
+    Args:
+        path: the file, UTF-8; "-" is standard input.
+
+    Returns:
+        `ScoreTable(same, scores, left, right)`.
+
+    Raises:
+        ValueError: if a column is missing, or lines hold no finite number or no label, with their numbers; if there is
+            no line, or only one of `left` and `right`.
+        OSError: if the file cannot be read.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.csv"
+    >>> _ = path.write_text("score,same,left,right\\n0.9,1,ada,ada\\n0.2,0,ada,bo\\n")
+    >>> table = read_scores(path)
+    >>> table.scores.tolist(), table.same.tolist(), table.right.tolist()
+    ([0.9, 0.2], [True, False], ['ada', 'bo'])
+    """
+    if str(path) == "-":
+        return parse("standard input", sys.stdin)
+    with open(Path(path), encoding="utf-8-sig", newline="") as file:
+        try:
+            return parse(str(path), file)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} must be a text file in UTF-8; {error}") from error
+
+
+def parse(name, file):
+    header = file.readline()
+    if not header.strip():
+        raise ValueError(f"{name} must begin with a header that names its columns, `score` and `same`; it is empty")
+    delimiter = max(",;\t", key=header.count)
+    columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter))]
+    missing = [column for column in ("score", "same") if column not in columns]
+    known = [column in columns for column in ("left", "right")]
+    if any(known) and not all(known):
+        missing.append("right" if known[0] else "left")
+    if missing:
+        raise ValueError(
+            f"{name} must have the columns {', '.join(repr(column) for column in missing)}; it has "
+            f"{', '.join(repr(column) for column in columns)}"
+        )
+    places = {column: columns.index(column) for column in ("score", "same", *(("left", "right") if all(known) else ()))}
+    found, wrong = {column: [] for column in places}, []
+    lines = csv.reader(file, delimiter=delimiter)
+    for fields in lines:
+        if not fields:
+            continue
+        try:
+            score = float(fields[places["score"]])
+            same = SAME[fields[places["same"]].strip().lower()]
+            sides = [fields[places[side]].strip() for side in ("left", "right") if side in places]
+            if not math.isfinite(score) or not all(sides):
+                raise ValueError
+        except (ValueError, KeyError, IndexError):
+            wrong.append((lines.line_num + 1, delimiter.join(fields)))  # the header is line 1
+            continue
+        for column, value in zip(places, (score, same, *sides), strict=True):
+            found[column].append(value)
+    if wrong:
+        listed = "\n".join(f"  line {number}: {text[:80]}" for number, text in wrong[:LISTED])
+        more = f"\n  and {len(wrong) - LISTED:,} more" if len(wrong) > LISTED else ""
+        raise ValueError(
+            f"{name} must hold a finite `score`, `same` of 1 or 0, and no empty identity on each line; "
+            f"{len(wrong):,} of its lines do not:\n{listed}{more}"
+        )
+    if not found["score"]:
+        raise ValueError(f"{name} must hold a pair on each line below its header; it holds none")
+    sides = [np.array(found[side]) if side in places else None for side in ("left", "right")]
+    return ScoreTable(np.array(found["same"], bool), np.array(found["score"], np.float64), *sides)

@@ -1,0 +1,130 @@
+"""`keras-siamese evaluate`: figures of scores from a file, and an answer to every file that holds none."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from keras_siamese import verification
+from keras_siamese.cli import main
+from keras_siamese.verification import read_scores
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """In place of conftest's: nothing here touches Keras."""
+
+
+@pytest.fixture
+def pairs(rng):
+    left = rng.integers(0, 30, 2000)
+    right = np.where(rng.random(2000) < 0.3, left, rng.integers(0, 30, 2000))
+    same = left == right
+    return same, np.round(rng.normal(size=2000) + 2 * same, 4), left, right
+
+
+def write(path, pairs, head="score,same,left,right"):
+    same, scores, left, right = pairs
+    lines = [f"{score},{int(one)},p{a},p{b}" for one, score, a, b in zip(same, scores, left, right, strict=True)]
+    path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_prints_the_report_of_the_file(tmp_path, capsys, pairs):
+    same, scores, left, right = pairs
+    path = write(tmp_path / "scores.csv", pairs)
+    options = ["--far", "0.1", "--threshold", "1", "--seed", "3", "--confidence", "0.9"]
+    assert main(["evaluate", str(path), *options, "--json", str(tmp_path / "out" / "found.json")]) == 0
+    names = [np.char.add("p", side.astype(str)) for side in (left, right)]
+    report = verification.evaluate(
+        same, scores, far=[0.1], threshold=1.0, left=names[0], right=names[1], confidence=0.9, seed=3
+    )
+    assert capsys.readouterr().out == f"{report}\n"
+    assert json.loads((tmp_path / "out" / "found.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(report.to_dict())
+    )
+
+
+def test_distances_give_the_same_figures(tmp_path, capsys, pairs):
+    same, scores, left, right = pairs
+    main(["evaluate", str(write(tmp_path / "scores.csv", pairs)), "--threshold", "1"])
+    expected = capsys.readouterr().out
+    distances = write(tmp_path / "distances.csv", (same, -scores, left, right))
+    main(["evaluate", str(distances), "--threshold", "-1", "--distance"])
+    assert capsys.readouterr().out == expected
+
+
+def test_writes_a_page_that_escapes_names(tmp_path, pairs):
+    pytest.importorskip("matplotlib")
+    path = write(tmp_path / "a<b>.csv", pairs)
+    assert main(["evaluate", str(path), "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "a&lt;b&gt;.csv" in page and "a<b>" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    for figure in ("EER", "minDCF", "TAR at FMR ≤ 0.01", "data:image/svg+xml"):
+        assert figure in page
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_columns_stand_in_any_order_and_with_any_delimiter(tmp_path, delimiter):
+    path = tmp_path / "scores.csv"
+    lines = ["Same, note ,score", "TRUE,a,0.5", "", "0,b,-1e-3", "1.0,c,7"]
+    path.write_text("\ufeff" + "\r\n".join(line.replace(",", delimiter) for line in lines), encoding="utf-8")
+    table = read_scores(path)
+    assert table.same.tolist() == [True, False, True] and table.scores.tolist() == [0.5, -0.001, 7.0]
+    assert table.left is None and table.right is None
+
+
+def test_reads_standard_input(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("score,same\n1,1\n0,0\n"))
+    assert main(["evaluate", "-"]) == 0
+    assert "Verification of 2 pairs" in capsys.readouterr().out
+
+
+def test_quoted_names_may_hold_the_delimiter(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text('score,same,left,right\n1,1,"Lovelace, Ada","Lovelace, Ada"\n0,0,bo,cy\n')
+    assert read_scores(path).left.tolist() == ["Lovelace, Ada", "bo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must begin with a header"),
+        ("score,same\n", "must hold a pair on each line below its header; it holds none"),
+        ("skore,same\n1,1\n", "must have the columns 'score'; it has 'skore', 'same'"),
+        ("0.5,1\n0.2,0\n", "must have the columns 'score', 'same'; it has '0.5', '1'"),
+        ("score,same,left\n1,1,a\n", "must have the columns 'right'"),
+        ("score,same\n1,1\nx,0\n", "1 of its lines do not:\n  line 3: x,0"),
+        ("score,same\n1,1\n\n1,2\n", "line 4: 1,2"),
+        ("score,same\nnan,1\n", "line 2: nan,1"),
+        ("score,same\n1\n", "line 2: 1"),
+        ("score,same,left,right\n1,1,a,\n", "line 2: 1,1,a,"),
+        ("score,same\n" + "x,1\n" * 8, "8 of its lines do not:.*line 6: x,1\n  and 3 more"),
+        ("score,same\n1,1\n2,1\n", "pairs of both classes; got 2 genuine and 0 impostor"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, capsys, text, message):
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+    assert main(["evaluate", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keras-siamese evaluate: ")
+    assert re.search(message, error, re.DOTALL)
+
+
+def test_files_that_cannot_be_read_or_written_are_named(tmp_path, capsys, pairs):
+    assert main(["evaluate", str(tmp_path / "none.csv")]) == 2
+    assert "none.csv" in capsys.readouterr().err
+    (tmp_path / "binary.csv").write_bytes(b"score,same\n\xff\xfe\n")
+    assert main(["evaluate", str(tmp_path / "binary.csv")]) == 2
+    assert "must be a text file in UTF-8" in capsys.readouterr().err
+    assert main(["evaluate", str(write(tmp_path / "s.csv", pairs)), "--json", str(tmp_path)]) == 2
+    assert "`--json` must be the path of a file" in capsys.readouterr().err
+
+
+def test_rates_out_of_range_are_refused(tmp_path, capsys, pairs):
+    assert main(["evaluate", str(write(tmp_path / "s.csv", pairs)), "--far", "2"]) == 2
+    assert "`far` must be in (0, 1]; got 2" in capsys.readouterr().err

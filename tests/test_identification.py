@@ -1,0 +1,90 @@
+"""Identification: the gallery's nearest, against every pair scored by hand, and decisions as `verify` makes them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_siamese import identification
+from keras_siamese.layers import SiameseWrapper
+from keras_siamese.verifier import Verifier
+
+FEATURES = 6
+
+
+def samples(n, seed):
+    return np.random.default_rng(seed).normal(size=(n, FEATURES)).astype("float32")
+
+
+def verifier_of(distance="euclidean", head=None, threshold=-0.8):
+    encoder = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(5), layers.UnitNormalization()])
+    siamese = SiameseWrapper(encoder, distance, head=head)
+    siamese((samples(2, 0), samples(2, 1)))
+    return Verifier(siamese, threshold)
+
+
+def by_hand(verifier, probes, gallery):
+    """All scores `(n, m)`, pair by pair, and the gallery's rows in order: best first, of equal ones the lower row."""
+    left, right = (grid.ravel() for grid in np.meshgrid(range(len(probes)), range(len(gallery)), indexing="ij"))
+    scores = verifier.score(probes[left], gallery[right]).reshape(len(probes), len(gallery))
+    return scores, [sorted(range(len(gallery)), key=lambda row: (-line[row], row)) for line in scores]
+
+
+@pytest.mark.parametrize(
+    ("distance", "head"),
+    [("euclidean", None), ("cosine", None), ("manhattan", None), ("cosine", "logistic"), ("euclidean", "layer")],
+)
+def test_the_nearest_are_those_of_all_pairs(distance, head, monkeypatch):
+    head = layers.Dense(1, activation="sigmoid") if head == "layer" else head
+    verifier = verifier_of(distance, head)
+    probes, gallery = samples(17, 2), samples(40, 3)
+    monkeypatch.setattr(identification, "CELLS", 3 * len(gallery))  # so that there are several blocks
+    scores, rows = by_hand(verifier, probes, gallery)
+    verifier.threshold = float(np.sort(scores, axis=1)[:, -4].mean())
+    found = verifier.identify(probes, gallery, k=7)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(scores, found.rows, 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.scores, [line[order[:7]] for line, order in zip(scores, rows, strict=True)], 1e-5)
+    assert (found.rows == np.array(rows)[:, :7]).mean() > 0.95  # equal but for what rounding ties
+    np.testing.assert_array_equal(found.accepted, found.scores >= np.float32(verifier.threshold))
+    assert 0 < found.accepted.mean() < 1
+    assert found.labels is None
+
+
+def test_labels_come_along_and_a_gallery_is_embedded_once(monkeypatch):
+    verifier = verifier_of()
+    names = np.array(["ada", "bo", "cy"])
+    gallery = verifier.enroll(samples(3, 4), names)
+    assert repr(gallery) == "Gallery(3 samples of 3 identities)" and len(gallery) == 3
+    found = verifier.identify(samples(3, 4), gallery, k=3)
+    assert found.labels[:, 0].tolist() == names.tolist() and found.rows[:, 0].tolist() == [0, 1, 2]
+    again = verifier.identify(samples(3, 4), (samples(3, 4), names), k=3)
+    np.testing.assert_array_equal(found.scores, again.scores)
+
+
+def test_near_duplicates_are_told_apart_by_the_scores_of_single_pairs():
+    """Matrix products lose them: a shortlist alone would take them in any order."""
+    verifier = verifier_of(threshold=-1e-3)
+    probe = samples(1, 5)
+    gallery = np.concatenate([probe + step * samples(1, 6) for step in (3e-4, 2e-4, 1e-4, 0.0)])
+    found = verifier.identify(probe, gallery, k=4)
+    assert found.rows.tolist() == [[3, 2, 1, 0]]
+    assert found.scores[0, 0] == 0.0
+
+
+def test_of_equal_samples_the_first_comes_first():
+    verifier = verifier_of()
+    found = verifier.identify(samples(2, 7), np.repeat(samples(1, 8), 30, axis=0), k=5)
+    assert found.rows.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_what_cannot_be_asked_is_refused():
+    verifier = verifier_of()
+    gallery = verifier.enroll(samples(3, 9))
+    with pytest.raises(ValueError, match="`k` must be at most 3; got 4"):
+        verifier.identify(samples(1, 9), gallery, k=4)
+    with pytest.raises(ValueError, match="`k` must be at least 1; got 0"):
+        verifier.identify(samples(1, 9), gallery, k=0)
+    with pytest.raises(ValueError, match="`labels` must have one entry for each of the 3 samples; got 2"):
+        verifier.enroll(samples(3, 9), ["a", "b"])
+    with pytest.raises(ValueError, match="finite"):
+        verifier.identify(np.full((1, FEATURES), np.nan, "float32"), gallery)

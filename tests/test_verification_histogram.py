@@ -1,0 +1,440 @@
+"""The streamed histogram against the exact curves and loops over all pairs; its bounds, its tail, its refusals."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_siamese.verification import curves
+from keras_siamese.verification.all_pairs import compare_embeddings
+from keras_siamese.verification.histogram import CHUNK, ScoreHistogram
+
+FARS = (0, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.9, 1)
+
+
+def random_pairs(seed):
+    """Unequal classes inside [−1, 2.5]: spread, in clusters narrower than a bin, or on a coarse grid; three dtypes."""
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.repeat([1, 0], rng.integers(1, 400, 2)))
+    scores = np.clip(rng.normal(size=len(same)) * rng.uniform(0.1, 0.8) + rng.uniform(-0.5, 1) * same, -1, 2.5)
+    if seed % 3 == 1:
+        scores = rng.choice([-0.5, 0.25, 0.3, 1.0], len(same)) + rng.uniform(0, 1e-4, len(same))
+    if seed % 3 == 2:
+        scores = np.round(scores, rng.integers(0, 3))
+    return same, scores.astype((np.float64, np.float32, np.float16)[seed % 4 % 3])
+
+
+any_random_pairs = pytest.mark.parametrize("same, scores", [random_pairs(seed) for seed in range(24)])
+# Few bins and a short tail; the genuines are kept if they are at most bins + tail, else not.
+any_shape = pytest.mark.parametrize("bins, tail", [(2, 1), (7, 3), (64, 20), (500, 5), (4096, 1000)])
+
+
+def histogram_of(same, scores, bins=64, tail=20, low=-1, high=2.5):
+    histogram = ScoreHistogram(low, high, bins=bins, tail=tail)
+    histogram.add(same, scores)
+    return histogram
+
+
+def state(histogram):
+    """Everything that the readings know but the moments."""
+    return [array.tolist() for array in histogram.operating_points()], histogram.threshold_at_far(0.01)
+
+
+def accepted(same, scores, threshold):
+    """How many impostors and genuines a threshold accepts, compared in float64."""
+    over = scores.astype(np.float64) >= threshold
+    return int(np.sum(over & (same == 0))), int(np.sum(over & (same == 1)))
+
+
+# --- against the exact curves
+
+
+@any_shape
+@any_random_pairs
+def test_each_operating_point_is_a_true_one(same, scores, bins, tail):
+    points = histogram_of(same, scores, bins, tail).operating_points()
+    assert (np.diff(points.thresholds) < 0).all()
+    for threshold, impostors, genuines in zip(*points, strict=True):
+        assert accepted(same, scores, threshold) == (impostors, genuines)
+        # In the scores' own dtype the threshold is no other number.
+        assert scores.dtype.type(threshold) == threshold
+    assert (points.impostors[0], points.genuines[0]) == (0, 0)
+    assert points.thresholds[-1] == scores.min()
+
+
+@any_shape
+@any_random_pairs
+def test_figures_are_within_their_bounds(same, scores, bins, tail):
+    histogram = histogram_of(same, scores, bins, tail)
+    rounding = 1e-12
+    assert abs(histogram.auc() - curves.auc(same, scores)) <= histogram.auc_error_bound() + rounding
+    assert abs(histogram.eer() - curves.eer(same, scores)) <= histogram.eer_error_bound() + rounding
+    assert histogram.best_accuracy()[0] <= curves.best_accuracy(same, scores)[0]
+    assert histogram.best_accuracy()[0] == curves.accuracy_at(same, scores, histogram.best_accuracy()[1])
+    assert histogram.d_prime() == pytest.approx(curves.d_prime(same, scores), rel=1e-9)
+    for far in FARS:
+        exact, found = curves.tar_at_far(same, scores, far), histogram.tar_at_far(far)
+        assert found <= exact <= found + histogram.tar_error_bound(far) + rounding
+        reached = curves.operating_point(same, scores, histogram.threshold_at_far(far))
+        assert reached.fmr <= far
+        assert 1 - reached.fnmr >= found - rounding
+    point = histogram.eer_point()
+    assert point == curves.operating_point(same, scores, point.threshold)
+    for curve, exact in ((histogram.roc, curves.roc), (histogram.det, curves.det)):
+        known = set(zip(*(values.tolist() for values in exact(same, scores)[:2]), strict=True))
+        assert set(zip(*(values.tolist() for values in curve()[:2]), strict=True)) <= known
+
+
+@any_random_pairs
+def test_everything_is_exact_while_everything_is_kept(same, scores):
+    histogram = histogram_of(same, scores, bins=500, tail=500)
+    for name in ("roc", "det"):
+        for found, exact in zip(getattr(histogram, name)(), getattr(curves, name)(same, scores), strict=True):
+            np.testing.assert_array_equal(found, exact)
+    for name in ("auc", "eer", "eer_point", "best_accuracy"):
+        assert getattr(histogram, name)() == getattr(curves, name)(same, scores)
+    assert histogram.auc_error_bound() == histogram.eer_error_bound() == 0
+    for far in FARS:
+        assert histogram.threshold_at_far(far) == curves.threshold_at_far(same, scores, far)
+        assert histogram.tar_error_bound(far) == 0
+
+
+@pytest.mark.parametrize("genuines", [300, 3000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_tail_is_exact(genuines, dtype):
+    """With 300 genuines, which 1,000 bins keep, to the threshold; with 3,000 to the pairs accepted."""
+    rng = np.random.default_rng(genuines)
+    same = rng.permutation(np.repeat([1, 0], [genuines, 20_000]))
+    scores = (rng.uniform(-0.9, 0.9, len(same)) + 0.5 * same).astype(dtype)
+    histogram = histogram_of(same, scores, bins=1000, tail=200)
+    for far in np.arange(200) / 20_000:
+        exact, found = curves.threshold_at_far(same, scores, far), histogram.threshold_at_far(far)
+        assert accepted(same, scores, found) == accepted(same, scores, exact)
+        if genuines == 300:
+            assert (found, histogram.tar_at_far(far)) == (exact, curves.tar_at_far(same, scores, far))
+            assert histogram.tar_error_bound(far) == 0
+        else:
+            assert 0 <= curves.tar_at_far(same, scores, far) - histogram.tar_at_far(far) < 0.01
+
+
+def test_equal_impostors_at_the_end_of_the_tail():
+    same, scores = np.repeat([1, 0], [4, 100]), np.concatenate(([0.7, 0.5, 0.4, 0.1], [0.6] * 2, [0.5] * 98))
+    histogram = histogram_of(same, scores, bins=8, tail=5)
+    assert histogram.threshold_at_far(0.02) == curves.threshold_at_far(same, scores, 0.02) == 0.6
+    assert histogram.tar_at_far(0.5) == 0.25
+    assert histogram_of(same, scores, bins=8, tail=2).threshold_at_far(0.01) == 0.7
+
+
+def test_a_tail_of_two_dtypes():
+    """0.1 in float32 is above 0.1 in float64, though a comparison in float32 calls them equal."""
+    histogram = histogram_of([1] + [0] * 8, [0.5] + [0.1] * 8, tail=3)
+    histogram.add([0, 0], np.full(2, 0.1, np.float32))
+    assert histogram.threshold_at_far(0.2) == np.float32(0.1)
+    assert histogram.threshold_at_far(0.1) == 0.5
+
+
+def test_more_bins_tell_more():
+    same, scores = random_pairs(0)
+    bounds = [histogram_of(same, scores, bins, 1).auc_error_bound() for bins in (4, 64, 1024)]
+    assert bounds[0] > 2 * bounds[1] > 4 * bounds[2]
+    assert histogram_of(same, scores, bins=7).error_bound == 0.5
+
+
+def test_a_score_that_rounding_put_outside():
+    same, scores = np.array([1, 0, 1, 0]), np.array([1 + 5e-6, -1e-5, 1.0, 0.0])
+    histogram = histogram_of(same, scores, bins=100, tail=1, low=0, high=1)
+    points = histogram.operating_points()
+    assert points.thresholds[-1] == -1e-5
+    for threshold, *counts in zip(*points, strict=True):
+        assert accepted(same, scores, threshold) == tuple(counts)
+    with pytest.raises(ValueError, match=r"`scores` must give scores in \[0, 1\]; 1 of 2 are outside"):
+        histogram.add([1, 0], [0.5, 1 + 2e-5])
+
+
+def test_equal_scores():
+    histogram = histogram_of([1, 0, 0], [0.1, 0.1, 0.1], bins=3)
+    assert (histogram.eer(), histogram.auc(), histogram.d_prime()) == (0.5, 0.5, 0)
+    histogram = histogram_of([1, 0, 0], [0.3, 0.1, 0.1])
+    assert histogram.d_prime() == math.inf
+    assert histogram.to_dict()["d_prime"] is None
+
+
+# --- pieces, order, merging
+
+
+@st.composite
+def streams(draw):
+    size = draw(st.integers(2, 60))
+    same = draw(st.lists(st.integers(0, 1), min_size=size, max_size=size).filter(lambda labels: 0 < sum(labels) < size))
+    scores = draw(st.lists(st.floats(-1, 2.5, width=32) | st.sampled_from([0.25, 0.5]), min_size=size, max_size=size))
+    cuts = sorted(draw(st.lists(st.integers(0, size), max_size=5)))
+    order = draw(st.permutations(range(size)))
+    return np.array(same), np.array(scores), cuts, np.array(order)
+
+
+@settings(deadline=None, max_examples=150)
+@given(streams(), st.integers(2, 40), st.integers(1, 8), st.booleans())
+def test_order_pieces_and_merging_change_nothing(stream, bins, tail, single):
+    same, scores, cuts, order = stream
+    whole = histogram_of(same, scores, bins, tail)
+    pieces = ScoreHistogram(-1, 2.5, bins, tail)
+    merged = ScoreHistogram(-1, 2.5, bins, tail)
+    for part in np.split(order, cuts):
+        # The first pair stays in float64, the dtype of the whole.
+        values = scores[part].astype(np.float32) if single and 0 not in part else scores[part]
+        pieces.add(same[part], values)
+        merged = merged + histogram_of(same[part], values, bins, tail)
+    assert state(pieces) == state(whole) == state(merged)
+    assert merged.d_prime() == pytest.approx(whole.d_prime(), rel=1e-9, abs=1e-9)
+    assert (merged.genuines, merged.impostors) == (same.sum(), len(same) - same.sum())
+
+
+def test_pieces_longer_than_what_is_counted_at_a_time(rng):
+    same = rng.integers(0, 2, 5 * CHUNK)
+    scores = rng.uniform(-1, 1, len(same)).astype(np.float32) + np.float32(0.2) * same.astype(np.float32)
+    whole, pieces = histogram_of(same, scores), ScoreHistogram(-1, 2.5, 64, 20)
+    for part in np.array_split(np.arange(len(same)), 7):
+        pieces.add(same[part], scores[part])
+    assert state(whole) == state(pieces)
+    points = whole.operating_points()
+    for place in (1, 10, -20, -1):
+        expected = (points.impostors[place], points.genuines[place])
+        assert accepted(same, scores, points.thresholds[place]) == expected
+    assert whole.d_prime() == pytest.approx(curves.d_prime(same, scores), rel=1e-9)
+
+
+def test_a_sum_leaves_its_parts_alone():
+    pairs = ([1, 0], [0.5, 0.2]), ([1, 0, 0], [0.1, 0.7, 0.3])
+    left, right = (histogram_of(*each) for each in pairs)
+    total = left + right
+    total.add([1], [0.9])
+    # Read only now, so that no earlier reading is remembered.
+    assert [state(left), state(right)] == [state(histogram_of(*each)) for each in pairs]
+    assert (total.genuines, total.impostors) == (3, 3)
+
+
+def test_a_single_pair_more_is_seen_after_a_reading():
+    histogram = histogram_of([1, 0], [0.5, 0.2])
+    assert histogram.auc() == 1
+    histogram.add([0], [0.6])
+    assert histogram.auc() == 0.5
+
+
+# --- all pairs of a set of embeddings
+
+
+def identities(rng, sizes=(1, 17, 2, 1, 9, 5, 12, 3, 10), dim=6):
+    labels = rng.permutation(np.repeat([f"p{place}" for place in range(len(sizes))], sizes))
+    centres = {name: rng.normal(size=dim) for name in np.unique(labels)}
+    return np.array([centres[name] for name in labels]) + 0.5 * rng.normal(size=(len(labels), dim)), labels
+
+
+def cosine(a, b):
+    return 1 - sum(a * b) / math.sqrt(sum(a * a)) / math.sqrt(sum(b * b))
+
+
+LOOPS = {
+    "cosine": cosine,
+    "euclidean": lambda a, b: math.sqrt(sum((a - b) ** 2)),
+    "squared_euclidean": lambda a, b: sum((a - b) ** 2),
+    "manhattan": lambda a, b: sum(abs(a - b)),
+    "angular": lambda a, b: math.acos(1 - cosine(a, b)) / math.pi,
+}
+
+
+def all_pairs(embeddings, labels, distance):
+    places = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
+    same = np.array([int(labels[i] == labels[j]) for i, j in places])
+    return same, np.array([-LOOPS[distance](embeddings[i], embeddings[j]) for i, j in places])
+
+
+@pytest.mark.parametrize("block", [None, 1, 7, 20, 59, 60, 500])
+@pytest.mark.parametrize("distance", LOOPS)
+def test_all_pairs_are_those_of_a_loop(rng, distance, block):
+    embeddings, labels = identities(rng)
+    same, scores = all_pairs(embeddings, labels, distance)
+    if block == 1 and distance in ("manhattan", "angular"):
+        pytest.skip("1,830 calls of a backend for what NumPy's paths show")
+    histogram = compare_embeddings(embeddings.astype(np.float32), labels, distance, far=1, block=block)
+    assert (histogram.genuines, histogram.impostors) == (same.sum(), len(same) - same.sum())
+    points = histogram.operating_points()
+    for counts, exact in ((points.impostors, scores[same == 0]), (points.genuines, scores[same == 1])):
+        found = np.repeat(points.thresholds[1:], np.diff(counts))
+        np.testing.assert_allclose(found, np.sort(exact)[::-1], rtol=2e-5, atol=2e-5)
+    assert histogram.d_prime() == pytest.approx(curves.d_prime(same, scores), rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "squared_euclidean"])
+def test_float64_embeddings_keep_their_digits(rng, distance):
+    embeddings, labels = identities(rng)
+    histogram = compare_embeddings(100 + embeddings, labels, distance, far=1, block=13)
+    same, scores = all_pairs(100 + embeddings, labels, distance)
+    np.testing.assert_allclose(histogram.roc()[2], curves.roc(same, scores)[2], rtol=1e-8, atol=1e-12)
+    for found, exact in zip(histogram.roc()[:2], curves.roc(same, scores)[:2], strict=True):
+        np.testing.assert_array_equal(found, exact)
+
+
+def test_the_order_of_the_embeddings_changes_nothing(rng):
+    # Whole numbers: their squared distances are exact, so that any block of any order gives the same scores.
+    embeddings, labels = np.round(3 * rng.normal(size=(90, 4))).astype(np.float32), rng.integers(0, 12, 90)
+    embeddings[:2] = [[8, 8, 8, 8], [-8, -8, -8, -8]]
+    embeddings = np.concatenate((embeddings, -embeddings))  # mean 0
+    labels = np.concatenate((labels, labels))
+    expected = state(compare_embeddings(embeddings, labels, "squared_euclidean", block=64))
+    order = rng.permutation(len(labels))
+    assert state(compare_embeddings(embeddings[order], labels[order], "squared_euclidean", block=50)) == expected
+
+
+def test_equal_embeddings_are_at_distance_0(rng):
+    embeddings = np.repeat(rng.normal(size=(40, 128)).astype(np.float32) + 30, 2, axis=0)
+    for distance in ("euclidean", "squared_euclidean"):
+        histogram = compare_embeddings(embeddings, np.arange(80) // 2, distance)
+        assert histogram.tar_at_far(0) == 1
+        assert histogram.threshold_at_far(1e-3) == 0
+
+
+def test_a_vector_without_direction_is_at_cosine_distance_1():
+    embeddings = np.array([[1, 0], [1, 0], [0, 0], [-1, 0]], np.float32)
+    points = compare_embeddings(embeddings, [0, 0, 1, 2]).operating_points()
+    np.testing.assert_array_equal(points.thresholds[1:], [0, -1, -2])
+    np.testing.assert_array_equal(points.impostors, [0, 0, 3, 5])
+
+
+def test_bounds_and_tail(rng):
+    embeddings, labels = identities(rng)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    for distance, high in (("cosine", 2), ("euclidean", 2), ("squared_euclidean", 4)):
+        histogram = compare_embeddings(unit, labels, distance)
+        assert (histogram.low, histogram.high) == (-high, 0)
+    radius = np.linalg.norm(embeddings - embeddings.mean(axis=0), axis=1).max()
+    assert compare_embeddings(embeddings + 50, labels, "euclidean").low == pytest.approx(-2 * radius)
+    impostors = histogram.impostors
+    assert compare_embeddings(unit, labels).tail == 1000
+    assert compare_embeddings(unit, labels, far=0.08).tail == math.ceil(10 * 0.08 * impostors)
+    assert compare_embeddings(unit, labels, far=1).tail == impostors
+
+
+def test_an_instance_and_a_function_as_distance(rng):
+    from keras_siamese import distances
+
+    embeddings, labels = identities(rng)
+    expected = compare_embeddings(embeddings, labels, "euclidean")
+    assert state(compare_embeddings(embeddings, labels, distances.EuclideanDistance())) == state(expected)
+    found = compare_embeddings(embeddings, labels, lambda a, b: keras.ops.sqrt(keras.ops.sum((a - b) ** 2, axis=1)))
+    assert found.eer() == pytest.approx(expected.eer(), abs=0.01)
+    assert found.d_prime() == pytest.approx(expected.d_prime(), rel=1e-5)
+
+
+def test_constant_distances_of_a_function():
+    found = compare_embeddings(np.eye(4, dtype=np.float32), [0, 0, 1, 1], lambda a, b: 0 * a[:, 0] + 3)
+    assert (found.eer(), found.low, found.high) == (0.5, -3.5, -2.5)
+
+
+def test_progress(rng, capsys):
+    embeddings, labels = identities(rng)
+    compare_embeddings(embeddings, labels, "manhattan", block=20, progress=True)
+    assert "12/12" in capsys.readouterr().out
+    compare_embeddings(embeddings, labels, block=20)
+    assert capsys.readouterr().out == ""
+
+
+# --- as text and as a dict
+
+
+def test_to_dict_and_text(rng):
+    same = rng.integers(0, 2, 9000)
+    histogram = histogram_of(same, np.clip(rng.normal(size=9000) * 0.3 + same, -1, 2.5), bins=300)
+    found = json.loads(json.dumps(histogram.to_dict()))
+    assert found["genuines"] == same.sum()
+    assert found["eer"] == histogram.eer()
+    assert [figure["mark"] for figure in found["tar"]] == ["plain", "uncertain"]
+    assert found["tar"][0]["tar"] == histogram.tar_at_far(0.01)
+    lines = str(histogram).splitlines()
+    assert lines[0].startswith("Histogram of 9,000 pairs:")
+    assert f"{histogram.eer():.4f}" in lines[2]
+    assert f"{histogram.auc_error_bound():.1e}" in lines[3]
+    assert "uncertain" not in lines[5]
+    assert "uncertain: plain from 30,000 impostor pairs" in lines[6]
+    assert "withheld" in str(histogram_of([1, 0], [0.5, 0.2]))
+    assert str(ScoreHistogram(0, 1)) == "Histogram of 0 pairs: 0 genuine, 0 impostor, in bins of 1.53e-05"
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    "same, scores, error, message",
+    [
+        ([1, 0], [0.1, math.nan], ValueError, "`scores` must be finite; 1 of its 2 values are NaN or infinite"),
+        ([1, 0], [0.1, -math.inf], ValueError, "`scores` must be finite; 1 of its 2"),
+        ([1, 0, 0], [0.1, 3, -2], ValueError, r"`scores` must give scores in \[-1, 2.5\]; 2 of 3 are outside"),
+        ([1, 2], [0.1, 0.2], ValueError, "`same` must hold 1 .* and 0"),
+        ([1], [0.1, 0.2], ValueError, "`same` must have one entry for each of the 2 pairs; got 1"),
+        ([1, 0], [[0.1, 0.2], [0.1, 0.2]], ValueError, r"`scores` must have shape \(n,\)"),
+        ([1, 0], ["a", "b"], TypeError, "`scores` must be real numbers"),
+    ],
+)
+def test_scores_refused_leave_no_trace(same, scores, error, message):
+    histogram = histogram_of([1, 0], [0.5, 0.2])
+    before = state(histogram)
+    with pytest.raises(error, match=message):
+        histogram.add(same, scores)
+    assert state(histogram) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((1, 0), "`low` must be below `high`; got low=1, high=0"),
+        ((1, 1), "`low` must be below `high`"),
+        ((-1.7e308, 1.7e308), "bins of finite width"),
+        ((0, math.nan), "`high` must be in"),
+        ((0, 1, 1), "`bins` must be at least 2; got 1"),
+        ((0, 1, 10, 0), "`tail` must be at least 1; got 0"),
+    ],
+)
+def test_a_histogram_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ScoreHistogram(*arguments)
+
+
+@pytest.mark.parametrize("other", [(-1, 3, 64, 20), (-1, 2.5, 65, 20), (-1, 2.5, 64, 21)])
+def test_unlike_histograms_do_not_merge(other):
+    histogram = histogram_of([1, 0], [0.5, 0.2])
+    with pytest.raises(ValueError, match=r"`other` must have \(low, high, bins, tail\) = \(-1.0, 2.5, 64, 20\)"):
+        histogram.merge(ScoreHistogram(*other))
+    with pytest.raises(TypeError, match="`other` must be a ScoreHistogram"):
+        histogram.merge(3)
+
+
+@pytest.mark.parametrize("read", ["roc", "auc", "eer", "d_prime", "best_accuracy", "auc_error_bound", "to_dict"])
+@pytest.mark.parametrize("same", [[], [1, 1], [0, 0]])
+def test_an_empty_class(read, same):
+    histogram = histogram_of(same, [0.1] * len(same))
+    with pytest.raises(ValueError, match=f"both classes; got {sum(same)} genuine and {same.count(0)} impostor pairs"):
+        getattr(histogram, read)()
+
+
+@pytest.mark.parametrize(
+    "embeddings, labels, options, message",
+    [
+        (np.ones((3, 2)), [0, 0, 0], {}, "`labels` must name two identities .* 3 genuine and 0 impostor pairs"),
+        (np.ones((3, 2)), [0, 1, 2], {}, "0 genuine and 3 impostor pairs"),
+        (np.ones((3, 2)), [0, 1], {}, "`labels` must have one entry for each of the 3"),
+        (np.ones(3), [0, 0, 1], {}, r"`embeddings` must have shape \(n, dim\); got shape \(3,\)"),
+        (np.array([[0, 1], [1, np.nan], [1, 1]]), [0, 0, 1], {}, "`embeddings` must be finite; 1 of its 6"),
+        (np.full((3, 2), 1e200), [0, 0, 1], {}, "`embeddings` must have norms"),
+        (np.ones((3, 2)), [0, 0, 1], {"distance": "cosinus"}, "`distance` must be one of"),
+        (np.ones((3, 2)), [0, 0, 1], {"far": 0}, "`far` must be in"),
+        (np.ones((3, 2)), [0, 0, 1], {"bins": 1}, "`bins` must be at least 2"),
+        (np.ones((3, 2)), [0, 0, 1], {"block": 0}, "`block` must be at least 1"),
+        (np.random.default_rng(0).normal(size=(3, 4)), [0, 0, 1], {"distance": "snr"}, "`distance` must be symmetric"),
+    ],
+)
+def test_embeddings_refused(embeddings, labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        compare_embeddings(embeddings, labels, **options)
