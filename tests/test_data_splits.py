@@ -146,4 +146,31 @@ def test_folds_refuse():
         next(IdentityKFold(3).split(None, [0, 0, 1]))
     with pytest.raises(ValueError, match="`y` must hold the identity labels"):
         next(IdentityKFold(3).split(np.zeros(4)))
-    assert repr(IdentityKFold(3, seed=5)) == "IdentityKFold(n_splits=3, shuffle=True, seed=5)"
+    assert repr(IdentityKFold(3, seed=5)) == "IdentityKFold(n_splits=3, shuffle=True, seed=5, stratify=False)"
+
+
+@pytest.mark.parametrize("n_splits", [2, 3, 5])
+def test_stratified_folds_have_as_many_identities_of_each_size(n_splits):
+    sizes = np.array([100, 100] + [20] * 10 + [2] * 60)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    folds = list(IdentityKFold(n_splits, stratify=True).split(labels, labels))
+    tested = [np.unique(labels[test]) for _, test in folds]
+    assert sorted(np.concatenate(tested)) == list(range(len(sizes)))
+    for (train, test), identities in zip(folds, tested, strict=True):
+        assert len(train) + len(test) == len(labels) and not set(labels[train]) & set(identities)
+        assert abs(len(identities) - len(sizes) / n_splits) < 1
+        for size in (100, 20, 2):
+            assert abs(np.count_nonzero(sizes[identities] == size) - np.count_nonzero(sizes == size) / n_splits) <= 1
+    # Balanced by samples instead, a fold with a large identity has fewer small ones.
+    balanced = [np.unique(labels[test]) for _, test in IdentityKFold(n_splits).split(labels, labels)]
+    assert max(map(len, balanced)) - min(map(len, balanced)) > 1 or n_splits == 2
+
+
+def test_stratified_folds_follow_the_seed():
+    labels = np.repeat(np.arange(30), 4)
+    folds = [
+        [test.tolist() for _, test in IdentityKFold(3, seed=seed, shuffle=shuffle, stratify=True).split(labels, labels)]
+        for seed, shuffle in ((0, True), (0, True), (1, True), (1, False), (2, False))
+    ]
+    assert folds[0] == folds[1] != folds[2]
+    assert folds[3] == folds[4]

@@ -104,6 +104,8 @@ class IdentityKFold:
         n_splits: number of folds, ≥ 2.
         shuffle: whether `seed` decides ties; otherwise the order of the labels does.
         seed: integer ≥ 0.
+        stratify: whether the folds have equally many identities, with alike numbers of samples each, in place of
+            equally many samples: for few identities that are most of the data.
 
     >>> labels = np.repeat([7, 8, 9, 10, 11, 12], 3)
     >>> for train, test in IdentityKFold(n_splits=3).split(labels, labels):
@@ -113,10 +115,11 @@ class IdentityKFold:
     12 6 set()
     """
 
-    def __init__(self, n_splits=3, shuffle=True, seed=0):
+    def __init__(self, n_splits=3, shuffle=True, seed=0, stratify=False):
         self.n_splits = check_integer("n_splits", n_splits, low=2)
         self.shuffle = bool(shuffle)
         self.seed = check_integer("seed", seed, low=0)
+        self.stratify = bool(stratify)
 
     def get_n_splits(self, X=None, y=None, groups=None):
         """The number of folds; the arguments are there for scikit-learn's sake."""
@@ -138,9 +141,17 @@ class IdentityKFold:
         identities, codes = encode(check_labels(name, labels))
         if len(identities) < self.n_splits:
             raise ValueError(f"`n_splits` must be at most the {len(identities)} identities; got {self.n_splits}")
+        if self.stratify:
+            sizes = np.bincount(np.arange(len(identities)) % self.n_splits)
+            rng = np.random.default_rng(self.seed if self.shuffle else 0)
+            fold = _deal(rng, np.bincount(codes), sizes)[codes]
+            for number in range(self.n_splits):
+                yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            return
         if self.shuffle:
             codes = np.random.default_rng(self.seed).permutation(len(identities))[codes]
         yield from GroupKFold(self.n_splits).split(codes, groups=codes)
 
     def __repr__(self):
-        return f"IdentityKFold(n_splits={self.n_splits}, shuffle={self.shuffle}, seed={self.seed})"
+        options = f"n_splits={self.n_splits}, shuffle={self.shuffle}, seed={self.seed}, stratify={self.stratify}"
+        return f"IdentityKFold({options})"

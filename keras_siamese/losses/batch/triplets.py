@@ -229,6 +229,21 @@ class TripletSemiHardLoss(AddonsTripletLoss):
         return [Terms(with_gradient(total, slopes, rows.matrix), pairs, pairs, active)]
 
 
+def triplet_hard(rows, margin=1.0):
+    """[max d_ap − min d_an + m]₊, or log(1 + exp(max d_ap − min d_an)) without a margin, by row: `Terms`."""
+    _, near, _ = one_positive(rows, "hard")
+    _, far, _ = one_negative(rows, "hard")
+    return of_gaps(near - far, rows.has_both, margin)
+
+
+def of_gaps(gap, valid, margin):
+    """`Terms` of [gap + m]₊, or log(1 + exp(gap)) if m is None, over the `valid` rows; all `(rows,)`."""
+    gap = ops.where(valid, gap, 0.0)
+    costs = ops.softplus(gap) if margin is None else ops.relu(gap + margin)
+    term = of_rows(costs, valid)
+    return Terms(term.total, term.count, term.count, ops.cast(valid & (costs > 0), "float32"))
+
+
 @export
 class TripletHardLoss(AddonsTripletLoss):
     """Mean over anchors of [max d(a, p) − min d(a, n) + m]₊: each anchor's farthest positive and nearest negative.
@@ -260,16 +275,32 @@ class TripletHardLoss(AddonsTripletLoss):
         self.soft = bool(soft)
 
     def terms(self, rows):
-        _, near, has_positive = one_positive(rows, "hard")
-        _, far, has_negative = one_negative(rows, "hard")
-        valid = has_positive & has_negative
-        gap = ops.where(valid, near - far, 0.0)
-        costs = ops.softplus(gap) if self.soft else ops.relu(gap + self.margin)
-        term = of_rows(costs, valid)
-        return [Terms(term.total, term.count, term.count, ops.cast(valid & (costs > 0), "float32"))]
+        return [triplet_hard(rows, None if self.soft else self.margin)]
 
     def get_config(self):
         return {**super().get_config(), "soft": self.soft}
+
+
+def positive_negative(rows, between, margin=None, positives="hard", negatives="semi_hard"):
+    """[d_ap − min(d_an, d_pn) + m]₊, or log(1 + exp(d_ap − min(d_an, d_pn))) without a margin, by row: `Terms`.
+
+    Args:
+        rows: a `Rows` with distances.
+        between: distances `(rows,)` of two `(rows, dim)` of embeddings, row by row, for d_pn.
+        margin: m ≥ 0, or None.
+        positives, negatives: as in `PNLoss`.
+    """
+    p, near, _ = one_positive(rows, positives)
+    among = rows.negative
+    if negatives == "semi_hard":
+        beyond = among & (rows.matrix > column(masked_max(rows.matrix, rows.positive)))
+        # Where no negative is beyond all positives, the farthest one stands for them.
+        farthest, _, _ = pick(rows.matrix, among, nearest=False)
+        none_beyond = ops.logical_not(ops.any(beyond, axis=1, keepdims=True))
+        among = beyond | ((rows.columns == column(farthest)) & none_beyond)
+    n, far, _ = pick(rows.matrix, among, nearest=negatives != "easy")
+    apart = between(*(ops.take(rows.batch.embeddings, chosen, axis=0) for chosen in (p, n)))
+    return of_gaps(near - ops.minimum(far, apart), rows.has_both, margin)
 
 
 @export
@@ -307,20 +338,7 @@ class PNLoss(DistanceLoss):
         self.negatives = check_choice("negatives", negatives, ("semi_hard", "hard", "easy"))
 
     def terms(self, rows):
-        p, near, _ = one_positive(rows, self.positives)
-        among = rows.negative
-        if self.negatives == "semi_hard":
-            beyond = among & (rows.matrix > column(masked_max(rows.matrix, rows.positive)))
-            # Where no negative is beyond all positives, the farthest one stands for them.
-            farthest, _, _ = pick(rows.matrix, among, nearest=False)
-            none_beyond = ops.logical_not(ops.any(beyond, axis=1, keepdims=True))
-            among = beyond | ((rows.columns == column(farthest)) & none_beyond)
-        n, far, _ = pick(rows.matrix, among, nearest=self.negatives != "easy")
-        between = self.distance.between(*(ops.take(rows.batch.embeddings, chosen, axis=0) for chosen in (p, n)))
-        gap = near - ops.minimum(far, between)
-        costs = ops.softplus(gap) if self.margin is None else ops.relu(gap + self.margin)
-        term = of_rows(costs, rows.has_both)
-        return [Terms(term.total, term.count, term.count, count(column(rows.has_both & (costs > 0))))]
+        return [positive_negative(rows, self.distance.between, self.margin, self.positives, self.negatives)]
 
     def get_config(self):
         own = {"margin": self.margin, "positives": self.positives, "negatives": self.negatives}
