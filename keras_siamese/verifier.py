@@ -9,7 +9,10 @@ accepted from the threshold on. Imports `layers`, `verification` and `scoring`.
     Verifier.load("verifier.keras").verify(left, right)         # (n,) bool
 """
 
+import json
 import warnings
+import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -231,9 +234,17 @@ class Verifier(keras.Model):
         """The verifier saved at `path`, read in Keras's safe mode.
 
         Raises:
-            ValueError: if the file holds another model.
+            ValueError: if there is no such file, or it is damaged, holds another model, or was saved by a version that
+                this one cannot read.
         """
-        model = keras.saving.load_model(path, safe_mode=True)
+        made_with = saved_with(path)
+        try:
+            model = keras.saving.load_model(path, safe_mode=True)
+        except (TypeError, ValueError, KeyError, OSError) as error:
+            raise ValueError(
+                f"`path` must be a saved Verifier that this version can read; {str(path)!r} was made with {made_with}, "
+                f"this is keras_siamese {__version__} with Keras {keras.__version__}: {error}"
+            ) from error
         if not isinstance(model, Verifier):
             raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} holds a {type(model).__name__}")
         return model
@@ -261,6 +272,25 @@ class Verifier(keras.Model):
     def build_from_config(self, config):
         if config:
             self.build(config["towers"])
+
+
+def saved_with(path):
+    """What the file of a verifier was made with, for errors; raises if it is no whole archive of a model."""
+    if not Path(path).is_file():
+        raise ValueError(f"`path` must be a saved Verifier; there is no file {str(path)!r}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            config = json.loads(archive.read("config.json"))
+            keras_version = json.loads(archive.read("metadata.json")).get("keras_version")
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ValueError(
+            f"`path` must be a saved Verifier; {str(path)!r} is cut short, or no .keras file: {error}"
+        ) from error
+    if damaged is not None:
+        raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} is damaged: its part {damaged} is not whole")
+    evidence = (config.get("config") or {}).get("evidence") or {}
+    return f"keras_siamese {evidence.get('keras_siamese', 'of unknown version')} and Keras {keras_version}"
 
 
 def check_support(far, impostors):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -416,3 +417,39 @@ def test_the_report_has_the_cost_of_the_calibrated_scores(valid, test):
     ratios = verifier.slope * scored.scores.astype("float64") + verifier.offset
     assert report.cllr == pytest.approx(verification.cllr(scored.same, ratios))
     assert report.min_cllr <= report.cllr
+
+
+# --- files
+
+
+def test_files_that_hold_no_whole_verifier_are_told_apart(valid, tmp_path):
+    path = tmp_path / "verifier.keras"
+    Verifier.calibrate(SiameseWrapper(encoder_model()), *valid).save(path)
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match="there is no file '.*none.keras'"):
+        Verifier.load(tmp_path / "none.keras")
+    for name, content in (("half", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
+        (tmp_path / f"{name}.keras").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"'.*{name}.keras' is cut short, or no .keras file"):
+            Verifier.load(tmp_path / f"{name}.keras")
+    place = whole.index(b"PK\x03\x04", 4) - 40  # inside the first part, whose checksum then fails
+    (tmp_path / "hit.keras").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match=r"'.*hit.keras' is (damaged|cut short)"):
+        Verifier.load(tmp_path / "hit.keras")
+
+
+def test_a_file_of_a_newer_version_says_which(valid, tmp_path):
+    path, newer = tmp_path / "verifier.keras", tmp_path / "newer.keras"
+    verifier = Verifier.calibrate(SiameseWrapper(encoder_model()), *valid)
+    verifier.evidence["keras_siamese"] = "99.0"
+    verifier.save(path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(newer, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["config"]["invented_later"] = 1
+                content = json.dumps(config)
+            new.writestr(name, content)
+    with pytest.raises(ValueError, match=r"was made with keras_siamese 99.0 and Keras .*, this is keras_siamese"):
+        Verifier.load(newer)
