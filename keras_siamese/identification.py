@@ -77,12 +77,20 @@ def nearest_of_block(siamese, probes, gallery, k):
         distances = to_numpy(siamese.distance.pairwise(ops.convert_to_tensor(probes), ops.convert_to_tensor(gallery)))
         # A few more than asked for, as rounding may have put the last ones into another order.
         kept = min(m, k + 8)
-        shortlist = np.argpartition(distances, kept - 1, axis=1)[:, :kept]
+        shortlist = smallest(distances, kept)
     else:
         shortlist = np.broadcast_to(np.arange(m), (n, m))
-    shortlist = np.sort(shortlist, axis=1)
     both = np.concatenate([probes, gallery])
     left = np.repeat(np.arange(n), shortlist.shape[1])
     scores = score_embeddings(siamese, both, left, n + shortlist.ravel()).reshape(shortlist.shape)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(shortlist, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def smallest(values, count):
+    """Columns `(n, count)`, rising, of the `count` smallest `values` `(n, m)` of each row; of equal ones the first."""
+    last = np.partition(values, count - 1, axis=1)[:, count - 1, None]
+    below, at_last = values < last, values == last
+    wanted = count - np.count_nonzero(below, axis=1, keepdims=True)
+    taken = below | (at_last & (np.cumsum(at_last, axis=1) <= wanted))
+    return np.nonzero(taken)[1].reshape(len(values), count)

@@ -88,3 +88,10 @@ def test_what_cannot_be_asked_is_refused():
         verifier.enroll(samples(3, 9), ["a", "b"])
     with pytest.raises(ValueError, match="finite"):
         verifier.identify(np.full((1, FEATURES), np.nan, "float32"), gallery)
+
+
+def test_the_smallest_are_those_of_a_stable_sort(rng):
+    for values in (rng.normal(size=(20, 30)), rng.integers(0, 4, (20, 30)), np.zeros((3, 30))):
+        for count in (1, 7, 30):
+            expected = np.sort(np.argsort(values, axis=1, kind="stable")[:, :count], axis=1)
+            np.testing.assert_array_equal(identification.smallest(values, count), expected)
