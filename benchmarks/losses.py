@@ -4,10 +4,11 @@ Ours on each backend, pytorch-metric-learning on PyTorch, tensorflow-addons on T
 matrix product with an exponential over the (batch, batch) matrix. Embeddings of 128 dimensions, 8 rows an identity.
 
     python benchmarks/losses.py                                   # all of it, about an hour on two cores
-    python benchmarks/losses.py --backends torch --batches 256    # a part
+    python benchmarks/losses.py --backends torch --batches 256    # a part, which replaces that part of the results
     python benchmarks/losses.py --toy                             # seconds; writes nothing
 
-Each backend runs in a process of its own, with the peers in the same process, in turns.
+Each backend runs in a process of its own, with the peers in the same process, in turns: pytorch-metric-learning beside
+PyTorch and JAX, tensorflow-addons beside TensorFlow.
 """
 
 import argparse
@@ -105,22 +106,45 @@ def main():
     for backend in options.backends.split(","):
         found[backend] = []
         for batch in options.batches.split(","):
-            command = [sys.executable, __file__, *sys.argv[1:], "--worker", f"{backend},{batch}"]
-            environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-            if options.device == "cpu":
-                environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-            for line in process.stdout:
-                if line.startswith("{"):
-                    row = json.loads(line)
-                    found[backend].append(row)
-                    print(describe(backend, row), flush=True)
-            if process.wait():
-                sys.exit(f"the worker for {backend}, batch {batch}, ended with {process.returncode}")
-    if not options.toy:
+            for row in rows_of(backend, int(batch), options):
+                found[backend].append(row)
+                print(describe(backend, row), flush=True)
+    if not (options.toy or options.losses):
         about = measure.surroundings("tensorflow", "jax", "torch", "pytorch-metric-learning", "tensorflow-addons")
         name = "losses" if options.device == "cpu" else "losses_gpu"
-        print(measure.write(name, {"surroundings": about, "command": " ".join(sys.argv), "rows": found}))
+        earlier = measure.read(name).get("rows", {})
+        for backend, rows in earlier.items():
+            measured = {row["batch"] for row in found.get(backend, [])}
+            found[backend] = [row for row in rows if row["batch"] not in measured] + found.get(backend, [])
+        found = {backend: found[backend] for backend in ("torch", "jax", "tensorflow") if backend in found}
+        command = f"python benchmarks/losses.py{' --device gpu' if name != 'losses' else ''}"
+        print(measure.write(name, {"surroundings": about, "command": command, "rows": found}))
+
+
+def rows_of(backend, batch, options):
+    """Runs a worker and yields its rows. A peer that ends the process, as TensorFlow does where an allocation fails, is
+    left out of its row, and another worker goes on from there.
+    """
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if options.device == "cpu":
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    cases = len(chosen_cases(options))
+    done, alone = 0, -1
+    while done < cases:
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", f"{backend},{batch},{done},{alone}"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if line.startswith("{"):
+                done += 1
+                yield json.loads(line)
+        if process.wait() and alone == done:
+            sys.exit(f"the worker for {backend}, batch {batch}, ended with {process.returncode}")
+        alone = done
+
+
+def chosen_cases(options):
+    wanted = tuple(filter(None, options.losses.split(",")))
+    return [(name, *case) for name, case in CASES.items() if not wanted or name.startswith(wanted)]
 
 
 def describe(backend, row):
@@ -134,13 +158,13 @@ def describe(backend, row):
 
 
 def work(options):
-    """One backend at one batch size: a JSON line for each loss."""
+    """One backend at one batch size: a JSON line for each loss from the `first` on, that at `alone` without peers."""
     import numpy as np
 
     import keras_siamese as ks
 
-    backend, batch = options.worker.split(",")
-    batch = int(batch)
+    backend, *numbers = options.worker.split(",")
+    batch, first, alone = map(int, numbers)
     if options.device == "cpu":
         measure.limit_memory(20)
     rng = np.random.default_rng(0)
@@ -148,15 +172,19 @@ def work(options):
     centres = rng.normal(size=(batch // PER_IDENTITY, DIM))
     embeddings = centres[labels] + rng.normal(size=(batch, DIM))
     embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype("float32")
-    wanted = tuple(filter(None, options.losses.split(",")))
-    for name, (own, peer) in CASES.items():
-        if wanted and not name.startswith(wanted):
-            continue
+    for place, (name, own, peer) in list(enumerate(chosen_cases(options)))[first:]:
         loss = getattr(ks.losses, name.split(",")[0])(**own)
         sides = {"ours": ours(backend, loss, labels, embeddings), "floor": ours(backend, floor, labels, embeddings)}
         peers = {}
         for title, make in (("PML", lambda peer=peer: pml(*peer)), ("TFA", lambda name=name: tfa(name, backend))):
-            if (title == "PML" and peer) or (title == "TFA" and name in ADDONS and backend == "tensorflow"):
+            # Beside JAX, and no larger, pytorch-metric-learning would only take its minutes a second time.
+            wanted_here = backend == "torch" or (backend == "jax" and batch <= 1024)
+            if (title == "PML" and peer and wanted_here) or (
+                title == "TFA" and name in ADDONS and backend == "tensorflow"
+            ):
+                if place == alone:
+                    peers[title] = "out of memory"
+                    continue
                 try:
                     run = make()(labels, embeddings, options.device)
                     with measure.time_limit(PEER_LIMIT):
@@ -168,7 +196,7 @@ def work(options):
                     if "ResourceExhausted" not in type(error).__name__:
                         raise
                     peers[title] = "out of memory"
-        seconds = measure.alternate(sides, options.rounds)
+        seconds = measure.alternate(sides, options.rounds, warm=("PML", "TFA"))
         peers.update({title: seconds[title] for title in sides if title not in ("ours", "floor")})
         row = {
             "loss": name,

@@ -45,12 +45,13 @@ def time_limit(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def alternate(sides, rounds=7, budget=20.0):
-    """Median seconds of each side, by name. One run warms up; rounds end early once all sides have had `budget`
-    seconds.
+def alternate(sides, rounds=7, budget=20.0, warm=()):
+    """Median seconds of each side, by name. One run warms up those not in `warm`; rounds end early once all sides have
+    had `budget` seconds.
     """
-    for run in sides.values():
-        run()
+    for name, run in sides.items():
+        if name not in warm:
+            run()
     taken = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
@@ -102,6 +103,12 @@ def surroundings(*packages):
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def read(name):
+    """What a benchmark found last, or nothing."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write(name, found):

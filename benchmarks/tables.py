@@ -44,7 +44,7 @@ def losses(found):
                     by_loss.setdefault(row["loss"], {})[backend] = row
         lines = [losses_row(name, rows, backends) for name, rows in by_loss.items()]
         header = ["loss", *(f"{backend}, ms" for backend in backends), "× floor", "memory, MiB"]
-        header += ["PML, ms", "PML ÷ ours", "TFA, ms", "TFA ÷ ours"]
+        header += ["PML, ms", "PML ÷ torch", "PML ÷ jax", "TFA ÷ tensorflow"]
         parts.append(f"**{batch:,} rows**\n\n{table(header, lines)}")
     return "\n\n".join([*parts, footnote(found)])
 
@@ -54,13 +54,11 @@ def losses_row(name, rows, backends):
     floor = min(row["seconds"] / row["floor"] for row in rows.values())
     memory = [row["memory"] / 2**20 for row in rows.values() if row["memory"] is not None]
     cells = [name, *times, f"{floor:.1f}", f"{min(memory):,.0f}–{max(memory):,.0f}" if memory else ""]
-    for peer, backend in (("PML", "torch"), ("TFA", "tensorflow")):
+    peer = rows["torch"]["peers"].get("PML", "") if "torch" in rows else ""
+    cells.append(milliseconds(peer) if isinstance(peer, float) else peer)
+    for peer, backend in (("PML", "torch"), ("PML", "jax"), ("TFA", "tensorflow")):
         found = rows[backend]["peers"].get(peer) if backend in rows else None
-        timed = isinstance(found, float)
-        cells += [
-            milliseconds(found) if timed else found or "",
-            ratio(found, rows[backend]["seconds"]) if timed else "",
-        ]
+        cells.append(ratio(found, rows[backend]["seconds"]) if isinstance(found, float) else "")
     return cells
 
 
@@ -85,7 +83,65 @@ def towers(found):
     return table(header, lines) + "\n\n" + footnote(found)
 
 
-TABLES = {"losses": losses, "losses_gpu": losses, "towers": towers}
+def data(found):
+    """Batches from arrays, then from image files."""
+    lines = []
+    for row in found["memory"]:
+        seconds, batches = dict(row["seconds"]), row["batches"]
+        rates = [f"{batches / seconds.pop(name):,.0f}" for name in ("sequence", "gather")]
+        share = f"{row['seconds']['gather'] / row['seconds']['sequence']:.2f}"
+        peer = [f"{name}: {batches / other:,.0f}" for name, other in seconds.items()]
+        growth = " / ".join(f"{bytes / 2**20:,.0f}" for bytes in row["memory"].values())
+        size = f"{row['samples']:,} of {row['side']} × {row['side']}"
+        lines.append([row["sequence"], size, *rates, share, ", ".join(peer), growth, f"{row['data'] / 2**20:,.0f}"])
+    header = ["sequence", "samples", "batches/s", "gather, batches/s", "of the gather", "peer, batches/s"]
+    header += ["growth: sequence / gather / peer, MiB", "samples, MiB"]
+    checked, *reading = found["files"]
+    files = table(
+        ["pairs of image files", "batches/s"],
+        [[row["side"], f"{row['batches'] / row['seconds']:,.1f}"] for row in reading],
+    )
+    note = f"Finding and checking the files, once, when the `ImageFolder` is made: {checked['seconds']:.1f} s."
+    return "\n\n".join([table(header, lines), files, note, footnote(found)])
+
+
+def verification(found):
+    """Seconds by number of scores, then all pairs."""
+    sides = list(found["scores"][0]["seconds"])
+    lines = []
+    for row in found["scores"]:
+        seconds = row["seconds"]
+        times = [f"{seconds[name]:.3f}" if name in seconds else "" for name in sides]
+        ours = [seconds.get(name) for name in ("histogram, all figures", "eer")]
+        peer = seconds.get("roc_curve")
+        lines.append([f"{row['number']:,}", *times, *(ratio(peer, own) if peer and own else "" for own in ours)])
+    header = ["scores", *(f"{name}, s" for name in sides), "roc_curve ÷ histogram", "roc_curve ÷ eer"]
+    pairs = found["pairs"]
+    times = [f"{value:.2f}" for value in pairs["seconds"].values()]
+    share = pairs["seconds"]["compare_embeddings"] / pairs["seconds"]["products and histograms"]
+    line = [f"{pairs['number']:,}", *times, f"{share:.2f}", f"{(pairs['memory'] or 0) / 2**20:,.0f}"]
+    head = ["embeddings", *(f"{name}, s" for name in pairs["seconds"]), "of products and histograms", "growth, MiB"]
+    return "\n\n".join([table(header, lines), table(head, [line]), footnote(found)])
+
+
+def callbacks(found):
+    lines = []
+    for backend, row in found["rows"].items():
+        seconds = row["seconds"]
+        added = [f"{100 * (seconds[name] / seconds['without'] - 1):+.1f} %" for name in list(seconds)[1:]]
+        lines.append([backend, str(row["batches"]), str(row["items"]), f"{seconds['without']:.1f}", *added])
+    header = ["backend", "batches", "held-out drawings", "epoch without, s", "VerificationMonitor", "DivergenceMonitor"]
+    return table(header, lines) + "\n\n" + footnote(found)
+
+
+TABLES = {
+    "losses": losses,
+    "losses_gpu": losses,
+    "towers": towers,
+    "data": data,
+    "verification": verification,
+    "callbacks": callbacks,
+}
 
 
 def rendered(page):

@@ -1,0 +1,223 @@
+"""How many batches a second do the sequences give, and what do they hold in memory, against what people write?
+
+In memory: every sequence against a bare gather `x[rows]` of the same rows into the same batches, keras.io's
+`make_pairs`, and pytorch-metric-learning's MPerClassSampler in a PyTorch DataLoader. From image files: `PairSequence`
+over an `ImageFolder` under `fit`, with 1, 2 and 4 workers, threads and processes, against a DataLoader that decodes the
+same pairs.
+
+    python benchmarks/data.py                         # some minutes
+    python benchmarks/data.py --toy                   # seconds; writes nothing
+
+Keras's part of an epoch is on one backend, PyTorch by default; what a sequence does is NumPy on all.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+
+BATCH, PER_IDENTITY = 128, 20
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", default="torch", help="the one backend that `fit` runs on")
+    parser.add_argument("--samples", type=int, default=40_000, help="of 28 × 28, in memory")
+    parser.add_argument("--files", type=int, default=4_000, help="of 105 × 105, as PNG")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--toy", action="store_true", help="few samples, one round, nothing written")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if options.toy:
+        options.samples, options.files, options.rounds = 600, 300, 1
+    os.environ["KERAS_BACKEND"] = options.backends
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    found = {"memory": [], "files": []}
+    for side in (28, 105):
+        for row in in_memory(max(600, options.samples // (1 if side == 28 else 10)), side, options.rounds):
+            found["memory"].append(row)
+            peers = ", ".join(f"{name} {seconds:.4f} s" for name, seconds in row["seconds"].items())
+            growth = ", ".join(f"{name} {bytes / 2**20:.1f} MiB" for name, bytes in row["memory"].items())
+            print(f"{options.backends}: {row['sequence']} of {side} × {side}: {peers}; {growth}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in from_files(Path(folder), options.files, options.rounds):
+            found["files"].append(row)
+            print(
+                f"{options.backends}: files, {row['side']}: {row['batches'] / row['seconds']:.1f} batches/s", flush=True
+            )
+    if not options.toy:
+        about = measure.surroundings("torch", "pytorch-metric-learning", "pillow")
+        command = f"python benchmarks/data.py --backends {options.backends}"
+        print(measure.write("data", {"surroundings": about, "command": command, **found}))
+
+
+def in_memory(samples, side, rounds):
+    """A row for each sequence: seconds of an epoch of batches, its table included, and growth of memory, by side."""
+    import numpy as np
+
+    from keras_siamese import data
+
+    rng = np.random.default_rng(0)
+    x = rng.random((samples, side, side, 1), dtype="float32")
+    labels = rng.permutation(np.arange(samples) // PER_IDENTITY)
+    pairs = data.PairSequence(x, labels, batch_size=BATCH)
+    triplets = data.TripletSequence(x, labels, batch_size=BATCH)
+    balanced = data.BalancedBatchSequence(x, labels, classes_per_batch=min(32, samples // PER_IDENTITY // 2))
+    for sequence, columns, peers in (
+        (pairs, pairs.pairs()[:2], {"make_pairs": lambda: make_pairs_epoch(x, labels)}),
+        (triplets, triplets.triplets(), {}),
+        (balanced, (balanced.rows().ravel(),), {"MPerClassSampler": sampler_side(x, labels, balanced)}),
+    ):
+        size = BATCH if len(columns) > 1 else balanced.rows().shape[1]
+        sides = {"sequence": epochs_of(sequence), "gather": lambda c=columns, s=size: gather(x, c, s), **peers}
+        seconds = measure.alternate(sides, rounds)
+        memory = {name: measure.peak_memory(run) or 0 for name, run in sides.items()}
+        yield {
+            "sequence": type(sequence).__name__,
+            "side": side,
+            "samples": samples,
+            "batches": len(sequence),
+            "seconds": seconds,
+            "memory": memory,
+            "data": x.nbytes,
+        }
+
+
+def epochs_of(sequence):
+    """A side: the next epoch's batches, one after the other, each dropped."""
+    counter = iter(range(10**9))
+
+    def run():
+        epoch = next(counter)
+        sequence.set_epoch(epoch)
+        for index in range(len(sequence)):
+            sequence[index]
+
+    return run
+
+
+def gather(x, columns, size):
+    """The floor: each batch's rows taken from the array, once a tower, and dropped together."""
+    for start in range(0, len(columns[0]), size):
+        [x[column[start : start + size]] for column in columns]
+
+
+def make_pairs_epoch(x, labels):
+    """An epoch as keras.io's "Image similarity estimation using a Siamese Network with a contrastive loss" makes it."""
+    import numpy as np
+
+    num_classes = max(labels) + 1
+    digit_indices = [np.where(labels == i)[0] for i in range(num_classes)]
+    pairs, same = [], []
+    for idx1 in range(len(x)):
+        x1, label1 = x[idx1], labels[idx1]
+        pairs += [[x1, x[random.choice(digit_indices[label1])]]]
+        same += [0]
+        label2 = random.randint(0, num_classes - 1)
+        while label2 == label1:
+            label2 = random.randint(0, num_classes - 1)
+        pairs += [[x1, x[random.choice(digit_indices[label2])]]]
+        same += [1]
+    pairs, same = np.array(pairs), np.array(same).astype("float32")
+    left, right = pairs[:, 0], pairs[:, 1]
+    # As many pairs as a PairSequence shows in an epoch: half of what make_pairs makes.
+    for start in range(0, len(x), BATCH):
+        left[start : start + BATCH], right[start : start + BATCH], same[start : start + BATCH]
+
+
+def sampler_side(x, labels, balanced):
+    import torch
+    from pytorch_metric_learning.samplers import MPerClassSampler
+
+    size = balanced.rows().shape[1]
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(labels))
+    sampler = MPerClassSampler(labels, balanced.samples_per_class, size, len(balanced) * size)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=size, sampler=sampler)
+    return lambda: sum(1 for _ in loader)
+
+
+def from_files(folder, files, rounds):
+    """A row for each way to read pairs of image files: seconds of an epoch."""
+    import keras
+    import numpy as np
+    from PIL import Image
+
+    from keras_siamese import data
+
+    rng = np.random.default_rng(0)
+    for number in range(files):
+        identity = folder / f"{number // PER_IDENTITY:04d}"
+        identity.mkdir(exist_ok=True)
+        strokes = np.kron(rng.random((15, 15)) < 0.2, np.ones((7, 7)))
+        Image.fromarray((255 * (1 - strokes)).astype("uint8")).save(identity / f"{number:05d}.png")
+    start = time.perf_counter()
+    source = data.ImageFolder(folder, image_size=(105, 105), color_mode="grayscale")
+    checked = time.perf_counter() - start
+    batches = len(data.PairSequence(source, source.labels, batch_size=BATCH))
+    yield {"side": "finding and checking the files", "seconds": checked, "batches": batches}
+
+    class Idle(keras.Model):
+        """`fit` on it costs what Keras and the sequence cost."""
+
+        def call(self, inputs):
+            return inputs[0][:, 0, 0]
+
+        def train_step(self, *state_and_data):
+            logs = {"loss": keras.ops.zeros(())}
+            return (logs, state_and_data[0]) if keras.backend.backend() == "jax" else logs
+
+    def fits(workers, processes):
+        model = Idle()
+        model.compile("sgd", "mse", run_eagerly=True)
+        options = {"workers": workers, "use_multiprocessing": processes, "max_queue_size": 10}
+        sequence = data.PairSequence(source, source.labels, batch_size=BATCH, **options)
+        return lambda: model.fit(sequence, verbose=0)
+
+    sides = {f"{workers} thread{'s' if workers > 1 else ''}": fits(workers, False) for workers in (1, 2, 4)}
+    sides |= {f"{workers} processes": fits(workers, True) for workers in (2, 4)}
+    sides |= {f"DataLoader, {workers} processes": loader_side(source, workers) for workers in (0, 2, 4)}
+    for side, seconds in measure.alternate(sides, max(1, rounds // 3), budget=60.0).items():
+        yield {"side": side, "seconds": seconds, "batches": batches}
+
+
+class DecodedPairs:
+    """What a PyTorch project writes: a dataset that opens both images of a pair."""
+
+    def __init__(self, paths, left, right, same):
+        self.paths, self.left, self.right, self.same = paths, left, right, same
+
+    def __len__(self):
+        return len(self.left)
+
+    def __getitem__(self, index):
+        import numpy as np
+        from PIL import Image
+
+        towers = []
+        for row in (self.left[index], self.right[index]):
+            with Image.open(self.paths[row]) as image:
+                towers.append(np.asarray(image.convert("L"), "float32")[:, :, None])
+        return *towers, float(self.same[index])
+
+
+def loader_side(source, workers):
+    import torch
+
+    from keras_siamese import data
+
+    pairs = DecodedPairs(source.paths, *data.PairSequence(source, source.labels, batch_size=BATCH).pairs())
+    loader = torch.utils.data.DataLoader(pairs, batch_size=BATCH, num_workers=workers)
+    return lambda: sum(1 for _ in loader)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
