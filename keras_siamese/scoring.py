@@ -29,7 +29,7 @@ BLOCK = 65_536  # pairs compared at once
 WHAT_IT_TAKES = "(x, labels), (left, right, same) or a frozen PairSequence"
 
 
-def as_siamese(model, encoder=None, distance=None, items=None):
+def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
     """A `SiameseWrapper` that compares as `model` does, on the model's own layers and weights.
 
     Args:
@@ -40,6 +40,7 @@ def as_siamese(model, encoder=None, distance=None, items=None):
         distance: for an encoder: how to compare, "cosine" by default. A model that has a distance keeps its own.
         items: samples `(n, …)` that will be compared; they tell an encoder that does not know its output shape, and a
             model with several inputs, for what they are.
+        unshared: whether a functional model with an encoder of its own for each input is taken, as `UnsharedTowers`.
 
     Raises:
         ValueError: if no encoder is found (the message says how to pass it), or `encoder` or `distance` contradicts the
@@ -57,7 +58,10 @@ def as_siamese(model, encoder=None, distance=None, items=None):
         if is_input(model, *compared[0].input_tensors):
             return as_siamese(inner, None, distance)
     elif compared:
-        encoder = shared_encoder(model, [tensor for node in compared for tensor in node.input_tensors])
+        towers = [tensor for node in compared for tensor in node.input_tensors]
+        encoder = shared_encoder(model, towers)
+        if encoder is None and unshared and len(towers) == 2:
+            encoder = own_encoders(model, towers)
     elif is_encoder(model, items):
         encoder = model
     if encoder is None:
@@ -72,7 +76,24 @@ def as_siamese(model, encoder=None, distance=None, items=None):
     distances = {repr(node.operation.distance): node.operation.distance for node in compared}
     if len(distances) > 1:
         raise ValueError(f"{model.name!r} must compare embeddings by one distance; got {', '.join(distances)}")
-    return SiameseWrapper(encoder, compared[0].operation.distance, head=head_of(model, compared))
+    distance, head = compared[0].operation.distance, head_of(model, compared)
+    return (
+        UnsharedTowers(*encoder, distance, head)
+        if isinstance(encoder, list)
+        else SiameseWrapper(encoder, distance, head=head)
+    )
+
+
+class UnsharedTowers(SiameseWrapper):
+    """Two encoders with weights of their own and a distance: `encoder` embeds the left input, `other` the right one."""
+
+    def __init__(self, encoder, other, distance, head):
+        super().__init__(encoder, distance, head=head, joint=False)
+        self.other = other
+
+    def embed(self, inputs, training=None, mask=None):
+        left, right = inputs
+        return [self.encoder(left, training=training), self.other(right, training=training)]
 
 
 def refuse(name, value, model):
@@ -142,6 +163,14 @@ def shared_encoder(model, towers):
     return keras.Model(sources[0], first) if len(sources) == 1 else None
 
 
+def own_encoders(model, towers):
+    """The two models that take one input each of the functional `model` to the embeddings `towers`, or None."""
+    sources = [inputs_behind(model, tower) for tower in towers]
+    if any(len(source) != 1 for source in sources) or sources[0][0] is sources[1][0]:
+        return None
+    return [keras.Model(source[0], tower) for source, tower in zip(sources, towers, strict=True)]
+
+
 def is_same_path(model, one, other):
     """Whether two tensors come from inputs of `model` through the same layers in the same order."""
     if is_input(model, one, other):
@@ -192,7 +221,9 @@ class Trials:
         items: array `(items, …)` or a dict of such arrays; what is read lazily stays so (`data.sources.Rows`).
         left, right: `(n,)` rows of `items` that each comparison takes.
         same: `(n,)` bool, True = genuine.
-        identities: `(items,)` identity of each item, or None where only pair labels are known.
+        identities: `(items,)` code of each item's identity, or None where only pair labels are known.
+        names: the identities as they were given, `names[identities]`, or None.
+        rows: `(items,)` rows of the source that the items are, or None for all in order.
     """
 
     items: object
@@ -200,6 +231,8 @@ class Trials:
     right: np.ndarray
     same: np.ndarray
     identities: np.ndarray | None
+    names: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     def __post_init__(self):
         genuine = int(np.count_nonzero(self.same))
@@ -238,13 +271,13 @@ class Trials:
     def from_labels(cls, x, labels, *, max_items=None, max_pairs=MAX_PAIRS, seed=0, name=""):
         """Trials of samples `x` `(items, …)` with identities `labels` `(items,)`; `name` goes before them in errors."""
         x = check_source(f"{name}x", x)
-        _, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
-        rng = np.random.default_rng(seed)
+        names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
+        rng, kept = np.random.default_rng(seed), None
         if max_items is not None and len(codes) > max_items:
             kept = spread_over_identities(codes, max_items, rng)
             x, codes = subset(x, kept), codes[kept]
         left, right = draw_pairs(codes, max_pairs, rng)
-        return cls(x, left, right, codes[left] == codes[right], codes)
+        return cls(x, left, right, codes[left] == codes[right], codes, names, kept)
 
     @classmethod
     def from_pairs(cls, left, right, same, *, similar_label=1):
@@ -273,7 +306,8 @@ class Trials:
         rows = rows.reshape(-1)
         identities = getattr(sequence, "labels", None)
         identities = None if identities is None else identities[used]
-        return cls(subset(sequence.x, used), rows[: len(left)], rows[len(left) :], same, identities)
+        names = getattr(sequence, "identities", None)
+        return cls(subset(sequence.x, used), rows[: len(left)], rows[len(left) :], same, identities, names, used)
 
     def __len__(self):
         return len(self.same)
@@ -400,7 +434,9 @@ class ScoredTrials:
 def score(siamese, trials, batch_size=256):
     """`ScoredTrials` of `trials` under the `SiameseWrapper` `siamese`, embedding each item once."""
     embeddings = embed(siamese.encoder, trials.items, batch_size)
-    return ScoredTrials(trials, embeddings, score_embeddings(siamese, embeddings, trials.left, trials.right))
+    others = embed(siamese.other, trials.items, batch_size) if isinstance(siamese, UnsharedTowers) else None
+    scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others)
+    return ScoredTrials(trials, embeddings, scores)
 
 
 def embed(encoder, x, batch_size=256):
@@ -411,16 +447,18 @@ def embed(encoder, x, batch_size=256):
     return np.concatenate([to_numpy(run(take(x, slice(i, i + batch_size)))) for i in starts])
 
 
-def score_embeddings(siamese, embeddings, left, right):
+def score_embeddings(siamese, embeddings, left, right, others=None):
     """Scores `(n,)` of the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`; larger = more similar.
 
-    They are float32, as the model's, so that a threshold among them means the same to both.
+    They are float32, as the model's, so that a threshold among them means the same to both. `others` are the embeddings
+    that the right rows are of, where another encoder made them.
     """
+    others = embeddings if others is None else others
     sign = -1.0 if siamese.output_kind == "distance" else 1.0
     scores = np.empty(len(left), "float32")
     for start in range(0, len(left), BLOCK):
         block = slice(start, start + BLOCK)
-        output = siamese.compare(embeddings[left[block]], embeddings[right[block]])
+        output = siamese.compare(embeddings[left[block]], others[right[block]])
         scores[block] = sign * to_numpy(output)[:, 0]
     return scores
 

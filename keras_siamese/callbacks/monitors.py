@@ -19,12 +19,13 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
-from keras_siamese.diagnosis.evidence import Evidence, quick_errors
+from keras_siamese.diagnosis.evidence import HEALTH, Evidence, health_of, quick_errors
+from keras_siamese.diagnosis.training import sampled_kernels, update_size
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, as_siamese, score
 
 logger = logging.getLogger(__name__)
-CURVES = ("loss", "auc", "eer", "auc_se", "eer_se")
+CURVES = ("loss", "auc", "eer", "auc_se", "eer_se", *HEALTH, "update_size")
 
 
 class VerificationMonitor(keras.callbacks.Callback):
@@ -235,9 +236,20 @@ class DivergenceMonitor(VerificationMonitor):
         self.history = {name: [] for name in CURVES}
         self.flags = []
         self.diagnosis = None
+        self._kernels = None
         self._last_finite = None
         self._not_finite_since = None
         self._accuracy_compiled = False
+
+    def find_encoder(self):
+        """As of `VerificationMonitor`; here two inputs with encoders of their own are a finding, no error."""
+        if self._siamese is None:
+            self._siamese = as_siamese(self.model, self.encoder, self.distance, self.trials.items, unshared=True)
+        return self._siamese
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._kernels = sampled_kernels(self.model) if self.model.built else None
 
     def on_epoch_begin(self, epoch, logs=None):
         # A new fit begins at epoch 0 and a resumed one where it says; what came after is of another run.
@@ -266,10 +278,14 @@ class DivergenceMonitor(VerificationMonitor):
     def note(self, epoch, logs):
         """Adds an epoch to the curves."""
         values = dict.fromkeys(CURVES, float("nan")) | {"loss": float(logs.get("loss", float("nan")))}
+        before, self._kernels = self._kernels, sampled_kernels(self.model)
+        if before is not None:
+            values["update_size"] = update_size(before, self._kernels)
         if self._is_finite_now:
             errors = quick_errors(self._scored)
             values |= {name: self._measured[f"val_{name}"] for name in ("auc", "eer")}
             values |= {f"{name}_se": error for name, error in errors.items()}
+            values |= health_of(self._scored)
             self._last_finite, self._not_finite_since = self._scored, None
         elif self._scored is not None and self._not_finite_since is None:
             self._not_finite_since = epoch

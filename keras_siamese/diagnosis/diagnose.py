@@ -8,10 +8,11 @@ diagnosis.to_html("report.html")
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_siamese._checks import check_writable
 from keras_siamese._version import __version__
@@ -145,7 +146,7 @@ def diagnosis_of(evidence):
     """The `Diagnosis` of `evidence`: every cause examined, "undetermined" where a diverging run is left unexplained."""
     if evidence.not_finite_since is not None:
         return Diagnosis(evidence, (not_finite(evidence),), (), ())
-    findings, others = examine(evidence)
+    findings, others = examine(evidence.facts)
     ruled_out = tuple(answer for answer in others if isinstance(answer, RuledOut))
     not_examined = tuple(answer for answer in others if isinstance(answer, NotExamined))
     if evidence.flags and not evidence.recovered and not explaining_flags(findings):
@@ -215,7 +216,7 @@ def diagnose(
     trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
     train_trials = None if train is None else training_trials(train)
     curves = {} if history is None else curves_of(history)
-    siamese = as_siamese(model, encoder, items=trials.items)
+    siamese = as_siamese(model, encoder, items=trials.items, unshared=True)
     valid, trained = (None if one is None else score(siamese, one) for one in (trials, train_trials))
     if not valid.is_finite or not (trained is None or trained.is_finite):
         raise ValueError(
@@ -232,8 +233,11 @@ def training_trials(train):
     """Trials of at most 1,000 training items, from `(x, labels)` or a sequence with `x` and `labels`."""
     if hasattr(train, "labels"):  # checked already: it looks only at the samples that it takes
         kept = spread_over_identities(train.labels, MAX_TRAIN_ITEMS, np.random.default_rng(0))
-        x, labels = take(train.x, kept), train.labels[kept]
-    elif isinstance(train, (tuple, list)) and len(train) == 2:
+        trials = Trials.from_labels(
+            take(train.x, kept), train.identities[train.labels[kept]], max_pairs=MAX_TRAIN_PAIRS, name="train "
+        )
+        return replace(trials, rows=kept)
+    if isinstance(train, (tuple, list)) and len(train) == 2:
         x, labels = train
     else:
         raise ValueError(
@@ -252,6 +256,9 @@ def recipe_of(model, siamese, train):
         "scale_free": siamese.distance.scale_free,
         "positive_fraction": getattr(train, "positive_fraction", None),
         "data_similar_label": getattr(train, "similar_label", None),
+        "siamese": siamese,
+        "source": train,
+        "learning_rate": learning_rate_of(model),
         "settings": {
             "model": type(model).__name__,
             "distance": repr(siamese.distance),
@@ -259,6 +266,12 @@ def recipe_of(model, siamese, train):
             "train": repr(train) if hasattr(train, "positive_fraction") else None,
         },
     }
+
+
+def learning_rate_of(model):
+    """The optimizer's learning rate as it is now, or None without one."""
+    rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
+    return None if rate is None else float(ops.convert_to_numpy(rate))
 
 
 def settings_of(loss):

@@ -15,12 +15,16 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
-from keras_siamese.diagnosis import health
+from keras_siamese.data.sources import take
+from keras_siamese.diagnosis import health, training
 from keras_siamese.diagnosis.trend import GOOD_EER, SHARED, find_flags, has_recovered, why_no_flags
-from keras_siamese.scoring import ScoredTrials
+from keras_siamese.layers import SiameseWrapper
+from keras_siamese.scoring import ScoredTrials, UnsharedTowers
 
 BAD_EER = 0.25  # from which on a run without a target leaves something to explain
 TOLD_APART = 0.10  # EER of identities that an encoder has learned
+HEALTH = ("spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity")  # every epoch
+BATCH = 64  # samples that are drawn at a time from training data without batches of their own
 THREE_SIGMA = 0.99865  # the normal's probability below 3 standard deviations
 
 
@@ -59,6 +63,9 @@ class Evidence:
         epochs: epochs that the run was to have, or None.
         not_finite_since: index of the epoch from which on embeddings are not finite, or None; `valid` is older then.
         settings: what else a report should say, plain values by name.
+        siamese: the `SiameseWrapper` over the model's layers, or None where only scores are known.
+        source: training data: a sequence, or `(x, labels)`; None if not known.
+        learning_rate: the optimizer's, or None.
     """
 
     history: dict
@@ -75,6 +82,85 @@ class Evidence:
     epochs: int | None = None
     not_finite_since: int | None = None
     settings: dict = field(default_factory=dict)
+    siamese: SiameseWrapper | None = None
+    source: object = None
+    learning_rate: float | None = None
+
+    @cached_property
+    def facts(self):
+        """`Facts`: every signal that can be measured, by name."""
+        from keras_siamese.diagnosis.facts import measure
+
+        return measure(self)
+
+    @property
+    def is_unshared(self):
+        """Whether the two inputs have encoders of their own."""
+        return isinstance(self.siamese, UnsharedTowers)
+
+    @property
+    def is_sequence(self):
+        """Whether the training data come in batches that can be asked for."""
+        return hasattr(self.source, "__getitem__") and not isinstance(self.source, (tuple, list))
+
+    @cached_property
+    def batches(self):
+        """Some training batches `(inputs, targets)` of the sequence, or drawn as they come from `(x, labels)`."""
+        if self.is_sequence:
+            return training.batches_of(self.source)
+        if self.train is None or self.train.trials.identities is None:
+            return []
+        trials, rng = self.train.trials, np.random.default_rng(0)
+        order = rng.permutation(len(trials.identities))
+        parts = [np.sort(order[start : start + BATCH]) for start in range(0, min(len(order), 4 * BATCH), BATCH)]
+        return [(take(trials.items, rows), trials.identities[rows]) for rows in parts if len(rows) > 1]
+
+    @property
+    def train_items(self):
+        """All training samples, as far as they are known."""
+        return getattr(self.source, "x", self.train.trials.items)
+
+    @property
+    def train_names(self):
+        """The training identities as they were given, `train_names[codes]`, or None."""
+        return None if self.train is None else self.train.trials.names
+
+    @property
+    def valid_names(self):
+        return self.valid.trials.names if self.valid.trials.identities is not None else None
+
+    @property
+    def genuine_label(self):
+        """The label that means the same in training batches of pairs."""
+        return 1 if self.data_similar_label is None else self.data_similar_label
+
+    @cached_property
+    def drawn_counts(self):
+        """How often samples of each training identity are shown in an epoch, `(K,)`, or None where it is not known."""
+        source = self.source
+        if hasattr(source, "pairs") and hasattr(source, "labels"):
+            left, right, _ = source.pairs()
+            return np.bincount(source.labels[np.concatenate([left, right])])
+        if hasattr(source, "rows") and hasattr(source, "labels"):
+            return np.bincount(source.labels[source.rows()].ravel())
+        if isinstance(source, (tuple, list)) and len(source) == 2:
+            return np.unique(np.asarray(source[1]), return_counts=True)[1]
+        return None
+
+    @cached_property
+    def batch_identities(self):
+        """How many identities one run of the encoder sees in a training batch, on average, or None."""
+        source = self.source
+        if hasattr(source, "pairs") and hasattr(source, "labels"):
+            sides = [source.labels[rows] for rows in source.pairs()[:2]]
+            if getattr(self.siamese, "joint", True):
+                sides = [np.stack(sides, axis=1).ravel()]
+            size = source.batch_size * (1 if len(sides) > 1 else 2)
+            return min(
+                float(np.mean([len(np.unique(side[at : at + size])) for at in range(0, len(side), size)]))
+                for side in sides
+            )
+        return float(source.classes_per_batch) if hasattr(source, "classes_per_batch") else None
 
     @property
     def epoch(self):
@@ -197,6 +283,23 @@ def intervals(scored, samples=100):
     return verification.bootstrap(
         ["auc", "eer"], scored.same, scored.scores, *scored.trials.pair_identities, samples=samples
     )
+
+
+def health_of(scored):
+    """What `DivergenceMonitor` keeps of the embeddings every epoch: `HEALTH` by name, NaN where it is not known."""
+    z, trials = scored.embeddings, scored.trials
+    genuine = trials.same
+    found = dict.fromkeys(HEALTH, float("nan"))
+    found |= {
+        "spread": health.spread(z),
+        "uniformity": health.uniformity(z),
+        "effective_rank": health.effective_rank(z),
+    }
+    found["alignment"] = health.alignment(z, trials.left[genuine], trials.right[genuine])
+    found["d_prime"] = verification.d_prime(scored.same, scored.scores)
+    if trials.identities is not None and len(z) > 12:
+        found["purity"] = health.purity(z, trials.identities, permutations=2)[0]
+    return found
 
 
 def quick_errors(scored):

@@ -58,6 +58,94 @@ def effective_rank(embeddings):
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
+def uniformity(embeddings):
+    """log of the mean of exp(−2‖z_i − z_j‖²) over all pairs of unit vectors: −3.88 for a uniform sphere of 64
+    dimensions, near −4 in more, 0 where all are one point.
+
+    Wang, Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere*, ICML 2020, https://arxiv.org/abs/2005.10242
+
+    >>> round(uniformity(np.eye(4)), 2)
+    -4.0
+    """
+    z = normalised(embeddings)
+    kernel = np.exp(4 * (z @ z.T) - 4)  # ‖a − b‖² = 2 − 2ab
+    n = len(z)
+    return float(np.log((kernel.sum() - np.trace(kernel)) / (n * (n - 1))))
+
+
+def alignment(embeddings, left, right):
+    """Mean of ‖z − z⁺‖² over genuine pairs of rows `left`, `right` `(n,)`, of unit vectors: 0 for one point an
+    identity, about 2 at chance.
+
+    Wang, Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere*, ICML 2020, https://arxiv.org/abs/2005.10242
+
+    >>> alignment(np.eye(2), [0], [1])
+    2.0
+    """
+    z = normalised(embeddings)
+    return float(np.mean(np.sum((z[left] - z[right]) ** 2, axis=1)))
+
+
+def neighbours(embeddings, k):
+    """The `k` nearest other rows of each of the unit vectors, nearest first: `(n, k)`."""
+    z = normalised(embeddings).astype("float32")
+    similarity = z @ z.T
+    np.fill_diagonal(similarity, -np.inf)
+    k = min(k, len(z) - 1)
+    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(similarity, nearest, 1), axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, 1)
+
+
+def purity(embeddings, identities, k=10, permutations=20):
+    """`(purity, null, standard error)`: the share of the `k` nearest neighbours that are of a row's own identity, and
+    the mean and the standard deviation of the same under permuted `identities` `(n,)`.
+
+    >>> z = np.repeat(np.eye(3), 4, axis=0)
+    >>> purity(z, np.repeat([0, 1, 2], 4), k=3)[0]
+    1.0
+    """
+    identities = np.asarray(identities)
+    nearest = neighbours(embeddings, k)
+    rng = np.random.default_rng(0)
+
+    def share(codes):
+        return float(np.mean(codes[nearest] == codes[:, None]))
+
+    null = [share(rng.permutation(identities)) for _ in range(permutations)]
+    return share(identities), float(np.mean(null)), float(np.std(null, ddof=1))
+
+
+def hubness(embeddings, k=10):
+    """`(skew, anti_hubs)` of how often a row is among the `k` nearest of another: the third standardised moment of
+    these counts, and the share of rows that are nobody's neighbour.
+
+    Radovanović, Nanopoulos, Ivanović, *Hubs in Space*, JMLR 11, 2010,
+    https://jmlr.org/papers/v11/radovanovic10a.html
+
+    >>> hubness(np.repeat(np.eye(3), 4, axis=0), k=3)
+    (0.0, 0.0)
+    """
+    nearest = neighbours(embeddings, k)
+    count = np.bincount(nearest.ravel(), minlength=len(nearest)).astype(float)
+    deviation = count - count.mean()
+    scale = float(np.sqrt(np.mean(deviation**2)))
+    skew = float(np.mean(deviation**3) / scale**3) if scale else 0.0
+    return skew, float(np.mean(count == 0))
+
+
+def scores_by(embeddings, left, right):
+    """Scores `(n,)` of the pairs of rows under other comparisons of the same embeddings: "cosine" and "euclidean"."""
+    z = np.asarray(embeddings, float)
+    unit = normalised(embeddings)
+    return {
+        "cosine": np.sum(unit[left] * unit[right], axis=1),
+        "euclidean": -np.linalg.norm(z[left] - z[right], axis=1),
+    }
+
+
 def intra_inter_ratio(same, distances):
     """Mean distance of genuine over that of impostor pairs `(n,)`: 1 at chance, 0 for perfect clusters."""
     same, distances = np.asarray(same, bool), np.asarray(distances, float)

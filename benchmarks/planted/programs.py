@@ -1,0 +1,456 @@
+"""Base programs of the fault benchmark: three data sets × two recipes, small enough for a thousand runs.
+
+The question is always: do two scans show the same thing? Blobs are Gaussian identities in six directions with noise in
+eighteen; digits are scikit-learn's 1,797 drawings, each an identity whose scans are turned, shifted and noisy;
+garments are Fashion-MNIST's images at 14 × 14, scanned alike. Training, validation and the final check have identities
+of their own. A *recipe* is a plain dict under this package's argument names, which `Finding.apply` changes; `run`
+trains by it, watched by a `DivergenceMonitor`, and says what came out.
+
+    found = run({**BASES["digits-contrastive"], "margin": 100.0}, seed=3)
+    found.outcome, found.diagnosis, found.epochs
+"""
+
+import os
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+import keras_siamese as ks
+
+COMMON = {
+    "identities": 150,
+    "samples": 8,
+    "epochs": 10,
+    "batches": 18,
+    "learning_rate": 3e-3,
+    "schedule": None,
+    "normalize": True,
+    "embedding_dim": 32,
+    "width": 128,
+    "activation": "relu",
+    "online": False,
+    "trainable": True,
+    "batch_normalization": False,
+    "momentum": 0.99,
+    "joint": True,
+    "distance": "euclidean",
+    "verify_distance": None,
+    "similar_label": 1,
+    "validation_similar_label": 1,
+    "positive_fraction": 0.5,
+    "positives": "all",
+    "negatives": "all",
+    "easy_pairs": False,
+    "label_noise": 0.0,
+    "share_of_two": 0.0,
+    "weighting": "natural",
+    "one_identity": False,
+    "leak": None,
+    "threshold": None,
+    "input_scale": 1.0,
+    "rescale": 1.0,
+    "tower_scale": 1.0,
+    "shared": True,
+    "blur": 0.0,
+    "augment": False,
+    "early_stopping": False,
+    "noise": 1.0,
+    "validation_pairs": None,
+    "pretrained": False,
+}
+BASES = {
+    f"{data}-{family}": {**COMMON, "data": data, "family": family, "margin": margin}
+    for data in ("digits", "garments", "blobs")
+    for family, margin in (("contrastive", 1.0), ("triplet", 0.2))
+}
+# Thresholds are chosen on the first three, and frozen before the others are looked at. Each half has all data sets and
+# both recipes; most faults of the pairs themselves need the contrastive one, of which the test half has two.
+TUNING = ("digits-contrastive", "garments-triplet", "blobs-triplet")
+TEST = ("digits-triplet", "garments-contrastive", "blobs-contrastive")
+VALID_IDENTITIES, VALID_SAMPLES = 60, 6
+SIGNAL, NUISANCE = 6, 18
+
+
+class Found(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        outcome: EER (for a threshold: error rate) on identities that nobody saw, through the pipeline as it is.
+        monitor: the `DivergenceMonitor` after the run.
+        logs: curves that Keras kept.
+        seconds: of the fit, and of the callbacks' share of it.
+    """
+
+    outcome: float
+    monitor: object
+    logs: dict
+    seconds: float
+
+
+def run(recipe, seed):
+    """Trains one model by `recipe` and returns a `Found`."""
+    keras.utils.set_random_seed(1000 + seed)
+    parts = parts_of(recipe, seed)
+    source, model, monitored = training(recipe, parts, seed)
+    monitor = ks.callbacks.DivergenceMonitor(
+        validation_of(recipe, parts, seed),
+        on_divergence=lambda diagnosis: None,
+        train=None if isinstance(model, ks.SiameseWrapper) and source is monitored else monitored,
+        distance=verify_distance(recipe, model),
+        similar_label=recipe["validation_similar_label"],
+        threshold=recipe["threshold"] if isinstance(recipe["threshold"], float) else None,
+    )
+    callbacks = [monitor]
+    if hasattr(source, "set_epoch"):
+        callbacks.insert(0, ks.callbacks.SetEpoch(source))
+    if recipe["early_stopping"]:
+        stop = keras.callbacks.EarlyStopping("val_eer", mode="min", patience=4, restore_best_weights=True)
+        callbacks.append(stop)
+    started = time.perf_counter()
+    held_out = checked_by_loss(recipe, parts, seed)
+    if isinstance(source, tuple):
+        options = {"x": source[0], "y": source[1], "batch_size": 64, "steps_per_epoch": None}
+    else:
+        options = {"x": source}
+    if recipe["threshold"] == "train":
+        monitor.threshold = 0.0  # replaced below by one of the training pairs, as `tuned on train` does
+        callbacks.insert(0, ThresholdOfTraining(monitor, parts["train"]))
+    history = model.fit(
+        **options, epochs=recipe["epochs"], callbacks=callbacks, validation_data=held_out, shuffle=True, verbose=0
+    )
+    return Found(outcome(recipe, model, monitor, parts), monitor, history.history, time.perf_counter() - started)
+
+
+class ThresholdOfTraining(keras.callbacks.Callback):
+    """Gives the monitor the threshold that is best on the training pairs, as a project does that tunes it there."""
+
+    def __init__(self, monitor, train):
+        super().__init__()
+        self.monitor, self.trials = monitor, ks.scoring.Trials.from_labels(*train, max_items=600, max_pairs=20_000)
+
+    def on_train_end(self, logs=None):
+        scored = ks.scoring.score(self.monitor.find_encoder(), self.trials)
+        self.monitor.threshold = ks.verification.best_accuracy(
+            scored.same[scored.trials.balanced()], scored.scores[scored.trials.balanced()]
+        )[1]
+
+
+# --- data
+
+
+def parts_of(recipe, seed):
+    """Training, validation and final check, each `(x, labels)`, as the recipe's faults leave them."""
+    x, labels = samples_of(recipe["data"], seed, recipe["noise"])
+    per, rng = recipe["samples"], np.random.default_rng(seed)
+    train = np.flatnonzero(labels < recipe["identities"] if recipe["identities"] else labels < COMMON["identities"])
+    train = train[place_in_identity(labels[train]) < per]
+    first = COMMON["identities"]
+    valid, check = (
+        np.flatnonzero((labels >= start) & (labels < start + VALID_IDENTITIES))
+        for start in (first, first + VALID_IDENTITIES)
+    )
+    valid, check = (rows[place_in_identity(labels[rows]) < VALID_SAMPLES] for rows in (valid, check))
+    if recipe["share_of_two"]:
+        train = two_hold(train, labels, recipe["share_of_two"], rng)
+    if recipe["leak"] == "images":
+        valid = np.concatenate([valid, spread(train, labels, rng)])
+    elif recipe["leak"] == "identities":
+        others = np.flatnonzero(labels < COMMON["identities"])
+        valid = np.concatenate([valid, spread(np.setdiff1d(others, train), labels, rng)])
+    parts = {
+        name: (prepared(x[rows], recipe), labels[rows])
+        for name, rows in (("train", train), ("valid", valid), ("check", check))
+    }
+    if recipe["label_noise"]:
+        parts["train"] = parts["train"][0], flipped(parts["train"][1], recipe["label_noise"], rng)
+    return parts
+
+
+def place_in_identity(labels):
+    """The number of each sample among those of its identity, for sorted `labels` `(n,)`."""
+    starts = np.searchsorted(labels, labels, "left")
+    return np.arange(len(labels)) - starts
+
+
+def spread(rows, labels, rng):
+    """As many of the `rows` as half a validation set has, of few identities, so that pairs are genuine as well."""
+    chosen = rng.permutation(np.unique(labels[rows]))[: VALID_IDENTITIES // 2]
+    rows = rows[np.isin(labels[rows], chosen)]
+    return rows[place_in_identity(labels[rows]) < VALID_SAMPLES]
+
+
+def two_hold(rows, labels, share, rng):
+    """`rows` again, as many, of which two identities hold `share` by showing their samples again and again."""
+    two = np.isin(labels[rows], [0, 1])
+    count = int(share * len(rows))
+    others = rng.choice(rows[~two], len(rows) - count, replace=False)
+    return np.sort(np.concatenate([rng.choice(rows[two], count), others]))
+
+
+def flipped(labels, share, rng):
+    """`labels` with `share` of them replaced by another identity's."""
+    wrong = rng.permutation(len(labels))[: int(share * len(labels))]
+    noisy = labels.copy()
+    noisy[wrong] = rng.permutation(labels)[wrong]
+    return noisy
+
+
+def prepared(x, recipe):
+    if recipe["blur"] and x.ndim == 4:
+        from scipy.ndimage import gaussian_filter
+
+        x = gaussian_filter(x, (0, recipe["blur"], recipe["blur"], 0))
+    elif recipe["blur"]:  # of vectors: averaged over neighbours
+        from scipy.ndimage import gaussian_filter1d
+
+        x = gaussian_filter1d(x, 2 * recipe["blur"], axis=1)
+    return (x * recipe["input_scale"] * recipe["rescale"]).astype("float32")
+
+
+@lru_cache(maxsize=8)
+def samples_of(data, seed, noise):
+    """`(x, labels)` of all identities, sorted by identity, scans of one beside each other."""
+    rng = np.random.default_rng([seed, len(data)])
+    count = COMMON["identities"] + 2 * VALID_IDENTITIES
+    per = COMMON["samples"] + VALID_SAMPLES  # some of each are left for the leak of identities
+    labels = np.repeat(np.arange(count), per)
+    if data == "blobs":
+        mix = np.linalg.qr(np.random.default_rng(99).normal(size=(SIGNAL + NUISANCE,) * 2))[0]
+        own = rng.normal(0, 2, (count, SIGNAL))[labels] + rng.normal(0, 0.7 * noise, (len(labels), SIGNAL))
+        return (np.concatenate([own, rng.normal(0, 2, (len(labels), NUISANCE))], axis=1) @ mix).astype(
+            "float32"
+        ), labels
+    chosen = rng.permutation(len(drawings(data)))[:count]
+    scans = scanner(noise)(drawings(data)[chosen][labels], rng)
+    scans = np.clip(scans + rng.normal(0, 0.08 * noise, scans.shape), 0, 1)
+    return scans.astype("float32"), labels
+
+
+@lru_cache(maxsize=2)
+def drawings(data):
+    """Images `(n, height, width, 1)` in [0, 1]."""
+    if data == "digits":
+        from sklearn.datasets import load_digits
+
+        return load_digits().images[..., None] / 16.0
+    folder = os.environ.get("KERAS_SIAMESE_DATA")
+    if not folder:
+        sys.exit("KERAS_SIAMESE_DATA must name the folder with fashion_mnist_small.npz (or leave out the garments)")
+    held = np.load(Path(folder) / "fashion_mnist_small.npz")
+    images = held["x_train" if "x_train" in held else held.files[0]][:3000] / 255.0
+    return images.reshape(len(images), 14, 2, 14, 2).mean(axis=(2, 4))[..., None]
+
+
+def scanner(strength=1.0):
+    return ks.data.image_augmenter(
+        rotation_range=20 * strength,
+        width_shift_range=0.1 * strength,
+        height_shift_range=0.1 * strength,
+        zoom_range=min(0.15 * strength, 0.5),
+        fill_mode="constant",
+    )
+
+
+# --- models
+
+
+def encoder_of(recipe, shape):
+    layers = [keras.Input(shape)]
+    if recipe["rescale"] != 1.0:
+        layers.append(keras.layers.Rescaling(1 / recipe["rescale"]))
+    layers += [keras.layers.Flatten()] if len(shape) > 1 else []
+    dense = keras.layers.Dense(recipe["width"], use_bias=not recipe["batch_normalization"], name="features")
+    layers.append(dense)
+    if recipe["batch_normalization"]:
+        layers.append(keras.layers.BatchNormalization(momentum=recipe["momentum"]))
+    layers += [keras.layers.Activation(recipe["activation"])]
+    layers += [keras.layers.Dense(recipe["embedding_dim"], name="embedding")]
+    layers += [keras.layers.UnitNormalization()] if recipe["normalize"] else []
+    encoder = keras.Sequential(layers)
+    if recipe["trainable"] is not True:
+        encoder.trainable = False
+        if recipe["trainable"] == "head":
+            for layer in encoder.layers:
+                layer.trainable = layer.name == "embedding"
+    return encoder
+
+
+def optimizer_of(recipe):
+    rate, steps = recipe["learning_rate"], recipe["batches"]
+    if recipe["schedule"] == "restarts":
+        rate = keras.optimizers.schedules.CosineDecayRestarts(rate, 4 * steps, t_mul=1.0)
+    elif recipe["schedule"] == "warm-up":
+        bounds = [4 * steps, 6 * steps]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(bounds, [rate / 50, rate / 5, rate])
+    return keras.optimizers.Adam(rate)
+
+
+def training(recipe, parts, seed):
+    """`(what fit trains on, compiled model, what the monitor is told of the training data)`."""
+    x, labels = parts["train"]
+    augment = scanner() if recipe["augment"] and x.ndim == 4 else None
+    if recipe["family"] == "contrastive":
+        return contrastive(recipe, x, labels, augment, seed)
+    encoder = encoder_of(recipe, x.shape[1:])
+    if recipe["pretrained"]:
+        pretrain(recipe, encoder, seed)
+    loss = ks.losses.BatchTripletLoss(
+        margin=recipe["margin"],
+        positives=recipe["positives"],
+        negatives=recipe["negatives"],
+        distance=recipe["distance"],
+    )
+    encoder.compile(optimizer_of(recipe), loss=loss)
+    if recipe["share_of_two"] and recipe["weighting"] == "natural":
+        return (x, labels), encoder, (x, labels)  # as the samples come
+    classes = min(16, len(np.unique(labels)))
+    source = ks.data.BalancedBatchSequence(
+        x,
+        labels,
+        classes_per_batch=classes,
+        samples_per_class=4,
+        batches_per_epoch=recipe["batches"],
+        augment=augment,
+        seed=seed,
+    )
+    return source, encoder, source
+
+
+def contrastive(recipe, x, labels, augment, seed):
+    options = {
+        "batch_size": 100,
+        "pairs_per_epoch": 100 * recipe["batches"],
+        "positive_fraction": recipe["positive_fraction"],
+        "weighting": recipe["weighting"],
+        "augment": augment,
+        "seed": seed,
+    }
+    kinds = {"one_identity": OneIdentity, "easy_pairs": EasyPairs}
+    kind = next((cls for name, cls in kinds.items() if recipe[name]), ks.data.PairSequence)
+    if recipe["tower_scale"] != 1.0:
+        kind, options["factor"] = OneTower, recipe["tower_scale"]
+    source = kind(x, labels, **options)
+    if recipe["shared"]:
+        encoder = encoder_of(recipe, x.shape[1:])
+        if recipe["pretrained"]:
+            pretrain(recipe, encoder, seed)
+        model = ks.SiameseWrapper(encoder, distance=recipe["distance"], joint=recipe["joint"])
+    else:
+        inputs = [keras.Input(x.shape[1:]) for _ in range(2)]
+        towers = [encoder_of(recipe, x.shape[1:])(tower) for tower in inputs]
+        model = keras.Model(inputs, ks.layers.DistanceLayer(recipe["distance"])(towers))
+    kind = ks.losses.OnlineContrastiveLoss if recipe["online"] else ks.losses.ContrastiveLoss
+    loss = kind(margin=recipe["margin"], similar_label=recipe["similar_label"])
+    model.compile(optimizer_of(recipe), loss=loss)
+    return source, model, source
+
+
+class OneIdentity(ks.data.PairSequence):
+    """Pairs whose left samples are all of one identity within a batch."""
+
+    def _draw(self, epoch):
+        left, right, same = super()._draw(epoch)
+        rng = self.rng(epoch, 1)
+        anchors = rng.integers(0, len(self.identities), len(self))
+        left = self._blocks.draw_from(rng, np.repeat(anchors, self.batch_size)[: len(left)])
+        right = np.where(same, self._blocks.draw_same(rng, left), self._blocks.draw_other(rng, left))
+        return left, right, same
+
+
+class OneTower(ks.data.PairSequence):
+    """Pairs whose left samples are `factor` times as large, as by a preprocessing that one branch of the code has."""
+
+    def __init__(self, x, labels, factor, **options):
+        super().__init__(x, labels, **options)
+        self.factor = np.float32(factor)
+
+    def _batch(self, table, epoch, index):
+        (left, right), same = super()._batch(table, epoch, index)
+        return (left * self.factor, right), same
+
+
+class EasyPairs(ks.data.PairSequence):
+    """The nearest positive and one of the twenty farthest negatives of each anchor, by their distance as pixels."""
+
+    def __init__(self, x, labels, **options):
+        super().__init__(x, labels, **options)
+        flat = self.x[:].reshape(len(labels), -1)
+        distance = np.sum(flat**2, axis=1) - 2 * flat @ flat.T
+        same = self.labels[:, None] == self.labels
+        self.far = np.argsort(np.where(same, -np.inf, distance), axis=1)[:, -20:]
+        np.fill_diagonal(same, False)
+        self.near = np.argmin(np.where(same, distance, np.inf), axis=1)
+
+    def _draw(self, epoch):
+        left, _, same = super()._draw(epoch)
+        drawn = self.far[left, self.rng(epoch, 1).integers(0, 20, len(left))]
+        return left, np.where(same, self.near[left], drawn), same
+
+
+def pretrain(recipe, encoder, seed):
+    """Trains all of `encoder` for some epochs on other draws of the data, as a backbone that is then frozen."""
+    trainable = {layer.name: layer.trainable for layer in encoder.layers}
+    encoder.trainable = True
+    x, labels = samples_of(recipe["data"], seed + 500, recipe["noise"])
+    encoder.compile(keras.optimizers.Adam(2e-3), loss=ks.losses.BatchTripletLoss())
+    encoder.fit(
+        ks.data.BalancedBatchSequence(prepared(x, recipe), labels, batches_per_epoch=60, frozen=True), verbose=0
+    )
+    for layer in encoder.layers:
+        layer.trainable = trainable[layer.name]
+
+
+# --- verification
+
+
+def validation_of(recipe, parts, seed):
+    """What the monitor holds out."""
+    x, labels = parts["valid"]
+    pairs = recipe["validation_pairs"]
+    if recipe["validation_similar_label"] == 1 and recipe["tower_scale"] == 1.0 and pairs is None:
+        return x, labels
+    sequence = ks.data.PairSequence(x, labels, pairs_per_epoch=pairs or 3000, frozen=True, seed=seed)
+    left, right, same = sequence.pairs()
+    return x[left] * np.float32(recipe["tower_scale"]), x[right], same.astype(int)
+
+
+def checked_by_loss(recipe, parts, seed):
+    """Keras's `validation_data`, for `val_loss`: the baselines read it."""
+    x, labels = parts["valid"]
+    if recipe["family"] == "triplet":
+        return ks.data.BalancedBatchSequence(
+            x, labels, classes_per_batch=16, samples_per_class=4, batches_per_epoch=4, frozen=True, seed=seed
+        )
+    return ks.data.PairSequence(x, labels, batch_size=400, pairs_per_epoch=800, frozen=True, seed=seed)
+
+
+def verify_distance(recipe, model):
+    """The monitor's `distance`: of a bare encoder, the one that the recipe verifies with."""
+    if isinstance(model, ks.SiameseWrapper) or not recipe["shared"]:
+        return None
+    return recipe["verify_distance"] or recipe["distance"]
+
+
+def outcome(recipe, model, monitor, parts):
+    """EER on the check's identities, or the error rate at the threshold in use, through the pipeline as it is."""
+    if not np.isfinite(monitor.history["eer"][-1]):
+        return 0.5
+    x, labels = parts["check"]
+    trials = ks.scoring.Trials.from_labels(x, labels, max_pairs=20_000)
+    if recipe["tower_scale"] != 1.0:
+        left, right = x[trials.left] * np.float32(recipe["tower_scale"]), x[trials.right]
+        trials = ks.scoring.Trials.from_pairs(left, right, trials.same.astype(int))
+    scored = ks.scoring.score(monitor.find_encoder(), trials)
+    if not scored.is_finite:
+        return 0.5
+    same = scored.same
+    if monitor.threshold is not None:
+        rows = scored.trials.balanced()
+        return float(np.mean((scored.scores[rows] >= monitor.threshold) != same[rows]))
+    eer = ks.verification.eer(same, scored.scores)
+    return float(1 - eer if recipe["validation_similar_label"] == 0 else eer)

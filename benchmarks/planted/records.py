@@ -1,0 +1,57 @@
+"""One run as a record, a plain dict that JSON holds: what was planted, what came out, what was measured of it."""
+
+import time
+
+from keras_siamese.diagnosis.evidence import HEALTH
+from planted import plantings, programs
+
+
+def jobs(bases, seeds, causes=None, controls=None):
+    """`(base, kind, name, dose, seed)` of every run, seeds in the outer loop, so that a part is a smaller whole."""
+    for seed in seeds:
+        for base in bases:
+            for name, planting in plantings.CONTROLS.items():
+                if (controls is None or name in controls) and planting(programs.BASES[base]) is not None:
+                    yield base, "control", name, "", seed
+            for cause, doses in plantings.FAULTS.items():
+                for dose, planting in doses.items():
+                    if (causes is None or cause in causes) and planting(programs.BASES[base]) is not None:
+                        yield base, "fault", cause, dose, seed
+
+
+def recipe_of(job):
+    base, kind, name, dose, _ = job
+    planting = plantings.CONTROLS[name] if kind == "control" else plantings.FAULTS[name][dose]
+    return planting(programs.BASES[base])
+
+
+def record_of(job, recipe=None):
+    """Trains the job's recipe, or the given one in its place, and returns its record."""
+    recipe = recipe or recipe_of(job)
+    started = time.perf_counter()
+    found = programs.run(recipe, job[-1])
+    fitted = time.perf_counter() - started
+    monitor = found.monitor
+    diagnosis = monitor.diagnosis
+    record = dict(zip(("base", "kind", "name", "dose", "seed"), job, strict=True))
+    record |= {
+        "outcome": found.outcome,
+        "seconds": round(fitted, 2),
+        "history": {name: rounded(curve) for name, curve in monitor.history.items() if name not in HEALTH},
+        "logs": {name: rounded(curve) for name, curve in found.logs.items() if name in ("loss", "val_loss")},
+        "flags": [flag.epoch for flag in diagnosis.flags] if diagnosis else [],
+        "facts": facts_of(diagnosis),
+    }
+    return record
+
+
+def facts_of(diagnosis):
+    if diagnosis is None or diagnosis.evidence.not_finite_since is not None:
+        return None
+    facts = diagnosis.evidence.facts.to_dict()
+    facts["numbers"] = {name: float(f"{value:.6g}") for name, value in facts["numbers"].items()}
+    return {**facts, "rows": {name: len(rows) for name, rows in facts["rows"].items()}}
+
+
+def rounded(curve):
+    return [float(f"{value:.6g}") for value in curve]
