@@ -23,9 +23,9 @@ CONTROL = {
 FAULTS = {
     "inverted_labels": {"similar_label": 0},
     "margin": {"margin": 0.01},
-    "pair_imbalance": {"positive_fraction": 1.0},
+    "pair_imbalance": {"positive_fraction": 0.01},
     "memorising": {"identities": 4, "epochs": 12},
-    "collapse": {"normalize": False, "learning_rate": 1.0},
+    "collapse": {"positive_fraction": 1.0},
 }
 SIGNAL, NUISANCE = 6, 18
 TARGET_EER = 0.2

@@ -1,0 +1,158 @@
+"""Does the diagnosis name what was planted, and leave healthy runs alone?
+
+Small siamese networks are trained with one fault planted in each, and as many kinds of healthy runs beside them; the
+diagnosis is asked, its advice applied, and the repaired run trained. Thresholds are chosen on three base programs (the
+tuning half) and frozen; figures are of the other three. See `planted/`.
+
+    KERAS_SIAMESE_DATA=DIR python benchmarks/faults.py --half test --seeds 10         # hours; goes on where it stopped
+    … python benchmarks/faults.py --half test --seeds 10 --part 0/2 &                 # half of the runs; so does 1/2
+    … python benchmarks/faults.py --half test --cause margin --seeds 3                # a slice
+    … python benchmarks/faults.py --half test --repair --seeds 3                      # retrains by the advice
+    python benchmarks/faults.py --half test --judge                                   # figures from the runs at hand
+    python benchmarks/faults.py --toy                                                 # seconds; writes nothing
+
+DIR holds `fashion_mnist_small.npz`; without it the garments are left out. Each run is one line of
+`results/faults_HALF.jsonl`, and `--judge` packs them.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import measure
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", default="torch", help="one; the fastest for steps this small")
+    parser.add_argument("--half", choices=("tuning", "test"), default="test")
+    parser.add_argument("--cause", action="append", help="only this cause's plantings; may be repeated")
+    parser.add_argument("--no-controls", action="store_true", help="leave the healthy runs out, but for the bases")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 … n − 1 of each planting and control")
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
+    parser.add_argument("--repair", action="store_true", help="retrain the faulty runs at hand by the advice they got")
+    parser.add_argument("--judge", action="store_true", help="figures of the runs at hand, kept in results/")
+    parser.add_argument("--toy", action="store_true", help="three runs of a few steps, nothing written")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    os.environ["KERAS_BACKEND"] = options.backends
+    from planted import judging, records
+
+    if options.toy:
+        toy(options)
+    elif options.judge:
+        runs = read(options.half)
+        about = measure.surroundings("torch", "scikit-learn")
+        command = f"python benchmarks/faults.py --half {options.half} --judge"
+        found = {"surroundings": about, "command": command, **judging.judged(runs)}
+        pack(options.half, runs)
+        print(measure.write(f"faults_{options.half}", found))
+    else:
+        part, parts = map(int, options.part.split("/"))
+        work = repairs_of(options) if options.repair else jobs_of(options)
+        known = {judging.key_of(record) for record in read(options.half)}
+        for place, (job, recipe) in enumerate(work):
+            if place % parts == part and job not in known:
+                train(job, recipe, options.half, records)
+
+
+def train(job, recipe, half, records):
+    """One run; a failure is told with its traceback, and the others go on."""
+    try:
+        record = records.record_of(job, recipe)
+    except Exception:
+        print(f"FAILED {job}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        return
+    with path_of(half).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    print(f"{record['seconds']:5.1f} s  outcome {record['outcome']:.3f}  {' · '.join(map(str, job))}", flush=True)
+
+
+def bases_of(half):
+    from planted import programs
+
+    bases = programs.TUNING if half == "tuning" else programs.TEST
+    return bases if os.environ.get("KERAS_SIAMESE_DATA") else [base for base in bases if "garments" not in base]
+
+
+def jobs_of(options):
+    from planted import records
+
+    controls = ("healthy",) if options.no_controls or options.cause else None
+    for job in records.jobs(bases_of(options.half), range(options.seeds), options.cause, controls):
+        yield job, records.recipe_of(job)
+
+
+def repairs_of(options):
+    """The faulty runs at hand whose planting hurts, by the recipe that their first finding makes of it."""
+    from planted import judging, records
+
+    runs = read(options.half)
+    kept = {key for key, kill in judging.killed(runs).items() if kill[0]}
+    for record in sorted(runs, key=lambda one: one["seed"]):
+        if record["kind"] != "fault" or judging.plant_of(record) not in kept or record["seed"] >= options.seeds:
+            continue
+        findings = judging.named_by(record) or []
+        if findings and findings[0].apply is not None and (not options.cause or record["name"] in options.cause):
+            base, _, *rest = judging.key_of(record)
+            yield (base, "repair", *rest), findings[0].apply(records.recipe_of(judging.key_of(record)))
+
+
+def path_of(half):
+    measure.RESULTS.mkdir(exist_ok=True)
+    return measure.RESULTS / f"faults_{half}.jsonl"
+
+
+def read(half):
+    """The runs at hand: those packed before, and those since."""
+    lines = []
+    packed = path_of(half).with_suffix(".jsonl.gz")
+    if packed.exists():
+        lines += gzip.decompress(packed.read_bytes()).decode().splitlines()
+    if path_of(half).exists():
+        lines += path_of(half).read_text(encoding="utf-8").splitlines()
+    found = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # the last line of a run that was killed
+            continue
+        found[tuple(record[name] for name in ("base", "kind", "name", "dose", "seed"))] = record
+    return list(found.values())
+
+
+def pack(half, runs):
+    """All runs in one compressed file, which is what is committed."""
+    text = "".join(json.dumps(run, separators=(",", ":")) + "\n" for run in runs)
+    path_of(half).with_suffix(".jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    path_of(half).unlink(missing_ok=True)
+
+
+def toy(options):
+    from planted import judging, plantings, programs, records
+
+    small = {"epochs": 2, "batches": 2}
+    base = {**programs.BASES["blobs-contrastive"], **small}
+    runs = []
+    for kind, name, dose in (
+        ("control", "healthy", ""),
+        ("fault", "margin", "× .01"),
+        ("fault", "inverted_labels", "in the loss"),
+    ):
+        planting = plantings.CONTROLS[name] if kind == "control" else plantings.FAULTS[name][dose]
+        runs.append(records.record_of(("blobs-contrastive", kind, name, dose, 0), planting(base)))
+    found = judging.judged(runs)
+    named = [[finding.cause for finding in judging.named_by(run)] for run in runs]
+    print(f"{options.backends}: {len(runs)} runs, {found['faults']} plantings that hurt; named {named}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
