@@ -182,3 +182,53 @@ def test_errors_do_not_depend_on_the_order_of_pairs_or_the_scale_of_scores(trial
     assert moved == pytest.approx(health.standard_errors(*trials))
     swapped = health.standard_errors(same, scores, right, left)
     assert swapped == pytest.approx(health.standard_errors(*trials))
+
+
+# --- uniformity, alignment, neighbours
+
+
+def test_uniformity_and_alignment_equal_loops(rng):
+    z = rng.normal(size=(12, 3))
+    unit = [[value / math.dist(row, (0, 0, 0)) for value in row] for row in z.tolist()]
+    left, right = all_pairs(12)
+    squares = [math.dist(unit[i], unit[j]) ** 2 for i, j in zip(left, right, strict=True)]
+    mean = sum(math.exp(-2 * square) for square in squares) / len(squares)
+    assert health.uniformity(z) == pytest.approx(math.log(mean))
+    assert health.alignment(z, left[:7], right[:7]) == pytest.approx(sum(squares[:7]) / 7)
+
+
+def test_uniformity_of_a_sphere_and_of_a_point(rng):
+    sphere = rng.normal(size=(1500, 64))
+    assert health.uniformity(sphere) == pytest.approx(-3.88, abs=0.02)
+    assert health.uniformity(np.ones((20, 3))) == pytest.approx(0, abs=1e-9)
+
+
+def test_neighbours_equal_a_loop(rng):
+    z = rng.normal(size=(30, 4))
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    for row, found in enumerate(health.neighbours(z, 5)):
+        order = sorted((j for j in range(30) if j != row), key=lambda j: -(unit[row] @ unit[j]))
+        assert found.tolist() == order[:5]
+
+
+def test_purity_beside_its_permutation_null(rng):
+    identities = np.repeat(np.arange(20), 5)
+    noise = rng.normal(size=(100, 8))
+    share, null, error = health.purity(noise, identities, k=4)
+    assert abs(share - null) < 4 * error and null == pytest.approx(4 / 99, abs=0.01)
+    clusters = rng.normal(size=(20, 8))[identities] + 0.01 * noise
+    assert health.purity(clusters, identities, k=4)[0] == 1.0
+
+
+def test_many_dimensions_have_hubs_and_few_have_none(rng):
+    """Radovanović, Nanopoulos and Ivanović's finding, on their kind of data."""
+    few, lonely = health.hubness(rng.uniform(size=(400, 3)) - 0.5, k=10)
+    many, anti_hubs = health.hubness(rng.normal(size=(400, 100)) + 0.5, k=10)
+    assert many > few + 0.5 and anti_hubs > lonely
+
+
+def test_other_comparisons_of_the_same_embeddings():
+    z = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
+    scores = health.scores_by(z, [0, 0], [1, 2])
+    assert scores["cosine"].tolist() == [1.0, 0.0]
+    assert scores["euclidean"].tolist() == pytest.approx([-2.0, -math.sqrt(5)])

@@ -1,5 +1,4 @@
-"""The Python blocks of the README and of the migration guide run as they stand, one after the other; what the two name
-exists."""
+"""The Python blocks of the README and of the guides run as they stand, one after the other; what they name exists."""
 
 import importlib
 import importlib.util
@@ -15,6 +14,7 @@ import keras_siamese as ks
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MIGRATION = ROOT / "docs" / "migration.md"
+LOSS_FALLS = ROOT / "docs" / "loss_falls.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -48,6 +48,13 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
     assert isinstance(namespace["siamese"], keras.Model)
     assert {"positive_distance", "val_eer"} <= set(namespace["fresh"].history.history)
+
+
+@pytest.mark.slow
+def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
+    namespace = run(blocks("python", LOSS_FALLS), LOSS_FALLS)
+    assert namespace["monitor"].diagnosis is not None and len(namespace["cleaner"][0]) > 100
+    assert "EER" in capsys.readouterr().out
 
 
 def calls_addons(block):
@@ -133,7 +140,7 @@ def test_what_the_migration_guide_says_of_others_is_in_them(module, losses):
 
 
 def test_links_lead_to_files():
-    for path in (README, MIGRATION):
+    for path in (README, MIGRATION, LOSS_FALLS):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert target.startswith("http") or (path.parent / target).exists(), target
 
@@ -151,3 +158,5 @@ def test_named_causes_are_those_that_are_examined():
 
     table = re.findall(r"^\| `(\w+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name for name in table if name in names()} == set(names())
+    guide = LOSS_FALLS.read_text(encoding="utf-8")
+    assert [name for name in names() if f"causes/{name}.png" not in guide] == []

@@ -97,7 +97,7 @@ class LabelNoise(Cause):
     name = "label_noise"
     reads = ("impostor_like", "train_eer")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
-    explains = ("weak_features", "mining", "pair_imbalance", "memorising", "learning_rate", "collapse")
+    explains = ("weak_features", "pair_imbalance", "memorising", "learning_rate", "collapse")
 
     def judge(self, facts):
         share, null = facts["impostor_like"], facts.get("impostor_like_held_out", 0.0)
