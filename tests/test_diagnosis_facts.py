@@ -149,3 +149,29 @@ def test_a_leak_of_samples_and_of_identities_is_measured():
     x, labels = plantings.held_out_part()
     facts = facts_of(ks.SiameseWrapper(encoder()), (x, labels))
     assert facts["duplicates"] == 1.0 and facts["shared_names"] == 10 and facts["shared_auc"] > 0.6
+
+
+def test_a_probe_measures_steps_and_puts_everything_back():
+    x, labels = plantings.train_part()
+    sequence = ks.data.PairSequence(x, labels, batch_size=50)
+    found = {}
+    for rate in (1e-6, 1e-2):
+        model = ks.SiameseWrapper(encoder())
+        model.compile(keras.optimizers.Adam(rate), loss=ks.losses.ContrastiveLoss())
+        model.train_on_batch(*sequence[0])
+        kept = [np.array(ops.convert_to_numpy(one)) for one in [*model.variables, *model.optimizer.variables]]
+        found[rate] = training.probe(model, sequence, steps=5)
+        for variable, value in zip([*model.variables, *model.optimizer.variables], kept, strict=True):
+            np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+    assert found[1e-6]["update_size_first"] < 1e-3 < 1e-2 < found[1e-2]["update_size_first"]
+    assert found[1e-2]["probe_loss_fallen"] > found[1e-6]["probe_loss_fallen"]
+
+
+def test_a_probe_needs_a_compiled_model_and_a_sequence():
+    x, labels = plantings.held_out_part()
+    with pytest.raises(ValueError, match="got no optimizer"):
+        ks.diagnose(ks.SiameseWrapper(encoder()), validation=(x, labels), probe=True)
+    model = ks.SiameseWrapper(encoder())
+    model.compile("adam", loss=ks.losses.ContrastiveLoss())
+    with pytest.raises(ValueError, match="got a tuple"):
+        ks.diagnose(model, validation=(x, labels), train=(x, labels), probe=True)

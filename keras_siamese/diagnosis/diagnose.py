@@ -17,7 +17,7 @@ from keras import ops
 from keras_siamese._checks import check_writable
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import take
-from keras_siamese.diagnosis import health
+from keras_siamese.diagnosis import health, training
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.evidence import Evidence
 from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
@@ -191,7 +191,16 @@ def not_finite(evidence):
 
 
 def diagnose(
-    model, *, validation, train=None, history=None, encoder=None, threshold=None, target_eer=None, similar_label=1
+    model,
+    *,
+    validation,
+    train=None,
+    history=None,
+    encoder=None,
+    threshold=None,
+    target_eer=None,
+    similar_label=1,
+    probe=False,
 ):
     """Diagnoses a trained model: does it verify, did its run diverge, and why.
 
@@ -205,6 +214,8 @@ def diagnose(
         threshold: the score (−distance, or probability) from which your accuracy accepts a pair.
         target_eer: EER that you want, in (0, 1).
         similar_label: the value in `same` that means the same, 1 or 0.
+        probe: whether to train for twenty steps on one batch of `train`, a sequence, and put all weights back: tells
+            the size of steps where no `DivergenceMonitor` has watched the run. The model must be compiled.
 
     Returns:
         A `Diagnosis`.
@@ -223,10 +234,17 @@ def diagnose(
             f"The embeddings of {siamese.encoder.name!r} must be finite; they are not: training has left NaN in its "
             "weights, or they overflow"
         )
-    evidence = Evidence(
-        curves, valid, trained, threshold=threshold, target_eer=target_eer, **recipe_of(model, siamese, train)
-    )
-    return diagnosis_of(evidence)
+    probed = training.probe(model, check_probe(model, train)) if probe else {}
+    options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
+    return diagnosis_of(Evidence(curves, valid, trained, **options, **recipe_of(model, siamese, train)))
+
+
+def check_probe(model, train):
+    """Returns the training sequence, if the model can be trained on it for a few steps."""
+    if getattr(model, "optimizer", None) is None or not hasattr(train, "__getitem__") or isinstance(train, tuple):
+        has = "no optimizer" if getattr(model, "optimizer", None) is None else f"a {type(train).__name__}"
+        raise ValueError(f"`probe=True` must be given a compiled model and its training sequence as `train`; got {has}")
+    return train
 
 
 def training_trials(train):

@@ -66,6 +66,7 @@ class Evidence:
         siamese: the `SiameseWrapper` over the model's layers, or None where only scores are known.
         source: training data: a sequence, or `(x, labels)`; None if not known.
         learning_rate: the optimizer's, or None.
+        probed: what `training.probe` found, facts by name.
     """
 
     history: dict
@@ -85,6 +86,7 @@ class Evidence:
     siamese: SiameseWrapper | None = None
     source: object = None
     learning_rate: float | None = None
+    probed: dict = field(default_factory=dict)
 
     @cached_property
     def facts(self):

@@ -84,6 +84,7 @@ def of_run(evidence):
     """The flag, the loss curve and the sizes of steps."""
     found = {"flagged": len(evidence.flags), "recovered": float(evidence.recovered)}
     found["verifies_badly"] = float(evidence.verifies_badly)
+    found |= evidence.probed
     if evidence.epoch is None:
         return found
     losses = np.array(evidence.history["loss"], float)

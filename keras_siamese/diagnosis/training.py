@@ -47,6 +47,35 @@ def update_size(before, after):
     return float(np.linalg.norm(after - before) / norm)
 
 
+def probe(model, source, steps=20):
+    """What a few steps on one training batch do, as facts: how far an epoch of them would move the weights, and by what
+    share the batch's loss falls. The model, its optimizer and its metrics are put back as they were.
+
+    Args:
+        model: compiled, and built.
+        source: the training sequence.
+        steps: how many.
+    """
+    inputs, targets = batches_of(source, 1)[0]
+    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    kept = [(one, ops.convert_to_numpy(one.value).copy()) for one in {id(one): one for one in variables}.values()]
+    before, losses, sizes = sampled_kernels(model), [], []
+    try:
+        for _ in range(steps):
+            losses.append(float(model.train_on_batch(inputs, targets, return_dict=True)["loss"]))
+            model.reset_metrics()
+            after = sampled_kernels(model)
+            sizes.append(update_size(before, after))
+            before = after
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+    # Steps of one epoch are a walk: they add up as far as they go the same way, which is neither all nor none.
+    size = float(np.median(sizes)) * len(source) ** 0.75
+    found = {f"update_size_{name}": size for name in ("first", "last", "largest")}
+    return {**found, "probe_loss_fallen": 1 - losses[-1] / losses[0] if losses[0] else 0.0}
+
+
 def batches_of(source, count=6):
     """Up to `count` batches `(inputs, targets)` of a training sequence, evenly spaced over the current epoch."""
     places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))

@@ -111,7 +111,7 @@ class LearningRate(Cause):
     """Steps are so small that weights hardly move, or so large that each epoch replaces them."""
 
     name = "learning_rate"
-    reads = ("update_size_first", "epochs")
+    reads = ("update_size_first",)
     needs = "the run's steps: train with a DivergenceMonitor, or diagnose(…, probe=True)"
     explains = ("weak_features", "mining", "margin")
 
@@ -122,6 +122,7 @@ class LearningRate(Cause):
             "update_size_last": Signal(last, 0.5, 0.05),
         }
         signals |= signals_of(facts, learning_rate=None, untrained_eer=None, train_eer=None, loss_rises=1.0)
+        signals |= signals_of(facts, probe_loss_fallen=None)
         trained = facts.get("train_eer", facts["eer"])
         gained = facts.get("untrained_eer", 0.5) - trained
         rate = facts.get("learning_rate", 1e-3)
@@ -130,8 +131,8 @@ class LearningRate(Cause):
             return self.found(
                 facts,
                 "error" if largest < 0.001 else "warning",
-                f"In an epoch the weights move by {largest:.2g} of their size, where a tenth is usual: after "
-                f"{facts['epochs']:.0f} epochs the encoder is nearly the untrained one.",
+                f"In an epoch the weights move by {largest:.2g} of their size, where a tenth is usual: the encoder is "
+                "nearly the untrained one.",
                 signals,
                 f"siamese.compile(keras.optimizers.Adam({rate * factor:.2g}), loss=loss)  # {factor:g} times the rate",
                 lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", 1e-3) * factor},
