@@ -134,6 +134,12 @@ def callbacks(found):
     return table(header, lines) + "\n\n" + footnote(found)
 
 
+def faults(found):
+    from planted import pages
+
+    return pages.faults(found, table) + "\n\n" + footnote(found)
+
+
 TABLES = {
     "losses": losses,
     "losses_gpu": losses,
@@ -141,6 +147,7 @@ TABLES = {
     "data": data,
     "verification": verification,
     "callbacks": callbacks,
+    "faults_test": faults,
 }
 
 

@@ -1,0 +1,81 @@
+"""The fault benchmark's figures as Markdown: targets, causes, baselines, and every miss, alarm and discard by name."""
+
+TARGETS = {
+    "detected": ("detected", "≥ .90"),
+    "false_alarms": ("healthy runs alarmed", "≤ .05"),
+    "at_1": ("cause@1: named first, or its repair restores", "≥ .70"),
+    "at_3": ("cause@3", "≥ .90"),
+    "named": ("the planted name first", ""),
+    "repaired": ("the first advice, applied, restores ≥ 80 %", ""),
+    "abstained": ("undetermined", ""),
+}
+
+
+def faults(found, table):
+    """Targets, then each cause, what it was taken for, the baselines, and every miss, alarm and discard by name."""
+    return "\n\n".join([overall(found, table), by_cause(found, table), baselines(found, table), by_name(found)])
+
+
+def overall(found, table):
+    lines = []
+    for name, (what, target) in TARGETS.items():
+        share, low, high = found["overall"][name]
+        lines.append([what, f"{share:.3f}", f"{low:.3f} – {high:.3f}", target])
+    total = sum(found["controls"].values())
+    flags = found["flagged"]
+    kinds = len(found["controls"])
+    text = (
+        f"{found['faults']} faulty runs whose planting hurts, {total} healthy runs of {kinds} kinds. The flag "
+        f"of a divergence was raised in {flags['faults']} of the faulty runs (first at epoch "
+        f"{flags['median_first_epoch']:.0f}, median) and in {flags['controls']} healthy ones."
+    )
+    return table(["figure", "share", "95 % interval", "target"], lines) + "\n\n" + text
+
+
+def by_cause(found, table):
+    lines = []
+    for cause, count in found["causes"].items():
+        runs = count["runs"]
+        shares = [f"{count.get(name, 0) / runs:.2f}" for name in ("detected", "named", "at_1", "at_3")]
+        repaired = f"{count.get('repaired', 0)} of {count.get('repairs', 0)}"
+        others = {name: times for name, times in found["confusion"][cause].items() if name != cause}
+        taken = ", ".join(f"{name} {times}" for name, times in sorted(others.items(), key=lambda one: -one[1]))
+        lines.append([f"`{cause}`", str(runs), *shares, repaired, taken])
+    return table(["planted", "runs", "detected", "named first", "@1", "@3", "repaired", "else named first"], lines)
+
+
+def baselines(found, table):
+    total, faulty = sum(found["controls"].values()), found["faults"]
+    detected, alarms = found["overall"]["detected"][0], found["overall"]["false_alarms"][0]
+    lines = [["this diagnosis", f"{detected:.2f}", f"{alarms:.2f}", f"{found['overall']['named'][0]:.2f}"]]
+    for rule, count in found["baselines"].items():
+        name = rule.replace("_", " ")
+        lines.append([name, f"{count['detected'] / faulty:.2f}", f"{count['false_alarms'] / total:.2f}", ""])
+    lines.append(["majority: always the most frequent cause", "", "", f"{found['majority'] / faulty:.2f}"])
+    return table(["on the same logs", "faulty runs alarmed", "healthy runs alarmed", "cause named first"], lines)
+
+
+def by_name(found):
+    discarded = [
+        f"{plant['cause']} “{plant['dose']}” on {plant['base']} (d = {plant['d']:.2g})"
+        for plant in found["plantings"]
+        if not plant["kept"]
+    ]
+    alarms = [
+        f"{' '.join(map(str, one['run'][:1] + one['run'][2:]))}: {', '.join(one['named'])}"
+        for one in found["false_alarms"]
+    ]
+    missed = {}
+    for miss in found["misses"]:
+        base, _, cause, dose, seed = miss["run"]
+        named = ", ".join(miss["named"]) or "nothing"
+        key = f"{cause} “{dose}” on {base}: {named}" + (", which restores" if miss["restored"] else "")
+        missed.setdefault(key, []).append(str(seed))
+    lines = [f"- {key} (seeds {', '.join(seeds)})" for key, seeds in sorted(missed.items())]
+    return (
+        f"Healthy runs alarmed: {'; '.join(alarms) or 'none'}.\n\n"
+        f"Plantings that do not hurt, and were left out: {'; '.join(discarded) or 'none'}.\n\n"
+        "<details><summary>Every run in which another cause, or none, was named first</summary>\n\n"
+        + "\n".join(lines)
+        + "\n\n</details>"
+    )
