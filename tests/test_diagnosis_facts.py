@@ -175,3 +175,38 @@ def test_a_probe_needs_a_compiled_model_and_a_sequence():
     model.compile("adam", loss=ks.losses.ContrastiveLoss())
     with pytest.raises(ValueError, match="got a tuple"):
         ks.diagnose(model, validation=(x, labels), train=(x, labels), probe=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "margin", "is_gap"),
+    [
+        (ks.losses.ContrastiveLoss(margin=0.7), 0.7, 0.0),
+        (ks.losses.BatchTripletLoss(margin=0.3), 0.3, 1.0),
+        (ks.losses.BatchContrastiveLoss(margin=0.9), 0.9, 0.0),
+        (ks.losses.TupletMarginLoss(), None, None),  # degrees
+        (ks.losses.CircleLoss(), None, None),  # of cosines
+        (ks.losses.NTXentLoss(), None, None),
+    ],
+)
+def test_only_a_margin_of_distances_is_one(loss, margin, is_gap):
+    facts = facts_of(encoder(), loss=loss)
+    assert (facts.get("margin"), facts.get("margin_is_gap")) == (margin, is_gap)
+
+
+def test_triplets_and_dicts_are_no_hindrance():
+    x, labels = plantings.train_part()
+    triplets = ks.data.TripletSequence(x, labels, batch_size=20)
+    facts = facts_of(ks.SiameseWrapper(encoder()), (x, labels), triplets)
+    assert "drawn_auc" not in facts and facts["train_eer"] > 0
+    named = keras.Input((24,), name="a")
+    model = keras.Model({"a": named}, encoder()(named))
+    trials = Trials.from_labels({"a": x[:60]}, labels[:60])
+    siamese = ks.SiameseWrapper(model)
+    evidence = Evidence(
+        {},
+        score(siamese, trials),
+        score(siamese, trials),
+        siamese=siamese,
+        source=ks.data.PairSequence({"a": x}, labels),
+    )
+    assert "eer" in evidence.facts and "input_scale" not in evidence.facts and "drawn_auc" in evidence.facts

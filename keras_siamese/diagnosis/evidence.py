@@ -109,7 +109,10 @@ class Evidence:
     def batches(self):
         """Some training batches `(inputs, targets)` of the sequence, or drawn as they come from `(x, labels)`."""
         if self.is_sequence:
-            return training.batches_of(self.source)
+            batches = training.batches_of(self.source)
+            return [
+                batch for batch in batches if training.is_pairs(batch[0]) or not isinstance(batch[0], (tuple, list))
+            ]
         if self.train is None or self.train.trials.identities is None:
             return []
         trials, rng = self.train.trials, np.random.default_rng(0)

@@ -227,11 +227,10 @@ def of_loss(evidence):
     loss, train = evidence.loss, evidence.train
     found = {"loss_similar_label": getattr(loss, "similar_label", None)}
     found["pairs_similar_label"] = evidence.data_similar_label
-    margin = getattr(loss, "margin", None)
-    if isinstance(margin, (int, float)):
-        found["margin"] = margin
-        if hasattr(loss, "hinged"):
-            found["hinged"] = 1.0
+    if has_margin(loss):
+        found["margin"] = loss.margin
+        name = type(loss).__name__
+        found["margin_is_gap"] = float("Triplet" in name or name.endswith("MarginLoss"))
     if evidence.bounds and np.isfinite(evidence.bounds[1]):
         found["reach"] = evidence.bounds[1]
     if hasattr(loss, "per_pair") and evidence.output_kind == loss.expects == "distance" and train is not None:
@@ -249,10 +248,16 @@ def of_loss(evidence):
     return found
 
 
+def has_margin(loss):
+    """Whether the loss has a margin that is a distance, or a gap between two: not an angle, nor of cosines."""
+    on_distances = hasattr(loss, "distance") or getattr(loss, "expects", None) == "distance"
+    return on_distances and isinstance(getattr(loss, "margin", None), (int, float))
+
+
 def loss_of_constant_encoder(evidence):
     """The training loss of an encoder that maps all inputs to one point, or None where it cannot be known."""
     loss = evidence.loss
-    if isinstance(getattr(loss, "margin", None), (int, float)) and getattr(loss, "hinged", False):
+    if has_margin(loss) and "Triplet" in type(loss).__name__ and not getattr(loss, "soft", False):
         return float(loss.margin)
     if not hasattr(loss, "per_pair") or evidence.positive_fraction is None:
         return None

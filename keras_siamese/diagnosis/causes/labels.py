@@ -146,9 +146,11 @@ class Leakage(Cause):
 
     def judge(self, facts):
         signals = signals_of(facts, duplicates=(0.01, 0.0), near_duplicates=(0.05, 0.0), shared_names=(0.0, 0.0))
-        signals |= signals_of(facts, shared_auc=(0.7, 0.5))
+        # Of K identities that have nothing in common the AUC is ½, give or take √(1/12K), as of K uniform ranks.
+        least = max(0.7, 0.5 + 3 * np.sqrt(1 / (12 * max(facts.get("shared_names", 0.0), 1.0))))
+        signals |= signals_of(facts, shared_auc=(float(least), 0.5))
         copies = facts.get("duplicates", 0.0) > 0.01, facts.get("near_duplicates", 0.0) > 0.05
-        shared = facts.get("shared_names", 0.0) > 0 and facts.get("shared_auc", 0.5) > 0.7
+        shared = facts.get("shared_names", 0.0) > 0 and facts.get("shared_auc", 0.5) > least
         if not any(copies) and not shared:
             return RuledOut(self.name, signals)
         parts = []

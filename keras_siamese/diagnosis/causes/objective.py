@@ -6,6 +6,7 @@ from keras_siamese.diagnosis.causes.base import (
     Cause,
     RuledOut,
     Signal,
+    change,
     is_imperfect,
     is_told_apart,
     signals_of,
@@ -45,18 +46,22 @@ class Collapse(Cause):
             "siamese.compile(keras.optimizers.Adam(learning_rate / 10), loss=loss)\n"
             'loss = ks.losses.BatchTripletLoss(negatives="semi_hard")  # not the hardest, which collapse it\n'
             "ks.data.PairSequence(x, labels, positive_fraction=0.5)  # enough impostors",
-            lambda recipe: {
-                **recipe,
-                "normalize": True,
-                "learning_rate": recipe.get("learning_rate", 1e-3) / 10,
-                "positive_fraction": 0.5,
-                "positives": "all",
-                "negatives": "all",
-                "online": False,
-            },
+            change(positive_fraction=0.5) if only_genuine else steadied(facts),
             10.0 if only_genuine else POINT / max(spread, 1e-3),
             (*self.explains, "margin", "pair_imbalance") if only_genuine else self.explains,
         )
+
+
+def steadied(facts):
+    """A repair of a collapse: a fixed scale, not the hardest triplets and, if steps were large, smaller ones."""
+    factor = 10 ** np.clip(np.round(np.log10(facts.get("update_size_first", 1.0) / 0.1)), 0, 3)
+
+    def apply(recipe):
+        rate = recipe.get("learning_rate", 1e-3) / factor
+        mining = {"positives": "all", "negatives": "all", "online": False}
+        return {**recipe, "normalize": True, "learning_rate": float(rate), "positive_fraction": 0.5, **mining}
+
+    return apply
 
 
 class Margin(Cause):
@@ -82,7 +87,7 @@ class Margin(Cause):
             return RuledOut(self.name, signals)
         relative = margin / natural
         # A triplet margin is a gap between two distances, a fifth of them by custom; a pair margin is one distance.
-        small, large = (0.01, 5.0) if "hinged" in facts else (0.1, 8.0)
+        small, large = (0.01, 5.0) if facts.get("margin_is_gap") else (0.1, 8.0)
         if relative < small:
             what = f"The margin {margin:g} is {relative:.2g} of the distance that impostor pairs have untrained: too "
             what += "small to keep them apart."
@@ -93,7 +98,7 @@ class Margin(Cause):
             strength = relative / large
         else:
             return RuledOut(self.name, signals)
-        usual = 0.2 if "hinged" in facts else 1.0
+        usual = 0.2 if facts.get("margin_is_gap") else 1.0
         better = float(f"{(usual if np.isfinite(reach) else usual * natural):.2g}")
         return self.found(
             facts,
