@@ -411,16 +411,18 @@ def embed(encoder, x, batch_size=256):
     return np.concatenate([to_numpy(run(take(x, slice(i, i + batch_size)))) for i in starts])
 
 
-def score_embeddings(siamese, embeddings, left, right):
+def score_embeddings(siamese, embeddings, left, right, others=None):
     """Scores `(n,)` of the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`; larger = more similar.
 
-    They are float32, as the model's, so that a threshold among them means the same to both.
+    They are float32, as the model's, so that a threshold among them means the same to both. With `others` `(m, dim)`,
+    the rows `right` are of these.
     """
+    others = embeddings if others is None else others
     sign = -1.0 if siamese.output_kind == "distance" else 1.0
     scores = np.empty(len(left), "float32")
     for start in range(0, len(left), BLOCK):
         block = slice(start, start + BLOCK)
-        output = siamese.compare(embeddings[left[block]], embeddings[right[block]])
+        output = siamese.compare(embeddings[left[block]], others[right[block]])
         scores[block] = sign * to_numpy(output)[:, 0]
     return scores
 

@@ -281,19 +281,6 @@ def test_calibrating_leaves_the_model_as_it_was(valid):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports no SavedModel from PyTorch")
-def test_an_exported_verifier_serves(valid, test, tmp_path):
-    tf = pytest.importorskip("tensorflow", reason="a SavedModel is TensorFlow's")
-    verifier = Verifier.calibrate(wrapper(), *valid)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        verifier.export(str(tmp_path / "served"))
-        served = tf.saved_model.load(str(tmp_path / "served"))
-    left, right = test[0][:40], test[0][40:80]
-    answer = served.serve((tf.constant(left), tf.constant(right)))
-    np.testing.assert_array_equal(answer["accept"].numpy()[:, 0], verifier.verify(left, right))
-
-
 # --- evaluation
 
 
