@@ -161,9 +161,7 @@ def test_a_gallery_in_faiss_says_so_and_keeps_its_labels():
 
 
 def test_what_faiss_cannot_rank_is_refused(monkeypatch):
-    with pytest.raises(
-        ValueError, match=r"squared_euclidean, cosine, angular or inner_product; got.*anhattan"
-    ):
+    with pytest.raises(ValueError, match=r"squared_euclidean, cosine, angular or inner_product; got.*anhattan"):
         verifier_of("manhattan").enroll(samples(3, 4), index="faiss")
     head = layers.Dense(1, name="own")
     with pytest.raises(ValueError, match="of no head or of the logistic one; got the head 'own'"):
