@@ -52,7 +52,8 @@ class Verifier(keras.Model):
         siamese: the `SiameseWrapper`.
         threshold: score from which a pair is accepted.
         slope, offset: of the calibration, from `verification.platt`.
-        evidence: what the threshold was chosen on, as a dict of plain values; saved along.
+        evidence: what the threshold was chosen on, as a dict of plain values: the criterion and FAR asked for, numbers
+            of samples, identities and pairs, EER, FMR and FNMR with intervals, and versions; saved along.
 
     Example:
 
@@ -133,7 +134,7 @@ class Verifier(keras.Model):
             costs = COSTS if costs is None else costs
             rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
         threshold = threshold_for(scored, far, criterion, costs)
-        verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule))
+        verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule, far, threshold))
         first = take(trials.items, slice(0, 1))
         verifier((first, first))  # builds it, so that it can be saved at once
         return verifier
@@ -372,14 +373,29 @@ def threshold_for(scored, far, criterion, costs=None):
     return between if lower < between else threshold
 
 
-def evidence_of(scored, criterion):
-    """What the threshold was chosen on: plain values that are saved with it."""
+def evidence_of(scored, criterion, far, threshold):
+    """What the threshold was chosen on, and what it does there: plain values that are saved with it.
+
+    The intervals are 95 % ones over identities; a figure that no resample changes has none.
+    """
+    same, scores = scored.same, scored.scores
+    statistics = {"eer": "eer", "fmr": ("fmr_at", threshold), "fnmr": ("fnmr_at", threshold)}
+    found = verification.bootstrap(list(statistics.values()), same, scores, *scored.trials.pair_identities)
+    intervals = {name: found[statistic] for name, statistic in statistics.items()}
     return {
         "criterion": criterion,
+        "far": far,
+        "samples": len(scored.embeddings),
         "identities": len(np.unique(scored.trials.identities)),
-        "genuine_pairs": int(np.count_nonzero(scored.same)),
-        "impostor_pairs": int(np.count_nonzero(~scored.same)),
-        "eer": verification.eer(scored.same, scored.scores),
+        "genuine_pairs": int(np.count_nonzero(same)),
+        "impostor_pairs": int(np.count_nonzero(~same)),
+        **{name: float(interval.estimate) for name, interval in intervals.items()},
+        "intervals": {
+            name: [float(interval.low), float(interval.high)]
+            for name, interval in intervals.items()
+            if interval.standard_error > 0
+        },
         "keras_siamese": __version__,
         "keras": keras.__version__,
+        "backend": keras.backend.backend(),
     }

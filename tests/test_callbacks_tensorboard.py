@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 import warnings
 
 import keras
@@ -50,7 +51,18 @@ def run(monitor, epochs, first=0, model=None):
     return written
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Without the picture, which takes most of an epoch's time."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    picture = Summary.Image(height=1, width=1, colorspace=4, encoded_image_string=b"none")
+    monkeypatch.setattr(tensorboard, "picture_of", lambda scored, threshold: picture)
+
+
 def read(folder):
+    if keras.backend.backend() != "tensorflow":  # then its reader does not import TensorFlow, which takes seconds
+        sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     return EventAccumulator(str(folder), {"images": 0, "histograms": 0, "scalars": 0}).Reload()
@@ -85,7 +97,7 @@ def test_scalars_histograms_and_curves_of_each_epoch(tmp_path):
     assert pixels.shape[:2] == (pictures[-1].height, pictures[-1].width) and pixels.std() > 0.05
 
 
-def test_a_run_that_is_taken_up_again_goes_on_and_replaces_what_it_repeats(tmp_path):
+def test_a_run_that_is_taken_up_again_goes_on_and_replaces_what_it_repeats(tmp_path, plain):
     run(VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path), epochs=4)
     later = run(VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path), epochs=3, first=2)
     assert len(list(tmp_path.iterdir())) == 2
@@ -96,12 +108,12 @@ def test_a_run_that_is_taken_up_again_goes_on_and_replaces_what_it_repeats(tmp_p
     np.testing.assert_allclose([event.value for event in events][2:], [log["val_eer"] for log in later], rtol=1e-6)
 
 
-def test_only_measured_epochs_are_written(tmp_path):
+def test_only_measured_epochs_are_written(tmp_path, plain):
     run(VerificationMonitor((X, LABELS), far=0.01, every=3, log_dir=tmp_path), epochs=5)
     assert [event.step for event in read(tmp_path).Scalars("verification/val_auc")] == [0, 2, 4]
 
 
-def test_a_fit_that_is_interrupted_leaves_whole_files(tmp_path):
+def test_a_fit_that_is_interrupted_leaves_whole_files(tmp_path, plain):
     monitor = VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path)
     run(monitor, epochs=2)
     (path,) = tmp_path.iterdir()
@@ -111,7 +123,7 @@ def test_a_fit_that_is_interrupted_leaves_whole_files(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_copies_write_into_folders_of_their_own(tmp_path):
+def test_copies_write_into_folders_of_their_own(tmp_path, plain):
     monitor = VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path)
     first, second = copy.deepcopy(monitor), copy.deepcopy(monitor)
     assert list(tmp_path.iterdir()) == []
@@ -124,7 +136,7 @@ def test_copies_write_into_folders_of_their_own(tmp_path):
     assert [event.step for event in read(tmp_path / "copy2").Scalars("verification/val_eer")] == [0, 1]
 
 
-def test_keras_tuner_has_a_folder_for_each_execution(tmp_path):
+def test_keras_tuner_has_a_folder_for_each_execution(tmp_path, plain):
     keras_tuner = pytest.importorskip("keras_tuner")
 
     class Search(keras_tuner.HyperModel):
@@ -164,7 +176,7 @@ def test_equal_scores_are_drawn(tmp_path):
     assert read(tmp_path).Histograms("scores/genuine")[0].histogram_value.num == np.count_nonzero(trials.same)
 
 
-def test_a_divergence_monitor_writes_too(tmp_path):
+def test_a_divergence_monitor_writes_too(tmp_path, plain):
     run(DivergenceMonitor((X, LABELS), far=0.01, log_dir=tmp_path), epochs=1)
     assert read(tmp_path).Tags()["images"] == ["curves"]
 
