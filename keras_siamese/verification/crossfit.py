@@ -65,7 +65,9 @@ def check_folds(folds, pairs, identities):
     """Returns the number of folds, or the fold of each pair `(pairs,)`."""
     if np.ndim(folds) == 0:
         return check_integer("folds", folds, low=2)
-    folds = check_labels("folds", folds, length=pairs)
+    folds = check_labels("folds", folds)
+    if len(folds) != pairs:
+        raise ValueError(f"`folds` must have one entry for each of the {pairs} pairs; got {len(folds)}")
     if identities is not None:
         raise ValueError("`left` and `right` must be None where `folds` gives the fold of each pair; got both")
     if len(np.unique(folds)) < 2:
