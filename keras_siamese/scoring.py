@@ -450,8 +450,8 @@ def embed(encoder, x, batch_size=256):
 def score_embeddings(siamese, embeddings, left, right, others=None):
     """Scores `(n,)` of the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`; larger = more similar.
 
-    They are float32, as the model's, so that a threshold among them means the same to both. `others` are the embeddings
-    that the right rows are of, where another encoder made them.
+    They are float32, as the model's, so that a threshold among them means the same to both. With `others` `(m, dim)`,
+    the rows `right` are of these.
     """
     others = embeddings if others is None else others
     sign = -1.0 if siamese.output_kind == "distance" else 1.0

@@ -18,12 +18,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_siamese import verification
-from keras_siamese._checks import check_choice, check_finite, check_integer, check_labels, check_number
+from keras_siamese import serving, verification
+from keras_siamese._checks import (
+    check_choice,
+    check_finite,
+    check_installed,
+    check_integer,
+    check_labels,
+    check_number,
+)
 from keras_siamese._export import export
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import check_source, count_samples, take
-from keras_siamese.identification import Gallery, Identification, nearest
+from keras_siamese.identification import FaissIndex, Gallery, Identification, nearest
 from keras_siamese.scoring import Trials, as_siamese, embed, score
 
 CRITERIA = ("eer", "accuracy", "cost")
@@ -45,7 +52,8 @@ class Verifier(keras.Model):
         siamese: the `SiameseWrapper`.
         threshold: score from which a pair is accepted.
         slope, offset: of the calibration, from `verification.platt`.
-        evidence: what the threshold was chosen on, as a dict of plain values; saved along.
+        evidence: what the threshold was chosen on, as a dict of plain values: the criterion and FAR asked for, numbers
+            of samples, identities and pairs, EER, FMR and FNMR with intervals, and versions; saved along.
 
     Example:
 
@@ -126,7 +134,7 @@ class Verifier(keras.Model):
             costs = COSTS if costs is None else costs
             rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
         threshold = threshold_for(scored, far, criterion, costs)
-        verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule))
+        verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule, far, threshold))
         first = take(trials.items, slice(0, 1))
         verifier((first, first))  # builds it, so that it can be saved at once
         return verifier
@@ -141,9 +149,9 @@ class Verifier(keras.Model):
         output = ops.cast(self.siamese(inputs, training=training), "float32")
         similarity = -output if self.siamese.output_kind == "distance" else output
         return {
-            "score": similarity,
-            "probability": ops.sigmoid(self.slope * similarity + self.offset),
             "accept": similarity >= self.threshold,
+            "probability": ops.sigmoid(self.slope * similarity + self.offset),
+            "score": similarity,
         }
 
     def score(self, left, right):
@@ -191,11 +199,17 @@ class Verifier(keras.Model):
             calibration=(self.slope, self.offset),
         )
 
-    def enroll(self, x, labels=None):
-        """A `Gallery` of the samples `x` `(m, …)`, embedded once, with their identities `labels` `(m,)` if known."""
+    def enroll(self, x, labels=None, index=None):
+        """A `Gallery` of the samples `x` `(m, …)`, embedded once, with their identities `labels` `(m,)` if known.
+
+        With `index="faiss"` (extra `faiss`) it is searched by faiss, for the same answers: by "euclidean",
+        "squared_euclidean", "cosine", "angular" and "inner_product", without a head of one's own.
+        """
         x = check_source("x", x)
         labels = None if labels is None else check_labels("labels", labels, length=count_samples(x))
-        return Gallery(check_finite("embeddings", embed(self.siamese.encoder, x, BATCH_SIZE)), labels)
+        check_choice("index", index, (None, "faiss"))
+        embeddings = check_finite("embeddings", embed(self.siamese.encoder, x, BATCH_SIZE))
+        return Gallery(embeddings, labels, None if index is None else FaissIndex(self.siamese, embeddings))
 
     def identify(self, probe, gallery, k=1):
         """The `k` samples of the gallery that each probe is most like, and whether that is like enough: an open set.
@@ -225,9 +239,34 @@ class Verifier(keras.Model):
             gallery = self.enroll(*gallery) if isinstance(gallery, (tuple, list)) else self.enroll(gallery)
         k = check_integer("k", k, low=1, high=len(gallery))
         probes = check_finite("embeddings", embed(self.siamese.encoder, check_source("probe", probe), BATCH_SIZE))
-        rows, scores = nearest(self.siamese, probes, gallery.embeddings, k)
+        rows, scores = nearest(self.siamese, probes, gallery.embeddings, k, gallery.index)
         accepted = scores >= np.float32(self.threshold)
         return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Writes the verifier for a runtime without Keras; there it puts out what `decide` does, each `(n, 1)`.
+
+        "tf_saved_model", from TensorFlow and JAX (extra `tensorflow`); "onnx", from all three (extra `onnx`, or
+        `onnx-jax`); "litert", from TensorFlow, and from PyTorch for one pair at a time (litert-torch). Its inputs are
+        called "left" and "right" (of an encoder with several, "left_a", …), its outputs "accept", "probability" and
+        "score"; JAX's SavedModel and PyTorch's LiteRT number their inputs instead.
+
+        Args:
+            filepath: the folder, or the file: for LiteRT one that ends with ".tflite".
+            format: "tf_saved_model", "onnx", "litert", or another that `keras.Model.export` knows.
+            **kwargs: `verbose`, `input_signature` and others of `keras.Model.export`.
+
+        Raises:
+            ValueError: if the backend cannot write this format, or the installed Keras does not know it.
+            ImportError: without the packages that it takes.
+        """
+        serving.check_format(format)
+        if format == "onnx":
+            check_installed("onnx", "onnx")
+        with serving.each_tower_apart(self.siamese):
+            super().export(filepath, format=format, **serving.options(self.siamese, format, kwargs))
+        if format == "onnx":
+            serving.name_outputs(filepath)
 
     @staticmethod
     def load(path):
@@ -334,14 +373,29 @@ def threshold_for(scored, far, criterion, costs=None):
     return between if lower < between else threshold
 
 
-def evidence_of(scored, criterion):
-    """What the threshold was chosen on: plain values that are saved with it."""
+def evidence_of(scored, criterion, far, threshold):
+    """What the threshold was chosen on, and what it does there: plain values that are saved with it.
+
+    The intervals are 95 % ones over identities; a figure that no resample changes has none.
+    """
+    same, scores = scored.same, scored.scores
+    statistics = {"eer": "eer", "fmr": ("fmr_at", threshold), "fnmr": ("fnmr_at", threshold)}
+    found = verification.bootstrap(list(statistics.values()), same, scores, *scored.trials.pair_identities)
+    intervals = {name: found[statistic] for name, statistic in statistics.items()}
     return {
         "criterion": criterion,
+        "far": far,
+        "samples": len(scored.embeddings),
         "identities": len(np.unique(scored.trials.identities)),
-        "genuine_pairs": int(np.count_nonzero(scored.same)),
-        "impostor_pairs": int(np.count_nonzero(~scored.same)),
-        "eer": verification.eer(scored.same, scored.scores),
+        "genuine_pairs": int(np.count_nonzero(same)),
+        "impostor_pairs": int(np.count_nonzero(~same)),
+        **{name: float(interval.estimate) for name, interval in intervals.items()},
+        "intervals": {
+            name: [float(interval.low), float(interval.high)]
+            for name, interval in intervals.items()
+            if interval.standard_error > 0
+        },
         "keras_siamese": __version__,
         "keras": keras.__version__,
+        "backend": keras.backend.backend(),
     }

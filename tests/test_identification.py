@@ -1,5 +1,7 @@
 """Identification: the gallery's nearest, against every pair scored by hand, and decisions as `verify` makes them."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -95,3 +97,77 @@ def test_the_smallest_are_those_of_a_stable_sort(rng):
         for count in (1, 7, 30):
             expected = np.sort(np.argsort(values, axis=1, kind="stable")[:, :count], axis=1)
             np.testing.assert_array_equal(identification.smallest(values, count), expected)
+
+
+# --- faiss
+
+
+FAISS_DISTANCES = ["euclidean", "squared_euclidean", "cosine", "angular", "inner_product"]
+
+
+def check_equal(verifier, probes, gallery, k):
+    """The answers of faiss and of all pairs are one, to the last bit."""
+    pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    exact, quick = (verifier.identify(probes, verifier.enroll(gallery, index=index), k) for index in (None, "faiss"))
+    for one, other in zip(exact[:3], quick[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+    return quick
+
+
+def raw_verifier(distance, head=None):
+    encoder = keras.Sequential([keras.Input((FEATURES,)), layers.Identity()])
+    siamese = SiameseWrapper(encoder, distance, head=head)
+    siamese((samples(2, 0), samples(2, 1)))
+    return Verifier(siamese, -0.8)
+
+
+@pytest.mark.parametrize("head", [None, "logistic"])
+@pytest.mark.parametrize("distance", FAISS_DISTANCES)
+def test_faiss_finds_what_all_pairs_find(distance, head):
+    check_equal(raw_verifier(distance, head), samples(60, 10), samples(300, 11), k=5)
+    check_equal(raw_verifier(distance, head), samples(3, 10), samples(9, 11), k=9)
+
+
+@pytest.mark.parametrize("distance", FAISS_DISTANCES)
+def test_faiss_breaks_ties_and_near_ties_as_all_pairs_do(distance):
+    """Copies, near copies, vectors without direction, far from the origin: more than the shortlist has room for."""
+    gallery = np.concatenate([np.repeat(samples(3, 12), 40, axis=0), np.zeros((20, FEATURES), "float32")])
+    gallery = gallery[np.random.default_rng(13).permutation(len(gallery))]
+    probes = np.concatenate([gallery[:30], samples(5, 14), np.zeros((1, FEATURES), "float32")])
+    check_equal(raw_verifier(distance), probes, gallery, k=12)
+    near = gallery + 1e-6 * samples(len(gallery), 15)
+    check_equal(raw_verifier(distance), probes, near + 3.0, k=12)
+
+
+def test_faiss_is_sure_of_most_and_says_of_which_not(monkeypatch):
+    pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    verifier = raw_verifier("euclidean")
+    gallery = np.concatenate([samples(200, 16), np.repeat(samples(1, 17), 30, axis=0)])
+    index = verifier.enroll(gallery, index="faiss").index
+    rows, is_sure = index.search(np.concatenate([samples(50, 18), samples(1, 17)]), 5)
+    assert rows.shape == (51, 13) and (np.diff(rows, axis=1) > 0).all()
+    assert is_sure[:50].mean() > 0.9 and not is_sure[50]
+    # Where it is sure no block of the whole matrix is taken.
+    monkeypatch.setattr(identification, "shortlist_of_block", None)
+    verifier.identify(samples(50, 18)[is_sure[:50]], verifier.enroll(gallery, index="faiss"), 5)
+
+
+def test_a_gallery_in_faiss_says_so_and_keeps_its_labels():
+    pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    verifier = verifier_of()
+    gallery = verifier.enroll(samples(3, 4), ["ada", "bo", "cy"], index="faiss")
+    assert repr(gallery) == "Gallery(3 samples of 3 identities, in faiss)"
+    assert verifier.identify(samples(3, 4), gallery).labels.tolist() == [["ada"], ["bo"], ["cy"]]
+
+
+def test_what_faiss_cannot_rank_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"squared_euclidean, cosine, angular or inner_product; got.*anhattan"):
+        verifier_of("manhattan").enroll(samples(3, 4), index="faiss")
+    head = layers.Dense(1, name="own")
+    with pytest.raises(ValueError, match="of no head or of the logistic one; got the head 'own'"):
+        verifier_of(head=head).enroll(samples(3, 4), index="faiss")
+    with pytest.raises(ValueError, match="`index` must be one of None, 'faiss'; got 'annoy'"):
+        verifier_of().enroll(samples(3, 4), index="annoy")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r'faiss is needed here.*pip install "keras-siamese\[faiss\]"'):
+        verifier_of().enroll(samples(3, 4), index="faiss")

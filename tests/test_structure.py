@@ -22,7 +22,7 @@ ORDER = [
     {"losses", "layers", "data", "verification"},
     {"metrics"},
     {"scoring"},
-    {"identification"},
+    {"identification", "serving"},
     {"verifier"},
     {"diagnosis"},
     {"callbacks"},

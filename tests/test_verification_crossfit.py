@@ -153,3 +153,35 @@ def test_bad_options_are_refused_by_name(options, message):
     same, scores, *_ = identity_pairs(0)
     with pytest.raises(ValueError, match=message):
         cross_fitted_accuracy(same, scores, **options)
+
+
+def test_folds_of_a_protocol_are_kept(rng):
+    """LFW's View 2: on nine of ten folds the threshold is chosen, on the tenth it is applied."""
+    same, fold = np.tile(np.repeat([1, 0], 30), 10), np.repeat(np.arange(10), 60)
+    scores = rng.normal(size=600) + 1.5 * same + 0.3 * rng.normal(size=10)[fold]
+    shuffled = rng.permutation(600)
+    right = 0
+    for one in range(10):
+        here, elsewhere = fold == one, fold != one
+        candidates = scores[elsewhere]
+        accuracies = [np.mean((candidates >= threshold) == same[elsewhere]) for threshold in candidates]
+        threshold = candidates[np.flatnonzero(accuracies == np.max(accuracies))]
+        right += max(np.sum((scores[here] >= each) == same[here]) for each in threshold)
+    accuracy, _ = cross_fitted_accuracy(same[shuffled], scores[shuffled], folds=fold[shuffled])
+    assert abs(accuracy - right / 600) <= 0.01  # of equally good thresholds it need not take the luckiest
+    assert accuracy == cross_fitted_accuracy(same, scores, folds=[f"set {one}" for one in fold])[0]
+    assert accuracy != cross_fitted_accuracy(same, scores, folds=np.zeros(600, int) + np.arange(600) % 2)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": [0, 1, 0]}, "`folds` must have one entry for each of the 4 pairs; got 3"),
+        ({"folds": [2, 2, 2, 2]}, "`folds` must name at least 2 folds; all 4 pairs are in fold"),
+        ({"folds": [0, 0, 1, 1], "left": [1, 2, 3, 4], "right": [1, 2, 4, 3]}, "`left` and `right` must be None where"),
+        ({"folds": [0, 1, 2, 2]}, "without any one of the 3 folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        cross_fitted_accuracy([1, 0, 1, 1], [0.4, 0.3, 0.2, 0.1], **options)

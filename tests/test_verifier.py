@@ -281,19 +281,6 @@ def test_calibrating_leaves_the_model_as_it_was(valid):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras exports no SavedModel from PyTorch")
-def test_an_exported_verifier_serves(valid, test, tmp_path):
-    tf = pytest.importorskip("tensorflow", reason="a SavedModel is TensorFlow's")
-    verifier = Verifier.calibrate(wrapper(), *valid)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        verifier.export(str(tmp_path / "served"))
-        served = tf.saved_model.load(str(tmp_path / "served"))
-    left, right = test[0][:40], test[0][40:80]
-    answer = served.serve((tf.constant(left), tf.constant(right)))
-    np.testing.assert_array_equal(answer["accept"].numpy()[:, 0], verifier.verify(left, right))
-
-
 # --- evaluation
 
 
@@ -318,17 +305,35 @@ def test_evaluation_equals_the_verification_functions_by_hand(valid, test):
 
 
 def test_the_evidence_says_what_the_threshold_rests_on(valid):
-    evidence = Verifier.calibrate(wrapper(), *valid, far=0.05).evidence
-    assert evidence | {"eer": 0} == {
+    verifier = Verifier.calibrate(wrapper(), *valid, far=0.05)
+    evidence = json.loads(json.dumps(verifier.evidence))
+    measured = {name: evidence.pop(name) for name in ("eer", "fmr", "fnmr", "intervals")}
+    assert evidence == {
         "criterion": "far=0.05",
+        "far": 0.05,
+        "samples": 180,
         "identities": 30,
         "genuine_pairs": 30 * 15,
         "impostor_pairs": 180 * 179 // 2 - 30 * 15,
-        "eer": 0,
         "keras_siamese": ks.__version__,
         "keras": keras.__version__,
+        "backend": keras.backend.backend(),
     }
-    json.dumps(evidence)
+    accepted, same = decisions_of(verifier, *valid)
+    assert measured["fmr"] == pytest.approx(np.mean(accepted[~same])) and measured["fmr"] <= 0.05
+    assert measured["fnmr"] == pytest.approx(np.mean(~accepted[same]))
+    report = verifier.evaluate(*valid)  # on the same pairs, at the same threshold, from the same resamples
+    for name in ("eer", "fmr", "fnmr"):
+        interval = report.intervals[name]
+        assert measured["intervals"][name] == pytest.approx([interval.low, interval.high], abs=1e-6)
+        assert interval.low < measured[name] < interval.high
+
+
+def test_a_calibration_without_error_has_no_intervals():
+    x, labels = clusters(30, 6, seed=1, spread=0.01)
+    verifier = Verifier.calibrate(SiameseWrapper(encoder_model()), x, labels)
+    assert verifier.evidence["fmr"] == verifier.evidence["fnmr"] == 0.0 and verifier.evidence["intervals"] == {}
+    assert verifier.evidence["far"] is None
 
 
 # --- bad input

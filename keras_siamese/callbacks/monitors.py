@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
+from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
 from keras_siamese.diagnosis.evidence import HEALTH, Evidence, health_of, quick_errors
 from keras_siamese.diagnosis.training import sampled_kernels, update_size
@@ -47,10 +48,14 @@ class VerificationMonitor(keras.callbacks.Callback):
         distance: for a bare encoder, how to compare embeddings; "cosine" by default.
         similar_label: the value in `same` that means the same, 1 or 0.
         batch_size: items embedded at once.
+        log_dir: folder for TensorBoard (extra `tensorboard`): of each measured epoch the keys as scalars, histograms of
+            genuine and impostor scores, and a picture of the ROC and DET curves; a copy, as KerasTuner makes one for
+            each execution, writes into a folder of its own in it. None writes nothing.
 
     Raises:
-        ValueError: on construction, if `validation` has no genuine or no impostor pair, lengths differ, or samples are
-            NaN; when training begins, if no encoder is found.
+        ValueError: on construction, if `validation` has no genuine or no impostor pair, lengths differ, samples are
+            NaN, or `log_dir` cannot be written; when training begins, if no encoder is found.
+        ImportError: for a `log_dir` without the extra `tensorboard`; on construction.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class VerificationMonitor(keras.callbacks.Callback):
         distance=None,
         similar_label=1,
         batch_size=256,
+        log_dir=None,
     ):
         super().__init__()
         check_choice("similar_label", similar_label, (0, 1))
@@ -72,6 +78,7 @@ class VerificationMonitor(keras.callbacks.Callback):
         self.encoder = encoder
         self.distance = distance
         self.batch_size = check_integer("batch_size", batch_size, low=1)
+        self._events = None if log_dir is None else EventLog(log_dir)
         self._forget()
 
     def _forget(self):
@@ -86,6 +93,7 @@ class VerificationMonitor(keras.callbacks.Callback):
         copied = type(self).__new__(type(self))
         keras.callbacks.Callback.__init__(copied)
         vars(copied).update({key: value for key, value in vars(self).items() if key not in ("_model", "params")})
+        copied._events = None if self._events is None else self._events.copied()
         copied._forget()
         return copied
 
@@ -102,6 +110,8 @@ class VerificationMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._siamese, self._measured, self._warned = None, {}, set()
+        if self._events is not None:
+            self._events.begin()
         if self.model.built or isinstance(self.model, SiameseWrapper):
             self.find_encoder()
         for reader in readers_before(self, self.keys):
@@ -128,6 +138,8 @@ class VerificationMonitor(keras.callbacks.Callback):
                     "not finite",
                     f"Embeddings are NaN or infinite at the end of epoch {epoch + 1}: verification is logged as NaN",
                 )
+            if self._events is not None:
+                self._events.write(epoch, self._measured, self._scored)
         if logs is not None:
             for key in self._measured.keys() & logs.keys():
                 self._warn_once(key, f"`logs` hold {key!r} already; {type(self).__name__} writes its own in its place")

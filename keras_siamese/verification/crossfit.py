@@ -12,7 +12,7 @@ http://vis-www.cs.umass.edu/lfw/lfw.pdf: choose on nine folds, apply to the tent
 
 import numpy as np
 
-from keras_siamese._checks import check_integer
+from keras_siamese._checks import check_integer, check_labels
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import best_point, operating_points
 
@@ -34,7 +34,8 @@ def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0)
         scores: `(n,)` finite scores, larger = more similar.
         left: `(n,)` identity of each pair's one side, integers or strings.
         right: `(n,)` identity of the other side.
-        folds: number of folds, at least 2.
+        folds: number of folds, at least 2; or the fold of each pair, `(n,)`, as the protocol deals them
+            (`data.read_lfw_pairs(…).fold`), without identities then.
         seed: integer ≥ 0 that deals the folds.
 
     Returns:
@@ -49,14 +50,29 @@ def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0)
     """
     same, scores = check_pairs(same, scores)
     identities = check_identities(left, right, len(same))
-    folds = check_integer("folds", folds, low=2)
+    folds = check_folds(folds, len(same), identities)
     accepted = cross_fitted_decisions(same, scores, identities, folds, check_integer("seed", seed, low=0))
     if accepted is None:
+        count = folds if np.ndim(folds) == 0 else len(np.unique(folds))
         raise ValueError(
-            f"`same` must leave pairs of both classes to choose a threshold on without any one of the {folds} folds; "
+            f"`same` must leave pairs of both classes to choose a threshold on without any one of the {count} folds; "
             f"with {np.count_nonzero(same)} genuine and {np.count_nonzero(~same)} impostor pairs it does not"
         )
     return float((accepted == same).mean()), best_point(operating_points(same, scores))[1]
+
+
+def check_folds(folds, pairs, identities):
+    """Returns the number of folds, or the fold of each pair `(pairs,)`."""
+    if np.ndim(folds) == 0:
+        return check_integer("folds", folds, low=2)
+    folds = check_labels("folds", folds)
+    if len(folds) != pairs:
+        raise ValueError(f"`folds` must have one entry for each of the {pairs} pairs; got {len(folds)}")
+    if identities is not None:
+        raise ValueError("`left` and `right` must be None where `folds` gives the fold of each pair; got both")
+    if len(np.unique(folds)) < 2:
+        raise ValueError(f"`folds` must name at least 2 folds; all {pairs} pairs are in fold {folds[0]!r}")
+    return folds
 
 
 def cross_fitted_decisions(same, scores, identities, folds, seed):
@@ -74,6 +90,8 @@ def cross_fitted_decisions(same, scores, identities, folds, seed):
 
 def deal_folds(same, identities, folds, seed):
     """The fold each pair is tested in and the fold of its right side, `(n,)` each; the same without identities."""
+    if np.ndim(folds):
+        return folds, folds
     rng = np.random.default_rng(seed)
     if identities is not None:
         left, right, count = identities

@@ -1,0 +1,158 @@
+"""What a monitor shows in TensorBoard: its figures as scalars, the scores as histograms, the curves as a picture.
+
+Contract: an epoch's figures by name and its `ScoredTrials` in; an event file in `log_dir` out, step = epoch, that is
+whole after each epoch, so an interrupted run has lost nothing. TensorFlow is not needed and not imported; the extra
+`tensorboard` brings what is. `monitors` imports it; it imports `verification`.
+
+    events = EventLog("logs/run1")
+    events.write(epoch, {"val_eer": 0.1, "val_threshold": -0.7}, scored)
+
+    tensorboard --logdir logs
+"""
+
+import io
+import itertools
+import os
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+
+from keras_siamese import verification
+from keras_siamese._checks import check_installed
+
+BINS = 60
+FILES = itertools.count()
+
+
+class EventLog:
+    """Appends the epochs of a fit to an event file of its own, so that several fits may share a folder.
+
+    The file's first event says at which epoch the fit began: TensorBoard then lets go of later epochs that an
+    interrupted run has left in the folder. Of a copy, as KerasTuner makes one for each execution, the files are in the
+    first of the folders `log_dir/copy1`, `log_dir/copy2`, … that is not there yet.
+
+    Args:
+        log_dir: folder, made if it is missing.
+
+    Raises:
+        ImportError: without the extra `tensorboard`.
+        ValueError: if `log_dir` is no folder that can be written.
+    """
+
+    def __init__(self, log_dir):
+        check_installed("tensorboard", "tensorboard")
+        check_installed("matplotlib", "tensorboard")
+        self.log_dir, self.is_copy = check_folder("log_dir", log_dir), False
+        self.begin()
+
+    def begin(self):
+        """Starts a new file with the next epoch that is written."""
+        self.path = None
+
+    def copied(self):
+        """An `EventLog` for a copy of the callback."""
+        copied = object.__new__(type(self))
+        copied.log_dir, copied.is_copy = self.log_dir, True
+        copied.begin()
+        return copied
+
+    def write(self, epoch, figures, scored):
+        """Adds an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        events = []
+        if self.path is None:
+            self.path = self.new_path()
+            events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            start = SessionLog(status=SessionLog.START)
+            events.append(Event(wall_time=time.time(), step=epoch, session_log=start))
+        events.append(Event(wall_time=time.time(), step=epoch, summary=summary_of(figures, scored)))
+        append(self.path, events)
+
+    def new_path(self):
+        """The path of a new event file; of a copy, in the folder that is now its own."""
+        if self.is_copy:
+            self.log_dir, self.is_copy = new_folder(self.log_dir), False
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(FILES)}"
+        return self.log_dir / f"{name}.verification"
+
+
+def check_folder(name, folder):
+    """Returns `folder` as a `Path` to a folder that can be written; it is made if it is missing."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path; got {folder!r} of type {type(folder).__name__}")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"`{name}` must be a folder that can be written; {str(folder)!r} cannot: {error}") from error
+    return Path(folder)
+
+
+def new_folder(parent):
+    """The first of `parent/copy1`, `parent/copy2`, … that did not exist; it does now."""
+    for number in itertools.count(1):
+        folder = parent / f"copy{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+
+
+def append(path, events):
+    """Appends `events` to the file, in TensorBoard's records; it is closed when this returns."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with open(path, "ab") as file:
+        writer = RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())
+
+
+def summary_of(figures, scored):
+    """The `Summary` of an epoch: `verification/…` scalars, `scores/…` histograms, and the picture `curves`."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=f"verification/{name}", simple_value=value) for name, value in figures.items()]
+    if scored.is_finite:
+        edges = np.histogram_bin_edges(scored.scores.astype(np.float64), BINS)
+        for name, chosen in (("genuine", scored.same), ("impostor", ~scored.same)):
+            values.append(Summary.Value(tag=f"scores/{name}", histo=histogram_of(scored.scores[chosen], edges)))
+        values.append(Summary.Value(tag="curves", image=picture_of(scored, figures.get("val_threshold"))))
+    return Summary(value=values)
+
+
+def histogram_of(scores, edges):
+    """TensorBoard's `HistogramProto` of `scores` `(n,)` in the bins between `edges` `(bins + 1,)`."""
+    from tensorboard.compat.proto.summary_pb2 import HistogramProto
+
+    scores = scores.astype(np.float64)
+    counts = np.histogram(scores, edges)[0]
+    return HistogramProto(
+        min=scores.min(),
+        max=scores.max(),
+        num=len(scores),
+        sum=scores.sum(),
+        sum_squares=np.square(scores).sum(),
+        bucket_limit=edges.tolist(),
+        bucket=[0.0, *counts.tolist()],  # what is below the first edge
+    )
+
+
+def picture_of(scored, threshold):
+    """TensorBoard's `Image` of the score histograms, the ROC and the DET curve."""
+    from matplotlib.figure import Figure
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    figure = Figure(figsize=(15, 4.2), dpi=72, layout="constrained")
+    axes = figure.subplots(1, 3)
+    same, scores = scored.same, scored.scores
+    verification.plot_scores(axes[0], same, scores, None if threshold is None else {"threshold": threshold})
+    verification.plot_roc(axes[1], same, scores)
+    verification.plot_det(axes[2], same, scores)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    width, height = figure.canvas.get_width_height()
+    return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=file.getvalue())
