@@ -10,6 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name not in ("measure.py", "tables.py"))
+OF_BACKENDS = ("callbacks.py", "losses.py", "towers.py")  # what these find depends on the backend
 
 
 def run(*command):
@@ -23,6 +24,8 @@ def run(*command):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_runs_at_toy_size(script):
     pytest.importorskip("pytorch_metric_learning")
+    if script not in OF_BACKENDS and keras.backend.backend() != "torch":
+        pytest.skip("its question is not one of the backend: it runs once, on PyTorch")
     before = sorted(BENCHMARKS.glob("results/*"))
     done = run(BENCHMARKS / script, "--toy", "--backends", keras.backend.backend())
     assert done.returncode == 0, done.stderr[-3000:]

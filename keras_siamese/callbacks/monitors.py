@@ -261,7 +261,7 @@ class DivergenceMonitor(VerificationMonitor):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._kernels = sampled_kernels(self.model) if self.model.built else None
+        self._kernels = sampled_kernels(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
         # A new fit begins at epoch 0 and a resumed one where it says; what came after is of another run.
