@@ -193,6 +193,8 @@ class Trials:
         left, right: `(n,)` rows of `items` that each comparison takes.
         same: `(n,)` bool, True = genuine.
         identities: `(items,)` identity of each item, or None where only pair labels are known.
+        names: `(identities,)` the labels as they were given, `names[identities]` those of the items; or None.
+        rows: `(items,)` where each item is in what was given, of pairs the pair's number; or None.
     """
 
     items: object
@@ -200,6 +202,8 @@ class Trials:
     right: np.ndarray
     same: np.ndarray
     identities: np.ndarray | None
+    names: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     def __post_init__(self):
         genuine = int(np.count_nonzero(self.same))
@@ -238,13 +242,13 @@ class Trials:
     def from_labels(cls, x, labels, *, max_items=None, max_pairs=MAX_PAIRS, seed=0, name=""):
         """Trials of samples `x` `(items, …)` with identities `labels` `(items,)`; `name` goes before them in errors."""
         x = check_source(f"{name}x", x)
-        _, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
-        rng = np.random.default_rng(seed)
+        names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
+        rng, kept = np.random.default_rng(seed), np.arange(len(codes))
         if max_items is not None and len(codes) > max_items:
             kept = spread_over_identities(codes, max_items, rng)
             x, codes = subset(x, kept), codes[kept]
         left, right = draw_pairs(codes, max_pairs, rng)
-        return cls(x, left, right, codes[left] == codes[right], codes)
+        return cls(x, left, right, codes[left] == codes[right], codes, names, kept)
 
     @classmethod
     def from_pairs(cls, left, right, same, *, similar_label=1):
@@ -259,7 +263,8 @@ class Trials:
         same = check_same("validation same", same, length=pairs)
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
         rows = np.arange(pairs)
-        return cls(items, rows, rows + pairs, same if similar_label == 1 else ~same, None)
+        same = same if similar_label == 1 else ~same
+        return cls(items, rows, rows + pairs, same, None, rows=np.tile(rows, 2))
 
     @classmethod
     def from_sequence(cls, sequence):
@@ -272,8 +277,8 @@ class Trials:
         used, rows = np.unique(np.concatenate([left, right]), return_inverse=True)
         rows = rows.reshape(-1)
         identities = getattr(sequence, "labels", None)
-        identities = None if identities is None else identities[used]
-        return cls(subset(sequence.x, used), rows[: len(left)], rows[len(left) :], same, identities)
+        identities, names = (None, None) if identities is None else (identities[used], sequence.identities)
+        return cls(subset(sequence.x, used), rows[: len(left)], rows[len(left) :], same, identities, names, used)
 
     def __len__(self):
         return len(self.same)
