@@ -1,4 +1,4 @@
-"""The command line: `keras-siamese demo` and `keras-siamese evaluate SCORES.csv`."""
+"""The command line: `keras-siamese demo`, `evaluate SCORES.csv` and `diagnose MODEL.keras --data FILE.npz`."""
 
 import argparse
 import json
@@ -9,14 +9,16 @@ from keras_siamese._version import __version__
 
 
 def main(arguments=None):
-    """Runs the command in `arguments` (default: those of the process); returns its exit status."""
+    """Runs the command in `arguments` (default: those of the process); returns its exit status.
+
+    0 is fine, 2 for input that cannot be used, 1 for a diagnosis that found something (`run_diagnose`).
+    """
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options)
     except (ValueError, ImportError, OSError) as error:
         print(f"keras-siamese {options.command}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def parser():
@@ -43,7 +45,31 @@ def parser():
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     evaluate.add_argument("--html", type=Path, metavar="FILE", help="write a page with the curves (extra `report`)")
     evaluate.set_defaults(run=run_evaluate)
+    add_diagnose(commands)
     return top
+
+
+def add_diagnose(commands):
+    text = "whether a trained model verifies, whether its run diverged, and why"
+    status = "Exit status: 0 if nothing was found, 1 if a finding is a warning or an error, 2 if input cannot be used."
+    diagnose = commands.add_parser("diagnose", help=text, description=text, epilog=status)
+    diagnose.add_argument(
+        "model", metavar="MODEL.keras", help="siamese network, encoder or Verifier, as saved by Keras"
+    )
+    held_out = "held-out samples: .npz with x and labels, the identities; or left, right and same (1 or 0)"
+    diagnose.add_argument("--data", required=True, metavar="FILE.npz", help=held_out)
+    diagnose.add_argument("--train", metavar="FILE.npz", help="training samples: .npz with x and labels")
+    log = "curves of the run: the log of DivergenceMonitor(log=…), or the CSV file of CSVLogger behind a monitor"
+    diagnose.add_argument("--history", metavar="LOG", help=log)
+    diagnose.add_argument(
+        "--threshold", type=float, help="score (−distance, or probability) from which you accept a pair"
+    )
+    diagnose.add_argument("--target-eer", type=float, help="EER that you want, in (0, 1)")
+    label = "the value in `same` that means the same"
+    diagnose.add_argument("--similar-label", type=int, choices=(0, 1), default=1, help=label)
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="write the diagnosis there too")
+    diagnose.add_argument("--html", type=Path, metavar="FILE", help="write the report there (extra `report`)")
+    diagnose.set_defaults(run=run_diagnose)
 
 
 # What a command needs is imported by it, so that --help and --version answer at once.
@@ -53,6 +79,7 @@ def run_demo(options):
     from keras_siamese import demo
 
     demo.run(options.output, options.seed)
+    return 0
 
 
 def run_evaluate(options):
@@ -80,3 +107,35 @@ def run_evaluate(options):
         options.json.write_text(text + "\n", encoding="utf-8")
     if options.html is not None:
         report.to_html(options.html, f"Verification of {options.scores}")
+    return 0
+
+
+def run_diagnose(options):
+    """Status 1 if a finding is a warning or an error; a run that diverged and did not recover always has one."""
+    from keras_siamese._checks import check_installed, check_writable
+    from keras_siamese.diagnosis import diagnose
+    from keras_siamese.diagnosis.files import read_model, read_samples
+
+    for name in ("json", "html"):
+        if getattr(options, name) is not None:
+            check_writable(f"--{name}", getattr(options, name))
+    for module in ("matplotlib", "jinja2") if options.html is not None else ():
+        check_installed(module, "report")
+    saved = read_model(options.model)
+    if saved.note is not None:
+        print(f"keras-siamese diagnose: {saved.note}", file=sys.stderr)
+    diagnosis = diagnose(
+        saved.model,
+        validation=read_samples(options.data),
+        train=None if options.train is None else read_samples(options.train, pairs=False),
+        history=options.history,
+        threshold=saved.threshold if options.threshold is None else options.threshold,
+        target_eer=options.target_eer,
+        similar_label=options.similar_label,
+    )
+    print(diagnosis)
+    if options.json is not None:
+        diagnosis.to_json(options.json)
+    if options.html is not None:
+        diagnosis.to_html(options.html)
+    return int(any(finding.severity in ("warning", "error") for finding in diagnosis.findings))

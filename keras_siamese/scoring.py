@@ -221,9 +221,9 @@ class Trials:
         items: array `(items, …)` or a dict of such arrays; what is read lazily stays so (`data.sources.Rows`).
         left, right: `(n,)` rows of `items` that each comparison takes.
         same: `(n,)` bool, True = genuine.
-        identities: `(items,)` code of each item's identity, or None where only pair labels are known.
-        names: the identities as they were given, `names[identities]`, or None.
-        rows: `(items,)` rows of the source that the items are, or None for all in order.
+        identities: `(items,)` identity of each item, or None where only pair labels are known.
+        names: `(identities,)` the labels as they were given, `names[identities]` those of the items; or None.
+        rows: `(items,)` where each item is in what was given, of pairs the pair's number; or None.
     """
 
     items: object
@@ -272,7 +272,7 @@ class Trials:
         """Trials of samples `x` `(items, …)` with identities `labels` `(items,)`; `name` goes before them in errors."""
         x = check_source(f"{name}x", x)
         names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
-        rng, kept = np.random.default_rng(seed), None
+        rng, kept = np.random.default_rng(seed), np.arange(len(codes))
         if max_items is not None and len(codes) > max_items:
             kept = spread_over_identities(codes, max_items, rng)
             x, codes = subset(x, kept), codes[kept]
@@ -292,7 +292,8 @@ class Trials:
         same = check_same("validation same", same, length=pairs)
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
         rows = np.arange(pairs)
-        return cls(items, rows, rows + pairs, same if similar_label == 1 else ~same, None)
+        same = same if similar_label == 1 else ~same
+        return cls(items, rows, rows + pairs, same, None, rows=np.tile(rows, 2))
 
     @classmethod
     def from_sequence(cls, sequence):
@@ -305,8 +306,7 @@ class Trials:
         used, rows = np.unique(np.concatenate([left, right]), return_inverse=True)
         rows = rows.reshape(-1)
         identities = getattr(sequence, "labels", None)
-        identities = None if identities is None else identities[used]
-        names = getattr(sequence, "identities", None)
+        identities, names = (None, None) if identities is None else (identities[used], sequence.identities)
         return cls(subset(sequence.x, used), rows[: len(left)], rows[len(left) :], same, identities, names, used)
 
     def __len__(self):

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from chromium import Chromium
+from diagnoses import HOSTILE, made
 
 import keras_siamese as ks
 
@@ -79,6 +80,24 @@ def test_report_opens(browser, report, device, tmp_path):
     assert len(page.text) > 200
     if verdict is not None:
         assert " ".join(verdict.split()) in " ".join(page.text.split())
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+@pytest.mark.parametrize("case", ["hostile", "bare"])
+def test_hostile_names_and_missing_pieces_do_no_harm(browser, tmp_path, case, device):
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    bare = {"kind": "numbers", "labelled": False, "dim": 1, "curves": {}}
+    path = made(**{"hostile": {"kind": "lazy"}, "bare": bare}[case]).to_html(tmp_path / f"{case}.html")
+    page = browser.open(path.as_uri(), WIDTHS[device])
+    (screenshot_folder(tmp_path) / f"{case}-{device}.png").write_bytes(page.screenshot)
+    assert page.errors == [] and page.requests == []
+    assert page.scroll_width <= page.client_width, f"{page.scroll_width} px wide in a window of {page.client_width}"
+    assert page.images and [source for source, width in page.images if width == 0] == []
+    if case == "hostile":
+        shown = " ".join(page.text.split())
+        for name in HOSTILE[:4]:
+            assert " ".join(name.split()) in shown, name
 
 
 def test_report_names_no_address_to_fetch(report):

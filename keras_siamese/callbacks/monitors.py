@@ -21,6 +21,7 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
 from keras_siamese.diagnosis.evidence import HEALTH, Evidence, health_of, quick_errors
+from keras_siamese.diagnosis.runlog import RunLog
 from keras_siamese.diagnosis.training import sampled_kernels, update_size
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, as_siamese, score
@@ -211,37 +212,62 @@ class DivergenceMonitor(VerificationMonitor):
             that is called with the `Diagnosis`.
         report: path of the HTML report that is written when training ends, with the same as JSON beside it; None writes
             none. If no epoch had finite embeddings there is nothing to report, and a warning says so.
+        log: path of the run log, to which each epoch adds a line while training goes on (see `diagnosis.runlog`);
+            `diagnose(history=log)` reads it, also of a run that died. A run that begins at epoch 0 begins it anew; one
+            taken up again (`initial_epoch`, `BackupAndRestore`) replaces what it holds of the epochs that come, and
+            has the curves and flags of those before from it. KerasTuner copies callbacks for each execution: a copy
+            writes a file of its own, log-1, log-2, …, the first that does not exist. None writes none.
         train: training `(x, labels)` or sequence, to compare held-out with training identities. Not needed with
             `SiameseWrapper.fit(sequence)`, where it is found.
         threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. 0.5 is assumed for
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: EER that you want, in (0, 1): above it the run counts as not verifying.
-        **kwargs: `far`, `every`, `encoder`, `distance`, `similar_label`, `batch_size` of `VerificationMonitor`.
+        **kwargs: `far`, `every`, `encoder`, `distance`, `similar_label`, `batch_size`, `log_dir` of
+            `VerificationMonitor`.
 
     Attributes:
         flags: flagged epochs, from 0.
         diagnosis: the latest `Diagnosis`, None before the first flag or the end of training.
-        history: curves, one value an epoch, by name: "loss", "auc", "eer", "auc_se", "eer_se"; NaN where not measured.
+        log: the `RunLog`, whose `path` is the file; None without one.
+        history: curves, one value an epoch, by name, NaN where not measured: "loss", "auc", "eer", "auc_se", "eer_se";
+            of the embeddings "spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity"; and
+            "update_size", by which part of their size the epoch has moved the weights.
 
     Raises:
-        ValueError: for a report path that cannot be written; on construction, before training.
+        ValueError: for a report or log path that cannot be written, or a log that holds something else; on
+            construction, before training.
         ImportError: for a report without the extra `report`; on construction.
     """
 
     def __init__(
-        self, validation, on_divergence="warn", report=None, *, train=None, threshold=None, target_eer=None, **kwargs
+        self,
+        validation,
+        on_divergence="warn",
+        report=None,
+        *,
+        log=None,
+        train=None,
+        threshold=None,
+        target_eer=None,
+        **kwargs,
     ):
         super().__init__(validation, **kwargs)
         if not callable(on_divergence):
             check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
         self.on_divergence = on_divergence
         self.report = None if report is None else check_report(report)
+        self.log = None if log is None else RunLog(log)
         self.train = None if train is None else training_trials(train)
         self._train_source = train
         self.threshold = None if threshold is None else check_number("threshold", threshold)
         if target_eer is not None:
             check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
         self.target_eer = target_eer
+
+    def __deepcopy__(self, memo):
+        copied = super().__deepcopy__(memo)
+        copied.log = None if self.log is None else self.log.copy()
+        return copied
 
     def _forget(self):
         super()._forget()
@@ -261,9 +287,11 @@ class DivergenceMonitor(VerificationMonitor):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._kernels = sampled_kernels(self.model)
+        self._kernels = None
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self._kernels is None:  # not when training begins: BackupAndRestore may yet bring other weights
+            self._kernels = sampled_kernels(self.model)
         # A new fit begins at epoch 0 and a resumed one where it says; what came after is of another run.
         if epoch == 0:
             self.diagnosis = self._last_finite = self._not_finite_since = None
@@ -271,11 +299,18 @@ class DivergenceMonitor(VerificationMonitor):
             del curve[epoch:]
             curve += [float("nan")] * (epoch - len(curve))
         self.flags = [flag for flag in self.flags if flag < epoch]
+        earlier = None if self.log is None else self.log.begin(epoch)
+        if earlier is not None and earlier.curves:
+            self.history |= {name: earlier.curves[name] for name in self.history if name in earlier.curves}
+            self.flags = earlier.flags
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         self.note(epoch, logs or {})
         flagged = [flag.epoch for flag in self.evidence().flags] if self._is_finite_now else []
+        if self.log is not None:
+            values = {name: curve[-1] for name, curve in self.history.items()}
+            self.log.write(epoch, values, logs or {}, flagged=epoch in flagged)
         new = [flag for flag in flagged if flag not in self.flags]
         if new:
             is_first = not self.flags

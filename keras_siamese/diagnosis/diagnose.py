@@ -7,22 +7,25 @@ diagnosis.to_html("report.html")
 
 import json
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_siamese._checks import check_writable
+from keras_siamese import verification
+from keras_siamese._checks import check_choice, check_number, check_writable
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import health, training
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
+from keras_siamese.diagnosis.errors import errors_dict
 from keras_siamese.diagnosis.evidence import Evidence
+from keras_siamese.diagnosis.history import curves_of
+from keras_siamese.diagnosis.runlog import plain
 from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
 
-SCHEMA = "keras_siamese.diagnosis/1"
+SCHEMA = "keras_siamese.diagnosis/2"  # of report.schema.json
 MAX_ITEMS = 2_000
 MAX_TRAIN_ITEMS = 1_000
 MAX_PAIRS = 50_000
@@ -74,17 +77,22 @@ class Diagnosis:
         return "; ".join([state, eer, *self._causes]) + "."
 
     @property
-    def _causes(self):
-        """The leading cause, or those that explain the evidence equally well, as a list of one clause, or of none."""
+    def leading(self):
+        """The leading `Finding`, or those that explain the evidence equally well, as a list; empty if none counts."""
         leading = [finding for finding in self.findings if finding.explained_by is None and finding.severity != "info"]
         if self.diverging:  # a threshold, say, moves neither AUC nor EER
             leading = explaining_flags(leading) or leading[:1]
-        if not leading:
+        return [
+            one for one in leading if one.severity == leading[0].severity and one.strength > 0.8 * leading[0].strength
+        ]
+
+    @property
+    def _causes(self):
+        """The leading causes as a list of one clause, or of none."""
+        if not self.leading:
             return []
-        first = leading[0]
-        equals = [one for one in leading if one.severity == first.severity and one.strength > 0.8 * first.strength]
-        causes = " or ".join(finding.cause.replace("_", " ") for finding in equals)
-        tie = ", which explain it equally well" if len(equals) > 1 else ""
+        causes = " or ".join(finding.cause.replace("_", " ") for finding in self.leading)
+        tie = ", which explain it equally well" if len(self.leading) > 1 else ""
         return [f"{'cause' if self.diverging else 'found'}: {causes}{tie}"]
 
     def __str__(self):
@@ -112,6 +120,7 @@ class Diagnosis:
                 "findings": [finding_dict(finding) for finding in self.findings],
                 "ruled_out": [{"cause": a.cause, "evidence": signal_dicts(a.evidence)} for a in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
+                "signals": {} if self.evidence.not_finite_since is not None else self.evidence.facts.numbers,
                 "history": self.evidence.history,
                 "verification": {
                     "items": len(valid.embeddings),
@@ -122,6 +131,7 @@ class Diagnosis:
                     "auc": self.evidence.auc.estimate,
                     "auc_interval": [self.evidence.auc.low, self.evidence.auc.high],
                 },
+                "errors": errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold),
                 "settings": self.evidence.settings,
                 "versions": versions(),
             }
@@ -138,7 +148,8 @@ class Diagnosis:
         from keras_siamese.diagnosis.report import render
 
         path = check_writable("path", path)
-        path.write_text(render(self), encoding="utf-8")
+        # A file's name may hold what is no text: its bytes are spelt out.
+        path.write_text(render(self), encoding="utf-8", errors="backslashreplace")
         return path
 
 
@@ -208,8 +219,9 @@ def diagnose(
         model: a `SiameseWrapper`, a functional model with a `DistanceLayer`, or an encoder.
         validation: held-out `(x, labels)`, `(left, right, same)`, or a frozen `PairSequence`.
         train: training data as `(x, labels)` or the `PairSequence` of the run; without it some causes are not examined.
-        history: curves of the run as Keras's `History` or a dict, with "loss", "val_auc" and "val_eer" an epoch, as
-            `VerificationMonitor` writes them; without it nothing is said about a divergence.
+        history: curves of the run, with "loss", "val_auc" and "val_eer" an epoch as `VerificationMonitor` writes them:
+            Keras's `History`, a dict, or the path of a run log (`DivergenceMonitor(log=…)`) or of CSVLogger's file;
+            without it nothing is said about a divergence.
         encoder: the encoder, where it cannot be found in the model.
         threshold: the score (−distance, or probability) from which your accuracy accepts a pair.
         target_eer: EER that you want, in (0, 1).
@@ -221,9 +233,13 @@ def diagnose(
         A `Diagnosis`.
 
     Raises:
-        ValueError: for samples without genuine or impostor pairs, embeddings that are not finite, a history that lacks
-            a curve, a model without an encoder to be found.
+        ValueError: for an argument out of its range, samples without genuine or impostor pairs, embeddings that are not
+            finite, a history that lacks a curve, a model without an encoder to be found.
     """
+    if target_eer is not None:
+        check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
+    threshold = None if threshold is None else check_number("threshold", threshold)
+    check_choice("similar_label", similar_label, (0, 1))
     trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
     train_trials = None if train is None else training_trials(train)
     curves = {} if history is None else curves_of(history)
@@ -299,28 +315,6 @@ def settings_of(loss):
     return getattr(loss, "__name__", None) or (None if loss is None else str(loss))
 
 
-def curves_of(history):
-    """The curves that `Evidence` needs, from a Keras `History` or a dict of lists."""
-    logs = getattr(history, "history", history)
-    if not isinstance(logs, Mapping):
-        raise TypeError(f"`history` must be a Keras History or a dict of curves; got a {type(history).__name__}")
-    missing = [key for key in ("loss", "val_auc", "val_eer") if key not in logs]
-    if missing:
-        raise ValueError(
-            f"`history` must have the curves 'loss', 'val_auc' and 'val_eer'; {', '.join(map(repr, missing))} missing "
-            f"among {sorted(logs)}. Train with callbacks=[ks.callbacks.VerificationMonitor(validation)]"
-        )
-    epochs = len(logs["loss"])
-    unknown = [float("nan")] * epochs
-    return {
-        "loss": list(logs["loss"]),
-        "auc": list(logs["val_auc"]),
-        "eer": list(logs["val_eer"]),
-        "auc_se": list(logs.get("val_auc_se", unknown)),
-        "eer_se": list(logs.get("val_eer_se", unknown)),
-    }
-
-
 def signal_dicts(signals):
     return {name: asdict(signal) for name, signal in signals.items()}
 
@@ -340,18 +334,3 @@ def versions():
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def plain(value):
-    """`value` with NumPy scalars and arrays as Python ones, and NaN and infinities as None, for JSON."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return value if value is None else str(value)

@@ -1,6 +1,7 @@
 """The report: a `Diagnosis` as one self-contained HTML page.
 
-Contract: as of `verification.pages`, which it is made with. Needs the extra `report` (matplotlib, jinja2).
+Contract: as of `verification.pages`, which it is made with: pictures inline, nothing fetched, every name escaped. What
+is missing (a history, identities, images) is left out. Needs the extra `report` (matplotlib, jinja2).
 
     html = render(diagnosis)
 """
@@ -8,30 +9,67 @@ Contract: as of `verification.pages`, which it is made with. Needs the extra `re
 import numpy as np
 
 from keras_siamese import verification
+from keras_siamese.diagnosis.errors import identity_errors, worst_pairs
+from keras_siamese.diagnosis.panels import panel_of
+from keras_siamese.diagnosis.pictures import (
+    draw_curves,
+    draw_embeddings,
+    draw_health,
+    draw_scores,
+    thumbnails,
+)
 from keras_siamese.verification.pages import svg, template
 
-LOSS, EER, AUC, FLAG = "#444444", "#d62728", "#1f77b4", "#ffe08a"
-MAX_POINTS = 600
-MAX_COLOURED = 10
-WORST = 6
+NO_HEALTH = ("loss", "auc", "eer", "auc_se", "eer_se")  # drawn on the axis of time
+LISTED = 15  # identities
+LONGEST = 40  # characters of a name that are shown
 
 
 def render(diagnosis):
     """The HTML page `(str)` of a `Diagnosis`."""
-    facts = diagnosis.to_dict()
-    return template("keras_siamese.diagnosis", "report.html.jinja").render(
+    facts, evidence = diagnosis.to_dict(), diagnosis.evidence
+    threshold = facts["errors"]["threshold"]
+    page = template("keras_siamese.diagnosis", "report.html.jinja")
+    return page.render(
         diagnosis=diagnosis,
-        findings=[(finding, signal_lines(finding.evidence)) for finding in diagnosis.findings],
-        ruled_out=[(answer.cause, signal_lines(answer.evidence)) for answer in diagnosis.ruled_out],
+        cut=cut,
+        findings=[(finding, signal_cells(finding.evidence)) for finding in diagnosis.findings],
+        ruled_out=[(answer.cause, signal_cells(answer.evidence)) for answer in diagnosis.ruled_out],
         verification=facts["verification"],
+        threshold=threshold,
+        curves=curves(diagnosis),
+        pictures=pictures(evidence),
+        health=health(evidence),
+        wrong=wrong_pairs(evidence.valid, threshold),
+        identities=identities(evidence.valid, threshold),
         settings=flatten(facts["settings"]),
         versions=facts["versions"],
-        pictures=pictures(diagnosis),
     )
 
 
-def signal_lines(signals):
-    return [signal.line(name) for name, signal in signals.items()]
+def cut(text):
+    """`text` on at most `LONGEST` characters, without its middle if it has more."""
+    text = str(text)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}…{text[-half:]}"
+
+
+def signal_cells(signals):
+    """A table's rows `(name, value, interval, threshold, null)` of text for `Signal`s by name."""
+
+    def number(value):
+        return "" if value is None else f"{value:.4g}"
+
+    return [
+        (
+            name.replace("_", " "),
+            number(signal.value),
+            "" if signal.low is None else f"{number(signal.low)} to {number(signal.high)}",
+            number(signal.threshold),
+            number(signal.null),
+        )
+        for name, signal in signals.items()
+    ]
 
 
 def flatten(settings, prefix=""):
@@ -45,101 +83,58 @@ def flatten(settings, prefix=""):
     return rows
 
 
-def pictures(diagnosis):
-    """`(title, alternative text, data URI)` of each picture that the evidence allows."""
-    evidence = diagnosis.evidence
+def curves(diagnosis):
+    """The picture of loss and verification over time as data URIs, a wide and a narrow one; None without a history."""
+    if diagnosis.evidence.epoch is None:
+        return None
+    wide = svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
+    return wide, svg(lambda figure: draw_curves(figure, diagnosis, columns=2), (4.4, 4.2))
+
+
+def pictures(evidence):
+    """`(title, alternative text, data URI)` of each picture of the held-out pairs and embeddings."""
     valid = evidence.valid
-    drawn = []
-    if evidence.epoch is not None:
-        text = "Training loss with held-out EER and AUC over epochs"
-        drawn.append(("Loss and verification", text, svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))))
-    drawn.append(("Scores", "Histograms of genuine and impostor scores", svg(lambda f: draw_scores(f, evidence))))
-    text = "ROC curve on a logarithmic axis"
-    drawn.append(("ROC", text, svg(lambda f: verification.plot_roc(f.subplots(), valid.same, valid.scores))))
+    pairs = valid.same, valid.scores
+    drawn = [
+        ("Scores", "Histograms of genuine and impostor scores", svg(lambda figure: draw_scores(figure, evidence))),
+        ("ROC", "ROC curve", svg(lambda figure: verification.plot_roc(figure.subplots(), *pairs))),
+        ("DET", "DET curve", svg(lambda figure: verification.plot_det(figure.subplots(), *pairs))),
+    ]
     if valid.embeddings.shape[1] > 1:
         text = "Held-out embeddings on their first two principal components"
         drawn.append(("Embeddings", text, svg(lambda figure: draw_embeddings(figure, valid))))
-    if is_images(valid.trials.items):
-        text = "Impostor pairs with the highest and genuine pairs with the lowest scores"
-        drawn.append(("Worst pairs", text, svg(lambda figure: draw_worst(figure, valid), (9, 3.2))))
     return drawn
 
 
-def draw_curves(figure, diagnosis):
-    history = diagnosis.evidence.history
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    axes = figure.subplots()
-    for number, flag in enumerate(diagnosis.flags):
-        label = "flagged" if number == 0 else None
-        axes.axvspan(flag.epoch + 0.5, flag.epoch + 1.5, color=FLAG, alpha=0.7, linewidth=0, label=label)
-    if diagnosis.flags and diagnosis.findings:
-        first = diagnosis.flags[0].epoch + 0.6
-        cause = diagnosis.findings[0].cause.replace("_", " ")
-        axes.text(first, 0.97, cause, transform=axes.get_xaxis_transform(), va="top", weight="bold")
-    axes.plot(epochs, history["loss"], color=LOSS, label="training loss")
-    axes.set(xlabel="epoch", ylabel="training loss", xlim=(0.5, len(epochs) + 0.5))
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    right = axes.twinx()
-    for name, colour, label in (("eer", EER, "held-out EER"), ("auc", AUC, "held-out AUC")):
-        curve, error = np.array(history[name], float), np.nan_to_num(np.array(history[f"{name}_se"], float))
-        measured = np.isfinite(curve)  # the others would tear the line
-        at, curve, error = epochs[measured], curve[measured], error[measured]
-        right.plot(at, curve, color=colour, label=label, marker="." if len(at) < len(epochs) else None)
-        right.fill_between(at, curve - 2 * error, curve + 2 * error, color=colour, alpha=0.15, linewidth=0)
-    right.set(ylabel="held-out EER and AUC", ylim=(0, 1))
-    lines = [item for part in (axes, right) for item in zip(*part.get_legend_handles_labels(), strict=True)]
-    figure.legend(*zip(*lines, strict=True), loc="outside upper center", ncols=len(lines), frameon=False)
+def health(evidence):
+    """`(title, which way is better, data URI)` of each curve of health that was measured at an epoch or more."""
+    names = [name for name in evidence.history if name not in NO_HEALTH]
+    measured = [name for name in names if np.isfinite(np.array(evidence.history[name], float)).any()]
+    return [
+        (
+            panel_of(name).title,
+            panel_of(name).better,
+            svg(lambda figure, name=name: draw_health(figure, name, evidence), (2.6, 1.95)),
+        )
+        for name in measured
+    ]
 
 
-def draw_scores(figure, evidence):
-    valid = evidence.valid
-    thresholds = {"best" if evidence.threshold is not None else "threshold": valid.accuracy[1]}
-    if evidence.threshold is not None:
-        thresholds["in use"] = evidence.threshold
-    verification.plot_scores(figure.subplots(), valid.same, valid.scores, thresholds)
+def wrong_pairs(valid, threshold):
+    """`(title, pairs)` of the worst false accepts and rejects, each pair with two thumbnails, None where none are."""
+    kinds = {f"Worst false {kind}s": worst_pairs(valid, threshold, kind) for kind in ("accept", "reject")}
+    sides = [side.item for pairs in kinds.values() for pair in pairs for side in (pair.left, pair.right)]
+    shown = thumbnails(valid.trials.items, sides)
+    return [
+        (title, [(pair, shown.get(pair.left.item), shown.get(pair.right.item)) for pair in pairs])
+        for title, pairs in kinds.items()
+    ]
 
 
-def draw_embeddings(figure, valid):
-    """First two principal components; the largest ten identities in colour, the rest in grey."""
-    centred = valid.embeddings - valid.embeddings.mean(axis=0)
-    components = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    points = centred @ components.T
-    axes = figure.subplots()
-    identities = valid.trials.identities
-    shown = np.random.default_rng(0).permutation(len(points))[:MAX_POINTS]
-    axes.scatter(*points[shown].T, s=7, color="#bbbbbb")
-    if identities is not None:
-        largest = np.argsort(np.bincount(identities), kind="stable")[::-1][:MAX_COLOURED]
-        for identity in largest:
-            axes.scatter(*points[identities == identity][:60].T, s=14)
-    axes.set(xlabel="first principal component", ylabel="second", xticks=[], yticks=[])
-
-
-def is_images(items):
-    return not isinstance(items, dict) and items.ndim in (3, 4) and (items.ndim == 3 or items.shape[-1] in (1, 3))
-
-
-def draw_worst(figure, valid):
-    """Thumbnails of the impostor pairs scored highest and the genuine pairs scored lowest, with their scores."""
-    trials = valid.trials
-    worst = {
-        "false accepts": np.flatnonzero(~trials.same)[np.argsort(-valid.scores[~trials.same], kind="stable")[:WORST]],
-        "false rejects": np.flatnonzero(trials.same)[np.argsort(valid.scores[trials.same], kind="stable")[:WORST]],
-    }
-    grid = figure.subplots(2, WORST, squeeze=False)
-    pictures = {
-        pair: np.concatenate([trials.items[side[pair]] for side in (trials.left, trials.right)], axis=1).astype(float)
-        for pairs in worst.values()
-        for pair in pairs
-    }
-    low = min(picture.min() for picture in pictures.values())
-    high = max(picture.max() for picture in pictures.values())
-    for row, (title, pairs) in enumerate(worst.items()):
-        for axes, pair in zip(grid[row], pairs, strict=False):
-            picture = (pictures[pair] - low) / (high - low or 1.0)
-            axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1)
-            axes.set_title(f"score {valid.scores[pair]:.3g}", fontsize="small")
-            axes.axvline(picture.shape[1] / 2 - 0.5, color="white", linewidth=1.5)
-        for axes in grid[row]:
-            axes.set_axis_off()
-        figure.text(0.005, 0.97 - 0.5 * row, title, fontsize="medium", weight="bold", va="top")
+def identities(valid, threshold):
+    """`(the worst, how many have errors, how many there are)` of the `IdentityErrors`, or None without identities."""
+    found = identity_errors(valid, threshold)
+    if found is None:
+        return None
+    wrong = [one for one in found if one.false_rejects or one.false_accepts]
+    return wrong[:LISTED], len(wrong), len(found)

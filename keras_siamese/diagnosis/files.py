@@ -1,0 +1,102 @@
+"""A model and samples from files, for the command line: what is wrong with one is said with its name.
+
+Contract: nothing in a file is executed: models are read in safe mode, arrays without pickle. Imports `verifier`.
+
+    model, threshold, note = read_model("siamese.keras")
+    validation = read_samples("valid.npz")           # (x, labels) or (left, right, same), as `diagnose` takes it
+"""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_siamese.verifier import Verifier
+
+# What Keras raises for a class it does not know, a lambda, a part that is missing or damaged.
+UNREADABLE = (TypeError, ValueError, KeyError, OSError, ImportError, zipfile.BadZipFile)
+LABELLED, PAIRED = ("x", "labels"), ("left", "right", "same")
+
+
+class SavedModel(NamedTuple):
+    """What a `.keras` file holds.
+
+    Attributes:
+        model: the Keras model; of a `Verifier`, its siamese network.
+        threshold: of a `Verifier`, the score from which it accepts; else None.
+        note: what could not be read of it, a sentence; or None.
+    """
+
+    model: keras.Model
+    threshold: float | None
+    note: str | None
+
+
+def read_model(path):
+    """The `SavedModel` at `path`. Where its loss and optimizer cannot be read it comes without, and with a note.
+
+    Raises:
+        ValueError: if there is no such file, it is no `.keras` file, or Keras cannot read it in safe mode.
+    """
+    path, note = Path(path), None
+    if not path.is_file():
+        raise ValueError(f"The model must be a .keras file; there is no file {str(path)!r}")
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise ValueError(f"The model must be a .keras file, as model.save writes it; {str(path)!r} is none")
+    try:
+        model = load(path, compile=True)
+    except UNREADABLE as error:
+        note = f"The loss is not known, as what {path} was compiled with cannot be read: {first_line(error)}"
+        try:
+            model = load(path, compile=False)
+        except UNREADABLE as deeper:
+            raise ValueError(
+                f"The model must be one that Keras reads in safe mode, of Keras's layers and those of keras_siamese; "
+                f"{str(path)!r} cannot be read: {first_line(deeper)}"
+            ) from deeper
+    if isinstance(model, Verifier):
+        return SavedModel(model.siamese, model.threshold, note)
+    return SavedModel(model, None, note)
+
+
+def load(path, compile):
+    return keras.saving.load_model(path, compile=compile, safe_mode=True)
+
+
+def first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def read_samples(path, *, pairs=True):
+    """`(x, labels)` or, with `pairs`, also `(left, right, same)` from the `.npz` file at `path`.
+
+    Raises:
+        ValueError: if there is no such file, or it holds anything else, with what it holds.
+    """
+    wanted = " or ".join(listed(names) for names in ((LABELLED, PAIRED) if pairs else (LABELLED,)))
+    must = f"must be an .npz file that holds the arrays {wanted}"
+    if not Path(path).is_file():
+        raise ValueError(f"{path} {must}; there is no such file")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} {must}, as numpy.savez writes it; it is none")
+    with np.load(path, allow_pickle=False) as archive:
+        names = next((names for names in (LABELLED, PAIRED)[: 2 if pairs else 1] if set(names) <= set(archive)), None)
+        if names is None:
+            raise ValueError(f"{path} {must}; it holds {listed(archive.files) or 'nothing'}")
+        return tuple(read_array(archive, name, path) for name in names)
+
+
+def read_array(archive, name, path):
+    try:
+        return archive[name]
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(
+            f"{path} must hold arrays of numbers or text, which need no pickle; {name!r} cannot be read: {error} "
+            "(save strings as labels.astype(str))"
+        ) from error
+
+
+def listed(names):
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,84 @@
+"""The curves of health that a run may have: which way is good, and the values that alarm.
+
+Contract: `PANELS` holds a `Panel` for each curve's name; `lines_of` gives what to hold a curve against, where some of
+it depends on the data (the dimension, how many identities there are). NumPy alone.
+
+    PANELS["spread"].better                      # "higher"
+    lines_of("spread", evidence)                 # [Line("error", 0.1), Line("warning", 0.3), Line("uniform", 1.0)]
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Line(NamedTuple):
+    """A value to hold a curve against: "error" and "warning" alarm beyond it, any other name is a reference."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a curve of health means.
+
+    Attributes:
+        title: its name for readers.
+        better: "higher", "lower" or None, where neither is.
+        lines: `Line`s that are the same for every run.
+        logarithmic: whether only its order of magnitude counts.
+    """
+
+    title: str
+    better: str | None = None
+    lines: tuple[Line, ...] = ()
+    logarithmic: bool = False
+
+
+PANELS = {
+    "spread": Panel("spread", "higher", (Line("error", 0.1), Line("warning", 0.3), Line("uniform", 1.0))),
+    "uniformity": Panel("uniformity", "lower", (Line("error", -0.5), Line("warning", -1.0))),
+    "alignment": Panel("alignment", "lower", (Line("chance", 2.0),)),
+    "effective_rank": Panel("effective rank", "higher"),
+    "d_prime": Panel("d′", "higher", (Line("warning", 0.5),)),
+    "intra_inter_ratio": Panel("intra/inter ratio", "lower", (Line("warning", 0.9), Line("chance", 1.0))),
+    "purity": Panel("neighbour purity", "higher"),
+    "active_fraction": Panel("active fraction", None, (Line("warning", 0.01), Line("warning", 0.99))),
+    "update_size": Panel("update size", None, logarithmic=True),
+}
+HEALTH = tuple(PANELS)
+
+
+def panel_of(name):
+    """The `Panel` of a curve; of one that has none, a bare one."""
+    return PANELS.get(name, Panel(name.replace("_", " ")))
+
+
+def lines_of(name, evidence):
+    """The `Line`s of a curve: those of its panel, and those that `evidence` tells."""
+    lines = list(panel_of(name).lines)
+    valid = evidence.valid
+    if name == "effective_rank":
+        lines.append(Line("warning", lowest_rank(valid.embeddings.shape[1], valid.trials.identities)))
+    if name == "purity" and valid.trials.identities is not None:
+        lines.append(Line("chance", chance_purity(valid.trials.identities)))
+    return lines
+
+
+def lowest_rank(dim, identities):
+    """The effective rank below which embeddings `(items, dim)` use too few dimensions: max(2, .05·min(dim, K − 1))."""
+    known = dim if identities is None else len(np.unique(identities)) - 1
+    return max(2.0, 0.05 * min(dim, known))
+
+
+def chance_purity(identities):
+    """Share of the other samples that are of a sample's own identity, averaged: purity under chance.
+
+    >>> chance_purity(np.array([0, 0, 1, 1]))  # one of three others
+    0.3333333333333333
+    """
+    sizes = np.unique(identities, return_counts=True)[1]
+    others = len(identities) - 1
+    return float(np.sum(sizes * (sizes - 1)) / (len(identities) * others)) if others else 0.0

@@ -1,0 +1,169 @@
+"""The report's pictures: figures of a `Diagnosis` drawn by matplotlib, and thumbnails of samples.
+
+Contract: a figure and the evidence in; nothing that a user named is written into a picture, as matplotlib would take a
+"$" for mathematics and lacks many letters: names stand in the page beside it. Needs the extra `report`.
+
+    svg(lambda figure: draw_curves(figure, diagnosis))
+    thumbnails(trials.items, [3, 17])                # {3: "data:image/png;base64,…", 17: …}
+"""
+
+import base64
+import io
+
+import numpy as np
+
+from keras_siamese import verification
+from keras_siamese._checks import check_installed
+from keras_siamese.data.sources import named_arrays
+from keras_siamese.diagnosis.panels import lines_of, panel_of
+
+LOSS, EER, AUC, FLAG, GREY = "#444444", "#d62728", "#1f77b4", "#ffe08a", "#bbbbbb"
+ALARMS = {"error": "#b71c1c", "warning": "#c77700"}
+MAX_POINTS = 600
+MAX_COLOURED = 10
+MAX_PIXELS = 128  # of a thumbnail's longer side
+
+
+def draw_curves(figure, diagnosis, columns=4):
+    """Training loss, held-out EER and AUC over one axis of epochs, the flagged ones shaded, with the leading causes.
+
+    Args:
+        figure: the matplotlib `Figure`.
+        diagnosis: a `Diagnosis` with a history.
+        columns: entries of the legend side by side.
+    """
+    history = diagnosis.evidence.history
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    axes = figure.subplots()
+    for number, flag in enumerate(diagnosis.flags):
+        label = "flagged" if number == 0 else None
+        axes.axvspan(flag.epoch + 0.5, flag.epoch + 1.5, color=FLAG, alpha=0.7, linewidth=0, label=label)
+    axes.plot(epochs, history["loss"], color=LOSS, label="training loss", marker="." if len(epochs) == 1 else None)
+    axes.set(xlabel="epoch", ylabel="training loss", xlim=(0.5, len(epochs) + 0.5))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    right = axes.twinx()
+    for name, colour, label in (("eer", EER, "held-out EER"), ("auc", AUC, "held-out AUC")):
+        curve, error = np.array(history[name], float), np.nan_to_num(np.array(history[f"{name}_se"], float))
+        measured = np.isfinite(curve)  # the others would tear the line
+        at, curve, error = epochs[measured], curve[measured], error[measured]
+        right.plot(at, curve, color=colour, label=label, marker="." if len(at) < max(len(epochs), 2) else None)
+        right.fill_between(at, curve - 2 * error, curve + 2 * error, color=colour, alpha=0.15, linewidth=0)
+    right.set(ylabel="held-out EER and AUC", ylim=(0, 1))
+    if diagnosis.flags:
+        label_causes(right, diagnosis, len(epochs))
+    lines = [item for part in (axes, right) for item in zip(*part.get_legend_handles_labels(), strict=True)]
+    figure.legend(*zip(*lines, strict=True), loc="outside upper center", ncols=columns, frameon=False)
+
+
+def label_causes(axes, diagnosis, epochs):
+    """Writes the leading causes at the first flagged epoch, on the side of it where there is more room."""
+    first = diagnosis.flags[0].epoch
+    is_late = first > 0.55 * epochs
+    axes.text(
+        first + (0.4 if is_late else 0.6),
+        0.97,
+        "\nor ".join(finding.cause.replace("_", " ") for finding in diagnosis.leading) or "no cause found",
+        transform=axes.get_xaxis_transform(),
+        ha="right" if is_late else "left",
+        va="top",
+        weight="bold",
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+    )
+
+
+def draw_scores(figure, evidence):
+    """Histograms of genuine and impostor scores with three thresholds: the EER's, the most accurate, that in use."""
+    same, scores = evidence.valid.same, evidence.valid.scores
+    thresholds = {"EER": verification.eer_point(same, scores).threshold, "most accurate": evidence.valid.accuracy[1]}
+    if evidence.threshold is not None:
+        thresholds["in use"] = evidence.threshold
+    verification.plot_scores(figure.subplots(), same, scores, thresholds)
+
+
+def draw_health(figure, name, evidence):
+    """One curve of health over epochs, beside the values that alarm, the side of an alarm in red, and references."""
+    curve, panel = np.array(evidence.history[name], float), panel_of(name)
+    epochs = np.arange(1, len(curve) + 1)
+    shown = np.isfinite(curve) & ((curve > 0) | (not panel.logarithmic))
+    figure.set_layout_engine("none")  # small ones are alike, and to fit each costs as much again
+    axes = figure.subplots(gridspec_kw={"left": 0.21, "right": 0.97, "bottom": 0.22, "top": 0.96})
+    axes.plot(epochs[shown], curve[shown], color=AUC, marker="." if shown.sum() < max(len(curve), 2) else None)
+    if panel.logarithmic:
+        axes.set_yscale("log")
+    lines = lines_of(name, evidence)
+    for line in lines:
+        colour = ALARMS.get(line.name, LOSS)
+        style = "--" if line.name in ALARMS else ":"
+        axes.axhline(line.value, color=colour, linestyle=style, linewidth=1.1, label=f"{line.name} {line.value:.3g}")
+    low, high = axes.get_ylim()
+    for line in lines:
+        if line.name in ALARMS and panel.better is not None:
+            end = high + (high - low) if panel.better == "lower" else low - (high - low)
+            axes.axhspan(line.value, end, color=ALARMS[line.name], alpha=0.07, linewidth=0)
+    axes.set(xlim=(0.5, len(curve) + 0.5), ylim=(low, high), xlabel="epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(labelsize="small")
+    if lines:
+        axes.legend(frameon=False, fontsize="x-small")
+
+
+def draw_embeddings(figure, valid):
+    """First two principal components; the largest ten identities in colour, the rest in grey."""
+    centred = valid.embeddings - valid.embeddings.mean(axis=0)
+    components = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    points = centred @ components.T
+    axes = figure.subplots()
+    identities = valid.trials.identities
+    shown = np.random.default_rng(0).permutation(len(points))[:MAX_POINTS]
+    axes.scatter(*points[shown].T, s=7, color=GREY)
+    if identities is not None:
+        largest = np.argsort(-np.bincount(identities), kind="stable")[:MAX_COLOURED]
+        for identity in largest:
+            axes.scatter(*points[identities == identity][:60].T, s=14)
+    axes.set(xlabel="first principal component", ylabel="second", xticks=[], yticks=[])
+
+
+def thumbnails(items, rows):
+    """PNG pictures of the items at `rows` as data URIs by row, all on one scale of grey; empty where items are none.
+
+    A dict of samples is shown by the first part that is images: `(n, height, width)` or `(n, height, width, channels)`
+    of 1, 3 or 4 channels, of which the fourth is left out.
+    """
+    leaves = [leaf for _, leaf in named_arrays("x", items) if is_images(leaf)]
+    rows = sorted({int(row) for row in rows})
+    if not leaves or not rows:
+        return {}
+    pictures = np.asarray(leaves[0][np.array(rows)]).astype(float)
+    pictures = pictures[..., None] if pictures.ndim == 3 else pictures[..., :3]
+    low, high = pictures.min(), pictures.max()
+    pictures = (pictures - low) / (high - low or 1.0)
+    return {row: png(shrunk(picture)) for row, picture in zip(rows, pictures, strict=True)}
+
+
+def is_images(leaf):
+    """Whether an array, or what is read lazily, can be shown: `(n, height, width[, 1, 3 or 4])` of numbers."""
+    shape = leaf.shape
+    return (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))) and min(shape) > 0 and leaf.dtype != object
+
+
+def shrunk(picture):
+    """A picture `(height, width, channels)` by a whole factor smaller, means of squares, if it is a large one."""
+    factor = -(-max(picture.shape[:2]) // MAX_PIXELS)
+    if factor == 1:
+        return picture
+    height, width = (max(1, side // factor) for side in picture.shape[:2])
+    rows, columns = (
+        np.minimum(np.arange(side * factor), picture.shape[axis] - 1) for axis, side in enumerate((height, width))
+    )
+    squares = picture[rows][:, columns].reshape(height, factor, width, factor, -1)
+    return squares.mean(axis=(1, 3))
+
+
+def png(picture):
+    """A data URI of a picture `(height, width, 1 or 3)` of floats in [0, 1]."""
+    image = check_installed("matplotlib.image", "report")
+    colours = np.broadcast_to(np.round(picture * 255).astype(np.uint8), (*picture.shape[:2], 3))
+    buffer = io.BytesIO()
+    image.imsave(buffer, np.ascontiguousarray(colours), format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
