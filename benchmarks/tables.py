@@ -6,6 +6,7 @@ python benchmarks/tables.py --check    # exits with 1 if the page does not show 
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -140,6 +141,57 @@ def faults(found):
     return pages.faults(found, table) + "\n\n" + footnote(found)
 
 
+def spread(shares):
+    """Mean of the seeds in percent, their sample standard deviation, and each of them."""
+    percents = [100 * share for share in shares]
+    deviation = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
+    return [f"{statistics.mean(percents):.2f}{deviation}", ", ".join(f"{percent:.2f}" for percent in percents)]
+
+
+def mnist(found):
+    """Accuracy of both sides, then of each with the other's kind of threshold."""
+    sides = {
+        "keras_io": ("keras.io's example, at 0.5", "keras_io"),
+        "package": ("the package, at the calibrated threshold", "package"),
+        "keras_io, calibrated": ("keras.io's network, calibrated on its validation pairs", None),
+        "package, at 0.5": ("the package's network, at 0.5", None),
+    }
+    lines = []
+    for key, (name, side) in sides.items():
+        cells = spread([row["accuracy"][key] for row in found["rows"]])
+        seconds = f"{statistics.median(row['seconds'][side] for row in found['rows']):,.0f}" if side else ""
+        lines.append([name, *cells, str(found["lines"][side]) if side else "", seconds])
+    header = ["decision", "test accuracy, %", "by seed, %", "lines of code", "median, s"]
+    return table(header, lines) + "\n\n" + footnote(found)
+
+
+PUBLISHED = {"one-shot": ["92.0", "95.2", "95.5"], "within": ["93.42", "", ""], "cross": ["93.42", "", ""]}
+
+
+def omniglot(found):
+    """Accuracy of the test trials and pairs, those of validation below, beside what was published."""
+    names = {
+        "one-shot": "one-shot, 20-way, Lake's 20 runs",
+        "within": "verification, within an alphabet",
+        "cross": "verification, across two",
+    }
+    rows, lines = found["rows"], []
+    views = [key for key in rows[0] if key.endswith("views")]
+    for key, name in [*names.items(), *((f"val {key}", f"{name}: validation") for key, name in names.items())]:
+        cells = [cell for view in views for cell in spread([row[view][key] for row in rows])]
+        name = name.replace("Lake's 20 runs: validation", "16 validation runs")
+        lines.append([name, *cells, *PUBLISHED.get(key, [""] * 3)])
+    header = ["accuracy, %", *(cell for view in views for cell in (view.replace("1 views", "1 view"), "by seed"))]
+    header += ["Koch", "HBPL", "humans"]
+    each = [
+        f"seed {row['seed']} {row['steps']:,} steps in {row['processor'] / 60:.1f} processor minutes, "
+        f"{row['seconds'] / 60:.1f} on the wall"
+        for row in rows
+    ]
+    about = f"{rows[0]['parameters']:,} parameters, {rows[0]['backend']}; {'; '.join(each)}."
+    return "\n\n".join([table(header, lines), about, footnote(found)])
+
+
 TABLES = {
     "losses": losses,
     "losses_gpu": losses,
@@ -148,6 +200,9 @@ TABLES = {
     "verification": verification,
     "callbacks": callbacks,
     "faults_test": faults,
+    "mnist": mnist,
+    "omniglot": omniglot,
+    "omniglot_long": omniglot,
 }
 
 

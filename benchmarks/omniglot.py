@@ -1,0 +1,297 @@
+"""How far does a network trained with this package get on Omniglot by Koch's protocol, in minutes?
+
+One network a seed, trained on the protocol's training drawings alone (30 alphabets, drawers 9 to 20), answers both
+questions of Koch, Zemel, Salakhutdinov, "Siamese neural networks for one-shot image recognition", 2015:
+
+- verification: are two drawings one character? On the protocol's test pairs, within an alphabet and across two, at the
+  threshold that is best on its validation pairs of that kind;
+- one-shot: which of 20 drawings shows this character? Lake's 20 runs of 20 trials, by the nearest drawing.
+
+    KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py                # 16 processor minutes a seed
+    KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py --minutes 0    # 300 epochs, however long: for a GPU
+    python benchmarks/omniglot.py --toy                                 # seconds, on noise; writes nothing
+
+DIR holds `omniglot_35.npz` and `omniglot_koch_protocol.npz`; without it only `--toy` runs. A seed's row is written when
+it ends, and a run that begins with `--resume` keeps the rows it finds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import measure
+import numpy as np
+
+COPIES = 8  # views that a drawing's embedding is averaged over
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", default="tensorflow", help="comma-separated; each trains all the seeds")
+    parser.add_argument("--seeds", default="0,1", help="comma-separated")
+    parser.add_argument("--minutes", type=float, default=16.0, help="of processor time for training; 0: all epochs")
+    parser.add_argument("--epochs", type=int, default=300, help="of --batches, if the minutes are 0")
+    parser.add_argument("--batches", type=int, default=300, help="batches of 128 drawings an epoch")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of seeds that were measured before")
+    parser.add_argument("--toy", action="store_true", help="noise, two batches, nothing written")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if options.toy:
+        options.seeds, options.minutes, options.epochs, options.batches = "0", 0.0, 1, 2
+    if options.worker:
+        print(json.dumps(work(options)))
+        return
+    name = "omniglot" if options.minutes else "omniglot_long"
+    kept = options.resume
+    for backend in options.backends.split(","):
+        for seed in map(int, options.seeds.split(",")):
+            rows = measure.read(name).get("rows", []) if kept else []
+            if any((row["backend"], row["seed"]) == (backend, seed) for row in rows):
+                continue
+            environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            command = [sys.executable, __file__, *sys.argv[1:], "--seeds", str(seed), "--worker", backend]
+            out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+            row = next(line for line in out.splitlines() if line.startswith("{"))
+            print(f"{backend}: {row}", flush=True)
+            if not options.toy:
+                keep(name, json.loads(row), kept)
+                kept = True
+
+
+def keep(name, row, kept):
+    """Writes a seed's row, beside those that the file holds by now, or in their place."""
+    rows = measure.read(name).get("rows", []) if kept else []
+    rows = sorted([*rows, row], key=lambda row: (row["backend"], row["seed"]))
+    about = measure.surroundings("tensorflow", "jax", "torch")
+    command = "KERAS_SIAMESE_DATA=… python benchmarks/omniglot.py" + " --minutes 0" * (name == "omniglot_long")
+    print(measure.write(name, {"surroundings": about, "command": command, "rows": rows}))
+
+
+def drawings(options):
+    """Images `(n, 35, 35, 1)` uint8 with their metadata, and the protocol, as dicts of arrays."""
+    if options.toy:
+        return noise()
+    folder = os.environ.get("KERAS_SIAMESE_DATA")
+    if not folder:
+        sys.exit("KERAS_SIAMESE_DATA must name the folder with omniglot_35.npz and omniglot_koch_protocol.npz")
+    held = dict(np.load(Path(folder) / "omniglot_35.npz"))
+    held["images"] = 28 * held["images"][..., None]  # ink pixels of a block of nine, 0 … 252
+    return held, dict(np.load(Path(folder) / "omniglot_koch_protocol.npz"))
+
+
+def noise():
+    """Both files in little: three alphabets of 40 characters by 20 drawers, for training, validation and test."""
+    rng = np.random.default_rng(0)
+    row = np.arange(3 * 40 * 20)
+    held = {"class_id": row // 20, "drawer": row % 20 + 1, "alphabet": row // 800}
+    held["images"] = rng.integers(0, 253, (len(row), 35, 35, 1)).astype("uint8")
+    protocol = {"train_alphabets": [0], "train_drawers": range(9, 21), "val_alphabets": [1], "val_drawers": range(1, 5)}
+    for part, first in (("val", 800), ("test", 1600)):
+        for kind in ("within", "cross"):
+            same = np.arange(100) % 2
+            left = first + rng.integers(0, 800, 100)
+            protocol[f"{part}_pairs_{kind}"] = np.stack([left, np.where(same, left ^ 1, (left + 20) % len(row))], 1)
+            protocol[f"{part}_same_{kind}"] = same
+        place = protocol if part == "val" else held
+        prefix = "val_run" if part == "val" else "run"
+        place[f"{prefix}_train_index"] = first + 20 * np.arange(20)[None]
+        place[f"{prefix}_test_index"] = first + 20 * np.arange(20)[None] + 1
+        place[f"{prefix}_answer"] = np.arange(20)[None]
+    return held, protocol
+
+
+def encoder():
+    """Four convolutional blocks to a unit-norm embedding of 128, for 35 × 35 uint8.
+
+    Two strides in the first blocks, where the reference pools, leave a step less than half of its time: on a processor
+    most of it goes into the widest feature maps.
+    """
+    import keras
+
+    def block(width, size, **options):
+        convolution = keras.layers.Conv2D(width, size, padding="same", use_bias=False, **options)
+        return [convolution, keras.layers.BatchNormalization(), keras.layers.ReLU()]
+
+    layers = [
+        keras.Input((35, 35, 1)),
+        keras.layers.Rescaling(1 / 252),
+        *block(32, 5, strides=2),
+        *block(64, 3, strides=2),
+        *block(128, 3),
+        keras.layers.MaxPooling2D(),
+        *block(128, 3),
+    ]
+    return keras.Sequential(
+        [*layers, keras.layers.Flatten(), keras.layers.Dense(128), keras.layers.UnitNormalization()]
+    )
+
+
+def augmenter():
+    from keras_siamese.data import image_augmenter
+
+    return image_augmenter(
+        rotation_range=15,
+        width_shift_range=2.0,
+        height_shift_range=2.0,
+        shear_range=10,
+        zoom_range=0.15,
+        fill_mode="constant",
+    )
+
+
+def half_within_alphabets(x, labels, alphabets, **options):
+    """A `BalancedBatchSequence` of which half of each batch's identities come from one alphabet `(n,)`.
+
+    Trials are within an alphabet, and its characters are the ones hard to tell apart: a batch of characters from
+    everywhere has few of them.
+    """
+    from keras_siamese.data import BalancedBatchSequence
+    from keras_siamese.data.balanced import draw_samples
+
+    alphabet_of = np.zeros(labels.max() + 1, dtype=int)
+    alphabet_of[labels] = alphabets
+
+    class HalfWithin(BalancedBatchSequence):
+        def _draw(self, epoch):
+            rng, home = self.rng(epoch), alphabet_of[self.identities]
+            chosen = []
+            for alphabet in rng.choice(np.unique(home), self.batches_per_epoch):
+                near = np.flatnonzero(home == alphabet)
+                near = rng.permutation(near)[: self.classes_per_batch // 2]
+                others = np.setdiff1d(np.arange(len(home)), near)
+                chosen.append([*near, *rng.choice(others, self.classes_per_batch - len(near), replace=False)])
+            rows = draw_samples(rng, self.labels, self._size, np.ravel(chosen), self.samples_per_class)
+            return rows.reshape(self.batches_per_epoch, -1)
+
+    return HalfWithin(x, labels, **options)
+
+
+def training_batches(held, protocol, options, seed):
+    """The training drawings; each turned by 90, 180 and 270 degrees is another character of another alphabet."""
+    part = np.isin(held["alphabet"], protocol["train_alphabets"]) & np.isin(held["drawer"], protocol["train_drawers"])
+    images = held["images"][part]
+    x = np.concatenate([np.rot90(images, turn, axes=(1, 2)) for turn in range(4)])
+    labels, alphabets = (
+        np.concatenate([held[name][part] + turn * (int(held[name].max()) + 1) for turn in range(4)])
+        for name in ("class_id", "alphabet")
+    )
+    return half_within_alphabets(
+        x,
+        labels,
+        alphabets,
+        classes_per_batch=32,
+        samples_per_class=4,
+        batches_per_epoch=options.batches,
+        augment=augmenter(),
+        seed=seed,
+    )
+
+
+def clock(minutes, steps, rate=2e-3):
+    """A callback: the learning rate falls as a cosine from `rate` to 0, over minutes of processor time, which end
+    training, or over steps.
+    """
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.start, self.processor, self.steps = time.perf_counter(), time.process_time(), 0
+
+        def on_train_batch_begin(self, batch, logs=None):
+            done = (time.process_time() - self.processor) / (60 * minutes) if minutes else self.steps / steps
+            self.model.optimizer.learning_rate = rate * (1 + np.cos(np.pi * min(done, 1))) / 2
+            self.steps += 1
+            self.model.stop_training = self.model.stop_training or done >= 1
+
+        def on_train_end(self, logs=None):
+            self.seconds = time.perf_counter() - self.start
+            self.processor = time.process_time() - self.processor
+
+    return Clock()
+
+
+def work(options):
+    import keras
+
+    import keras_siamese as ks
+
+    held, protocol = drawings(options)
+    seed = int(options.seeds)
+    keras.utils.set_random_seed(seed)
+    batches = training_batches(held, protocol, options, seed)
+    part = np.isin(held["alphabet"], protocol["val_alphabets"]) & np.isin(held["drawer"], protocol["val_drawers"])
+    monitor = ks.callbacks.VerificationMonitor((held["images"][part], held["class_id"][part]))
+    model = encoder()
+    model.compile(keras.optimizers.Adam(), loss=ks.losses.SupConLoss(temperature=0.1))
+    watch = clock(options.minutes, options.batches * options.epochs)
+    epochs = 10**6 if options.minutes else options.epochs
+    callbacks = [ks.callbacks.SetEpoch(batches), watch, monitor]
+    history = model.fit(batches, epochs=epochs, callbacks=callbacks, verbose=0 if options.toy else 2).history
+    row = {"backend": options.worker, "seed": seed, "steps": watch.steps}
+    row |= {"parameters": model.count_params(), "seconds": watch.seconds, "processor": watch.processor}
+    row["val_eer"] = history["val_eer"][-1]
+    used = rows_used(held, protocol)
+    for copies in (1, COPIES):
+        embedded = np.full((len(held["images"]), 128), np.nan, "float32")
+        embedded[used] = embeddings(model, held["images"][used], copies)
+        row[f"{copies} views"] = {**verified(embedded, protocol), **one_shot(embedded, held, protocol)}
+    return row
+
+
+def rows_used(held, protocol):
+    """The drawings that pairs and trials are about."""
+    rows = [protocol[name] for name in protocol if "_pairs_" in name or "_run_t" in name]
+    return np.unique(np.concatenate([np.ravel(r) for r in (*rows, held["run_train_index"], held["run_test_index"])]))
+
+
+def embeddings(model, images, copies):
+    """Embeddings `(n, 128)`, each the mean over `copies` views of a drawing, the first of them the drawing as it is."""
+    views = [images] + [augmenter()(images, np.random.default_rng(view)) for view in range(1, copies)]
+    return np.mean([model.predict(view, batch_size=256, verbose=0) for view in views], axis=0)
+
+
+def verified(embedded, protocol):
+    """Accuracy on test pairs within and across alphabets, at the threshold that is best on validation pairs."""
+    from keras_siamese import distances, verification
+
+    def scores(pairs):
+        left, right = embedded[np.transpose(pairs)]
+        return -np.asarray(distances.get("cosine").rowwise(left, right))
+
+    found = {}
+    for kind in ("within", "cross"):
+        valid, test = (
+            (protocol[f"{part}_same_{kind}"], scores(protocol[f"{part}_pairs_{kind}"])) for part in ("val", "test")
+        )
+        best, threshold = verification.best_accuracy(*valid)
+        found[f"val {kind}"] = float(best)
+        found[kind] = float(verification.accuracy_at(*test, threshold))
+    return found
+
+
+def one_shot(embedded, held, protocol):
+    """Share of trials whose nearest drawing is the right one, in Lake's runs and the protocol's validation runs."""
+    from keras_siamese import verification
+
+    found = {}
+    for name, runs, prefix in (("val one-shot", protocol, "val_run"), ("one-shot", held, "run")):
+        columns = [runs[f"{prefix}_{key}"] for key in ("train_index", "test_index", "answer")]
+        right = [
+            verification.recall_at_k(embedded[test], answer, gallery=embedded[train], gallery_labels=np.arange(20))
+            for train, test, answer in zip(*columns, strict=True)
+        ]
+        found[name] = float(np.mean(right))
+    return found
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
