@@ -101,8 +101,8 @@ def judged(records):
             misses.append({"run": list(key_of(record)), "named": names[:3], "restored": restores})
     alarms = [(record, named_by(record)) for record in controls]
     false = [
-        {"run": list(key_of(r)), "named": [f.cause for f in found or ()]}
-        for r, found in alarms
+        {"run": list(key_of(record)), "named": [finding.cause for finding in found or ()]}
+        for record, found in alarms
         if found or found is None
     ]
     return {
@@ -113,10 +113,7 @@ def judged(records):
         "causes": {cause: dict(count) for cause, count in sorted(by_cause.items())},
         "confusion": {cause: dict(count) for cause, count in sorted(confusion.items())},
         "controls": dict(Counter(record["name"] for record in controls)),
-        "false_alarms": [
-            {"run": list(key_of(record)), "named": [finding.cause for finding in found or ()]}
-            for record, found in false
-        ],
+        "false_alarms": false,
         "misses": misses,
         "flagged": {
             "faults": sum(bool(record["flags"]) for record in faults),
