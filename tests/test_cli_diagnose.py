@@ -107,6 +107,7 @@ def test_the_report_is_written(folder, tmp_path):
 def test_a_model_whose_loss_cannot_be_read_is_diagnosed_without(folder, tmp_path, capsys):
     siamese = build()
     siamese.compile("adam", loss=Unknown())
+    siamese.optimizer.build(siamese.trainable_variables)
     siamese.save(tmp_path / "custom.keras")
     registered = keras.saving.get_registered_name(Unknown)
     keras.saving.get_custom_objects().pop(registered)

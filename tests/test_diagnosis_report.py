@@ -239,7 +239,9 @@ def drawn(draw, *arguments):
 
 def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnosis):
     left, right = drawn(draw_curves, diagnosis).axes
-    shaded = sorted(round(patch.get_x() + 0.5) for patch in left.patches)
+    # In data coordinates; matplotlib before 3.9 shades by polygons.
+    extents = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in left.patches]
+    shaded = sorted(round(extent.x0 + 0.5) for extent in extents)
     assert shaded == [flag.epoch + 1 for flag in diagnosis.flags]
     (text,) = right.texts
     assert text.get_text() == diagnosis.leading[0].cause.replace("_", " ") and diagnosis.leading[0].cause in str(

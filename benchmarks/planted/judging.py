@@ -86,6 +86,7 @@ def judged(records):
         findings = named_by(record)
         names = ["undetermined"] if findings is None else [finding.cause for finding in findings]
         repair = repairs.get((record["base"], record["name"], record["dose"], record["seed"]))
+        repair = None if record["name"] == "leakage" else repair  # which costs nothing that could be restored
         restores = repair is not None and is_restored(record, repair, healthy[record["base"], record["seed"]])
         count = by_cause[record["name"]]
         count["runs"] += 1
