@@ -134,6 +134,37 @@ def callbacks(found):
     return table(header, lines) + "\n\n" + footnote(found)
 
 
+def tuning(found):
+    lines = []
+    for backend, row in found["rows"].items():
+        ours, peer, band = row["ours"], row["scikit-learn"], row["hyperband"]
+        standing = sorted(range(len(ours["eer"])), key=lambda at: ours["eer"][at])
+        rank = 1 + standing.index(ours["points"].index({name: peer["best"][name] for name in ours["best"]}))
+        epochs = row["points"] * row["epochs"]
+        lines.append(
+            [
+                backend,
+                *(
+                    ", ".join(f"{value:g}" for value in side["best"].values())
+                    for side in (ours, peer_in(ours, peer), band)
+                ),
+                str(rank),
+                f"{ours['seconds']:.0f}",
+                f"{peer['seconds']:.0f}",
+                f"{ours['seconds'] / peer['seconds']:.2f}",
+                f"{band['epochs']} of {epochs}",
+            ]
+        )
+    header = ["backend", "our best: margin, dim, rate", "scikit-learn's", "Hyperband's", "rank there"]
+    header += ["ours, s", "scikit-learn, s", "ours ÷ scikit-learn", "Hyperband's epochs, of the grid's on one fold"]
+    return table(header, lines) + "\n\n" + footnote(found)
+
+
+def point(side, names):
+    """A side's best point, its values in the order of `names`."""
+    return ", ".join(f"{side['best'][name]:g}" for name in names)
+
+
 TABLES = {
     "losses": losses,
     "losses_gpu": losses,
@@ -141,6 +172,7 @@ TABLES = {
     "data": data,
     "verification": verification,
     "callbacks": callbacks,
+    "tuning": tuning,
 }
 
 

@@ -1,5 +1,4 @@
-"""The Python blocks of the README and of the migration guide run as they stand, one after the other; what the two name
-exists."""
+"""The Python blocks of the README and of the guides run as they stand, one after the other; what they name exists."""
 
 import importlib
 import importlib.util
@@ -15,6 +14,7 @@ import keras_siamese as ks
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MIGRATION = ROOT / "docs" / "migration.md"
+TUNING = ROOT / "docs" / "tuning.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -48,6 +48,22 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
     assert isinstance(namespace["siamese"], keras.Model)
     assert {"positive_distance", "val_eer"} <= set(namespace["fresh"].history.history)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")  # Keras's, under KerasTuner
+def test_tuning_blocks_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("keras_tuner", reason="needs the extra `tuner`")
+    monkeypatch.chdir(tmp_path)
+    code = blocks("python", TUNING)
+    assert len(code) == 5
+    namespace = run(code, TUNING)
+    assert namespace["search"].best_params_["margin"] in namespace["grid"]["margin"]
+    assert len(namespace["results"].trials) == 3
+    assert namespace["model"].optimizer.iterations > 0
+    assert "data:image/svg+xml" in (tmp_path / "search.html").read_text()
+    assert len(list((tmp_path / "logs").glob("trial_*/*tfevents*"))) == 3
+    assert "rank  trial  val_eer" in capsys.readouterr().out
 
 
 def calls_addons(block):
@@ -133,7 +149,7 @@ def test_what_the_migration_guide_says_of_others_is_in_them(module, losses):
 
 
 def test_links_lead_to_files():
-    for path in (README, MIGRATION):
+    for path in (README, MIGRATION, TUNING):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert target.startswith("http") or (path.parent / target).exists(), target
 
