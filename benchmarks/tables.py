@@ -192,6 +192,34 @@ def omniglot(found):
     return "\n\n".join([table(header, lines), about, footnote(found)])
 
 
+def tuning(found):
+    lines = []
+    for backend, row in found["rows"].items():
+        ours, peer, band = row["ours"], row["scikit-learn"], row["hyperband"]
+        standing = sorted(range(len(ours["eer"])), key=lambda at: ours["eer"][at])
+        rank = 1 + standing.index(ours["points"].index({name: peer["best"][name] for name in ours["best"]}))
+        epochs = row["points"] * row["epochs"]
+        lines.append(
+            [
+                backend,
+                *(point(side, list(ours["best"])) for side in (ours, peer, band)),
+                str(rank),
+                f"{ours['seconds']:.0f}",
+                f"{peer['seconds']:.0f}",
+                f"{ours['seconds'] / peer['seconds']:.2f}",
+                f"{band['epochs']} of {epochs}",
+            ]
+        )
+    header = ["backend", "our best: margin, dim, rate", "scikit-learn's", "Hyperband's", "rank there"]
+    header += ["ours, s", "scikit-learn, s", "ours ÷ scikit-learn", "Hyperband's epochs, of the grid's on one fold"]
+    return table(header, lines) + "\n\n" + footnote(found)
+
+
+def point(side, names):
+    """A side's best point, its values in the order of `names`."""
+    return ", ".join(f"{side['best'][name]:g}" for name in names)
+
+
 TABLES = {
     "losses": losses,
     "losses_gpu": losses,
@@ -203,6 +231,7 @@ TABLES = {
     "mnist": mnist,
     "omniglot": omniglot,
     "omniglot_long": omniglot,
+    "tuning": tuning,
 }
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MIGRATION = ROOT / "docs" / "migration.md"
 LOSS_FALLS = ROOT / "docs" / "loss_falls.md"
+TUNING = ROOT / "docs" / "tuning.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -55,6 +56,22 @@ def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
     namespace = run(blocks("python", LOSS_FALLS), LOSS_FALLS)
     assert namespace["monitor"].diagnosis is not None and len(namespace["cleaner"][0]) > 100
     assert "EER" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")  # Keras's, under KerasTuner
+def test_tuning_blocks_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("keras_tuner", reason="needs the extra `tuner`")
+    monkeypatch.chdir(tmp_path)
+    code = blocks("python", TUNING)
+    assert len(code) == 5
+    namespace = run(code, TUNING)
+    assert namespace["search"].best_params_["margin"] in namespace["grid"]["margin"]
+    assert len(namespace["results"].trials) == 3
+    assert namespace["model"].optimizer.iterations > 0
+    assert "data:image/svg+xml" in (tmp_path / "search.html").read_text()
+    assert len(list((tmp_path / "logs").glob("trial_*/*tfevents*"))) == 3
+    assert "rank  trial  val_eer" in capsys.readouterr().out
 
 
 def calls_addons(block):
@@ -140,7 +157,7 @@ def test_what_the_migration_guide_says_of_others_is_in_them(module, losses):
 
 
 def test_links_lead_to_files():
-    for path in (README, MIGRATION, LOSS_FALLS):
+    for path in (README, MIGRATION, LOSS_FALLS, TUNING):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert target.startswith("http") or (path.parent / target).exists(), target
 

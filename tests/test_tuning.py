@@ -37,7 +37,7 @@ GRID = {"margin": [0.5, 1.0], "embedding_dim": [2, 8], "learning_rate": [0.01]}
 @pytest.fixture(autouse=True)
 def uncollected(monkeypatch):
     """Without the garbage collection before each trial: half a second, where most trials here train nothing."""
-    monkeypatch.setattr(tuning.gc, "collect", lambda: None)
+    monkeypatch.setattr(tuning.grid.gc, "collect", lambda: None)
 
 
 def digits():
@@ -116,7 +116,7 @@ def finished(tmp_path_factory):
     """`(search, spy, folder)` of a search on the digits: 2 × 2 × 1 combinations, 3 folds, 2 epochs."""
     spy, folder = Spy(), tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "SiameseWrapper", spy.wrapper())
+        patch.setattr(tuning.grid, "SiameseWrapper", spy.wrapper())
         search = SiameseGridSearch(spy.build_fn, GRID, cv=3, epochs=2, directory=folder, seed=5, verbose=0, **SIZE)
         assert search.fit(*digits()) is search
     return search, spy, folder
@@ -625,12 +625,21 @@ def test_a_line_a_fit_is_shown_or_nothing(capfd, tmp_path):
         search_of(build_fn, {"dim": [1, 2]}, directory=tmp_path, verbose=verbose).fit(*small())
         return capfd.readouterr().out.splitlines()
 
-    first, *fits, best = run(verbose=1)
+    first, *fits, head, better, worse, count, best = run(verbose=1)
     assert first == "2 trials of 2 folds each; 0 trials were finished before"
     assert len(fits) == 4
     assert fits[2].startswith("[trial 2/2, fold 1/2] {'dim': 2}: val_eer 0.2000 at epoch 1 of 10, ")
+    assert head.split() == ["rank", "trial", "val_eer", "±", "epoch", "seconds", "dim", "remark"]
+    assert [line.split()[:5] + line.split()[6:] for line in (better, worse)] == [
+        ["1", "0000", "0.1000", "0.0000", "1.0", "1"],
+        ["2", "0001", "0.2000", "0.0000", "1.0", "2"],
+    ]
+    assert count == "2 trials"
     assert best == "best: {'dim': 1}: val_eer 0.1000; 1 epochs on all 12 samples"
-    assert run(verbose=1) == ["2 trials of 2 folds each; 2 trials were finished before", best]
+    again, *table, last = run(verbose=1)
+    assert again == "2 trials of 2 folds each; 2 trials were finished before"
+    assert table == [head, better, worse, count]
+    assert last == best
     assert run(verbose=0) == []
 
 

@@ -3,14 +3,14 @@
 Contract: `build_fn(**params)` gives a model, `fit(x, labels)` takes a source `(n, …)` (see `data.sources`) and
 identities `(n,)`; results have scikit-learn's names. What to try next, what is saved and what becomes of a failure is
 up to KerasTuner's `GridSearch` (extra `tuner`, imported when a search is made); ours is its trial: one model trained
-and verified a fold. Imports `_checks`, `callbacks`, `data`, `layers` and `losses`.
+and verified a fold. Imports `_checks`, `callbacks`, `data`, `layers`, `losses` and the room's `folds` and `results`.
 
     def build_fn(embedding_dim):
         return keras.Sequential([keras.layers.Dense(embedding_dim), keras.layers.UnitNormalization()])
 
     grid = {"margin": [0.5, 1.0], "embedding_dim": [16, 64], "learning_rate": [1e-3, 1e-4]}
     search = SiameseGridSearch(build_fn, param_grid=grid, cv=3).fit(x, labels)
-    search.best_params_, search.best_model_, pandas.DataFrame(search.cv_results_)
+    search.best_params_, search.best_model_, search.results_.to_frame()
 """
 
 import contextlib
@@ -21,7 +21,6 @@ import itertools
 import json
 import logging
 import os
-import random
 import tempfile
 import time
 import warnings
@@ -32,17 +31,17 @@ import numpy as np
 import rich  # comes with Keras
 
 from keras_siamese import _checks
-from keras_siamese.callbacks import SetEpoch, VerificationMonitor
-from keras_siamese.data import IdentityKFold, PairSequence
+from keras_siamese.callbacks import SetEpoch
+from keras_siamese.data import PairSequence
 from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.losses import ContrastiveLoss
-
-__all__ = ["SiameseGridSearch"]
+from keras_siamese.tuning import folds as folding
+from keras_siamese.tuning.objectives import check_objective
+from keras_siamese.tuning.objectives import objective as objective_of
+from keras_siamese.tuning.results import SearchResults, TrialResult
 
 logger = logging.getLogger(__name__)
-SIGNS = {"val_eer": -1, "val_auc": 1, "val_verification_accuracy": 1, "val_d_prime": 1, "loss": -1}  # 1: more is better
-TAR = "val_tar@far="  # and a rate; more is better
 
 
 class SiameseGridSearch:
@@ -65,11 +64,16 @@ class SiameseGridSearch:
             another rate), or "loss", the training loss. Which way is better is known.
         callbacks: list of Keras callbacks, deep-copied for each fit, called after the monitor. Those that monitor a
             "val_" key sit out the refit, which holds nothing out.
+        on_divergence: "warn" watches each fit with a `DivergenceMonitor` and tags it with the cause if the loss falls
+            while verification does not follow; "stop" ends such a fit as well; None (default) does neither.
+        give_up: a trial that over its folds so far is worse than the best trial over the same folds by more than this,
+            in units of the objective, is not measured on the others; its mean is the best trial's and the mean
+            difference. None (default) measures all.
         directory, project_name: where KerasTuner keeps the trials; None: in a temporary folder. The same search goes
             on there, failed trials anew; the code of `build_fn` and the callbacks are not compared.
         seed: integer ≥ 0, of folds and pairs and, different in each fold, of initial weights and dropout (not PyTorch's
             dropout, which Keras draws from the global generator).
-        verbose: 1 shows a line a fit, 0 none. Failures are logged and warned of in any case.
+        verbose: 1 shows a line a fit and the table at the end, 0 none. Failures are logged and warned of in any case.
 
     Attributes:
         cv_results_: dict of arrays with an entry a combination, in the order of `itertools.product`: scikit-learn's
@@ -80,6 +84,8 @@ class SiameseGridSearch:
         best_params_, best_index_, best_score_: the combination ranked first, its entry, and its `mean_test_score`.
         best_model_, refit_epochs_: that combination, trained on all samples, and for how many epochs.
         failures_: dict from the entry of a failed combination, whose scores are NaN and rank last, to its traceback.
+        causes_: dict from each cause to the number of combinations that were tagged with it.
+        results_: all of this as `SearchResults`: a table, a DataFrame, an HTML page, TensorBoard's HParams.
 
     Raises:
         ValueError, TypeError: before training, naming the argument: a grid key that nothing takes, values that are no
@@ -97,6 +103,8 @@ class SiameseGridSearch:
         batch_size=32,
         objective="val_eer",
         callbacks=None,
+        on_divergence=None,
+        give_up=None,
         directory=None,
         project_name="siamese_grid_search",
         seed=0,
@@ -108,8 +116,11 @@ class SiameseGridSearch:
         self.cv = _checks.check_integer("cv", cv, low=2)
         self.epochs = _checks.check_integer("epochs", epochs, low=1)
         self.batch_size = _checks.check_integer("batch_size", batch_size, low=1)
-        self.objective, (self._sign, self._far) = objective, check_objective(objective)
-        self.callbacks = check_callbacks(callbacks)
+        _, self._far = check_objective(objective)
+        self.objective = objective
+        self.callbacks = folding.check_callbacks(callbacks)
+        self.on_divergence = folding.check_on_divergence(on_divergence)
+        self.give_up = None if give_up is None else _checks.check_number("give_up", give_up, low=0)
         for name, path in (("directory", "." if directory is None else directory), ("project_name", project_name)):
             if not isinstance(path, (str, os.PathLike)):
                 raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
@@ -121,21 +132,37 @@ class SiameseGridSearch:
         """Runs the search on samples `x` `(n, …)` with identities `labels` `(n,)`; returns this object."""
         x = check_source("x", x)
         labels = _checks.check_labels("labels", labels, length=count_samples(x))
-        folds = make_folds(x, labels, self.cv, self.seed, self._far)
+        folds = folding.make_folds(x, labels, self.cv, self.seed, self._far, self.on_divergence)
         params = [dict(zip(self.param_grid, row, strict=True)) for row in itertools.product(*self.param_grid.values())]
         with self.project_folder(x, labels) as folder:
-            records, self.failures_ = self.search(x, labels, folds, params, folder)
-        self.cv_results_ = cv_results(params, records, self.objective, self._sign, self.cv)
-        self.report_failures(params)
-        best = self.best_index_ = int(np.argmin(self.cv_results_["rank_test_score"]))
-        self.best_params_ = copy.deepcopy(params[best])
-        self.best_score_ = float(self.cv_results_["mean_test_score"][best])
-        self.refit_epochs_ = round(np.mean([fold["epoch"] for fold in records[best]]))
-        value = f"{self.objective} {self.cv_results_[f'mean_{self.objective}'][best]:.4f}"
-        self.show(f"best: {params[best]}: {value}; {self.refit_epochs_} epochs on all {len(labels)} samples")
+            trials = self.search(x, labels, folds, params, folder)
+        self.read(trials, objective_of(self.objective))
+        self.show(str(self.results_))
+        value = f"{self.objective} {self.cv_results_[f'mean_{self.objective}'][self.best_index_]:.4f}"
+        self.show(f"best: {self.best_params_}: {value}; {self.refit_epochs_} epochs on all {len(labels)} samples")
         kept = [one for one in self.callbacks if not str(getattr(one, "monitor", "")).startswith("val_")]
-        self.best_model_, _ = self.train(x, labels, params[best], self.refit_epochs_, kept, self.seed)
+        kept = copy.deepcopy(kept)
+        self.best_model_, _ = self.train(x, labels, self.best_params_, self.refit_epochs_, kept, self.seed)
         return self
+
+    def read(self, trials, objective):
+        """Sets the attributes that follow from the list of `TrialResult`; warns of failures, raises if all failed."""
+        self.results_ = SearchResults(trials, objective, self.cv)
+        self.cv_results_, self.causes_ = self.results_.cv_results_, self.results_.causes
+        self.failures_ = {entry: trial.error for entry, trial in enumerate(trials) if trial.error is not None}
+        if self.failures_:
+            first = min(self.failures_)
+            from sklearn.exceptions import FitFailedWarning  # heavy: the package's import stays light
+
+            best = self.results_.best  # raises if there is none
+            count = f"{len(self.failures_)} of {len(trials)} trials failed"
+            message = f"{count}; first {trials[first].params}:\n{self.failures_[first]}"
+            warnings.warn(message, FitFailedWarning, stacklevel=3)
+        best = self.results_.best
+        self.best_index_ = trials.index(best)
+        self.best_params_ = copy.deepcopy(best.params)
+        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
+        self.refit_epochs_ = round(np.mean([record["epoch"] for record in best.records]))
 
     @contextlib.contextmanager
     def project_folder(self, x, labels):
@@ -144,20 +171,18 @@ class SiameseGridSearch:
             with tempfile.TemporaryDirectory(prefix="keras_siamese_") as folder:
                 yield Path(folder)
             return
-        import joblib  # comes with scikit-learn; heavy: the package's import stays light
+        folder = Path(self.directory) / self.project_name
+        folding.claim(folder, self.fingerprint(x, labels), is_fresh=not folder.exists() or not any(folder.iterdir()))
+        yield folder
 
-        file = _checks.check_writable("directory", Path(self.directory) / self.project_name / "search.json")
-        ours = {name: getattr(self, name) for name in ("cv", "epochs", "batch_size", "objective", "seed")}
-        ours |= {"param_grid": self._texts, "data": joblib.hash([x, labels], coerce_mmap=True)}
-        held = json.loads(file.read_text()) if file.exists() else {} if any(file.parent.iterdir()) else ours
-        differ = [f"{name} {held.get(name)}, not {value}" for name, value in ours.items() if held.get(name) != value]
-        if differ:
-            raise ValueError(f"`directory` holds another search, in {str(file.parent)!r}: {'; '.join(differ)}")
-        file.write_text(json.dumps(ours))
-        yield file.parent
+    def fingerprint(self, x, labels):
+        """What makes a search another one."""
+        names = ("cv", "epochs", "batch_size", "objective", "seed", "on_divergence", "give_up")
+        ours = {name: getattr(self, name) for name in names}
+        return ours | {"param_grid": self._texts, "data": folding.data_hash(x, labels)}
 
     def search(self, x, labels, folds, params, folder):
-        """KerasTuner's search: what `cross_validate` kept of each of `params`, and `{entry: traceback}` of failures."""
+        """KerasTuner's search: a `TrialResult` for each of `params`."""
         keras_tuner = _checks.check_installed("keras_tuner", "tuner")
         entries = {row: entry for entry, row in enumerate(itertools.product(*self._texts.values()))}
         space = keras_tuner.HyperParameters()
@@ -169,7 +194,7 @@ class SiameseGridSearch:
 
         with contextlib.redirect_stdout(None):  # KerasTuner prints that it reloads
             tuner = fold_grid_search()(
-                objective=keras_tuner.Objective(self.objective, "max" if self._sign > 0 else "min"),
+                objective=objective_of(self.objective),
                 hyperparameters=space,
                 tune_new_entries=False,
                 seed=1,  # of no use to a grid, but without one KerasTuner draws it from Python's global generator
@@ -183,61 +208,57 @@ class SiameseGridSearch:
         self.show(f"{len(params)} trials of {self.cv} folds each; {done} trials were finished before")
         tuner.search()
         ended = {entry_of(trial): trial for trial in map(tuner.oracle.get_trial, tuner.oracle.end_order)}
-        records = [json.loads(tuner.folds_file(ended[entry]).read_text()) for entry in range(len(params))]
-        return records, {entry: ended[entry].message for entry in sorted(ended) if ended[entry].status != "COMPLETED"}
+        return [self.read_trial(tuner, ended[entry], one) for entry, one in enumerate(params)]
+
+    def read_trial(self, tuner, trial, params):
+        """The `TrialResult` of KerasTuner's `trial`."""
+        records = json.loads(tuner.folds_file(trial).read_text())
+        if trial.status != "COMPLETED":
+            return TrialResult(trial.trial_id, params, records, np.nan, trial.message)
+        return TrialResult(trial.trial_id, params, records, float(trial.score))
 
     def cross_validate(self, x, labels, folds, params, entry, file):
-        """One trial: the logs of each fold's best epoch; `file` keeps what `fit_fold` returns, as far as it gets."""
-        records = []
-        for fold, (rows, monitor) in enumerate(folds):
-            title = f"[trial {entry + 1}/{len(params)}, fold {fold + 1}/{self.cv}] {params[entry]}:"
+        """One trial: what KerasTuner is told of it; `file` keeps the records of its folds, as far as it gets."""
+        aim, records = objective_of(self.objective), []
+        folding.write_json(file, records)
+        best = None if self.give_up is None else folding.best_values(file.parent.parent, self.cv, aim)
+        for number, fold in enumerate(folds):
+            if folding.is_hopeless(folding.values_of(records, aim), best, aim, self.give_up):
+                self.show(f"[trial {entry + 1}/{len(params)}] given up after {number} of {self.cv} folds")
+                break
+            title = f"[trial {entry + 1}/{len(params)}, fold {number + 1}/{self.cv}] {params[entry]}:"
             try:
-                records.append(self.fit_fold(subset(x, rows), labels[rows], params[entry], monitor, self.seed + fold))
+                records.append(self.fit_fold(x, labels, fold, params[entry], self.seed + number))
             except Exception as error:
                 logger.warning("%s failed with %s: %s", title, type(error).__name__, error)
                 raise
-            finally:
-                file.write_text(json.dumps(records))
-            value, epoch, seconds = records[-1]["logs"][self.objective], records[-1]["epoch"], records[-1]["seconds"]
-            self.show(f"{title} {self.objective} {value:.4f} at epoch {epoch} of {self.epochs}, {seconds:.1f} s")
-        return [record["logs"] for record in records]
+            folding.write_json(file, records)
+            self.show(f"{title} {self.line_of(records[-1])}")
+        return folding.metrics_of(records, self.cv, aim, best)
 
-    def fit_fold(self, x, labels, params, monitor, seed):
-        """Trains on one fold's samples: `{"epoch": the best, from 1; "seconds": of the fit; "logs": of that epoch}`."""
+    def line_of(self, record):
+        """What is shown of a fit."""
+        value, cause = record["logs"][self.objective], record.get("cause")
+        line = f"{self.objective} {value:.4f} at epoch {record['epoch']} of {self.epochs}, {record['seconds']:.1f} s"
+        return f"{line}; diverged: {cause}" if cause else line
+
+    def fit_fold(self, x, labels, fold, params, seed):
+        """Trains on a fold's samples, measures on the others: the record."""
         start = time.perf_counter()
-        _, history = self.train(x, labels, params, self.epochs, [monitor, *self.callbacks], seed)
-        scores = self._sign * np.asarray(history[self.objective], dtype=float)
-        if np.isnan(scores).all():
-            # Before KerasTuner sees it, whose own treatment of NaN begins with the least of no values, which warns.
-            raise FloatingPointError(f"{self.objective} is NaN in every epoch")
-        best = int(np.nanargmax(scores))
-        logs = {key: float(series[best]) for key, series in history.items() if len(series) == len(scores)}
-        return {"epoch": best + 1, "seconds": time.perf_counter() - start, "logs": logs}
+        monitor = folding.monitor_of(fold.monitor, self.on_divergence)
+        callbacks = [monitor, *copy.deepcopy(self.callbacks)]
+        _, history = self.train(subset(x, fold.rows), labels[fold.rows], params, self.epochs, callbacks, seed)
+        return folding.record_of(history, objective_of(self.objective), time.perf_counter() - start, monitor)
 
     def train(self, x, labels, params, epochs, callbacks, seed):
         """`(model, {key: [value an epoch, …]})`: a new model after `epochs` on pairs of the samples `x`."""
         sequence = PairSequence(x, labels, batch_size=self.batch_size, seed=self.seed)
-        state = random.getstate()  # of the generator from which Keras seeds initializers and dropout
-        random.seed(seed)
-        try:
+        with folding.seeded(seed):
             model = build_model(self.build_fn, self._taken, params)
-            callbacks = [SetEpoch(sequence), *copy.deepcopy(callbacks)]
+            callbacks = [SetEpoch(sequence), *callbacks]
             # Unshuffled: pairs come in random order already, and Keras up to 3.5 would use TensorFlow's global seed.
             history = model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
-        finally:
-            random.setstate(state)
         return model, history.history
-
-    def report_failures(self, params):
-        """Warns of failed trials; raises if there are no others."""
-        if self.failures_:
-            count, first = len(self.failures_), min(self.failures_)
-            message = f"{count} of {len(params)} trials failed; first {params[first]}:\n{self.failures_[first]}"
-            if count == len(params):
-                raise RuntimeError(message)
-            from sklearn.exceptions import FitFailedWarning  # heavy: the package's import stays light
-
-            warnings.warn(message, FitFailedWarning, stacklevel=3)
 
     def show(self, line):
         if self.verbose:
@@ -291,53 +312,6 @@ def build_model(build_fn, taken, params):
     return model
 
 
-def make_folds(x, labels, cv, seed, far):
-    """For each fold the training rows `(m,)` and the monitor of the others; raises if one of them has no pairs."""
-    if (identities := len(np.unique(labels))) < cv:
-        raise ValueError(f"`labels` must hold at least as many identities as folds, cv={cv}; got {identities}")
-    folds = []
-    for number, (rows, held_out) in enumerate(IdentityKFold(cv, seed=seed).split(labels, labels), start=1):
-        try:
-            PairSequence(subset(x, rows), labels[rows])
-            monitor = VerificationMonitor((subset(x, held_out), labels[held_out]), **far)
-            if far and not monitor.far:
-                raise ValueError("too few impostor pairs for `objective`")
-        except ValueError as error:
-            count = len(np.unique(labels[held_out]))
-            raise ValueError(f"Fold {number} of {cv}, with {count} identities, cannot be used: {error}") from error
-        folds.append((rows, monitor))
-    return folds
-
-
-def cv_results(params, records, objective, sign, cv):
-    """`cv_results_` from the records of each of `params`; what a failed one did not get to is NaN."""
-    table = np.full((3, cv, len(params)), np.nan)
-    for entry, fitted in enumerate(records):
-        for fold, record in enumerate(fitted):
-            table[:, fold, entry] = record["logs"][objective], record["epoch"], record["seconds"]
-    values, epochs, seconds = table
-    scores = sign * values
-    with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread then is NaN
-        mean, spread = scores.mean(axis=0), scores.std(axis=0)
-    ranked = np.where(np.isnan(mean), -np.inf, mean)
-    # But for the None at its end, values that are lists of one length would become the rows of a matrix.
-    columns = {name: np.array([*(one[name] for one in params), None], dtype=object)[:-1] for name in params[0]}
-    return {
-        "mean_fit_time": seconds.mean(axis=0),
-        "std_fit_time": seconds.std(axis=0),
-        **{f"param_{name}": np.ma.masked_array(column, [False] * len(params)) for name, column in columns.items()},
-        "params": copy.deepcopy(params),
-        **{f"split{fold}_test_score": scores[fold] for fold in range(cv)},
-        "mean_test_score": mean,
-        "std_test_score": spread,
-        "rank_test_score": 1 + np.sum(ranked > ranked[:, None], axis=1, dtype=np.int32),
-        **{f"split{fold}_{objective}": values[fold] for fold in range(cv)},
-        f"mean_{objective}": values.mean(axis=0),
-        f"std_{objective}": spread,
-        **{f"split{fold}_best_epoch": epochs[fold] for fold in range(cv)},
-    }
-
-
 def check_grid(param_grid):
     """Returns `{name: [value, …]}`, NumPy's numbers as Python's, and it in JSON: a `Choice` takes one type of value."""
     if not isinstance(param_grid, dict):
@@ -374,27 +348,3 @@ def check_build_fn(build_fn, grid):
         for value in grid[name]:
             _checks.check_number(f"param_grid[{name!r}]", value, low=0, open_low=True, open_high=True)
     return taken
-
-
-def check_objective(objective):
-    """Returns the sign, 1 if more is better or else −1, and what the monitor must be told to write this key."""
-    if isinstance(objective, str) and objective in SIGNS:
-        return SIGNS[objective], {}
-    with contextlib.suppress(ValueError):
-        far = float(str(objective).removeprefix(TAR))
-        if 0 < far < 1 and objective == f"{TAR}{far:g}":
-            return 1, {"far": far}
-    raise ValueError(f"`objective` must be one of {', '.join(SIGNS)} or {TAR}0.01 (any rate); got {objective!r}")
-
-
-def check_callbacks(callbacks):
-    """Returns a list of Keras callbacks, copied once here to see that it can be."""
-    try:
-        callbacks = copy.deepcopy(list(callbacks or []))
-    except Exception as error:
-        raise TypeError(f"`callbacks` must be a list that copy.deepcopy can copy: {error}") from error
-    for one in callbacks:
-        if not isinstance(one, keras.callbacks.Callback) or isinstance(one, VerificationMonitor):
-            why = "callbacks other than a monitor, of which each fold has its own"
-            raise TypeError(f"`callbacks` must hold Keras {why}; got {one!r} of type {type(one).__name__}")
-    return callbacks

@@ -1,0 +1,97 @@
+"""One search on several processes: KerasTuner's chief, which decides what is tried, and workers, which try it.
+
+    python docs/parallel_search.py --workers 2 --directory runs
+
+Started as it is, the script starts itself again as the chief and as each worker, in KerasTuner's own way: three
+environment variables say who a process is and where the chief listens. On several machines that share the directory
+start it by hand instead, once with KERASTUNER_TUNER_ID=chief and once with tuner0, tuner1, … on each of them, all with
+the chief's KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT.
+
+A worker that ends before the search does is started again under its name, and the chief gives it the trial that it was
+at. The directory is what a search is resumed from: the same command goes on after everything was killed.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import time
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--directory", default="runs")
+    options = parser.parse_args()
+    if "KERASTUNER_TUNER_ID" not in os.environ:
+        start(options.workers)
+    else:
+        search(options)
+
+
+def search(options):
+    """What every process does: the chief serves in `tuner.search`, the workers train there."""
+    import keras
+    import keras_tuner
+    from sklearn.datasets import load_digits
+
+    import keras_siamese as ks
+
+    x, labels = load_digits(return_X_y=True)
+    x = (x / 16).astype("float32")
+
+    def encoder(embedding_dim):
+        layers = [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(embedding_dim)]
+        return keras.Sequential([keras.Input((64,)), *layers, keras.layers.UnitNormalization()])
+
+    space = ks.tuning.SearchSpace(
+        relative_margin=ks.tuning.Range(0.1, 0.7),
+        embedding_dim=[8, 16, 32],
+        learning_rate=ks.tuning.Range(1e-4, 1e-2, log=True),
+    )
+    tuner = keras_tuner.RandomSearch(
+        ks.tuning.SiameseHyperModel(encoder, space),
+        objective=ks.tuning.objective("val_eer"),
+        max_trials=options.trials,
+        seed=1,
+        directory=options.directory,
+        project_name="parallel_search",
+    )
+    tuner.search(x, labels, cv=3, epochs=options.epochs, verbose=0)
+    if os.environ["KERASTUNER_TUNER_ID"] == "chief":
+        print(ks.tuning.SearchResults.of(tuner), flush=True)
+
+
+def start(workers):
+    """Starts the chief and the workers here, restarts a worker that ends before the chief, and exits with the chief."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def process(name):
+        where = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+        environment = {**os.environ, **where, "KERASTUNER_TUNER_ID": name}
+        started = subprocess.Popen([sys.executable, *sys.argv], env=environment)
+        print(f"{name} is process {started.pid}", flush=True)
+        return started
+
+    chief = process("chief")
+    running = {f"tuner{number}": process(f"tuner{number}") for number in range(workers)}
+    try:
+        while chief.poll() is None:
+            for name, worker in running.items():
+                if worker.poll() not in (None, 0):  # 0: the chief had nothing more to do
+                    running[name] = process(name)
+            time.sleep(0.5)
+    finally:
+        for one in (chief, *running.values()):
+            one.terminate()
+            one.wait()
+    sys.exit(chief.returncode)
+
+
+if __name__ == "__main__":
+    main()

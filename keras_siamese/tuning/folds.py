@@ -1,0 +1,214 @@
+"""What a trial measures: models trained on some identities and verified on others, and what is kept of it.
+
+Contract: samples are a source `(n, …)`, labels `(n,)`. A *record* is what is kept of one fit, in JSON: `epoch` (the
+best, from 1), `seconds`, `logs` (of that epoch) and, under a `DivergenceMonitor`, `flags` (epochs, from 1) and `cause`
+(None if nothing was flagged). An objective is KerasTuner's. Imports `callbacks`, `data` and the room's `objectives`.
+
+    folds = make_folds(x, labels, cv=3, seed=0)
+    monitor = monitor_of(folds[0].monitor, "stop")
+    record = record_of(model.fit(…, callbacks=[monitor]).history, objective, seconds, monitor)
+"""
+
+import copy
+import json
+import os
+import random
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_siamese import _checks
+from keras_siamese.callbacks import DivergenceMonitor, VerificationMonitor
+from keras_siamese.data import IdentityKFold, PairSequence
+from keras_siamese.data.sources import subset
+from keras_siamese.tuning.objectives import keys_of, sign_of
+
+FILE = "folds.json"
+
+
+class Fold(NamedTuple):
+    """The rows `(m,)` to train on, and the monitor of the others, to be copied for each fit."""
+
+    rows: np.ndarray
+    monitor: VerificationMonitor
+
+
+def make_folds(x, labels, cv, seed, far=None, on_divergence=None):
+    """`cv` folds, no two of which hold out the same identity; raises if one of them has no pairs."""
+    if (identities := len(np.unique(labels))) < cv:
+        raise ValueError(f"`labels` must hold at least as many identities as folds, cv={cv}; got {identities}")
+    folds = []
+    for number, (rows, held_out) in enumerate(IdentityKFold(cv, seed=seed).split(labels, labels), start=1):
+        try:
+            PairSequence(subset(x, rows), labels[rows])
+            monitor = make_monitor((subset(x, held_out), labels[held_out]), far, on_divergence)
+        except ValueError as error:
+            count = len(np.unique(labels[held_out]))
+            raise ValueError(f"Fold {number} of {cv}, with {count} identities, cannot be used: {error}") from error
+        folds.append(Fold(rows, monitor))
+    return folds
+
+
+def make_monitor(validation, far=None, on_divergence=None):
+    """The monitor of held-out data; raises if they do not support a rate in `far`, `{"far": rates}` or None."""
+    kind = VerificationMonitor if on_divergence is None else DivergenceMonitor
+    monitor = kind(validation, **(far or {}))
+    if far and len(monitor.far) < np.size(far["far"]):
+        raise ValueError("too few impostor pairs for `objective`")
+    return monitor
+
+
+def monitor_of(template, on_divergence=None, **settings):
+    """A copy of a monitor for one fit. A flagged run is not warned of, but stopped where `on_divergence` is "stop"."""
+    monitor = copy.deepcopy(template)
+    vars(monitor).update(settings)
+    if on_divergence is not None:
+
+        def act(diagnosis):
+            if on_divergence == "stop":
+                monitor.model.stop_training = True
+
+        monitor.on_divergence = act
+    return monitor
+
+
+def check_on_divergence(on_divergence):
+    """Returns what a search does about a run that diverges: nothing, tag it, or stop it too."""
+    return _checks.check_choice("on_divergence", on_divergence, (None, "warn", "stop"))
+
+
+def cause_of(monitor):
+    """The first cause that explains a flagged run, "undetermined" if none does, None if nothing was flagged."""
+    if not monitor.flags:
+        return None
+    return monitor.diagnosis.findings[0].cause if monitor.diagnosis.findings else "undetermined"
+
+
+def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
+    """The record of a fit from its curves, `{key: [value an epoch, …]}`; epochs with NaN are never best.
+
+    Raises:
+        ValueError: if nobody logged a key of `objective`, naming those that are.
+        FloatingPointError: if the objective is NaN in every epoch.
+    """
+    missing = [key for key in keys_of(objective) if key not in history]
+    if missing:
+        raise ValueError(f"`objective` must be a key that is logged, {', '.join(history)}; got {', '.join(missing)}")
+    count = len(history[keys_of(objective)[0]])
+    epochs = [{key: float(curve[at]) for key, curve in history.items() if len(curve) == count} for at in range(count)]
+    scores = sign_of(objective) * np.array([objective.get_value(logs) for logs in epochs], dtype=float)
+    if np.isnan(scores).all():
+        # Before KerasTuner sees it, whose own treatment of NaN begins with the least of no values, which warns.
+        raise FloatingPointError(f"{objective.name} is NaN in every epoch")
+    best = int(np.nanargmax(scores))
+    logs = {**epochs[best], objective.name: float(objective.get_value(epochs[best]))}
+    record = {"epoch": initial_epoch + best + 1, "seconds": seconds, "logs": logs}
+    if isinstance(monitor, DivergenceMonitor):
+        record |= {"flags": [int(flag) + 1 for flag in monitor.flags], "cause": cause_of(monitor)}
+    return record
+
+
+def values_of(records, objective):
+    """The objective of each record `(n,)`."""
+    return np.array([record["logs"][objective.name] for record in records], dtype=float)
+
+
+def metrics_of(records, cv, objective, best=None):
+    """What KerasTuner is told of a trial's folds: of each key the mean; of the objective also spread and folds.
+
+    Args:
+        records: of the folds that were measured, at most `cv`.
+        best: values `(cv,)` of the best trial so far, where this one was given up against it: the objective then is
+            that trial's mean, and the mean difference to it over the folds measured, so as not to mistake an easy fold
+            for a good trial.
+    """
+    values = values_of(records, objective)
+    shared = [key for key in records[0]["logs"] if all(key in record["logs"] for record in records)]
+    metrics = {key: float(np.mean([record["logs"][key] for record in records])) for key in shared}
+    if cv > 1:
+        metrics[f"std_{objective.name}"] = float(np.std(values)) if np.isfinite(values).all() else np.nan
+        metrics |= {f"split{fold}_{objective.name}": float(value) for fold, value in enumerate(values)}
+    metrics["best_epoch"] = float(np.mean([record["epoch"] for record in records]))
+    # KerasTuner's bookkeeping of a metric of NaN only warns.
+    metrics = {key: value for key, value in metrics.items() if not np.isnan(value)}
+    metrics[objective.name] = expected(values, best) if len(records) < cv else float(values.mean())
+    return metrics
+
+
+def expected(values, best):
+    """The mean that `values` `(k,)` of some folds let expect of all, given `best` `(n,)` of another trial."""
+    best = np.asarray(best, dtype=float)
+    return float(best.mean() + np.mean(values - best[: len(values)]))
+
+
+def is_hopeless(values, best, objective, give_up):
+    """Whether a trial with `values` `(k,)` is worse than `best` `(n,)` over these folds by more than `give_up`."""
+    if give_up is None or best is None or not len(values):
+        return False
+    return sign_of(objective) * np.mean(best[: len(values)] - np.asarray(values)) > give_up
+
+
+def best_values(project, cv, objective):
+    """The values `(cv,)` of the best of the trials in the folder of a search that measured all folds, or None."""
+    finished = [json.loads(path.read_text()) for path in sorted(Path(project).glob(f"trial_*/{FILE}"))]
+    candidates = [values_of(records, objective) for records in finished if len(records) == cv]
+    candidates = [values for values in candidates if not np.isnan(values).any()]
+    return max(candidates, key=lambda values: sign_of(objective) * values.mean(), default=None)
+
+
+def write_json(path, content):
+    """Writes a JSON file such that whoever reads it, or is left with it after a kill, finds it whole."""
+    path = Path(path)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content))
+    os.replace(draft, path)
+
+
+def claim(folder, ours, is_fresh):
+    """Writes what a search is into its folder, or raises if another one's is there.
+
+    Args:
+        folder: KerasTuner's project folder.
+        ours: a dict that JSON can hold.
+        is_fresh: whether a folder without such a file holds no search.
+    """
+    file = _checks.check_writable("directory", Path(folder) / "search.json")
+    held = json.loads(file.read_text()) if file.exists() else ours if is_fresh else {}
+    differ = [f"{name} {held.get(name)}, not {value}" for name, value in ours.items() if held.get(name) != value]
+    if differ:
+        raise ValueError(f"`directory` holds another search, in {str(file.parent)!r}: {'; '.join(differ)}")
+    write_json(file, ours)
+
+
+def data_hash(x, labels):
+    """A hash of samples `(n, …)` and labels `(n,)`, the same for the same values however they are held."""
+    import joblib  # comes with scikit-learn; heavy: the package's import stays light
+
+    return joblib.hash([x, labels], coerce_mmap=True)
+
+
+@contextmanager
+def seeded(seed):
+    """Sets the generator from which Keras seeds initializers and dropout, and puts it back."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def check_callbacks(callbacks):
+    """Returns a list of Keras callbacks, copied once here to see that it can be."""
+    try:
+        callbacks = copy.deepcopy(list(callbacks or []))
+    except Exception as error:
+        raise TypeError(f"`callbacks` must be a list that copy.deepcopy can copy: {error}") from error
+    for one in callbacks:
+        if not isinstance(one, keras.callbacks.Callback) or isinstance(one, VerificationMonitor):
+            why = "callbacks other than a monitor, of which each fold has its own"
+            raise TypeError(f"`callbacks` must hold Keras {why}; got {one!r} of type {type(one).__name__}")
+    return callbacks

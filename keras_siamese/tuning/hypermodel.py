@@ -1,0 +1,349 @@
+"""`SiameseHyperModel`: a siamese network and its search space, for any of KerasTuner's tuners.
+
+Contract: what to try next, and what is saved, is the tuner's; `build(hp)` gives the compiled model of a point of the
+space, and `fit` measures it on held-out identities, one set or folds. KerasTuner (extra `tuner`) is imported with this
+module. Imports `_checks`, `callbacks`, `data` and the room's modules but `grid`.
+
+    space = SearchSpace(loss=["ContrastiveLoss", "NTXentLoss"], learning_rate=Range(1e-4, 1e-2, log=True))
+    tuner = keras_tuner.Hyperband(SiameseHyperModel(encoder, space), objective=objective("val_eer"), max_epochs=27)
+    tuner.search(*train, validation_data=valid)
+    siamese = tuner.get_best_models()[0]
+"""
+
+import copy
+import inspect
+import json
+import logging
+import time
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_siamese import _checks
+from keras_siamese.callbacks import SetEpoch
+from keras_siamese.data.sources import check_source, count_samples, subset
+from keras_siamese.tuning import folds as folding
+from keras_siamese.tuning.objectives import check_known, keys_of
+from keras_siamese.tuning.recipe import batches_of, compared_by, compiled_model, mining_callbacks
+from keras_siamese.tuning.results import FAILURE
+from keras_siamese.tuning.space import SearchSpace
+
+keras_tuner = _checks.check_installed("keras_tuner", "tuner")
+logger = logging.getLogger(__name__)
+
+
+class SiameseHyperModel(keras_tuner.HyperModel):
+    """Builds, trains and verifies the siamese network of a point of the space.
+
+    Args:
+        encoder: a function that returns a new encoder, a model or layer from one input to `(batch, dim)`, from fields
+            of the space by name, as `embedding_dim` and those of ``SearchSpace(encoder={…})``, or from KerasTuner's
+            `hp`, or both.
+        space: `SearchSpace`; its defaults if None.
+        augment: a function of ``SearchSpace(augmentation=…)`` that returns what ``PairSequence(augment=…)`` takes; by
+            default rotations of 30°, shifts of a tenth and zooms of a fifth of an image, each times the strength.
+        seed: integer ≥ 0, of folds, batches and, different in each fold and execution, initial weights.
+        name, tunable: as of every `keras_tuner.HyperModel`.
+
+    ``tuner.search(x, labels, …)`` takes samples `(n, …)`, identities `(n,)` and the options of `fit`. What a trial
+    measured stands in its folder and, as metrics, in KerasTuner's `trial.json`; `SearchResults.of(tuner)` reads both.
+
+    Raises:
+        ValueError, TypeError: on construction, if `encoder` needs what the space does not hold, or the space holds what
+            no one takes. A search that cannot work ends at its first trial, with KerasTuner's `FatalValueError`.
+
+    >>> def encoder(embedding_dim):
+    ...     layers = [keras.Input((8,)), keras.layers.Dense(embedding_dim), keras.layers.UnitNormalization()]
+    ...     return keras.Sequential(layers)
+    >>> hypermodel = SiameseHyperModel(encoder, SearchSpace(embedding_dim=[16, 32], margin=[0.5, 1.0]))
+    >>> model = hypermodel.build(keras_tuner.HyperParameters())
+    >>> model.loss.margin, model.encoder.output_shape
+    (0.5, (None, 16))
+    """
+
+    def __init__(self, encoder, space=None, *, augment=None, seed=0, name=None, tunable=True):
+        super().__init__(name=name, tunable=tunable)
+        self.space = SearchSpace() if space is None else space
+        if not isinstance(self.space, SearchSpace):
+            raise TypeError(f"`space` must be a SearchSpace; got a {type(space).__name__}")
+        self.encoder, self._taken = encoder, check_encoder(encoder, self.space)
+        if augment is not None and not callable(augment):
+            raise TypeError(f"`augment` must be a function of the strength; got {augment!r}")
+        self.augment = augment
+        self.seed = _checks.check_integer("seed", seed, low=0)
+        self._held = self._last = None
+
+    def build(self, hp):
+        """The compiled model of KerasTuner's `hp`: a `SiameseWrapper`, or of a batch loss the encoder itself."""
+        with reported(hp, None):
+            return self._built(hp, self.seed + self._executions(hp))
+
+    def _built(self, hp, seed):
+        values = self.space.declare(hp)
+        with folding.seeded(seed):
+            options = {name: values[name] for name in self._taken if name != "hp"}
+            encoder = self.encoder(**options, **({"hp": hp} if "hp" in self._taken else {}))
+            if not isinstance(encoder, keras.layers.Layer):
+                raise keras_tuner.errors.FatalTypeError(f"`encoder` must return a model or a layer; got {encoder!r}")
+            return compiled_model(self.space, values, encoder)
+
+    def _executions(self, hp):
+        """How often `fit` has just run these values: executions of one trial differ in their initial weights."""
+        values, count = self._last or (None, 0)
+        return count if values == hp.values else 0
+
+    def fit(
+        self,
+        hp,
+        model,
+        x,
+        labels,
+        *,
+        validation_data=None,
+        cv=None,
+        epochs=10,
+        initial_epoch=0,
+        callbacks=None,
+        on_divergence=None,
+        give_up=None,
+        verbose=0,
+        **unknown,
+    ):
+        """Trains `model` and measures it each epoch; returns what KerasTuner is told of the trial, a dict.
+
+        Outside a search it trains on all samples and returns Keras's `History`; there is no `cv` then.
+
+        Args:
+            hp, model: KerasTuner's hyperparameters, and what `build` made of them.
+            x: samples, a source `(n, …)`, to train on, or with `cv` to be divided.
+            labels: identities `(n,)`.
+            validation_data: `(x, labels)`, `(left, right, same)` or a frozen `PairSequence` of other identities.
+            cv: number of identity-disjoint folds, in place of `validation_data`, ≥ 2: a model each, the first is
+                `model`. The metrics are their means; `std_<objective>` and `split<i>_<objective>` stand beside. The
+                trial's checkpoint is the best epoch's of the best fold. Not with Hyperband.
+            epochs, initial_epoch: as in `keras.Model.fit`. A trial counts by its best epoch, those with NaN aside.
+            callbacks: deep-copied for each fold and called after the monitor; those that KerasTuner adds are shared.
+            on_divergence: "warn" watches each fit with a `DivergenceMonitor` and tags a flagged one with the cause;
+                "stop" ends it as well; None does neither.
+            give_up: with `cv`: a trial that over its folds so far is worse than the best trial over the same folds by
+                more than this, in units of the objective, is not measured on the others; None measures all.
+            verbose: as in `keras.Model.fit`.
+        """
+        trial = Trial.of(callbacks)
+        values = self.space.declare(hp if self.tunable else hp.copy())
+        self._last = (dict(hp.values), self._executions(hp) + 1)
+        with reported(hp, trial):
+            with fatal():
+                if unknown:
+                    known = [name for name in inspect.signature(self.fit).parameters if name not in ("hp", "model")]
+                    raise TypeError(f"`search` takes {', '.join(known[:-1])}; got {', '.join(unknown)}")
+                options = {"epochs": _checks.check_integer("epochs", epochs, low=1), "verbose": verbose}
+                options["initial_epoch"] = _checks.check_integer("initial_epoch", initial_epoch, low=0)
+                x = check_source("x", x)
+                labels = _checks.check_labels("labels", labels, length=count_samples(x))
+                settings = {"cv": cv, "on_divergence": on_divergence, "give_up": give_up}
+                folds = self._prepared(hp, trial, x, labels, validation_data, **settings)
+            run = Run(self, hp, values, x, labels, list(callbacks or []), options, on_divergence)
+            return run.measure(model, folds, trial, give_up) if trial else run.train(model, folds[0], 0)[0]
+
+    def _prepared(self, hp, trial, x, labels, validation_data, *, cv, on_divergence, give_up):
+        """The folds of a search, made once; raises if the search cannot work, or its folder holds another one."""
+        folding.check_on_divergence(on_divergence)
+        if give_up is not None:
+            _checks.check_number("give_up", give_up, low=0)
+        if cv is not None:
+            _checks.check_integer("cv", cv, low=2)
+            if trial is None:
+                raise ValueError(f"`cv` must be None outside a search, in which a model is trained on all; got {cv}")
+            if "tuner/epochs" in hp.values:
+                raise ValueError(
+                    "`cv` does not go with Hyperband, which trains a trial on from the weights of an earlier one: "
+                    "these have seen what other folds hold out. Give `validation_data`, or take another tuner"
+                )
+        far = None
+        if trial is not None:
+            trial.check_tuner(measured=cv is not None or validation_data is not None)
+            far = check_known(trial.objective) if any(key != "loss" for key in keys_of(trial.objective)) else None
+        if cv is None and validation_data is None:
+            return [folding.Fold(np.arange(len(labels)), None)]
+        if cv is not None and validation_data is not None:
+            raise ValueError("`validation_data` must be None where `cv` divides the samples; got both")
+        key = (id(x), id(labels), id(validation_data), cv, on_divergence, str(far))
+        if self._held is None or self._held[0] != key:
+            if cv is None:
+                monitor = folding.make_monitor(validation_data, far, on_divergence)
+                folds = [folding.Fold(np.arange(len(labels)), monitor)]
+            else:
+                folds = folding.make_folds(x, labels, cv, self.seed, far, on_divergence)
+            # The samples are kept as well: an id is theirs alone only as long as they are.
+            self._held = key, folds, (x, labels, validation_data), folding.data_hash(x, labels)
+        ours = {"space": describe(self.space), "cv": cv, "on_divergence": on_divergence, "give_up": give_up}
+        ours |= {"seed": self.seed, "data": self._held[3]}
+        if trial is not None:
+            folding.claim(trial.tuner.project_dir, ours, is_fresh=not trial.has_finished_others)
+        return self._held[1]
+
+
+class Run:
+    """One trial's training: a model a fold, with its monitor before the callbacks."""
+
+    def __init__(self, hypermodel, hp, values, x, labels, callbacks, options, on_divergence):
+        self.hypermodel, self.hp, self.values = hypermodel, hp, values
+        self.x, self.labels = x, labels
+        self.callbacks, self.options, self.on_divergence = callbacks, options, on_divergence
+
+    def train(self, model, fold, number):
+        """Keras's `History` of `model` after training on the rows of a `Fold`, and the monitor."""
+        hypermodel, space, values = self.hypermodel, self.hypermodel.space, self.values
+        is_part = len(fold.rows) < len(self.labels)
+        x, labels = (subset(self.x, fold.rows), self.labels[fold.rows]) if is_part else (self.x, self.labels)
+        batches = batches_of(space, values, x, labels, hypermodel.seed, hypermodel.augment)
+        first, monitor = [SetEpoch(batches), *mining_callbacks(space, values, batches)], None
+        if fold.monitor is not None:
+            monitor = folding.monitor_of(fold.monitor, self.on_divergence, **compared_by(space, values))
+            first.append(monitor)
+        others = [copy_for(one, number) if is_part else one for one in self.callbacks]
+        return model.fit(batches, callbacks=[*first, *others], shuffle=False, **self.options), monitor
+
+    def measure(self, model, folds, trial, give_up):
+        """Trains on each fold; writes the records into the trial's folder and returns KerasTuner's metrics."""
+        objective, records = trial.objective, []
+        best = None if give_up is None else folding.best_values(trial.tuner.project_dir, len(folds), objective)
+        trial.write(records)
+        for number, fold in enumerate(folds):
+            if folding.is_hopeless(folding.values_of(records, objective), best, objective, give_up):
+                logger.info("Trial %s given up after %d of %d folds", trial.name, number, len(folds))
+                break
+            start = time.perf_counter()
+            if number:
+                model = self.hypermodel._built(self.hp.copy(), self.hypermodel.seed + number)
+            history, monitor = self.train(model, fold, number)
+            seconds = time.perf_counter() - start
+            begun = self.options["initial_epoch"]
+            records.append(folding.record_of(history.history, objective, seconds, monitor, begun))
+            trial.write(records)
+        return folding.metrics_of(records, len(folds), objective, best)
+
+
+class Trial(NamedTuple):
+    """The trial that KerasTuner runs, found in a callback of its own."""
+
+    tuner: object
+    trial: object
+
+    @classmethod
+    def of(cls, callbacks):
+        """The `Trial`, or None outside a search."""
+        for one in callbacks or []:
+            if is_tuners(one) and hasattr(one, "tuner") and hasattr(one, "trial"):
+                return cls(one.tuner, one.trial)
+        return None
+
+    @property
+    def name(self):
+        return self.trial.trial_id
+
+    @property
+    def objective(self):
+        return self.tuner.oracle.objective
+
+    @property
+    def folder(self):
+        return Path(self.tuner.get_trial_dir(self.name))
+
+    @property
+    def has_finished_others(self):
+        """Whether the project's folder holds a trial that was finished."""
+        trials = [json.loads(path.read_text()) for path in Path(self.tuner.project_dir).glob("trial_*/trial.json")]
+        return any(one["status"] == "COMPLETED" for one in trials)
+
+    def check_tuner(self, measured):
+        """Raises if nobody will log the objective, or the tuner was told to compile what the space compiles."""
+        keys = keys_of(self.objective)
+        if not measured and any(key != "loss" for key in keys):
+            raise ValueError(
+                f"`objective` must be a key that is logged, which without `validation_data` and `cv` is loss only; got "
+                f"{', '.join(keys)}"
+            )
+        given = [name for name in ("loss", "optimizer", "metrics") if getattr(self.tuner, name, None) is not None]
+        if given:
+            raise ValueError(f"`{given[0]}` is the space's to choose: SearchSpace({given[0]}=…), not the tuner's")
+
+    def write(self, records):
+        folding.write_json(self.folder / folding.FILE, records)
+
+
+@contextmanager
+def reported(hp, trial):
+    """Logs what ends a trial with its hyperparameters and traceback, and leaves the latter in its folder."""
+    try:
+        yield
+    except Exception as error:
+        text = traceback.format_exc()
+        if trial is not None:
+            (trial.folder / FAILURE).write_text(text, encoding="utf-8")
+        if not isinstance(error, keras_tuner.errors.FatalError):
+            name = "" if trial is None else f" {trial.name}"
+            logger.warning("Trial%s of %s failed with %s: %s\n%s", name, hp.values, type(error).__name__, error, text)
+        raise
+    else:
+        if trial is not None:
+            (trial.folder / FAILURE).unlink(missing_ok=True)
+
+
+@contextmanager
+def fatal():
+    """Turns an error in what the search was given into one that ends it: KerasTuner would go on to the next trial."""
+    try:
+        yield
+    except TypeError as error:
+        raise keras_tuner.errors.FatalTypeError(str(error)) from error
+    except ValueError as error:
+        raise keras_tuner.errors.FatalValueError(str(error)) from error
+
+
+def is_tuners(callback):
+    """Whether a callback is one that KerasTuner adds to the user's."""
+    return type(callback).__module__.partition(".")[0] in ("keras_tuner", "tensorboard")
+
+
+def copy_for(callback, fold):
+    """The callback for a fold: KerasTuner's own as it is, a copy of the user's; TensorBoard's folds in folders."""
+    if is_tuners(callback):
+        return callback
+    copied = copy.deepcopy(callback)
+    if isinstance(copied, keras.callbacks.TensorBoard):
+        copied.log_dir = str(Path(copied.log_dir) / f"fold{fold}")
+    return copied
+
+
+def check_encoder(encoder, space):
+    """Returns the names that `encoder` takes, of the space's fields and "hp"."""
+    if not callable(encoder) or isinstance(encoder, keras.layers.Layer):
+        why = "a function that returns a new encoder for each trial"
+        raise TypeError(f"`encoder` must be {why}; got {encoder!r} of type {type(encoder).__name__}")
+    parameters = inspect.signature(encoder).parameters.values()
+    named = {one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    everywhere = [name for name in space.fields if len(space.users(name)) == len(space.losses)]
+    missing = [
+        name for name, one in named.items() if one.default is one.empty and name != "hp" and name not in everywhere
+    ]
+    if missing:
+        raise ValueError(f"`space` must hold {', '.join(missing)}, which `encoder` needs, for every loss")
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    its_own = [name for name in ("embedding_dim", *space.encoder) if name in space.fields]
+    unused = [name for name in its_own if name not in named and not takes_all]
+    if unused:
+        known = ", ".join(named) or "none"
+        raise ValueError(f"`encoder` must take {', '.join(unused)}, which the space holds; it takes {known}")
+    return {name for name in named if name in everywhere or name == "hp"} | (set(its_own) if takes_all else set())
+
+
+def describe(space):
+    """The space in JSON, as far as it decides what a trial is."""
+    losses = {name: keras.saving.serialize_keras_object(loss)["config"] for name, loss in space.losses.items()}
+    return json.loads(json.dumps({"losses": losses, "fields": {name: repr(one) for name, one in space.fields.items()}}))

@@ -1,0 +1,93 @@
+"""The recipe: of the values that hold in a trial, the compiled model, its batches, its monitor and its callbacks.
+
+Contract: `values` are those of `SearchSpace.declare`, by name. A loss on pairs or triplets gets a `SiameseWrapper` and
+a `PairSequence` or `TripletSequence`, a batch loss the encoder itself and a `BalancedBatchSequence`. Imports
+`callbacks`, `data`, `distances`, `layers` and the room's `space`.
+
+    model = compiled_model(space, values, encoder)
+    model.fit(batches_of(space, values, x, labels, seed=0, augment=None), epochs=10)
+"""
+
+import keras
+
+from keras_siamese import distances
+from keras_siamese.callbacks import HardPairRefresh
+from keras_siamese.data import BalancedBatchSequence, PairSequence, TripletSequence, image_augmenter
+from keras_siamese.layers import SiameseWrapper
+from keras_siamese.tuning.space import kind_of
+
+
+def compiled_model(space, values, encoder):
+    """The model of `values` around a new `encoder`, compiled."""
+    loss = space.losses[values["loss"]]
+    compares = SiameseWrapper(encoder, values.get("distance", "cosine"))
+    options = loss.get_config()
+    if "distance" in options and "distance" in values:
+        options["distance"] = values["distance"]
+    if "margin" in values:
+        options["margin"] = values["margin"]
+    if "relative_margin" in values:
+        options["margin"] = values["relative_margin"] * reach(loss, compares)
+    if "negatives" in options and values["mining"] != "none":
+        options["negatives"] = values["mining"]
+    if loss.expects == "score":
+        head = space.heads[values["head"]]
+        model = SiameseWrapper(encoder, values["distance"], head=head() if callable(head) else head)
+    elif kind_of(loss) == "batch":
+        model = encoder if isinstance(encoder, keras.Model) else keras.Sequential([encoder])
+    else:
+        model = compares
+    optimizer = type(keras.optimizers.get(values["optimizer"]))(learning_rate=values["learning_rate"])
+    model.compile(optimizer, loss=type(loss).from_config(options))
+    return model
+
+
+def reach(loss, siamese):
+    """The largest margin that a loss can have on the distances of a `SiameseWrapper`."""
+    low, high = siamese.distance_bounds()
+    if high == float("inf") or high <= 0:
+        raise ValueError(
+            f"`relative_margin` needs distances with an upper bound above 0; {siamese.distance!r} of this encoder is "
+            f"in [{low:g}, {high:g}]. End the encoder with UnitNormalization, or give `margin` in the distance's units"
+        )
+    options = loss.get_config()
+    if "beta" in options:
+        return min(high - options["beta"], options["beta"] - low)
+    return high - low if kind_of(loss) == "triplets" or "negatives" in options else high
+
+
+def batches_of(space, values, x, labels, seed, augment):
+    """The training sequence of samples `x` `(n, …)` and `labels` `(n,)`."""
+    strength = values.get("augmentation", 0)
+    options = {"seed": seed, "augment": (augment or augment_images)(strength) if strength else None}
+    kind = kind_of(space.losses[values["loss"]])
+    if kind == "batch":
+        makeup = {name: values[name] for name in ("classes_per_batch", "samples_per_class")}
+        return BalancedBatchSequence(x, labels, **makeup, **options)
+    options["batch_size"] = values["batch_size"]
+    if kind == "triplets":
+        return TripletSequence(x, labels, **options)
+    return PairSequence(x, labels, positive_fraction=values["positive_fraction"], **options)
+
+
+def augment_images(strength):
+    """Rotations of 30°, shifts of a tenth and zooms of a fifth, each times `strength`."""
+    return image_augmenter(
+        rotation_range=30 * strength,
+        width_shift_range=min(0.1 * strength, 0.9),
+        height_shift_range=min(0.1 * strength, 0.9),
+        zoom_range=min(0.2 * strength, 0.9),
+    )
+
+
+def mining_callbacks(space, values, sequence):
+    """The callbacks that mine pairs or triplets; a batch loss mines by itself."""
+    mines = values.get("mining") == "hard" and kind_of(space.losses[values["loss"]]) != "batch"
+    return [HardPairRefresh(sequence)] if mines else []
+
+
+def compared_by(space, values):
+    """`{"distance": …}` where the monitor must be told how to compare the embeddings of a bare encoder."""
+    if kind_of(space.losses[values["loss"]]) != "batch" or "distance" not in values:
+        return {}
+    return {"distance": distances.get(values["distance"])}

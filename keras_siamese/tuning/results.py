@@ -1,0 +1,238 @@
+"""Results of a search: what each trial had, measured and ended with, as a table, scikit-learn's `cv_results_`, a page.
+
+Contract: a `TrialResult` holds a trial's values, the records of its fits (see `folds`), and the traceback if it failed.
+`SearchResults.of(tuner)` reads them from a KerasTuner tuner, during a search, after it, or made anew on its folder.
+Imports `_checks` and the room's `folds` and `objectives`; `report` draws.
+
+    results = SearchResults.of(tuner)
+    print(results)                                      # the table, the failures and the causes
+    results.to_frame(), results.to_html("search.html"), results.to_tensorboard("logs")
+"""
+
+import collections
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_siamese import _checks
+from keras_siamese.tuning.folds import FILE, values_of
+from keras_siamese.tuning.objectives import sign_of
+
+FAILURE = "failure.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialResult:
+    """What is known of one trial.
+
+    Attributes:
+        name: KerasTuner's id of it.
+        params: its hyperparameters by name, those that hold.
+        records: of each fit that was measured, see `folds`.
+        value: the objective, the mean over folds; NaN if the trial failed or is not finished.
+        error: the traceback of a failed trial, None of others.
+    """
+
+    name: str
+    params: dict
+    records: list
+    value: float
+    error: str | None = None
+
+    @property
+    def cause(self):
+        """The cause that most of its flagged fits have, None if none was flagged."""
+        causes = collections.Counter(record["cause"] for record in self.records if record.get("cause"))
+        return causes.most_common(1)[0][0] if causes else None
+
+
+class SearchResults:
+    """The trials of a search, with everything that can be read from them.
+
+    Args:
+        trials: list of `TrialResult`, in the order of their starts.
+        objective: KerasTuner's `Objective`.
+        cv: how many folds a trial has; 1 where all are measured on the same held-out data.
+
+    Attributes:
+        trials, objective, cv: as given.
+        failures: dict from the name of each failed trial to its traceback.
+        causes: dict from each cause to the number of trials that were flagged for it.
+        best: the best `TrialResult`.
+        cv_results_: dict of arrays with an entry a trial, `(trials,)`, as of scikit-learn's searches: `params`,
+            `param_<name>` (masked where a condition did not hold), `split<i>_test_score`, `mean_test_score`,
+            `std_test_score`, `rank_test_score`, `mean_fit_time`, `std_fit_time` (seconds); and `split<i>_<objective>`,
+            `mean_<objective>`, `std_<objective>`, `split<i>_best_epoch` (from 1). A test score is greater when better:
+            of an objective to be minimised it is the negative, as with scikit-learn's `neg_` scorers.
+
+    Raises:
+        RuntimeError: from `best`, and from `of`, if every trial failed; with the first traceback.
+    """
+
+    def __init__(self, trials, objective, cv):
+        self.trials, self.objective, self.cv = list(trials), objective, cv
+        self.failures = {trial.name: trial.error for trial in self.trials if trial.error is not None}
+        causes = collections.Counter(trial.cause for trial in self.trials if trial.cause)
+        self.causes = dict(causes.most_common())
+        self.cv_results_ = cv_results(self.trials, objective, cv)
+
+    @classmethod
+    def of(cls, tuner):
+        """The results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`."""
+        known = getattr(tuner.oracle, "trials", None)
+        if known is None:
+            raise ValueError("`tuner` must be the chief's, which knows all trials; got a worker's")
+        trials = [known[name] for name in tuner.oracle.start_order]
+        folder = Path(tuner.project_dir)
+        found = [read_trial(folder / f"trial_{trial.trial_id}", trial, tuner.oracle.objective) for trial in trials]
+        results = cls(found, tuner.oracle.objective, max((len(trial.records) for trial in found), default=1) or 1)
+        if results.trials and len(results.failures) == len(results.trials):
+            results.refuse()
+        return results
+
+    def refuse(self):
+        """Raises with what the first failed trial had and met."""
+        first = next(trial for trial in self.trials if trial.error is not None)
+        count = f"{len(self.failures)} of {len(self.trials)} trials failed"
+        raise RuntimeError(f"{count}; first {first.params}:\n{first.error}")
+
+    @property
+    def best(self):
+        if self.failures and len(self.failures) == len(self.trials):
+            self.refuse()
+        if not np.isfinite([trial.value for trial in self.trials]).any():
+            raise RuntimeError("No trial is finished")
+        return self.trials[int(np.argmin(self.cv_results_["rank_test_score"]))]
+
+    def to_frame(self):
+        """`cv_results_` as a pandas DataFrame, a row a trial, best first, with `trial`, `cause` and `error` besides."""
+        pandas = _checks.check_installed("pandas", "test")
+        frame = pandas.DataFrame({key: list(column) for key, column in self.cv_results_.items()})
+        frame.insert(0, "trial", [trial.name for trial in self.trials])
+        frame["cause"] = [trial.cause for trial in self.trials]
+        frame["error"] = [trial.error for trial in self.trials]
+        return frame.sort_values("rank_test_score", kind="stable").reset_index(drop=True)
+
+    def rows(self):
+        """The table, a list of rows of strings, best first; the first row is the head. What all trials have alike is in
+        `constants`."""
+        names = [name for name in names_of(self.trials) if name not in self.constants]
+        name = self.objective.name
+        table = [["rank", "trial", name, "±", "epoch", "seconds", *names, "remark"]]
+        for at in np.argsort(self.cv_results_["rank_test_score"], kind="stable"):
+            trial = self.trials[at]
+            values = [trial.value, self.cv_results_[f"std_{name}"][at] if self.cv > 1 else np.nan]
+            epochs = [record["epoch"] for record in trial.records]
+            spent = [record["seconds"] for record in trial.records]
+            rank = str(self.cv_results_["rank_test_score"][at]) if trial.error is None else ""
+            cells = [rank, trial.name, *(f"{value:.4f}" if not np.isnan(value) else "" for value in values)]
+            cells += [f"{np.mean(epochs):.1f}" if epochs else "", f"{sum(spent):.1f}" if spent else ""]
+            table.append([*cells, *(shown(trial.params.get(name)) for name in names), self.remark(trial)])
+        return table
+
+    @property
+    def constants(self):
+        """The hyperparameters that all of several trials have alike, by name."""
+        first, *others = self.trials or [None]
+        same = [name for name in names_of(self.trials) if all(name in trial.params for trial in self.trials)]
+        same = [name for name in same if all(trial.params[name] == first.params[name] for trial in others)]
+        return {name: first.params[name] for name in same if others}
+
+    def remark(self, trial):
+        """What else there is to say of a trial: that it failed, was given up, or diverged, and why."""
+        if trial.error is not None:
+            return f"failed: {trial.error.strip().splitlines()[-1]}"
+        parts = [f"given up after {len(trial.records)} of {self.cv} folds"] if len(trial.records) < self.cv else []
+        return "; ".join(parts + ([f"diverged: {trial.cause}"] if trial.cause else []))
+
+    def summary(self):
+        """One line: how many trials, failures and causes, and what all trials have alike."""
+        parts = [f"{len(self.trials)} trials"]
+        parts += [f"{len(self.failures)} failed"] * bool(self.failures)
+        parts += [f"{sum(self.causes.values())} diverged ({counted(self.causes)})"] * bool(self.causes)
+        alike = ", ".join(f"{name} {shown(value)}" for name, value in self.constants.items())
+        return ", ".join(parts) + (f"; all with {alike}" if alike else "")
+
+    def __str__(self):
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        padded = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
+        return "\n".join([*("  ".join(row).rstrip() for row in padded), self.summary()])
+
+    def to_html(self, path):
+        """Writes one self-contained page: the table and a parallel-coordinates plot (extra `report`)."""
+        from keras_siamese.tuning.report import render  # which imports this module
+
+        path = _checks.check_writable("path", path)
+        path.write_text(render(self), encoding="utf-8")
+
+    def to_tensorboard(self, log_dir):
+        """Writes the trials into a folder such that TensorBoard's HParams tab shows them (package `tensorboard`)."""
+        from keras_siamese.tuning.report import write_hparams
+
+        write_hparams(self, log_dir)
+
+
+def read_trial(folder, trial, objective):
+    """The `TrialResult` of KerasTuner's `trial`, with what ours wrote into its folder."""
+    file, failure = folder / FILE, folder / FAILURE
+    records = json.loads(file.read_text()) if file.exists() else []
+    params = {name: value for name, value in trial.hyperparameters.values.items() if not name.startswith("tuner/")}
+    error = None
+    if trial.status in ("FAILED", "INVALID"):
+        error = failure.read_text(encoding="utf-8") if failure.exists() else trial.message or "no traceback"
+    is_scored = trial.status == "COMPLETED" and trial.metrics.exists(objective.name)
+    value = trial.metrics.get_best_value(objective.name) if is_scored else np.nan
+    return TrialResult(trial.trial_id, params, records, float(value), error)
+
+
+def names_of(trials):
+    """The hyperparameters of any of the trials, in the order in which they come up."""
+    return list(dict.fromkeys(name for trial in trials for name in trial.params))
+
+
+def shown(value):
+    """A hyperparameter's value in a table."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def counted(causes):
+    return ", ".join(f"{cause} {count}" for cause, count in causes.items())
+
+
+def cv_results(trials, objective, cv):
+    """`cv_results_` of a list of `TrialResult`; what a trial did not get to is NaN."""
+    table = np.full((3, cv, len(trials)), np.nan)
+    for entry, trial in enumerate(trials):
+        for fold, (record, value) in enumerate(zip(trial.records, values_of(trial.records, objective), strict=True)):
+            table[:, fold, entry] = value, record["epoch"], record["seconds"]
+    values, epochs, seconds = table
+    sign, name = sign_of(objective), objective.name
+    means = np.array([trial.value for trial in trials], dtype=float)
+    with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread then is NaN
+        spread = values.std(axis=0)
+    ranked = np.where(np.isnan(means), -np.inf, sign * means)
+    return {
+        "mean_fit_time": seconds.mean(axis=0),
+        "std_fit_time": seconds.std(axis=0),
+        **{f"param_{name}": column_of(trials, name) for name in names_of(trials)},
+        "params": copy.deepcopy([trial.params for trial in trials]),
+        **{f"split{fold}_test_score": sign * values[fold] for fold in range(cv)},
+        "mean_test_score": sign * means,
+        "std_test_score": spread,
+        "rank_test_score": 1 + np.sum(ranked > ranked[:, None], axis=1, dtype=np.int32),
+        **{f"split{fold}_{name}": values[fold] for fold in range(cv)},
+        f"mean_{name}": means,
+        f"std_{name}": spread,
+        **{f"split{fold}_best_epoch": epochs[fold] for fold in range(cv)},
+    }
+
+
+def column_of(trials, name):
+    """A hyperparameter of each trial, masked where it has none."""
+    # But for the None at its end, values that are lists of one length would become the rows of a matrix.
+    values = np.array([*(trial.params.get(name) for trial in trials), None], dtype=object)[:-1]
+    return np.ma.masked_array(values, [name not in trial.params for trial in trials])
