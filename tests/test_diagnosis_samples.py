@@ -37,11 +37,19 @@ def test_of_right_labels_few_score_so_however_hard_they_are(rng):
 
 def test_the_suspected_rows_are_those_with_wrong_labels(rng):
     same, scores, left, right, wrong = scored_identities(rng, 0.15)
-    suspects = samples.suspected_labels(same, scores, left, right, 720)
+    like = samples.impostor_like(same, scores)
+    suspects = samples.suspected_labels(same, scores, left, right, 720, like)
     assert len(np.intersect1d(suspects, wrong)) >= 0.75 * len(wrong)
     assert len(np.setdiff1d(suspects, wrong)) <= 0.02 * 720
     same, scores, left, right, _ = scored_identities(rng, 0.0)
-    assert len(samples.suspected_labels(same, scores, left, right, 720)) == 0
+    assert len(samples.suspected_labels(same, scores, left, right, 720, like)) == 0
+
+
+def test_an_encoder_that_has_learned_nothing_makes_nobody_suspect(rng):
+    labels = np.repeat(np.arange(30), 6)
+    left, right = np.triu_indices(180, 1)
+    same, scores = labels[left] == labels[right], rng.normal(size=len(left))
+    assert len(samples.suspected_labels(same, scores, left, right, 180, wrong_pairs=0.0)) == 0
 
 
 def test_shares_of_identities():

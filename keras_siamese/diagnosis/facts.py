@@ -373,8 +373,9 @@ def of_labels(evidence):
         found[f"{name}_se"] = np.sqrt(found[name] / (0.25 * np.count_nonzero(scored.same)))
     if "impostor_like" in found:
         trials = evidence.train.trials
-        sides = trials.left, trials.right
-        suspects = samples.suspected_labels(trials.same, evidence.train.scores, *sides, count_samples(trials.items))
+        pairs = trials.same, evidence.train.scores, trials.left, trials.right
+        wrong = found["impostor_like"] - found.get("impostor_like_held_out", 0.0)
+        suspects = samples.suspected_labels(*pairs, count_samples(trials.items), wrong)
         found["suspected_labels"] = len(suspects) / count_samples(trials.items)
         rows["suspected_labels"] = (suspects if trials.rows is None else trials.rows[suspects]).tolist()
     return found, rows

@@ -30,20 +30,25 @@ def impostor_like(same, scores, quantile=0.25):
     return float(min(np.mean(scores[same] < bound) / quantile, 1.0))
 
 
-def suspected_labels(same, scores, left, right, items, quantile=0.9):
-    """Rows `(m,)` of the `items` that do not belong to their label: of a row's genuine pairs more than half lie below
-    the impostors' `quantile`. A wrong label makes impostors of all pairs of its row, and of one pair of the others'.
+def suspected_labels(same, scores, left, right, items, wrong_pairs, quantile=0.9):
+    """Rows `(m,)` of the `items` that belong least to their label, most suspected first: those of whose genuine pairs
+    most, and more than half, lie below the impostors' `quantile`. A wrong label makes impostors of all pairs of its
+    row, and of one pair of each other's.
+
+    As many as explain a share `wrong_pairs` of the genuine pairs: with a share r of wrong labels 1 − (1 − r)² of them
+    are of two identities.
 
     Args:
         same: `(n,)` bool of pairs.
         scores: `(n,)`, larger = more similar.
         left, right: `(n,)` rows of each pair.
         items: how many rows there are.
-        quantile: in (0, 1): about the share of the wrong labels that is found.
+        wrong_pairs: in [0, 1], as `impostor_like` estimates it, less what right labels show.
+        quantile: in (0, 1): about the share of the wrong labels that can be found.
 
     >>> left, right = np.triu_indices(5, 1)
     >>> scores = np.where((left == 3) | (right == 3) | (right == 4), -1.0, 1.0)
-    >>> suspected_labels(right < 4, scores, left, right, 5).tolist()
+    >>> suspected_labels(right < 4, scores, left, right, 5, wrong_pairs=0.5).tolist()
     [3]
     """
     same = np.asarray(same, bool)
@@ -52,7 +57,10 @@ def suspected_labels(same, scores, left, right, items, quantile=0.9):
     for side in (left[same], right[same]):
         count += np.bincount(side, minlength=items)
         wrong += np.bincount(side[bad], minlength=items)
-    return np.flatnonzero((count > 1) & (wrong > count / 2))
+    share = np.where(count > 1, wrong / np.maximum(count, 1), 0.0)
+    most = int(np.ceil((1 - np.sqrt(1 - min(max(wrong_pairs, 0.0), 1.0))) * items))
+    order = np.argsort(-share, kind="stable")[:most]
+    return order[share[order] > 0.5]
 
 
 def effective_count(counts):
