@@ -61,7 +61,7 @@ def killed(records):
 def clopper_pearson(hits, total, confidence=0.95):
     """`(share, low, high)` of a binomial."""
     if total == 0:
-        return float("nan"), 0.0, 1.0
+        return None, 0.0, 1.0
     tail = (1 - confidence) / 2
     low = float(betaincinv(hits, total - hits + 1, tail)) if hits else 0.0
     high = float(betaincinv(hits + 1, total - hits, 1 - tail)) if hits < total else 1.0
