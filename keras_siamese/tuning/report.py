@@ -66,10 +66,19 @@ def draw_coordinates(figure, results):
         axes.axvline(place, color="#444444", linewidth=0.8)
         for height, text in ticks:
             side = {"ha": "left", "xytext": (4, 0)} if place else {"ha": "right", "xytext": (-4, 0)}
-            axes.annotate(text, (place, height), textcoords="offset points", va="center", fontsize="x-small", **side)
+            axes.annotate(text, (place, height), **LABEL, **side)
     axes.set_xticks(range(len(columns)), [*names, results.objective.name], rotation=20, ha="right")
     axes.set(yticks=[], xlim=(-0.35, len(columns) - 0.65), ylim=(-0.05, 1.05))
     axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
+
+
+LABEL = {  # on white, so that the lines do not strike it through
+    "textcoords": "offset points",
+    "va": "center",
+    "fontsize": "x-small",
+    "zorder": 5,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
+}
 
 
 def axis_of(values):
