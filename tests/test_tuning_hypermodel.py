@@ -353,32 +353,40 @@ def test_epochs_with_nan_are_never_best(tmp_path, scripted):
 # Divergence
 
 
+class Shrink(keras.callbacks.Callback):
+    """Shrinks all embeddings every epoch: genuine pairs come closer, so the loss falls, and no pair is ranked anew."""
+
+    def on_train_begin(self, logs=None):
+        self.start = self.model.encoder.get_weights()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.encoder.set_weights([0.8**epoch * weight for weight in self.start])
+
+
 @pytest.mark.parametrize("on_divergence", ["warn", "stop"])
 def test_a_diverging_trial_is_tagged_with_its_cause(tmp_path, on_divergence):
-    """Labels without meaning: training memorises them, in time, and held-out pairs stay at chance."""
+    """Labels without meaning: held-out pairs stay at chance, whatever the loss does."""
     rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(240, 64)).astype("float32"), rng.permutation(np.arange(240) // 15)
+    x, labels = rng.normal(size=(96, 8)).astype("float32"), rng.permutation(np.arange(96) // 6)
 
-    def deep(embedding_dim=16):
-        layers = [keras.Input((64,)), keras.layers.Dense(256, activation="relu"), keras.layers.Dense(embedding_dim)]
-        return keras.Sequential([*layers, keras.layers.UnitNormalization()])
+    def linear(embedding_dim=4):
+        return keras.Sequential([keras.Input((8,)), keras.layers.Dense(embedding_dim)])
 
-    space = SearchSpace(learning_rate=0.01, batch_size=32)
-    tuner = tuner_of(SiameseHyperModel(deep, space), tmp_path, max_trials=1)
-    tuner.search(x, labels, cv=2, epochs=30, on_divergence=on_divergence)
+    space = SearchSpace(learning_rate=1e-9, margin=0.01, batch_size=32)
+    tuner = tuner_of(SiameseHyperModel(linear, space), tmp_path, max_trials=1)
+    tuner.search(x, labels, cv=2, epochs=12, on_divergence=on_divergence, callbacks=[Shrink()])
     results = SearchResults.of(tuner)
     (trial,) = results.trials
-    flags = [record["flags"] for record in trial.records if record["flags"]]
-    assert flags
-    # Stopped at the first flag, the labels may not have been learned by heart yet.
-    assert trial.cause in ("memorising", "weak_features", "undetermined")
+    flags = [record["flags"] for record in trial.records]
+    assert all(flags)
+    assert trial.cause is not None
     assert results.causes == {trial.cause: 1}
     assert f"1 diverged ({trial.cause} 1)" in results.summary()
     assert f"diverged: {trial.cause}" in str(results)
     if on_divergence == "stop":
         assert all(len(one) == 1 for one in flags), "the first flag ends the fit"
     else:
-        assert any(len(one) > 1 for one in flags)
+        assert all(len(one) > 1 for one in flags)
 
 
 def test_a_run_that_does_not_diverge_has_no_cause(tmp_path, scripted):
