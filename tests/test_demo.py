@@ -15,7 +15,7 @@ from keras_siamese import cli, demo
 @pytest.mark.slow
 def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", {**demo.RECIPE, "epochs": 10})
-    monkeypatch.setattr(demo, "PAIRS", 2_000)
+    monkeypatch.setattr(demo, "PAIRS", 2_600)
     assert cli.main(["demo", "--output", str(tmp_path / "out"), "--seed", "3"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("epoch ") >= 20 and "memorising" in printed
