@@ -85,7 +85,7 @@ def export(verifier, path, format):
     try:
         verifier.export(path, format=format, verbose=False)
     except ValueError as error:
-        if "Unrecognized format" not in str(error):
+        if "Unrecognized format" not in str(error) and "which writes no other" not in str(error):
             raise
         pytest.skip(f"Keras {keras.__version__} knows no {format}")
 
@@ -240,7 +240,7 @@ def test_a_missing_package_is_named_with_its_extra(backend, format, module, mess
 
 
 def test_an_unknown_format_is_keras_own_error(tmp_path):
-    with pytest.raises(ValueError, match="format=pickle"):
+    with pytest.raises(ValueError, match="pickle"):
         calibrated().export(str(tmp_path / "verifier"), format="pickle")
 
 

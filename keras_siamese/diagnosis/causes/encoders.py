@@ -1,7 +1,6 @@
 """Causes in the encoder: weak features, memorising, BatchNormalization, unshared weights."""
 
 import numpy as np
-from scipy.special import stdtrit
 
 from keras_siamese.diagnosis.causes.base import (
     STRONGEST,
@@ -104,6 +103,8 @@ class Memorising(Cause):
 
 def gap_interval(facts):
     """95 % interval of the gap in EER, Student's with as many degrees of freedom as held-out identities less one."""
+    from scipy.special import stdtrit  # heavy: the package's import stays light
+
     identities = facts.get("identities")
     reach = float(np.hypot(facts["eer_se"], facts["train_eer_se"]))
     reach *= 1.96 if identities is None else float(stdtrit(identities - 1, 0.975))
