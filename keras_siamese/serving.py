@@ -41,11 +41,6 @@ def check_format(format):
     Formats that are not in `BACKENDS` are left to Keras, which knows what it has.
     """
     backend = keras.backend.backend()
-    if format != "tf_saved_model" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 8):
-        # It takes any format, and writes a SavedModel.
-        raise ValueError(
-            f"`format` must be 'tf_saved_model' with Keras {keras.__version__}, which writes no other; got {format!r}"
-        )
     if backend not in BACKENDS.get(format, (backend,)):
         others = " or ".join(repr(name) for name, backends in BACKENDS.items() if backend in backends)
         raise ValueError(
@@ -60,6 +55,11 @@ def check_format(format):
         raise ImportError(
             "litert_torch is needed here and is not installed: pip install litert-torch; it is in no extra, since it "
             "pins packages that others need newer"
+        )
+    if format != "tf_saved_model" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 8):
+        # It takes any format, and writes a SavedModel.
+        raise ValueError(
+            f"`format` must be 'tf_saved_model' with Keras {keras.__version__}, which writes no other; got {format!r}"
         )
 
 

@@ -62,6 +62,7 @@ def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")  # Keras's, under KerasTuner
 def test_tuning_blocks_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("keras_tuner", reason="needs the extra `tuner`")
+    pytest.importorskip("pandas", reason="results as a DataFrame need pandas")
     monkeypatch.chdir(tmp_path)
     code = blocks("python", TUNING)
     assert len(code) == 5
