@@ -22,7 +22,6 @@ from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import ScoredTrials, UnsharedTowers
 
 BAD_EER = 0.25  # from which on a run without a target leaves something to explain
-TOLD_APART = 0.10  # EER of identities that an encoder has learned
 HEALTH = ("spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity")  # every epoch
 BATCH = 64  # samples that are drawn at a time from training data without batches of their own
 THREE_SIGMA = 0.99865  # the normal's probability below 3 standard deviations
@@ -252,11 +251,6 @@ class Evidence:
         wanted = BAD_EER if self.target_eer is None else self.target_eer
         diverged = bool(self.flags) and not self.recovered
         return self.eer.estimate >= GOOD_EER and (diverged or self.eer.estimate > wanted)
-
-    @property
-    def told_apart(self):
-        """Whether the training identities are told apart (EER below .1): training did its job. None if not known."""
-        return None if self.train is None else self.train_intervals["eer"].estimate < TOLD_APART
 
     @cached_property
     def pair_losses(self):

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from keras_siamese.diagnosis.trend import GOOD_EER
+
 SEVERITIES = ("info", "warning", "error")
 STRONGEST = 10.0  # past this the strengths of two causes are as good as equal
-GOOD_EER = 0.02  # below, nothing is wrong with verification
 TOLD_APART = 0.10  # EER of identities that an encoder has learned
 
 
