@@ -15,6 +15,7 @@ from keras_siamese._checks import check_writable
 
 SCANS = 6  # of each drawing
 PAIRS = 4_000  # an epoch
+BATCH = 128  # pairs
 TARGET_EER = 0.15
 RECIPE = {
     "identities": 40,
@@ -22,7 +23,7 @@ RECIPE = {
     "early_stopping": False,
     "margin": 1.0,
     "learning_rate": 1e-3,
-    "epochs": 25,
+    "epochs": 12,
 }
 
 
@@ -105,7 +106,7 @@ def fit(recipe, train, valid, seed, report=None):
         stop = keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)
         watchers.append(stop)
     augment = scanner() if recipe["augment"] else None
-    sequence = data.PairSequence(x, labels, batch_size=64, pairs_per_epoch=PAIRS, augment=augment, seed=seed)
+    sequence = data.PairSequence(x, labels, batch_size=BATCH, pairs_per_epoch=PAIRS, augment=augment, seed=seed)
     siamese.fit(sequence, epochs=recipe["epochs"], callbacks=watchers, verbose=0)
     return siamese, monitor
 

@@ -15,7 +15,6 @@ from keras_siamese import cli, demo
 @pytest.mark.slow
 def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", {**demo.RECIPE, "epochs": 10})
-    monkeypatch.setattr(demo, "PAIRS", 2_600)
     assert cli.main(["demo", "--output", str(tmp_path / "out"), "--seed", "3"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("epoch ") >= 20 and "memorising" in printed
@@ -23,7 +22,7 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["findings"][0]["cause"] == "memorising"
     before, after = map(float, printed.split("Held-out EER ")[1].split(" after")[0].split(" before, "))
-    assert after < before - 0.03
+    assert after < before - 0.05
     assert report["verification"]["eer"] == pytest.approx(before, abs=5e-4)
     assert "memorising" in (tmp_path / "out" / "report.html").read_text()
 
