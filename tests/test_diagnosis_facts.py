@@ -146,6 +146,19 @@ def test_facts_of_two_encoders_say_so():
         as_siamese(model)
 
 
+def test_a_diagnosed_encoder_with_running_statistics_trains_on():
+    """On JAX the untrained copy took the buffers of moving means with it, and the next `fit` or `predict` failed."""
+    x, labels = plantings.train_part()
+    model = encoder(batch_normalization=True)
+    model.compile("adam", loss=ks.losses.SupConLoss())
+    batches = ks.data.BalancedBatchSequence(x, labels, classes_per_batch=4, samples_per_class=4, batches_per_epoch=2)
+    monitor = ks.callbacks.DivergenceMonitor(plantings.held_out_part())
+    for epoch in range(2):
+        model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, callbacks=[monitor], verbose=0)
+        assert monitor.diagnosis is not None
+        assert np.isfinite(model.predict(x[:8], verbose=0)).all()
+
+
 def test_a_leak_of_samples_and_of_identities_is_measured():
     x, labels = plantings.held_out_part()
     facts = facts_of(ks.SiameseWrapper(encoder()), (x, labels))

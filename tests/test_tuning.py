@@ -1,19 +1,15 @@
-"""The grid search: its folds and scores against a loop written by hand, resuming, failures, bad input."""
+"""The grid search: its folds and scores against a loop written by hand, what it makes of `build_fn`, bad input."""
 
 import itertools
-import json
-import logging
 import random
 import statistics
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
-from sklearn.exceptions import FitFailedWarning
+from searches import SIZE, Fake, digits, encoder, history_of, search_of, small
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 
@@ -25,65 +21,16 @@ from keras_siamese.tuning import SiameseGridSearch
 
 # keras-tuner 1.4.8 calls threading.currentThread().getName().
 pytestmark = [
+    pytest.mark.usefixtures("uncollected"),
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
 ]
 
-# Every fold and the whole have a multiple of 12 samples: a last batch of another size costs XLA another compilation.
-SIZE = {"batch_size": 12}
 GRID = {"margin": [0.5, 1.0], "embedding_dim": [2, 8], "learning_rate": [0.01]}
-
-
-@pytest.fixture(autouse=True)
-def uncollected(monkeypatch):
-    """Without the garbage collection before each trial: half a second, where most trials here train nothing."""
-    monkeypatch.setattr(tuning.grid.gc, "collect", lambda: None)
-
-
-def digits():
-    """12 samples of each digit, `(120, 64)` in [0, 1], no two alike."""
-    data = load_digits()
-    rows = np.concatenate([np.flatnonzero(data.target == digit)[:12] for digit in range(10)])
-    return (data.data[rows] / 16).astype("float32"), data.target[rows]
-
-
-def encoder(embedding_dim=4, dropout=0.0):
-    layers = [keras.layers.Dropout(dropout)] if dropout else []
-    head = [keras.layers.Dense(embedding_dim), keras.layers.UnitNormalization()]
-    return keras.Sequential([keras.Input((64,)), *layers, *head])
 
 
 # With PyTorch, Keras draws dropout from the global generator, which a search leaves alone.
 DROPOUT = 0.0 if keras.backend.backend() == "torch" else 0.1
-
-
-class Fake(keras.Model):
-    """A compiled model whose `fit` trains nothing: it returns the next of `histories`, or raises it."""
-
-    def __init__(self, histories):
-        super().__init__()
-        self.compile()
-        self.histories = histories
-
-    def fit(self, x, **options):
-        history = self.histories(x, **options) if callable(self.histories) else self.histories
-        if isinstance(history, BaseException):
-            raise history
-        return history_of(history)
-
-
-def history_of(curves):
-    """What `fit` returns, with `curves` and a loss in it."""
-    return SimpleNamespace(history={"loss": [0.0] * len(next(iter(curves.values()))), **curves})
-
-
-def small():
-    """Samples of 4 identities, for searches that train nothing."""
-    return np.arange(24.0).reshape(12, 2), np.repeat(np.arange(4), 3)
-
-
-def search_of(build_fn, grid, cv=2, **options):
-    return SiameseGridSearch(build_fn, grid, cv, **{"verbose": 0, **SIZE, **options})
 
 
 def rate_of(model):
@@ -394,229 +341,6 @@ def test_seeds_leave_pythons_generator_as_it_was():
     assert random.getstate() == before
     assert drawn[:2] == drawn[2:4] == [random.Random(8).random(), random.Random(9).random()]
     assert drawn[4] == drawn[0]
-
-
-def test_a_failed_trial_is_reported_counted_and_ranked_last(caplog):
-    def build_fn(dim):
-        if dim < 4:
-            raise OverflowError(f"no room for {dim}")
-        return Fake({"val_eer": [0.25]})
-
-    search = search_of(build_fn, {"dim": [0, 1, 2, 3, 5]})
-    with (
-        caplog.at_level(logging.WARNING),
-        pytest.warns(FitFailedWarning, match="(?s)4 of 5 trials.*'dim': 0.*no room for 0"),
-    ):
-        search.fit(*small())
-    assert [one.message for one in caplog.records] == [
-        f"[trial {dim + 1}/5, fold 1/2] {{'dim': {dim}}}: failed with OverflowError: no room for {dim}"
-        for dim in range(4)
-    ]
-    assert search.best_params_ == {"dim": 5}
-    assert list(search.failures_) == [0, 1, 2, 3]
-    assert "OverflowError: no room for 2" in search.failures_[2]
-    for key in ("split0_test_score", "split1_test_score", "mean_test_score", "std_test_score", "mean_val_eer"):
-        assert np.isnan(search.cv_results_[key]).tolist() == [True] * 4 + [False], key
-    assert search.cv_results_["rank_test_score"].tolist() == [2, 2, 2, 2, 1]
-
-
-def test_folds_before_the_failure_keep_their_scores():
-    results = iter([{"val_eer": [0.5]}, ValueError("second fold"), {"val_eer": [0.5]}, {"val_eer": [0.5]}])
-    search = search_of(lambda dim: Fake(next(results, {"val_eer": [0.5]})), {"dim": [1, 2]})
-    with pytest.warns(FitFailedWarning):
-        search.fit(*small())
-    np.testing.assert_array_equal(search.cv_results_["split0_val_eer"], [0.5, 0.5])
-    np.testing.assert_array_equal(search.cv_results_["split1_val_eer"], [np.nan, 0.5])
-    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], [np.nan, -0.5])
-
-
-def test_an_unreachable_margin_fails_alone():
-    x, labels = digits()
-    with pytest.warns(FitFailedWarning, match="(?s)1 of 2 trials.*'margin': 3.0.*must be at most 2"):
-        search = search_of(encoder, {"margin": [3.0, 1.0]}, epochs=1).fit(x[:72], labels[:72])
-    assert search.best_params_ == {"margin": 1.0}
-
-
-def test_if_all_trials_fail_the_first_error_is_raised(tmp_path):
-    def build_fn(dim):
-        raise OverflowError(f"no room for {dim}")
-
-    search = search_of(build_fn, {"dim": [7, 8, 9, 10]}, directory=tmp_path)
-    with pytest.raises(RuntimeError, match=r"(?s)4 of 4 trials failed; first {'dim': 7}:.*no room for 7"):
-        search.fit(*small())
-    assert not hasattr(search, "best_model_")
-    repaired = search_of(lambda dim: Fake({"val_eer": [0.5]}), {"dim": [7, 8, 9, 10]}, directory=tmp_path).fit(*small())
-    assert repaired.failures_ == {}
-
-
-def test_nan_is_never_best():
-    nan = float("nan")
-    series = {"all": [nan, nan], "some": [nan, 0.25], "worse": [0.5, nan]}
-    search = search_of(lambda which: Fake({"val_eer": series[which]}), {"which": list(series)})
-    with pytest.warns(FitFailedWarning, match="(?s)1 of 3.*'which': 'all'.*val_eer is NaN in every epoch"):
-        search.fit(*small())
-    assert search.cv_results_["rank_test_score"].tolist() == [3, 1, 2]
-    np.testing.assert_array_equal(search.cv_results_["mean_val_eer"], [nan, 0.25, 0.5])
-    np.testing.assert_array_equal(search.cv_results_["split0_best_epoch"], [nan, 2, 1])
-
-
-@pytest.mark.filterwarnings("ignore:Embeddings are NaN:UserWarning")
-def test_training_into_nan_fails():
-    x, labels = digits()
-
-    def build_fn():
-        return keras.Sequential([keras.Input((64,)), keras.layers.Dense(4), keras.layers.Rescaling(1e30)])
-
-    with pytest.raises(RuntimeError, match="val_eer is NaN in every epoch"):
-        search_of(build_fn, {"learning_rate": [1e30]}, epochs=1).fit(x[:72], labels[:72])
-
-
-def test_infinite_d_prime_is_best():
-    search = search_of(
-        lambda dim: Fake({"val_d_prime": [float("inf") if dim == 2 else 1.0]}), {"dim": [1, 2]}, objective="val_d_prime"
-    ).fit(*small())
-    assert search.best_score_ == np.inf
-
-
-@pytest.mark.parametrize("interrupted", range(8))
-def test_an_interrupted_search_goes_on_where_it_was(tmp_path, interrupted):
-    grid = {"a": [1, 2], "b": ["x", "y"]}
-
-    def run(directory, stop=None):
-        calls = []
-
-        def build_fn(a, b):
-            calls.append((a, b))
-            if len(calls) - 1 == stop:
-                raise KeyboardInterrupt
-            return Fake({"val_eer": [0.1 * a + (0.05 if b == "x" else 0.0) + random.random() / 100]})
-
-        search = search_of(build_fn, grid, directory=directory)
-        if stop is None:
-            search.fit(*small())
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                search.fit(*small())
-        return search, calls
-
-    whole, all_calls = run(tmp_path / "whole")
-    run(tmp_path / "broken", stop=interrupted)
-    resumed, calls = run(tmp_path / "broken")
-    begun = interrupted // 2 * 2  # two folds a trial, and the interrupted trial begins anew
-    assert sorted(calls) == sorted(all_calls[begun:])
-    for key in whole.cv_results_.keys() - {"mean_fit_time", "std_fit_time"}:
-        np.testing.assert_array_equal(resumed.cv_results_[key], whole.cv_results_[key])
-
-
-@pytest.mark.parametrize("begun", range(4))
-def test_a_search_interrupted_between_trials_goes_on(tmp_path, monkeypatch, begun):
-    calls = []
-
-    def build_fn(dim):
-        calls.append(dim)
-        return Fake({"val_eer": [0.1 * dim]})
-
-    def pre_create_trial(tuner):
-        if len(calls) == 2 * begun:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("keras_tuner.GridSearch.pre_create_trial", pre_create_trial)
-        search_of(build_fn, {"dim": [3, 2, 1]}, directory=tmp_path).fit(*small())
-    search = search_of(build_fn, {"dim": [3, 2, 1]}, directory=tmp_path).fit(*small())
-    assert calls == [3, 3, 2, 2, 1, 1, 1]
-    np.testing.assert_allclose(search.cv_results_["mean_val_eer"], [0.3, 0.2, 0.1])
-
-
-def test_a_resumed_search_tries_failed_trials_again(tmp_path):
-    calls = []
-
-    def build_fn(dim, broken=False):
-        calls.append(dim)
-        if dim == 1 and len(calls) < 4:
-            raise OSError("out of memory")
-        return Fake({"val_eer": [0.5 - dim / 10]})
-
-    def run():
-        calls_before = len(calls)
-        search = search_of(build_fn, {"dim": [0, 1, 2]}, directory=tmp_path).fit(*small())
-        return search, calls[calls_before:]
-
-    with pytest.warns(FitFailedWarning):
-        first, made = run()
-    assert made == [0, 0, 1, 2, 2, 2]
-    again, made = run()
-    assert made == [1, 1, 2]
-    assert again.failures_ == {}
-    np.testing.assert_allclose(again.cv_results_["mean_val_eer"], [0.5, 0.4, 0.3])
-    assert first.cv_results_["split0_val_eer"].tolist()[::2] == again.cv_results_["split0_val_eer"].tolist()[::2]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"grid": {"dim": [1, 3]}}, r"param_grid {'dim': \['1', '2'\]}, not {'dim': \['1', '3'\]}"),
-        ({"epochs": 3}, "epochs 10, not 3"),
-        ({"cv": 3}, "cv 2, not 3"),
-        ({"seed": 1}, "seed 0, not 1"),
-        ({"objective": "val_auc"}, "objective val_eer, not val_auc"),
-        ({"batch_size": 8}, "batch_size 12, not 8"),
-        ({"x": np.arange(1.0, 25.0).reshape(24, 1)}, "data "),
-        ({"labels": np.tile(np.arange(6), 4)}, "data "),
-    ],
-)
-def test_a_folder_of_another_search_is_refused(tmp_path, options, message):
-    data = {"x": np.arange(24.0).reshape(24, 1), "labels": np.repeat(np.arange(6), 4)}
-
-    def run(grid=None, cv=2, x=data["x"], labels=data["labels"], **more):
-        history = {"val_eer": [0.5], "val_auc": [0.5]}
-        search = search_of(lambda dim: Fake(history), grid or {"dim": [1, 2]}, cv, directory=tmp_path, **more)
-        return search.fit(x, labels)
-
-    run()
-    with pytest.raises(ValueError, match=f"`directory` holds another search, in .*siamese_grid_search': .*{message}"):
-        run(**options)
-    run()
-
-
-def test_a_folder_of_something_else_and_one_that_cannot_be_written_are_refused(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match=r"`directory` holds another search.*cv None, not 2"):
-        search_of(lambda: Fake({"val_eer": [0.5]}), {}, directory=tmp_path, project_name="mine").fit(*small())
-    assert [one.name for one in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-    with pytest.raises(ValueError, match="`directory` must be a path that can be written"):
-        search_of(lambda: Fake({"val_eer": [0.5]}), {}, directory=tmp_path / "mine" / "thesis.tex").fit(*small())
-
-
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
-def test_without_a_directory_nothing_stays(tmp_path, monkeypatch, error):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    inside = []
-
-    def build_fn():
-        inside.append([one.name for one in tmp_path.iterdir()])
-        return Fake({"val_eer": [0.5]} if error is None else error("stop"))
-
-    search = search_of(build_fn, {})
-    if error is None:
-        search.fit(*small())
-    else:
-        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RuntimeError):
-            search.fit(*small())
-    assert inside[0][0].startswith("keras_siamese_")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_keras_tuner_keeps_the_trials_in_its_own_form(tmp_path):
-    search_of(lambda dim: Fake({"val_eer": [dim / 10]}), {"dim": [1, 2]}, directory=tmp_path).fit(*small())
-    folder = tmp_path / "siamese_grid_search"
-    trial = json.loads((folder / "trial_0001" / "trial.json").read_text())
-    assert trial["status"] == "COMPLETED"
-    assert trial["score"] == 0.2
-    assert trial["hyperparameters"]["values"] == {"dim": "2"}
-    folds = json.loads((folder / "trial_0001" / "folds.json").read_text())
-    assert [fold["logs"]["val_eer"] for fold in folds] == [0.2, 0.2]
 
 
 def test_a_line_a_fit_is_shown_or_nothing(capfd, tmp_path):

@@ -186,7 +186,8 @@ def untrained_embeddings(encoder, x):
             copy(tree.map_structure(lambda part: part[:1], take(x, slice(0, 1))))
         for own, new in zip(encoder.weights, copy.weights, strict=True):
             if not own.trainable:
-                new.assign(own)
+                # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
+                new.assign(np.array(ops.convert_to_numpy(own)))
         return embed(copy, x)
     except (TypeError, ValueError, NotImplementedError, AttributeError):  # what subclassed models and layers raise
         return None
