@@ -2,6 +2,8 @@
 
 One `fit` of Omniglot-sized drawings, the encoder of four convolutional blocks that `omniglot` needs, with and without
 `VerificationMonitor` and `DivergenceMonitor`, in turns; each monitor embeds the same held-out drawings every epoch.
+Twice: by the difference of whole epochs, in which the machine's noise is, and by the seconds that Keras spends in the
+monitor's own calls, as a share of the same epoch's rest.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/callbacks.py          # some minutes
     python benchmarks/callbacks.py --toy                           # seconds, on noise; writes nothing
@@ -45,9 +47,7 @@ def main():
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", backend]
         out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         found[backend] = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
-        seconds = found[backend]["seconds"]
-        added = ", ".join(f"{name} +{100 * (value / seconds['without'] - 1):.1f} %" for name, value in seconds.items())
-        print(f"{backend}: an epoch of {options.batches} batches {seconds['without']:.2f} s; {added}", flush=True)
+        print(f"{backend}: {json.dumps(found[backend])}", flush=True)
     if not options.toy:
         about = measure.surroundings("tensorflow", "jax", "torch")
         command = "KERAS_SIAMESE_DATA=… python benchmarks/callbacks.py"
@@ -104,31 +104,52 @@ def work(options):
         def on_epoch_end(self, epoch, logs=None):
             self.seconds = time.perf_counter() - self.start
 
+    def timed(monitor):
+        """`monitor`, which adds the seconds of its calls within an epoch to its `spent`."""
+        monitor.spent = 0.0
+
+        def watched(hook):
+            def call(*arguments, **named):
+                start = time.perf_counter()
+                hook(*arguments, **named)
+                monitor.spent += time.perf_counter() - start
+
+            return call
+
+        monitor.on_epoch_begin = watched(monitor.on_epoch_begin)
+        monitor.on_epoch_end = watched(monitor.on_epoch_end)
+        return monitor
+
     def side(*monitors):
-        """Trains one more epoch of a run; returns its seconds, less what begins and ends a `fit`."""
+        """Trains one more epoch of a run: its seconds, less what begins and ends a `fit`, and those of the monitors."""
         model = encoder()
         model.compile("adam", loss=ks.losses.SupConLoss())
         epochs, watch = iter(range(10**6)), Stopwatch()
 
         def run():
-            epoch = next(epochs)
+            epoch, before = next(epochs), sum(one.spent for one in monitors)
             callbacks = [ks.callbacks.SetEpoch(batches), *monitors, watch]
             model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, callbacks=callbacks, verbose=0)
-            return watch.seconds
+            return watch.seconds, sum(one.spent for one in monitors) - before
 
         return run
 
     keras.utils.set_random_seed(0)
     sides = {
         "without": side(),
-        "VerificationMonitor": side(ks.callbacks.VerificationMonitor(valid)),
-        "DivergenceMonitor": side(ks.callbacks.DivergenceMonitor(valid)),
+        "VerificationMonitor": side(timed(ks.callbacks.VerificationMonitor(valid))),
+        "DivergenceMonitor": side(timed(ks.callbacks.DivergenceMonitor(valid))),
     }
     for run in sides.values():
         run()
     rounds = [{name: run() for name, run in sides.items()} for _ in range(options.rounds)]
-    seconds = {name: statistics.median(one[name] for one in rounds) for name in sides}
-    print(json.dumps({"items": len(valid[1]), "batches": options.batches, "seconds": seconds}))
+    seconds = {name: statistics.median(one[name][0] for one in rounds) for name in sides}
+    shares = {
+        name: statistics.median(spent / (whole - spent) for whole, spent in (one[name] for one in rounds))
+        for name in sides
+        if name != "without"
+    }
+    print(json.dumps({"items": len(valid[1]), "batches": options.batches, "seconds": seconds, "shares": shares}))
 
 
 if __name__ == "__main__":

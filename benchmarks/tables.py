@@ -117,22 +117,39 @@ def verification(found):
         peer = seconds.get("roc_curve")
         lines.append([f"{row['number']:,}", *times, *(ratio(peer, own) if peer and own else "" for own in ours)])
     header = ["scores", *(f"{name}, s" for name in sides), "roc_curve ÷ histogram", "roc_curve ÷ eer"]
-    pairs = found["pairs"]
-    times = [f"{value:.2f}" for value in pairs["seconds"].values()]
-    share = pairs["seconds"]["compare_embeddings"] / pairs["seconds"]["products and histograms"]
-    line = [f"{pairs['number']:,}", *times, f"{share:.2f}", f"{(pairs['memory'] or 0) / 2**20:,.0f}"]
-    head = ["embeddings", *(f"{name}, s" for name in pairs["seconds"]), "of products and histograms", "growth, MiB"]
-    return "\n\n".join([table(header, lines), table(head, [line]), footnote(found)])
+    pairs = []
+    for row in found["pairs"]:
+        seconds = row["seconds"]
+        times = [f"{seconds[name]:.2f}" if name in seconds else "" for name in found["pairs"][0]["seconds"]]
+        peer = seconds.get("products and histograms")
+        share = f"{seconds['compare_embeddings'] / peer:.2f}" if peer else ""
+        pairs.append([f"{row['number']:,}", *times, share, f"{(row['memory'] or 0) / 2**20:,.0f}"])
+    names = [f"{name}, s" for name in found["pairs"][0]["seconds"]]
+    all_pairs = table(["embeddings", *names, "of products and histograms", "growth, MiB"], pairs)
+    rest = [seconds_of(found[key], what) for key, what in (("file", "lines"), ("gallery", "gallery")) if key in found]
+    return "\n\n".join([table(header, lines), all_pairs, *rest, footnote(found)])
+
+
+def seconds_of(row, what):
+    """One line: the number of `what`, and the seconds of each side."""
+    times = [f"{value:.2f}" for value in row["seconds"].values()]
+    return table([what, *(f"{name}, s" for name in row["seconds"])], [[f"{row['number']:,}", *times]])
 
 
 def callbacks(found):
     lines = []
     for backend, row in found["rows"].items():
-        seconds = row["seconds"]
-        added = [f"{100 * (seconds[name] / seconds['without'] - 1):+.1f} %" for name in list(seconds)[1:]]
-        lines.append([backend, str(row["batches"]), str(row["items"]), f"{seconds['without']:.1f}", *added])
-    header = ["backend", "batches", "held-out drawings", "epoch without, s", "VerificationMonitor", "DivergenceMonitor"]
-    return table(header, lines) + "\n\n" + footnote(found)
+        seconds, shares = row["seconds"], row["shares"]
+        added = [f"{100 * (seconds[name] / seconds['without'] - 1):+.1f} %" for name in shares]
+        own = [f"{100 * share:.1f} %" for share in shares.values()]
+        cells = [text for pair in zip(own, added, strict=True) for text in pair]
+        lines.append([backend, str(row["batches"]), str(row["items"]), f"{seconds['without']:.1f}", *cells])
+    monitors = ["VerificationMonitor", "by difference", "DivergenceMonitor", "by difference"]
+    return (
+        table(["backend", "batches", "held-out drawings", "epoch without, s", *monitors], lines)
+        + "\n\n"
+        + footnote(found)
+    )
 
 
 def faults(found):
@@ -159,9 +176,8 @@ def mnist(found):
     lines = []
     for key, (name, side) in sides.items():
         cells = spread([row["accuracy"][key] for row in found["rows"]])
-        seconds = f"{statistics.median(row['seconds'][side] for row in found['rows']):,.0f}" if side else ""
-        lines.append([name, *cells, str(found["lines"][side]) if side else "", seconds])
-    header = ["decision", "test accuracy, %", "by seed, %", "lines of code", "median, s"]
+        lines.append([name, *cells, str(found["lines"][side]) if side else ""])
+    header = ["decision", "test accuracy, %", "by seed, %", "lines of code"]
     return table(header, lines) + "\n\n" + footnote(found)
 
 

@@ -1,8 +1,11 @@
-"""How long do EER, AUC and TAR at FAR of many scores take, and all pairs of a set of embeddings?
+"""How long do EER, AUC and TAR at FAR of many scores take, all pairs of many embeddings, a long file, a large gallery?
 
 Scores: one call each for EER, AUC and TAR at two rates, and the streamed `ScoreHistogram` with all of them, against
 scikit-learn's `roc_curve` (which gives the curve alone) and one sort of the scores, the least that any exact answer
-takes. Pairs: `compare_embeddings` over all pairs against the matrix products and `numpy.histogram` of the same blocks.
+takes. Pairs: `compare_embeddings` over all pairs against the matrix products and `numpy.histogram` of the same blocks;
+beyond 20,000 embeddings alone. File: `read_scores` of a CSV with identities against `pandas.read_csv`, which checks no
+line, and `evaluate` of it, intervals included. Gallery: `Verifier.identify`, ten best, by blocks and by faiss, against
+faiss's own exact search.
 
     python benchmarks/verification.py                        # a few minutes, 4 GB
     python benchmarks/verification.py --scores 1000000       # a part
@@ -12,11 +15,13 @@ takes. Pairs: `compare_embeddings` over all pairs against the matrix products an
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import measure
 
 DIM, PER_IDENTITY, BLOCK = 128, 10, 1024
+ALL_SIDES = 20_000  # embeddings, up to which the peers of all pairs run too
 FAR = (0.01, 0.001)
 
 
@@ -24,7 +29,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", default="torch", help="whatever is installed: nothing here runs on it")
     parser.add_argument("--scores", default="1000000,10000000,100000000", help="comma-separated numbers of scores")
-    parser.add_argument("--embeddings", type=int, default=20_000)
+    parser.add_argument("--embeddings", default="20000,100000", help="comma-separated numbers of embeddings")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="lines of the file")
+    parser.add_argument("--gallery", type=int, default=100_000, help="samples enrolled, for 1,000 probes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--toy", action="store_true", help="few scores, one round, nothing written")
     return parser.parse_args()
@@ -33,23 +40,28 @@ def arguments():
 def main():
     options = arguments()
     if options.toy:
-        options.scores, options.embeddings, options.rounds = "10000", 300, 1
+        options.scores, options.embeddings, options.rounds, options.rows, options.gallery = "10000", "300", 1, 2000, 500
     os.environ["KERAS_BACKEND"] = options.backends
-    found = {"scores": [], "pairs": None}
+    found = {"scores": [], "pairs": []}
     for number in map(int, options.scores.split(",")):
-        row = of_scores(number, options.rounds)
-        found["scores"].append(row)
-        print(f"{options.backends}: {number:,} scores: {told(row['seconds'])}", flush=True)
-    found["pairs"] = of_pairs(options.embeddings, options.rounds)
-    print(f"{options.backends}: {options.embeddings:,} embeddings: {told(found['pairs']['seconds'])}", flush=True)
+        found["scores"].append(of_scores(number, options.rounds))
+        show(options, f"{number:,} scores", found["scores"][-1])
+    for number in map(int, options.embeddings.split(",")):
+        found["pairs"].append(of_pairs(number, options.rounds))
+        show(options, f"{number:,} embeddings", found["pairs"][-1])
+    found["file"] = of_file(options.rows, options.rounds)
+    show(options, f"{options.rows:,} lines", found["file"])
+    found["gallery"] = of_gallery(options.gallery, options.rounds)
+    show(options, f"a gallery of {options.gallery:,}", found["gallery"])
     if not options.toy:
-        about = measure.surroundings("scikit-learn")
+        about = measure.surroundings("scikit-learn", "pandas", "faiss-cpu")
         command = "python benchmarks/verification.py"
         print(measure.write("verification", {"surroundings": about, "command": command, **found}))
 
 
-def told(seconds):
-    return ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
+def show(options, what, row):
+    seconds = ", ".join(f"{name} {value:.3f} s" for name, value in row["seconds"].items())
+    print(f"{options.backends}: {what}: {seconds}", flush=True)
 
 
 def of_scores(number, rounds):
@@ -105,9 +117,56 @@ def of_pairs(number, rounds):
         "products and histograms": lambda: products(True),
         "products": lambda: products(False),
     }
+    if number > ALL_SIDES:
+        sides, rounds = {"compare_embeddings": sides["compare_embeddings"]}, 1
     seconds = measure.alternate(sides, rounds, budget=30.0)
     memory = measure.peak_memory(sides["compare_embeddings"])
     return {"number": number, "seconds": seconds, "memory": memory}
+
+
+def of_file(number, rounds):
+    import numpy as np
+    import pandas
+
+    from keras_siamese import verification
+
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(number // 100, size=(2, number))
+    right = np.where(rng.random(number) < 0.1, left, right)
+    scores = rng.standard_normal(number) + 2 * (left == right)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scores.csv"
+        table = {"score": scores, "same": (left == right).astype(int), "left": left, "right": right}
+        pandas.DataFrame(table).to_csv(path, index=False)
+        sides = {"read_scores": lambda: verification.read_scores(path), "pandas": lambda: pandas.read_csv(path)}
+        seconds = measure.alternate(sides, rounds, budget=15.0)
+        held = verification.read_scores(path)
+    evaluate = {"evaluate": lambda: verification.evaluate(held.same, held.scores, left=held.left, right=held.right)}
+    return {"number": number, "seconds": {**seconds, **measure.alternate(evaluate, rounds=1)}}
+
+
+def of_gallery(number, rounds, probes=1000, k=10):
+    import faiss
+    import keras
+    import numpy as np
+
+    import keras_siamese as ks
+
+    rng = np.random.default_rng(0)
+    enrolled = rng.standard_normal((number, DIM), dtype="float32")
+    asked = enrolled[rng.integers(number, size=probes)] + rng.standard_normal((probes, DIM), dtype="float32")
+    encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.UnitNormalization()])
+    verifier = ks.Verifier(ks.SiameseWrapper(encoder, distance="cosine"), threshold=-0.5)
+    blocks, quick = verifier.enroll(enrolled), verifier.enroll(enrolled, index="faiss")
+    bare = faiss.IndexFlatIP(DIM)
+    bare.add(blocks.embeddings)
+    embeddings = asked / np.linalg.norm(asked, axis=1, keepdims=True)
+    sides = {
+        "identify": lambda: verifier.identify(asked, blocks, k),
+        'identify, index="faiss"': lambda: verifier.identify(asked, quick, k),
+        "faiss alone": lambda: bare.search(embeddings, k),
+    }
+    return {"number": number, "probes": probes, "seconds": measure.alternate(sides, rounds, budget=30.0)}
 
 
 if __name__ == "__main__":
