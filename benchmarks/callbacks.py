@@ -47,7 +47,9 @@ def main():
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", backend]
         out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         found[backend] = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
-        print(f"{backend}: {json.dumps(found[backend])}", flush=True)
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found[backend]["shares"].items())
+        seconds = found[backend]["seconds"]["without"]
+        print(f"{backend}: an epoch of {options.batches} batches {seconds:.2f} s; {shares}", flush=True)
     if not options.toy:
         about = measure.surroundings("tensorflow", "jax", "torch")
         command = "KERAS_SIAMESE_DATA=… python benchmarks/callbacks.py"
@@ -82,6 +84,23 @@ def encoder():
     return keras.Sequential(layers)
 
 
+def timed(monitor):
+    """`monitor`, which adds the seconds of its calls within an epoch to its `spent`."""
+    monitor.spent = 0.0
+
+    def watched(hook):
+        def call(*arguments, **named):
+            start = time.perf_counter()
+            hook(*arguments, **named)
+            monitor.spent += time.perf_counter() - start
+
+        return call
+
+    monitor.on_epoch_begin = watched(monitor.on_epoch_begin)
+    monitor.on_epoch_end = watched(monitor.on_epoch_end)
+    return monitor
+
+
 def work(options):
     import keras
 
@@ -103,22 +122,6 @@ def work(options):
 
         def on_epoch_end(self, epoch, logs=None):
             self.seconds = time.perf_counter() - self.start
-
-    def timed(monitor):
-        """`monitor`, which adds the seconds of its calls within an epoch to its `spent`."""
-        monitor.spent = 0.0
-
-        def watched(hook):
-            def call(*arguments, **named):
-                start = time.perf_counter()
-                hook(*arguments, **named)
-                monitor.spent += time.perf_counter() - start
-
-            return call
-
-        monitor.on_epoch_begin = watched(monitor.on_epoch_begin)
-        monitor.on_epoch_end = watched(monitor.on_epoch_end)
-        return monitor
 
     def side(*monitors):
         """Trains one more epoch of a run: its seconds, less what begins and ends a `fit`, and those of the monitors."""

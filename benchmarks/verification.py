@@ -55,7 +55,7 @@ def main():
     show(options, f"a gallery of {options.gallery:,}", found["gallery"])
     if not options.toy:
         about = measure.surroundings("scikit-learn", "pandas", "faiss-cpu")
-        command = "python benchmarks/verification.py"
+        command = " ".join(["python benchmarks/verification.py", *sys.argv[1:]])
         print(measure.write("verification", {"surroundings": about, "command": command, **found}))
 
 

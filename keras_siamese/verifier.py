@@ -294,7 +294,7 @@ class Verifier(keras.Model):
     def get_config(self):
         return {
             **super().get_config(),
-            "siamese": keras.saving.serialize_keras_object(self.siamese),
+            "siamese": uncompiled(keras.saving.serialize_keras_object(self.siamese)),
             "threshold": self.threshold,
             "slope": self.slope,
             "offset": self.offset,
@@ -311,6 +311,15 @@ class Verifier(keras.Model):
     def build_from_config(self, config):
         if config:
             self.build(config["towers"])
+
+
+def uncompiled(config):
+    """A serialized model's nested `config` without losses and optimizers: what ships trains no more, and a loss of
+    one's own would be known to no other process.
+    """
+    if isinstance(config, dict):
+        return {name: uncompiled(value) for name, value in config.items() if name != "compile_config"}
+    return [uncompiled(value) for value in config] if isinstance(config, list) else config
 
 
 def saved_with(path):

@@ -66,11 +66,11 @@ def test_labels_come_along_and_a_gallery_is_embedded_once(monkeypatch):
 def test_near_duplicates_are_told_apart_by_the_scores_of_single_pairs():
     """Matrix products lose them: a shortlist alone would take them in any order."""
     verifier = verifier_of(threshold=-1e-3)
-    probe = samples(1, 5)
-    gallery = np.concatenate([probe + step * samples(1, 6) for step in (3e-4, 2e-4, 1e-4, 0.0)])
+    probe = np.repeat(samples(1, 5), 4, axis=0)  # as many as the gallery: a batch of one would be rounded otherwise
+    gallery = np.concatenate([probe[:1] + step * samples(1, 6) for step in (3e-4, 2e-4, 1e-4, 0.0)])
     found = verifier.identify(probe, gallery, k=4)
-    assert found.rows.tolist() == [[3, 2, 1, 0]]
-    assert found.scores[0, 0] == pytest.approx(0.0, abs=1e-6)  # a batch of four is not rounded as one of one is
+    assert found.rows.tolist() == [[3, 2, 1, 0]] * 4
+    assert found.scores[3, 0] == 0.0
 
 
 def test_of_equal_samples_the_first_comes_first():

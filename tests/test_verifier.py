@@ -265,6 +265,28 @@ def test_a_fresh_process_decides_alike(valid, test, tmp_path):
     assert evidence == verifier.evidence and threshold == verifier.threshold
 
 
+@pytest.mark.parametrize("is_fitted", [True, False])
+@pytest.mark.parametrize("compiled", ["wrapper", "encoder", "functional"])
+def test_the_loss_of_training_is_not_needed_to_load(compiled, is_fitted, valid, tmp_path):
+    def a_loss_of_ones_own(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_pred), axis=-1)
+
+    model = {"wrapper": SiameseWrapper(encoder_model()), "encoder": encoder_model(), "functional": functional()}[
+        compiled
+    ]
+    model.compile("adam", loss=a_loss_of_ones_own)
+    if is_fitted:
+        x, labels = valid
+        inputs = x[:20] if compiled == "encoder" else [x[:20], x[20:40]]
+        model.fit(inputs, labels[:20, None], verbose=0)
+    verifier = Verifier.calibrate(model, *valid, criterion="eer")
+    path = tmp_path / "verifier.keras"
+    verifier.save(path)
+    loaded = Verifier.load(path)  # any warning would be an error here
+    np.testing.assert_array_equal(decisions_of(loaded, *valid)[0], decisions_of(verifier, *valid)[0])
+    assert loaded.threshold == verifier.threshold
+
+
 def test_another_model_is_not_loaded_as_a_verifier(tmp_path):
     encoder_model().save(tmp_path / "encoder.keras")
     with pytest.raises(ValueError, match=r"must be a saved Verifier; .*encoder.keras' holds a Sequential"):
