@@ -71,9 +71,11 @@ def evaluate(loss, labels, embeddings, dtype="float32"):
         tensors = ops.convert_to_tensor(embeddings, dtype), ops.convert_to_tensor(labels.astype("int32"))
         (_, values), grad = compiled(loss)(*tensors)
         return array(values), array(grad)
-    values = array(loss(labels, ops.convert_to_tensor(embeddings, dtype)))
+    kept = []
 
     def mean(embeddings):
-        return ops.mean(ops.cast(loss(labels, ops.cast(embeddings, dtype)), "float32"))
+        kept.append(loss(labels, ops.cast(embeddings, dtype)))
+        return ops.mean(ops.cast(kept[0], "float32"))
 
-    return values, gradient(mean, np.asarray(embeddings, "float32"))[0].astype("float64")
+    (grad,) = gradient(mean, np.asarray(embeddings, "float32"))
+    return array(kept[0]), grad.astype("float64")

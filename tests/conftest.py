@@ -1,13 +1,40 @@
-"""Shared fixtures: a seeded NumPy generator, and Keras's own seed reset for each test."""
+"""Shared fixtures: a seeded NumPy generator, and Keras's own seed reset for each test; and `--share`, for CI."""
 
 import gc
 import os
+import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import pytest
+
+HALF_PRECISION = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--share",
+        metavar="K/N",
+        help="run the K-th of N shares of the tests that any one backend may answer (marked any_backend, or in half "
+        "precision), and all others: N suites, each on a backend of its own, together run everything",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if not (option := config.getoption("share")):
+        return
+    mine, shares = map(int, option.split("/"))
+    assert 1 <= mine <= shares, "--share counts from 1"
+    others = {item for item in items if is_shared(item) and zlib.crc32(item.nodeid.encode()) % shares != mine - 1}
+    config.hook.pytest_deselected(items=[item for item in items if item in others])
+    items[:] = [item for item in items if item not in others]
+
+
+def is_shared(item):
+    params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return item.get_closest_marker("any_backend") is not None or any(str(value) in HALF_PRECISION for value in params)
 
 
 @pytest.fixture

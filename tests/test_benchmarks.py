@@ -20,6 +20,7 @@ def run(*command):
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_runs_at_toy_size(script):

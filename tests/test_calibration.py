@@ -8,6 +8,8 @@ from scipy.optimize import minimize
 
 from keras_siamese.verification import platt
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

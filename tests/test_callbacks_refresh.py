@@ -344,6 +344,7 @@ def test_worker_processes_serve_the_refreshed_pairs():
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_a_search_refreshes_in_every_trial(tmp_path):
     """KerasTuner hands each trial a copy of the callbacks; all of them draw the trial's own hard pairs."""

@@ -9,6 +9,8 @@ import pytest
 
 from keras_siamese import _checks as checks
 
+pytestmark = pytest.mark.any_backend
+
 NAN, INF = float("nan"), float("inf")
 
 

@@ -11,6 +11,8 @@ from keras_siamese import verification
 from keras_siamese.cli import main
 from keras_siamese.verification import read_scores
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -163,6 +163,7 @@ def test_batches_do_not_depend_on_order_or_threads(workers):
         assert_batches_equal(got, [expected[epoch][i] for i in order])
 
 
+@pytest.mark.any_backend
 def test_batches_do_not_depend_on_the_process():
     sequence = sequences()
     sequence.set_epoch(2)

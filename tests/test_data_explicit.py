@@ -68,6 +68,7 @@ def test_each_pair_comes_once_an_epoch_in_an_order_of_its_own():
     assert len(orders) == 6
 
 
+@pytest.mark.any_backend
 def test_batches_depend_on_seed_epoch_and_index_alone():
     sequence = pairs(seed=3)
     for epoch in (2, 0):

@@ -513,6 +513,7 @@ def in_order(sequence):
     return [sequence[index] for index in range(len(sequence))]
 
 
+@pytest.mark.any_backend
 def test_folders_and_arrays_give_the_same_batches_to_all_workers(birds):
     root, pixels, labels = birds
     folder = ImageFolder(root, (7, 8))

@@ -15,6 +15,8 @@ from scipy.stats import chisquare
 from keras_siamese.data import PairSequence
 from keras_siamese.data.blocks import IdentityBlocks
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mixed up
 

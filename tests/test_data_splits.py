@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from keras_siamese.data import IdentityKFold, split_identities
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = np.array(["ada", "bo", "cy", "di", "eve", "flo", "gus", "hal"])
 
 

@@ -10,6 +10,8 @@ from keras_siamese.data import PairSequence, pair_class_weights, sample_weights
 from keras_siamese.data.weights import pair_sample_weights
 from keras_siamese.losses import WeightedBinaryCrossentropy
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5
 SAME = np.array([True, False, False, True, False, False, False])

@@ -12,6 +12,7 @@ import keras_siamese as ks
 from keras_siamese import cli, demo
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", {**demo.RECIPE, "epochs": 10})

@@ -13,6 +13,8 @@ from keras_siamese.diagnosis.evidence import Evidence
 from keras_siamese.diagnosis.facts import Facts
 from keras_siamese.scoring import ScoredTrials, Trials
 
+pytestmark = pytest.mark.any_backend
+
 
 def eer(monitor):
     return monitor.diagnosis.evidence.eer.estimate

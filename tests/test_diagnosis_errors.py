@@ -8,6 +8,8 @@ from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.diagnosis.errors import errors_dict, identity_errors, worst_pairs
 from keras_siamese.scoring import ScoredTrials, Trials
 
+pytestmark = pytest.mark.any_backend
+
 LABELS = np.array(["bo", "ada", "bo", "cy", "ada", "bo", "dot"])
 
 

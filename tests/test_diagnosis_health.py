@@ -9,6 +9,8 @@ import pytest
 from keras_siamese import verification
 from keras_siamese.diagnosis import health
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

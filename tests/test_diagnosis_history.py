@@ -9,6 +9,8 @@ from diagnoses import history
 from keras_siamese.diagnosis.history import ALWAYS, curves_of
 from keras_siamese.diagnosis.runlog import RunLog
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -20,6 +20,8 @@ from keras_siamese.diagnosis.evidence import Evidence
 from keras_siamese.diagnosis.panels import HEALTH, chance_purity, lines_of, lowest_rank
 from keras_siamese.diagnosis.pictures import draw_curves, draw_health, thumbnails
 
+pytestmark = pytest.mark.any_backend
+
 MISSING = {
     "no history": {"curves": {}},
     "no health": {"curves": history(health=())},

@@ -7,6 +7,8 @@ import pytest
 
 from keras_siamese.diagnosis.runlog import SCHEMA, RunLog, read_run_log
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

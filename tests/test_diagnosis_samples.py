@@ -5,6 +5,8 @@ import pytest
 
 from keras_siamese.diagnosis import samples
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

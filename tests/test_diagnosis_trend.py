@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from keras_siamese.diagnosis import find_flags
 from keras_siamese.diagnosis.trend import has_recovered, mann_kendall, warmup_of, why_no_flags
 
+pytestmark = pytest.mark.any_backend
+
 EPOCHS = 12
 FALLING = np.geomspace(1.0, 0.2, EPOCHS)
 AT_CHANCE = np.full(EPOCHS, 0.5)

@@ -34,6 +34,7 @@ def set_mask(tensor, mask):
 # Reductions, weights and masks
 
 
+@pytest.mark.any_backend
 @every_loss
 def test_reductions_are_those_of_keras(name, rng):
     labels, embeddings = uneven(rng, (3, 1, 2, 2))
@@ -100,6 +101,7 @@ def test_a_mask_that_an_encoder_hands_on_does_not_change_the_loss(rng):
 # Blocks of rows
 
 
+@pytest.mark.any_backend
 @every_loss
 def test_blocks_of_rows_change_neither_value_nor_gradient(name, rng):
     """18 rows in blocks of 5, the last with 3."""
@@ -156,6 +158,7 @@ SETTINGS = hypothesis.settings(deadline=None, max_examples=4, derandomize=True)
 ORDERED = {"MultipleNegativesRankingLoss"}
 
 
+@pytest.mark.any_backend
 @every_loss
 @SETTINGS
 @hypothesis.given(st.data())
@@ -186,6 +189,7 @@ def small_encoder(*tail):
     )
 
 
+@pytest.mark.any_backend
 @every_loss
 def test_training_lowers_the_loss(name, rng):
     """Compiled by XLA where there is one."""
@@ -204,6 +208,7 @@ def policy():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.any_backend
 @every_loss
 def test_mixed_precision(name, rng, policy):
     x, labels = blobs(rng)
@@ -319,6 +324,7 @@ def test_active_fraction_where_some_cost_nothing(name, rng):
     assert 0.02 < expected < 0.98
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", [name for name in NAMES if make(name).statistic_names()])
 def test_statistics_are_the_same_in_blocks_and_alone(name, rng):
     labels, embeddings = uneven(rng, (3, 1, 2, 2))
@@ -379,6 +385,7 @@ def test_statistics_of_a_name_that_does_not_exist():
 # Files
 
 
+@pytest.mark.any_backend
 @every_loss
 def test_a_saved_encoder_has_its_loss(name, tmp_path, rng):
     labels, x = uneven(rng, (3, 1, 2, 2))

@@ -51,6 +51,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert {"positive_distance", "val_eer"} <= set(namespace["fresh"].history.history)
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
     namespace = run(blocks("python", LOSS_FALLS), LOSS_FALLS)
@@ -58,6 +59,7 @@ def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
     assert "EER" in capsys.readouterr().out
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")  # Keras's, under KerasTuner
 def test_tuning_blocks_run(tmp_path, monkeypatch, capsys):
@@ -79,6 +81,7 @@ def calls_addons(block):
     return "ks.addons" in block
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_migration_blocks_run():
     code = blocks("python", MIGRATION)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_backend
+
 PACKAGE = "keras_siamese"
 ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
@@ -198,14 +200,14 @@ print(json.dumps([seconds, brought, 'tensorflow' in sys.modules]))
 
 
 def test_importing_brings_little_and_costs_little():
-    """On JAX, the lightest backend, or else on the one at hand; the best of three, of which the first may suffice.
+    """On JAX, the lightest backend, or else on the one at hand; the best of five, of which the first may suffice.
 
     Processor time, so that other work on the machine does not count.
     """
     jax = importlib.util.find_spec("jax") is not None
     environment = {"KERAS_BACKEND": "jax"} if jax else {}
     costs = []
-    while not costs or (min(costs) >= 0.3 and len(costs) < 3):
+    while not costs or (min(costs) >= 0.3 and len(costs) < 5):
         seconds, brought, tensorflow = fresh(IMPORT, **environment)
         costs.append(seconds)
     heavy = {"sklearn", "scipy", "matplotlib", "jinja2", "keras_tuner", "pandas", "tensorflow", "torch", "jax"}

@@ -367,6 +367,7 @@ def test_a_line_a_fit_is_shown_or_nothing(capfd, tmp_path):
     assert run(verbose=0) == []
 
 
+@pytest.mark.any_backend
 def test_keras_tuner_is_imported_when_a_search_is_made():
     code = "import sys, keras_siamese.tuning; assert 'keras_tuner' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

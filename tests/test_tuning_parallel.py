@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_backend
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "docs" / "parallel_search.py"
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from keras_siamese.verification import cllr, isotonic, min_cllr, min_dcf, operating_point, platt, threshold_at_cost
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(autouse=True)
 def seeded():

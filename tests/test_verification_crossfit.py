@@ -7,6 +7,8 @@ import pytest
 from keras_siamese.verification import accuracy_at, best_accuracy, cross_fitted_accuracy
 from keras_siamese.verification.crossfit import cross_fitted_decisions, deal_folds
 
+pytestmark = pytest.mark.any_backend
+
 
 def identity_pairs(seed, pairs=60, identities=9):
     """Unequal classes over shared identities, with ties."""

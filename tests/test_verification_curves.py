@@ -25,6 +25,8 @@ from keras_siamese.verification import (
     threshold_at_far,
 )
 
+pytestmark = pytest.mark.any_backend
+
 FARS = (0, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5, 0.99, 1)
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from keras_siamese.verification import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
 
+pytestmark = pytest.mark.any_backend
+
 # --- rule of 30, rule of 3
 
 

@@ -19,6 +19,8 @@ from keras_siamese.verification import (
     tar_at_far,
 )
 
+pytestmark = pytest.mark.any_backend
+
 EVERY_STATISTIC = [
     "auc",
     "eer",

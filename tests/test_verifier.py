@@ -265,6 +265,7 @@ def test_a_fresh_process_decides_alike(valid, test, tmp_path):
     assert evidence == verifier.evidence and threshold == verifier.threshold
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("is_fitted", [True, False])
 @pytest.mark.parametrize("compiled", ["wrapper", "encoder", "functional"])
 def test_the_loss_of_training_is_not_needed_to_load(compiled, is_fitted, valid, tmp_path):
