@@ -181,6 +181,33 @@ def test_a_probe_measures_steps_and_puts_everything_back():
     assert found[1e-2]["probe_loss_fallen"] > found[1e-6]["probe_loss_fallen"]
 
 
+@pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), (100, 0.5)])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_probe_foretells_how_far_an_epoch_goes(optimizer, steps, tolerance):
+    """Exactly where it takes all of the epoch's steps, and nearly where it continues those taken."""
+    x, labels = plantings.train_part()
+    sequence = ks.data.PairSequence(x, labels, batch_size=16, pairs_per_epoch=16 * steps, frozen=True)
+    model = ks.SiameseWrapper(encoder())
+    model.compile(optimizer, loss=ks.losses.ContrastiveLoss())
+    model.fit(sequence, epochs=1, verbose=0)
+    foretold = training.probe(model, sequence)["update_size_first"]
+    before = training.sampled_kernels(model)
+    model.fit(sequence, epochs=1, shuffle=False, verbose=0)
+    epoch = training.update_size(before, training.sampled_kernels(model))
+    assert foretold == pytest.approx(epoch, rel=tolerance)
+
+
+def test_a_walk_is_continued_by_its_own_power():
+    steps = np.arange(1, 21)
+    for power in (0.5, 0.8, 1.0):
+        walked = (0.01 * steps**power).tolist()
+        assert training.continued(walked, 500) == pytest.approx(0.01 * 500**power)
+    assert training.continued([0.3, 0.4], 2) == 0.4
+    assert training.continued([0.01], 9) == pytest.approx(0.09), "one step tells no power: straight on"
+    assert training.continued([0.0, 0.0], 9) == 0.0
+    assert np.isnan(training.continued([float("nan")] * 3, 9))
+
+
 def test_a_probe_needs_a_compiled_model_and_a_sequence():
     x, labels = plantings.held_out_part()
     with pytest.raises(ValueError, match="got no optimizer"):

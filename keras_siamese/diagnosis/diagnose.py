@@ -226,8 +226,9 @@ def diagnose(
         threshold: the score (−distance, or probability) from which your accuracy accepts a pair.
         target_eer: EER that you want, in (0, 1).
         similar_label: the value in `same` that means the same, 1 or 0.
-        probe: whether to train for twenty steps on one batch of `train`, a sequence, and put all weights back: tells
-            the size of steps where no `DivergenceMonitor` has watched the run. The model must be compiled.
+        probe: whether to train for twenty steps on the batches of `train`, a sequence, and for twenty on one of them,
+            and put all weights back: tells the size of steps where no `DivergenceMonitor` has watched the run. The
+            model must be compiled.
 
     Returns:
         A `Diagnosis`.

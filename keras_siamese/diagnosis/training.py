@@ -1,7 +1,7 @@
 """Signals of the model and its training: steps, modes, what the first layer sees, what training pairs show.
 
 Contract: a model (a `SiameseWrapper` over the user's layers), arrays and the training sequence in; a number or a few
-out. Nothing is trained, every weight is as it was afterwards, and no global generator is touched. No signal decides
+out. Every weight is as it was afterwards, and no global generator is touched. No signal decides
 anything: thresholds live with the causes. Imports `scoring`.
 
     before = sampled_kernels(model)
@@ -48,32 +48,49 @@ def update_size(before, after):
 
 
 def probe(model, source, steps=20):
-    """What a few steps on one training batch do, as facts: how far an epoch of them would move the weights, and by what
-    share the batch's loss falls. The model, its optimizer and its metrics are put back as they were.
+    """What a few steps do, as facts: how far an epoch of them moves the weights, and by how much the loss of one batch
+    falls that is shown again and again. The model, its optimizer and its metrics are put back as they were.
+
+    The first takes the epoch's own batches. An epoch of more than `steps` is not run: the distance d from the start
+    grows as a power of the number of steps, which is 1 where all go the same way and ½ in a random walk; it is read off
+    the steps taken, and d continued by it.
 
     Args:
         model: compiled, and built.
         source: the training sequence.
-        steps: how many.
+        steps: how many, at least 2.
     """
-    inputs, targets = batches_of(source, 1)[0]
     variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     kept = [(one, ops.convert_to_numpy(one.value).copy()) for one in {id(one): one for one in variables}.values()]
-    before, losses, sizes = sampled_kernels(model), [], []
-    try:
-        for _ in range(steps):
-            losses.append(float(model.train_on_batch(inputs, targets, return_dict=True)["loss"]))
-            model.reset_metrics()
-            after = sampled_kernels(model)
-            sizes.append(update_size(before, after))
-            before = after
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-    # Steps of one epoch are a walk: they add up as far as they go the same way, which is neither all nor none.
-    size = float(np.median(sizes)) * len(source) ** 0.75
+
+    def trained(batches):
+        """The loss before each step, and the distance from the start after it as a share of the weights."""
+        start, losses, distances = sampled_kernels(model), [], []
+        try:
+            for inputs, targets in batches:
+                losses.append(float(model.train_on_batch(inputs, targets, return_dict=True)["loss"]))
+                model.reset_metrics()
+                distances.append(update_size(start, sampled_kernels(model)))
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
+        return losses, distances
+
+    batches = batches_of(source, steps)
+    size = continued(trained(batches)[1], len(source))
+    losses, _ = trained(batches[:1] * steps)
     found = {f"update_size_{name}": size for name in ("first", "last", "largest")}
     return {**found, "probe_loss_fallen": 1 - losses[-1] / losses[0] if losses[0] else 0.0}
+
+
+def continued(distances, steps):
+    """The distance after `steps` steps, from those after 1, 2, … of them, by the power law of their second half."""
+    taken = len(distances)
+    if steps <= taken or not distances[0] > 0:
+        return distances[-1]
+    half = np.arange(max(taken // 2, 1), taken + 1)
+    growth = np.polyfit(np.log(half), np.log(np.array(distances)[half - 1]), 1)[0] if len(half) > 1 else 1.0
+    return float(distances[-1] * (steps / taken) ** np.clip(growth, 0.0, 1.0))
 
 
 def batches_of(source, count=6):
