@@ -17,7 +17,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--share",
         metavar="K/N",
-        help="run the K-th of N shares of the tests that any one backend may answer (marked any_backend, or in half "
+        help="run the K-th of N shares of the tests for which one backend is enough (marked any_backend, or in half "
         "precision), and all others: N suites, each on a backend of its own, together run everything",
     )
 

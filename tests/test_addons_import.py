@@ -8,6 +8,8 @@ from fresh_addons import fresh, once, with_tfa
 
 from keras_siamese import addons
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def unloaded(monkeypatch):

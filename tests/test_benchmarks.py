@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import pytest
 
+pytestmark = pytest.mark.any_backend
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name not in ("measure.py", "tables.py"))
 OF_BACKENDS = ("callbacks.py", "losses.py", "towers.py")  # what these find depends on the backend
@@ -20,7 +22,6 @@ def run(*command):
     )
 
 
-@pytest.mark.any_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_runs_at_toy_size(script):

@@ -13,6 +13,8 @@ from keras_siamese.callbacks import HardPairRefresh, SetEpoch
 from keras_siamese.data import PairSequence, TripletSequence
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 
+pytestmark = pytest.mark.any_backend
+
 FEATURES = 5
 EAGERLY = keras.backend.backend() == "tensorflow"  # a graph takes longer to trace than these runs take
 RANKS = {"negative_ranks": (0, 3), "positive_ranks": (0, 2)}
@@ -344,7 +346,6 @@ def test_worker_processes_serve_the_refreshed_pairs():
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-@pytest.mark.any_backend
 @pytest.mark.slow
 def test_a_search_refreshes_in_every_trial(tmp_path):
     """KerasTuner hands each trial a copy of the callbacks; all of them draw the trial's own hard pairs."""

@@ -24,6 +24,8 @@ from keras_siamese.data import (
     split_identities,
 )
 
+pytestmark = pytest.mark.any_backend
+
 Image = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(11)
 GREY = RNG.integers(0, 256, (6, 5), dtype="uint8")
@@ -513,7 +515,6 @@ def in_order(sequence):
     return [sequence[index] for index in range(len(sequence))]
 
 
-@pytest.mark.any_backend
 def test_folders_and_arrays_give_the_same_batches_to_all_workers(birds):
     root, pixels, labels = birds
     folder = ImageFolder(root, (7, 8))

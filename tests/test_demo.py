@@ -11,8 +11,9 @@ import pytest
 import keras_siamese as ks
 from keras_siamese import cli, demo
 
+pytestmark = pytest.mark.any_backend
 
-@pytest.mark.any_backend
+
 @pytest.mark.slow
 def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", {**demo.RECIPE, "epochs": 10})

@@ -69,6 +69,7 @@ def test_oracle_rejects_the_wrong_variant(rng):
     assert abs(sum(right) - sum(wrong)) / sum(counted) > 0.1
 
 
+@pytest.mark.any_backend
 def test_blocks_change_nothing(rng):
     for sizes in SIZES:
         assert_blocks_change_nothing(AngularLoss(), *uneven(rng, sizes), rng)

@@ -15,6 +15,8 @@ from keras_siamese._export import exported
 from keras_siamese.losses.batch.base import Rows, as_batch
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = list(exported(losses.BatchLoss))
 DTYPES = ("float32", "float16", "bfloat16")
 every_loss = pytest.mark.parametrize("name", NAMES)

@@ -101,6 +101,7 @@ def test_oracles_reject_wrong_variants(name, rng):
     assert abs(right - oracles.mean(*wrong(s, labels.tolist(), **options))) > 0.02
 
 
+@pytest.mark.any_backend
 @every_case
 def test_blocks_change_nothing(name, rng):
     cls, options, _, _ = CASES[name]
@@ -116,6 +117,7 @@ def test_compiled_for_any_batch_size(name, rng):
 # Edge cases
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", DEGENERATE)
 @every_loss

@@ -112,6 +112,7 @@ def test_blocks_of_rows_change_neither_value_nor_gradient(name, rng):
     np.testing.assert_allclose(blocked[1], grad, rtol=0, atol=2e-5 * max(1e-2, np.abs(grad).max()))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("size", [1, 18, 40])
 @pytest.mark.parametrize("name", ["BatchTripletLoss", "LiftedStructLoss", "IntraPairVarianceLoss"])
 def test_blocks_of_any_size(name, size, rng):
@@ -122,6 +123,7 @@ def test_blocks_of_any_size(name, size, rng):
     np.testing.assert_allclose(blocked[1], grad, rtol=0, atol=2e-5 * np.abs(grad).max())
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("name", "jit_compile"),
     [

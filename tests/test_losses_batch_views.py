@@ -182,6 +182,7 @@ def test_oracles_reject_wrong_variants(name, rng):
     assert abs(sum(right[0]) / sum(right[1]) - sum(wrong[0]) / sum(wrong[1])) > 0.02
 
 
+@pytest.mark.any_backend
 def test_blocks_change_nothing(rng):
     assert_blocks_change_nothing(MultipleNegativesRankingLoss(), *uneven(rng), rng)
 
@@ -194,6 +195,7 @@ def test_compiled_for_any_batch_size(name, rng):
 # Edge cases
 
 
+@pytest.mark.any_backend
 @every_dtype
 @pytest.mark.parametrize("case", DEGENERATE)
 @every_loss

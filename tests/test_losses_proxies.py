@@ -238,6 +238,7 @@ def test_proxy_anchor_gradient_is_that_of_the_whole():
     np.testing.assert_allclose(slope, numerical_gradient(loop, COSINES)[0], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_degenerate_batches(cls, centers, dtype):

@@ -80,6 +80,7 @@ def test_compiled_values_are_the_eager_ones(cls, centers):
         np.testing.assert_allclose(got, value(loss, y_pred=cosines(loss)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("wrong", [5, -1, 2**31 - 1, 0.5, np.nan])
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_a_label_that_is_no_class_costs_nan_in_a_compiled_graph(cls, centers, wrong):

@@ -21,6 +21,7 @@ from keras_siamese.tuning import SiameseGridSearch
 
 # keras-tuner 1.4.8 calls threading.currentThread().getName().
 pytestmark = [
+    pytest.mark.any_backend,
     pytest.mark.usefixtures("uncollected"),
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
@@ -367,7 +368,6 @@ def test_a_line_a_fit_is_shown_or_nothing(capfd, tmp_path):
     assert run(verbose=0) == []
 
 
-@pytest.mark.any_backend
 def test_keras_tuner_is_imported_when_a_search_is_made():
     code = "import sys, keras_siamese.tuning; assert 'keras_tuner' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

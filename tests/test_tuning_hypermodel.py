@@ -23,6 +23,7 @@ from keras_siamese.data import IdentityKFold, PairSequence
 from keras_siamese.tuning import Range, SearchResults, SearchSpace, SiameseHyperModel, folds, objective
 
 pytestmark = [
+    pytest.mark.any_backend,
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
     # Keras's, where KerasTuner loads a checkpoint into a model whose optimizer has not stepped.
@@ -204,7 +205,6 @@ def test_hyperband_with_folds_is_refused_with_the_reason(tmp_path, scripted):
     assert fits == []
 
 
-@pytest.mark.any_backend
 def test_executions_of_a_trial_differ_and_a_build_repeats(tmp_path, scripted):
     fits = scripted(lambda model, sequence: {"val_eer": [0.5]})
     tuner = tuner_of(SiameseHyperModel(encoder), tmp_path, max_trials=1, executions_per_trial=3)
@@ -403,7 +403,6 @@ print("finished", [(one.status, one.hyperparameters.values["embedding_dim"]) for
 """
 
 
-@pytest.mark.any_backend
 @pytest.mark.slow
 def test_a_killed_search_goes_on_without_repeating_a_finished_trial(tmp_path):
     command = SEARCH.format(tests=str(Path(__file__).parent), folder=str(tmp_path), epochs=2)
@@ -451,7 +450,6 @@ def test_a_finished_search_is_read_back(searched):
 # Bad input
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -476,7 +474,6 @@ def test_a_search_that_cannot_work_ends_at_once(tmp_path, scripted, options, mes
     assert fits == []
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("aim", "message"),
     [
@@ -502,7 +499,6 @@ def test_several_objectives_are_summed_as_kerastuner_does(tmp_path, scripted):
     assert trials_in(tuner)[0].score == 0.25 - 0.75
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -526,7 +522,6 @@ def test_a_folder_of_another_search_is_refused(tmp_path, scripted, change, messa
     run(3)
 
 
-@pytest.mark.any_backend
 def test_a_folder_of_another_kind_of_search_is_refused(tmp_path, scripted):
     scripted(lambda model, sequence: {"val_eer": [0.5]})
 
