@@ -1,4 +1,4 @@
-"""Shared fixtures: a seeded NumPy generator, and Keras's own seed reset for each test; and `--share`, for CI."""
+"""Shared fixtures: a seeded NumPy generator, Keras's own seed reset for each test, and `--share`."""
 
 import gc
 import os
@@ -18,15 +18,19 @@ def pytest_addoption(parser):
         "--share",
         metavar="K/N",
         help="run the K-th of N shares of the tests for which one backend is enough (marked any_backend, or in half "
-        "precision), and all others: N suites, each on a backend of its own, together run everything",
+        "precision), and all others; N suites, each on a backend of its own, together run all but what skips there",
     )
 
 
 def pytest_collection_modifyitems(config, items):
     if not (option := config.getoption("share")):
         return
-    mine, shares = map(int, option.split("/"))
-    assert 1 <= mine <= shares, "--share counts from 1"
+    try:
+        mine, shares = map(int, option.split("/"))
+    except ValueError:
+        mine, shares = 0, 0
+    if not 1 <= mine <= shares:
+        raise pytest.UsageError(f"--share must be K/N with 1 ≤ K ≤ N, as in 1/3; got {option}")
     others = {item for item in items if is_shared(item) and zlib.crc32(item.nodeid.encode()) % shares != mine - 1}
     config.hook.pytest_deselected(items=[item for item in items if item in others])
     items[:] = [item for item in items if item not in others]

@@ -1,7 +1,9 @@
 """Runs that the tests of monitors share: clusters of identities, an encoder, and a fit of a few steps.
 
-fit(compiled(), VerificationMonitor(VALID), epochs=2)
-by_hand(model)                                          # the figures that the monitor writes
+On TensorFlow everything is eager.
+
+    fit(compiled(), VerificationMonitor(VALID), epochs=2)
+    by_hand(model)                                          # the figures that the monitor writes
 """
 
 import keras
@@ -49,7 +51,7 @@ def fit(model, callbacks, epochs=2, data=None, **options):
     return model.fit(data, epochs=epochs, callbacks=callbacks, verbose=0, **options)
 
 
-def by_hand(model, validation=VALID, **options):
+def by_hand(model, validation=VALID):
     """Figures of the weights as they are, from embeddings that `predict` gives."""
     x, labels = validation
     z = (model.encoder if hasattr(model, "encoder") else model).predict(x, verbose=0)

@@ -1,6 +1,8 @@
 """Retrieval by sorted lists of (distance, row), one query at a time.
 
-figures(ranked_hits(embeddings, labels, None, None, DISTANCES["cosine"]), ks=(1, 5), max_rank=6)
+Lists in, a dict of figures out.
+
+    figures(ranked_hits(embeddings, labels, None, None, DISTANCES["cosine"]), ks=(1, 5), max_rank=6)
 """
 
 import numpy as np

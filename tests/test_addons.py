@@ -8,7 +8,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from fresh_addons import BACKEND, fresh, with_tfa, with_training
+from addons_here import BACKEND, with_tfa, with_training
+from fresh_python import fresh
 from gradients import gradient
 from keras import ops
 
@@ -342,7 +343,7 @@ def test_a_saved_model_evaluates_and_trains_in_a_fresh_process(tmp_path):
     model.fit(x, labels, batch_size=40, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "arrays.npz", x=x, y=labels)
-    loss, config, early = fresh(LOAD_MODEL, tmp_path / "model.keras", tmp_path / "arrays.npz")
+    loss, config, early = fresh(LOAD_MODEL, tmp_path / "model.keras", tmp_path / "arrays.npz", KERAS_BACKEND=BACKEND)
     assert loss == pytest.approx(model.evaluate(x, labels, batch_size=40, verbose=0), rel=1e-5)
     assert config == model.loss.get_config()
     assert not early, "loading a model needs no TensorFlow Addons"

@@ -18,8 +18,6 @@ from keras_siamese.callbacks import DivergenceMonitor, VerificationMonitor, tens
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, score
 
-pytestmark = pytest.mark.any_backend
-
 pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `tensorboard` is not installed")
 

@@ -11,8 +11,6 @@ import pytest
 import keras_siamese as ks
 from keras_siamese.cli import main
 
-pytestmark = pytest.mark.any_backend
-
 
 def clusters(identities, samples, seed, shift=0.0):
     rng = np.random.default_rng(seed)

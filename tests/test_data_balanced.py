@@ -17,8 +17,6 @@ from keras_siamese import callbacks, losses
 from keras_siamese.data import BalancedBatchSequence
 from keras_siamese.data.balanced import draw_identities
 
-pytestmark = pytest.mark.any_backend
-
 NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mixed up
 
@@ -165,6 +163,7 @@ def test_batches_do_not_depend_on_order_or_threads(workers):
         assert_batches_equal(got, [expected[epoch][i] for i in order])
 
 
+@pytest.mark.any_backend
 def test_batches_do_not_depend_on_the_process():
     sequence = sequences()
     sequence.set_epoch(2)

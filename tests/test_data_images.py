@@ -24,8 +24,6 @@ from keras_siamese.data import (
     split_identities,
 )
 
-pytestmark = pytest.mark.any_backend
-
 Image = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(11)
 GREY = RNG.integers(0, 256, (6, 5), dtype="uint8")
@@ -44,10 +42,9 @@ def stacked(grey):
 def luma(colour):
     """Rec. 601 by the weights' definition, pixel by pixel, rounded."""
     result = np.zeros(colour.shape[:2])
-    for i in range(colour.shape[0]):
-        for j in range(colour.shape[1]):
-            red, green, blue = (int(value) for value in colour[i, j])
-            result[i, j] = 0.299 * red + 0.587 * green + 0.114 * blue
+    for i, j in np.ndindex(result.shape):
+        red, green, blue = (int(value) for value in colour[i, j])
+        result[i, j] = 0.299 * red + 0.587 * green + 0.114 * blue
     return result
 
 
@@ -515,6 +512,7 @@ def in_order(sequence):
     return [sequence[index] for index in range(len(sequence))]
 
 
+@pytest.mark.any_backend
 def test_folders_and_arrays_give_the_same_batches_to_all_workers(birds):
     root, pixels, labels = birds
     folder = ImageFolder(root, (7, 8))

@@ -21,8 +21,6 @@ from keras_siamese.data.sources import Rows, check_source, count_samples, subset
 from keras_siamese.scoring import Trials, embed
 from keras_siamese.verifier import Verifier
 
-pytestmark = pytest.mark.any_backend
-
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = np.random.default_rng(3).normal(size=(12, 3, 2)).astype("float32")
 LABELS = np.array(list("aabbbccddddd"))
@@ -250,6 +248,7 @@ def test_hdf5_groups_and_batches(file):
         check_source("x", file)
 
 
+@pytest.mark.any_backend
 def test_hdf5_travels_by_name_and_outlives_its_file(file):
     sequence = PairSequence(file["image"], LABELS, batch_size=5)
     expected = list(PairSequence(SAMPLES, LABELS, batch_size=5))
@@ -339,6 +338,7 @@ def test_an_index_error_in_a_source_does_not_end_the_epoch():
     assert isinstance(caught.value.__cause__, IndexError)
 
 
+@pytest.mark.any_backend
 def test_an_error_that_cannot_be_unpickled_comes_back_from_a_process():
     with pytest.raises(TypeError):
         pickle.loads(pickle.dumps(Misread("disk", 7)))
@@ -395,6 +395,7 @@ def run_script(tmp_path, failing, options):
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "options",
     [
@@ -412,6 +413,7 @@ def test_a_source_that_raises_stops_fit_with_its_traceback(tmp_path, options):
     assert "in read_page" in run.stderr, "the traceback of the source itself"
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_the_same_script_trains_where_nothing_raises(tmp_path):
     run = run_script(tmp_path, -1, "workers=2, use_multiprocessing=True, max_queue_size=4")

@@ -13,8 +13,6 @@ from scipy.stats import chisquare
 from keras_siamese import SiameseWrapper, losses
 from keras_siamese.data import PairSequence, TripletSequence
 
-pytestmark = pytest.mark.any_backend
-
 UNEVEN = np.array(["ada", "bo", "cy", "di"])[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5
 
 

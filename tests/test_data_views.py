@@ -7,8 +7,6 @@ import pytest
 from keras_siamese import SiameseWrapper, losses
 from keras_siamese.data import BalancedBatchSequence, EpochBatches, PairSequence, TripletSequence, split_identities
 
-pytestmark = pytest.mark.any_backend
-
 LABELS = np.arange(20) // 4
 X = np.arange(40, dtype="float32").reshape(20, 2)
 SEQUENCES = {

@@ -181,7 +181,7 @@ def test_a_probe_measures_steps_and_puts_everything_back():
     assert found[1e-2]["probe_loss_fallen"] > found[1e-6]["probe_loss_fallen"]
 
 
-@pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), (100, 0.5)])
+@pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), (100, 0.3)])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_probe_foretells_how_far_an_epoch_goes(optimizer, steps, tolerance):
     """Exactly where it takes all of the epoch's steps, and nearly where it continues those taken."""

@@ -11,8 +11,6 @@ from keras_siamese import identification
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.verifier import Verifier
 
-pytestmark = pytest.mark.any_backend
-
 FEATURES = 6
 
 

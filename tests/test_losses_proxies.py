@@ -345,7 +345,6 @@ def test_training_in_half_precision(policy, rng):
     assert history[-1] < 0.5 * history[0]
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_training_with_each_loss_compiled_lowers_it(cls, centers, rng):
     x, labels = blobs(rng)

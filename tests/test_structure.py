@@ -2,13 +2,10 @@
 
 import ast
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_python import fresh
 
 pytestmark = pytest.mark.any_backend
 
@@ -171,20 +168,6 @@ def test_modules_are_short_and_named_for_what_they_hold(module, path):
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     prints = [function.lineno for function in called if isinstance(function, ast.Name) and function.id == "print"]
     assert not prints, f"{module} prints in lines {prints}: use logging"
-
-
-def fresh(code, **environment):
-    """What a fresh Python prints as JSON."""
-    paths = os.pathsep.join([str(ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
 
 
 IMPORT = f"""

@@ -10,7 +10,6 @@ from sklearn.exceptions import FitFailedWarning
 
 # keras-tuner 1.4.8 calls threading.currentThread().getName().
 pytestmark = [
-    pytest.mark.any_backend,
     pytest.mark.usefixtures("uncollected"),
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),

@@ -13,8 +13,6 @@ from keras_siamese.verification import curves
 from keras_siamese.verification.all_pairs import compare_embeddings
 from keras_siamese.verification.histogram import CHUNK, ScoreHistogram
 
-pytestmark = pytest.mark.any_backend
-
 FARS = (0, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.9, 1)
 
 

@@ -14,8 +14,6 @@ from keras_siamese import distances
 from keras_siamese.verification import neighbours
 from keras_siamese.verification.retrieval import cmc, evaluate_retrieval, map_at_r, r_precision, recall_at_k
 
-pytestmark = pytest.mark.any_backend
-
 
 def assert_same(found, expected):
     assert found.recall == pytest.approx(expected["recall"], abs=1e-12)
