@@ -8,15 +8,15 @@ import json
 import keras
 import numpy as np
 import pytest
-from addons_here import BACKEND, with_tfa, with_training
-from fresh_python import fresh
-from gradients import gradient
 from keras import ops
 
 from keras_siamese import addons
 from keras_siamese.addons import ADDONS, AddonsLoss
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.losses import SiameseLoss
+from tests.support.addons_here import BACKEND, with_tfa, with_training
+from tests.support.fresh_python import fresh
+from tests.support.gradients import gradient
 
 RNG = np.random.default_rng(11)
 IDS = np.array([4, 7, 4, 1, 1, 7, 1, 9])  # uneven, one singleton

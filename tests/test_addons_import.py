@@ -4,10 +4,10 @@ import importlib.metadata
 import sys
 
 import pytest
-from addons_here import with_tfa
-from fresh_python import fresh
 
 from keras_siamese import addons
+from tests.support.addons_here import with_tfa
+from tests.support.fresh_python import fresh
 
 pytestmark = pytest.mark.any_backend
 

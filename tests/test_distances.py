@@ -7,14 +7,14 @@ import hypothesis.extra.numpy as npst
 import hypothesis.strategies as st
 import keras
 import numpy as np
-import oracles_core as oracles
 import pytest
 import scipy.spatial.distance as scipy_distances
-from gradients import gradient, numerical_gradient
 from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._export import exported
+from tests.oracles import rows as oracles
+from tests.support.gradients import gradient, numerical_gradient
 
 PLAIN = sorted(oracles.DISTANCES)
 LEARNED = ["mahalanobis", "weighted_manhattan"]

@@ -4,12 +4,12 @@ import math
 
 import keras
 import numpy as np
-import oracles_core as oracles
 import pytest
-from gradients import gradient, numerical_gradient
 from keras import ops
 
 from keras_siamese import ops as pieces
+from tests.oracles import rows as oracles
+from tests.support.gradients import gradient, numerical_gradient
 
 X = np.array([-2.0, -0.0, 0.0, 1e-30, 1e-12, 0.25, 4.0, 1e30], "float32")
 

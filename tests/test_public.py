@@ -14,11 +14,11 @@ from types import ModuleType
 
 import keras
 import pytest
-import roundtrip
 
 import keras_siamese
 from keras_siamese._export import exported
 from keras_siamese.distances import Distance
+from tests.support import roundtrip
 
 HERE = Path(__file__).resolve().parent
 MODULES = [module.name for module in pkgutil.walk_packages(keras_siamese.__path__, "keras_siamese.")]
@@ -94,7 +94,7 @@ def test_shapes_are_told_from_other_brackets():
 
 def test_every_serialisable_class_has_an_example():
     missing = set(exported()) - set(roundtrip.EXAMPLES)
-    assert not missing, f"no example of {sorted(missing)}: add one to EXAMPLES in tests/roundtrip.py"
+    assert not missing, f"no example of {sorted(missing)}: add one to EXAMPLES in tests/support/roundtrip.py"
     assert not set(roundtrip.EXAMPLES) - set(exported()), "an example of a class that is not exported"
 
 
@@ -164,7 +164,7 @@ def test_saved_models_load_in_a_fresh_process(tmp_path):
     expected = roundtrip.save_examples(tmp_path)
     paths = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
-        [sys.executable, str(HERE / "roundtrip.py"), str(tmp_path)],
+        [sys.executable, "-m", "tests.support.roundtrip", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": paths, "KERAS_BACKEND": keras.backend.backend()},
         capture_output=True,
         text=True,

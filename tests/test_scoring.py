@@ -4,7 +4,6 @@ import copy
 
 import keras
 import numpy as np
-import oracles_diagnosis as oracles
 import pytest
 from keras import layers
 
@@ -20,6 +19,7 @@ from keras_siamese.scoring import (
     score,
     spread_over_identities,
 )
+from tests.oracles import diagnosis as oracles
 
 FEATURES = 4
 

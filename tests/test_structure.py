@@ -5,7 +5,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from fresh_python import fresh
+
+from tests.support.fresh_python import fresh
 
 pytestmark = pytest.mark.any_backend
 

@@ -1,0 +1,190 @@
+"""What a `DivergenceMonitor` does on a flag, what it knows of the training data, and which settings it refuses."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from keras_siamese.callbacks import DivergenceError, DivergenceMonitor
+from keras_siamese.data import PairSequence
+from keras_siamese.layers import SiameseWrapper
+from tests.support.monitored import (
+    EAGERLY,
+    FEATURES,
+    TRAIN,
+    VALID,
+    by_hand,
+    clusters,
+    compiled,
+    encoder_model,
+    fit,
+    pairs,
+)
+
+
+class Worsen(keras.callbacks.Callback):
+    """Makes the losses that are reported fall while the encoder goes from four features to their sum."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["loss"] = 0.8**epoch
+        share = np.clip((epoch - 1) / 4, 0, 1)
+        kernel = (1 - share) * np.eye(FEATURES, 4) + share * np.ones((FEATURES, 4))
+        self.model.encoder.set_weights([kernel, np.zeros(4)])
+
+
+def diverge(monitor, epochs=12):
+    model = compiled()
+    model.compile(keras.optimizers.SGD(0.0), loss=ks.losses.ContrastiveLoss(), run_eagerly=EAGERLY)
+    data = pairs(pairs_per_epoch=30)
+    return fit(model, [Worsen(), monitor], epochs=epochs, data=data)
+
+
+def test_a_divergence_warns_once_with_its_diagnosis():
+    monitor = DivergenceMonitor(VALID, far=0.01)
+    with pytest.warns(UserWarning, match="The loss falls and verification does not follow since epoch") as said:
+        history = diverge(monitor)
+    assert len([one for one in said if "does not follow" in str(one.message)]) == 1
+    assert len(history.history["loss"]) == 12 and len(monitor.flags) > 1
+    assert monitor.flags == sorted(set(monitor.flags)) and monitor.flags[0] >= 8
+    assert monitor.diagnosis.diverging and [flag.epoch for flag in monitor.diagnosis.flags] == monitor.flags
+    assert str(monitor.diagnosis).startswith(
+        f"The loss falls and verification does not follow since epoch {monitor.flags[0] + 1}"
+    )
+
+
+def test_a_divergence_stops_the_run():
+    monitor = DivergenceMonitor(VALID, "stop", far=0.01)
+    with pytest.warns(UserWarning, match="does not follow"):
+        history = diverge(monitor, epochs=30).history
+    assert len(history["loss"]) == monitor.flags[0] + 1 < 30
+
+
+def test_a_divergence_raises(tmp_path):
+    monitor = DivergenceMonitor(VALID, "raise", report=tmp_path / "report.html", far=0.01)
+    with pytest.raises(DivergenceError, match="does not follow since epoch") as raised:
+        diverge(monitor)
+    assert raised.value.diagnosis is monitor.diagnosis and monitor.diagnosis.diverging
+    assert json.loads((tmp_path / "report.json").read_text())["diverging"] is True
+
+
+def test_a_divergence_calls_a_function_once():
+    called = []
+    monitor = DivergenceMonitor(VALID, called.append, far=0.01)
+    diverge(monitor)
+    assert len(called) == 1 and called[0].evidence.epoch == monitor.flags[0]
+    assert monitor.diagnosis is not called[0] and monitor.diagnosis.evidence.epoch == 11
+
+
+def test_flags_follow_every_and_begin_anew_with_a_fit():
+    monitor = DivergenceMonitor(VALID, lambda diagnosis: None, far=0.01, every=2)
+    diverge(monitor, epochs=24)
+    assert monitor.flags and all(epoch % 2 == 1 for epoch in monitor.flags)
+    assert np.isfinite(monitor.history["loss"]).all()  # the loss is known of every epoch
+    assert np.isnan(monitor.history["eer"][2::2]).all()
+    fit(compiled(), monitor, epochs=2)
+    assert monitor.flags == [] and len(monitor.history["loss"]) == 2
+    fit(compiled(), monitor, epochs=6, initial_epoch=4)
+    assert len(monitor.history["loss"]) == 6 and np.isnan(monitor.history["loss"][2:4]).all()
+
+
+def test_too_few_epochs_say_so():
+    monitor = DivergenceMonitor(VALID, far=0.01)
+    fit(compiled(), monitor)
+    assert monitor.diagnosis.verdict.startswith("Whether verification follows the loss is not known (only 0 measured")
+
+
+# --- what a divergence monitor knows of the training data
+
+
+def test_training_data_are_found_in_a_wrappers_fit_of_that_time():
+    monitor, model = DivergenceMonitor(VALID, far=0.01), compiled()
+    fit(model, monitor, epochs=1, data=pairs(positive_fraction=0.2))
+    first = monitor.diagnosis.evidence
+    assert first.positive_fraction == 0.2 and first.train is not None and first.data_similar_label == 1
+    other = PairSequence(*clusters(4, 5, seed=9), batch_size=20, positive_fraction=0.7)
+    fit(model, monitor, epochs=1, data=other)
+    second = monitor.diagnosis.evidence
+    assert second.positive_fraction == 0.7 and len(second.train.embeddings) == 20
+
+
+def test_training_data_given_tell_the_identities_and_the_fit_the_pairs():
+    monitor = DivergenceMonitor(VALID, far=0.01, train=clusters(6, 5, seed=8))
+    fit(compiled(), monitor, epochs=1, data=pairs(positive_fraction=0.3))
+    evidence = monitor.diagnosis.evidence
+    assert len(evidence.train.embeddings) == 30 and evidence.positive_fraction == 0.3
+
+
+def test_training_data_that_make_no_trials_are_not_examined():
+    monitor = DivergenceMonitor(VALID, far=0.01)
+    lone = PairSequence(TRAIN[0], np.zeros(60, int), positive_fraction=1.0, batch_size=30)
+    fit(compiled(), monitor, epochs=1, data=lone)
+    assert monitor.diagnosis.evidence.train is None
+    assert "memorising" in [answer.cause for answer in monitor.diagnosis.not_examined]
+
+
+@pytest.mark.parametrize("metrics", [["accuracy"], []])
+def test_an_accuracy_on_probabilities_is_taken_to_use_a_half(metrics):
+    model = compiled(SiameseWrapper(encoder_model(), head="logistic"), "binary_crossentropy", metrics=metrics)
+    monitor = DivergenceMonitor(VALID, far=0.01)
+    fit(model, monitor, epochs=1)
+    assert monitor.diagnosis.evidence.threshold == (0.5 if metrics else None)
+
+
+def test_the_diagnosis_is_of_the_weights_that_training_leaves():
+    class Restore(keras.callbacks.Callback):  # as EarlyStopping does in front of the monitor
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.kept = self.model.get_weights()
+
+        def on_train_end(self, logs=None):
+            self.model.set_weights(self.kept)
+
+    monitor, model = DivergenceMonitor(VALID, far=0.01), compiled()
+    fit(model, [Restore(), monitor], epochs=3)
+    evidence = monitor.diagnosis.evidence
+    assert evidence.auc.estimate == pytest.approx(monitor.history["auc"][0], abs=1e-4)
+    assert evidence.auc.estimate != pytest.approx(monitor.history["auc"][-1], abs=1e-4)
+    assert evidence.train_intervals["auc"].estimate == pytest.approx(by_hand(model, TRAIN)["val_auc"], abs=1e-4)
+
+
+# --- refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_divergence": "shout"}, "`on_divergence` must be one of 'warn', 'stop', 'raise'; got 'shout'"),
+        ({"target_eer": 0}, "`target_eer` must be in"),
+        ({"threshold": np.nan}, "`threshold` must be in"),
+        ({"train": TRAIN[0]}, "`train` must be .x, labels. or a sequence"),
+        ({"train": (TRAIN[0], TRAIN[1][:5])}, "`train labels` must have one entry"),
+        ({"train": (TRAIN[0], np.zeros(60, int))}, "they have 1 identities"),
+    ],
+)
+def test_bad_settings_of_a_divergence_monitor_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DivergenceMonitor(VALID, **options)
+
+
+def test_a_report_that_cannot_be_written_is_refused_on_construction(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.json").mkdir()
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "report.html", "cannot"),
+        (tmp_path / "taken.html", "is a folder"),
+        (tmp_path / "report.json", "the JSON goes beside it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DivergenceMonitor(VALID, report=path)
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_a_report_without_its_extra_is_refused_on_construction(missing, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf'{missing} is needed here.*pip install "keras-siamese\[report\]"'):
+        DivergenceMonitor(VALID, report=tmp_path / "report.html")
+    DivergenceMonitor(VALID)

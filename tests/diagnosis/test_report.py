@@ -1,0 +1,329 @@
+"""The report: strict JSON that its schema describes, and one HTML page that fetches nothing and escapes every name."""
+
+import base64
+import copy
+import html
+import importlib.resources
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from keras_siamese.diagnosis import report
+from keras_siamese.diagnosis.causes import Finding
+from keras_siamese.diagnosis.diagnose import SCHEMA, Diagnosis, diagnosis_of
+from keras_siamese.diagnosis.evidence import Evidence
+from keras_siamese.diagnosis.panels import HEALTH, chance_purity, lines_of, lowest_rank
+from keras_siamese.diagnosis.pictures import draw_curves, draw_health, thumbnails
+from tests.support.diagnoses import EPOCHS, HOSTILE, history, made
+
+pytestmark = pytest.mark.any_backend
+
+MISSING = {
+    "no history": {"curves": {}},
+    "no health": {"curves": history(health=())},
+    "one epoch": {"curves": history(epochs=1)},
+    "lazily read": {"kind": "lazy"},
+    "a dict with images": {"kind": "dict"},
+    "no images": {"kind": "numbers"},
+    "a dict without": {"kind": "words"},
+    "no identities": {"labelled": False},
+    "one dimension": {"dim": 1},
+    "two identities": {"identities": 2, "kind": "numbers", "curves": {}},
+    "no errors": {"noise": 1e-3},
+    "all alike": {"noise": 0, "dim": 1, "curves": {}},
+    "a threshold": {"threshold": -1.0, "target_eer": 0.05},
+    "not finite": {"not_finite_since": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def diagnosis():
+    return made(curves=history() | {"auc": [*history()["auc"][:-1], float("nan")]})
+
+
+@pytest.fixture(scope="module")
+def page(diagnosis, tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    return diagnosis.to_html(tmp_path_factory.mktemp("report") / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def validator():
+    jsonschema = pytest.importorskip("jsonschema")
+    text = importlib.resources.files("keras_siamese.diagnosis").joinpath("report.schema.json").read_text("utf-8")
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def written(diagnosis, tmp_path):
+    """The facts that `to_json` writes, read strictly."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    path = diagnosis.to_json(tmp_path / "deep" / "report.json")
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# --- JSON
+
+
+def test_json_is_strict_and_carries_its_schema(diagnosis, tmp_path):
+    facts = written(diagnosis, tmp_path)
+    assert facts["schema"] == SCHEMA and facts["diverging"] and facts["history"]["auc"][-1] is None
+    assert facts["flags"][0]["epoch"] == diagnosis.flags[0].epoch
+    assert facts["verdict"] == diagnosis.verdict and facts["settings"][HOSTILE[0]] == HOSTILE[1]
+    assert set(HEALTH) < set(facts["history"]) and len(facts["history"]["spread"]) == EPOCHS
+    assert facts["errors"]["false_accepts"][0]["left"]["identity"] in diagnosis.evidence.valid.trials.names
+
+
+@pytest.mark.parametrize("case", [None, *MISSING])
+def test_the_schema_describes_what_is_written(validator, tmp_path, case):
+    made_up = made() if case is None else made(**MISSING[case])
+    assert [error.message for error in validator.iter_errors(written(made_up, tmp_path))] == []
+
+
+def change(path, value):
+    def changed(facts):
+        *parents, last = path
+        place = facts
+        for key in parents:
+            place = place[key]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+
+    return changed
+
+
+BROKEN = {
+    "another schema": change(["schema"], "keras_siamese.diagnosis/1"),
+    "no verdict": change(["verdict"], None),
+    "an unknown key": change(["mood"], "good"),
+    "a curve of text": change(["history", "loss"], ["0.5"]),
+    "no standard errors": change(["history", "eer_se"], None),
+    "a rate above 1": change(["verification", "eer"], 1.5),
+    "an unknown severity": change(["findings", 0, "severity"], "fatal"),
+    "a signal without its threshold": change(["findings", 0, "evidence", "auc", "threshold"], None),
+    "an epoch before the first": change(["flags", 0, "epoch"], -1),
+    "half an interval": change(["verification", "auc_interval"], [0.5]),
+    "a sample that is none": change(["errors", "false_accepts", 0, "left", "item"], "first"),
+    "a count of text": change(["errors", "identities", 0, "samples"], "4"),
+    "a version of numbers": change(["versions", "numpy"], 2.0),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_the_schema_refuses_what_is_broken(validator, diagnosis, fault):
+    facts = copy.deepcopy(diagnosis.to_dict())
+    assert validator.is_valid(facts)
+    BROKEN[fault](facts)
+    assert not validator.is_valid(facts)
+
+
+# --- HTML
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_html_is_one_escaped_page(page):
+    parsed = Tags(page)
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
+    addresses = [
+        attributes[name] for _, attributes in parsed.tags for name in ("src", "srcset", "href") if name in attributes
+    ]
+    assert len(addresses) > 30 and all(address.startswith("data:") for address in addresses)
+    assert {attributes.get("http-equiv"): attributes for tag, attributes in parsed.tags if tag == "meta"}[
+        "Content-Security-Policy"
+    ]["content"].startswith("default-src 'none';")
+    for name in HOSTILE[:5]:
+        assert name in parsed.text
+    shown, *titles = "longlong" * 5, *(attributes.get("title") for _, attributes in parsed.tags)
+    assert HOSTILE[5] not in parsed.text and HOSTILE[5] in titles and f"{shown[:20]}…{shown[:20]}" in parsed.text
+    assert "not text \\udcff" in parsed.text
+
+
+def test_the_verdict_comes_first_and_all_is_there(page, diagnosis):
+    sections = re.findall(r"<h2>(.*?)</h2>", page)
+    assert sections == [
+        "Loss and verification",
+        "Findings",
+        "Held-out verification",
+        "Health",
+        "Worst false accepts",
+        "Worst false rejects",
+        "Errors by identity",
+        "Settings and versions",
+    ]
+    assert page.index(html.escape(diagnosis.verdict)) < page.index("<h2>")
+    captions = re.findall(r"<figcaption>(?:<bdi[^>]*>)?([^<]+)", page)
+    assert captions[:4] == ["Scores", "ROC", "DET", "Embeddings"] and len(captions[4:]) == len(HEALTH)
+    assert page.count('alt="left"') == page.count("<b>score") == 12 and page.count('src="data:image/png') == 24
+    worst = diagnosis.to_dict()["errors"]["false_accepts"][0]
+    assert f"<b>score {worst['score']:.3g}</b>" in page and f"row {worst['left']['row']}<" in page
+
+
+def test_the_same_diagnosis_gives_the_same_page(diagnosis, page, tmp_path):
+    assert diagnosis.to_html(tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+LEFT_OUT = {
+    "no history": ["Loss and verification", "Health"],
+    "no health": ["Health"],
+    "no identities": ["Errors by identity"],
+    "two identities": ["Loss and verification", "Health"],
+    "all alike": ["Loss and verification", "Health"],
+}
+
+
+RENDERED = ("one epoch", "all alike")  # of the others the pictures are composed and not rendered, which takes long
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_what_is_missing_is_left_out(case, tmp_path, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    pytest.importorskip("jinja2")
+    if case not in RENDERED:
+        composed = "data:image/svg+xml;base64,"
+        monkeypatch.setattr(report, "svg", lambda draw, size=None: draw(figures.Figure()) or composed)
+    diagnosis = made(**MISSING[case])
+    text = diagnosis.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    sections = re.findall(r"<h2>(.*?)</h2>", text)
+    expected = ["Loss and verification", "Health", "Errors by identity"]
+    assert [name for name in expected if name not in sections] == LEFT_OUT.get(case, [])
+    has_images = MISSING[case].get("kind", "images") in ("images", "lazy", "dict")
+    assert ("data:image/png" in text) == (has_images and "<b>score" in text)
+    assert ("Embeddings" in text) == (MISSING[case].get("dim", 6) > 1)
+    errors = diagnosis.to_dict()["errors"]
+    lacking = [kind for kind in ("false_accepts", "false_rejects") if not errors[kind]]
+    assert text.count("None at the EER") == len(lacking) and (
+        case not in ("no errors", "all alike") or len(lacking) == 2
+    )
+    assert "<script" not in text
+
+
+def test_refuses_a_folder(diagnosis, tmp_path):
+    for write in (diagnosis.to_html, diagnosis.to_json):
+        with pytest.raises(ValueError, match="folder"):
+            write(tmp_path)
+
+
+# --- pictures
+
+
+def drawn(draw, *arguments):
+    figures = pytest.importorskip("matplotlib.figure")
+    figure = figures.Figure(layout="constrained")
+    draw(figure, *arguments)
+    return figure
+
+
+def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnosis):
+    left, right = drawn(draw_curves, diagnosis).axes
+    # In data coordinates; matplotlib before 3.9 shades by polygons.
+    extents = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in left.patches]
+    shaded = sorted(round(extent.x0 + 0.5) for extent in extents)
+    assert shaded == [flag.epoch + 1 for flag in diagnosis.flags]
+    (text,) = right.texts
+    assert text.get_text() == diagnosis.leading[0].cause.replace("_", " ") and diagnosis.leading[0].cause in str(
+        diagnosis
+    )
+    loss = left.lines[0].get_ydata()
+    assert loss == pytest.approx(diagnosis.evidence.history["loss"])
+    eer, auc = (line.get_ydata() for line in right.lines)
+    assert len(eer) == EPOCHS and len(auc) == EPOCHS - 1  # the last AUC is not known
+    labels = [text.get_text() for text in left.figure.legends[0].get_texts()]
+    assert labels == ["flagged", "training loss", "held-out EER", "held-out AUC"]
+
+
+@pytest.mark.parametrize("name", HEALTH)
+def test_a_curve_of_health_stands_beside_its_alarms(diagnosis, name):
+    (axes,) = drawn(draw_health, name, diagnosis.evidence).axes
+    curve, *lines = axes.lines
+    assert curve.get_ydata() == pytest.approx(diagnosis.evidence.history[name])
+    expected = lines_of(name, diagnosis.evidence)
+    assert [line.get_ydata()[0] for line in lines] == pytest.approx([line.value for line in expected])
+    alarms = {line.value for line in expected if line.name != "chance" and line.name != "uniform"}
+    assert alarms == {
+        "spread": {0.1, 0.3},
+        "uniformity": {-0.5, -1.0},
+        "effective_rank": {2.0},  # .05·min(6, 13) is less
+        "d_prime": {0.5},
+        "intra_inter_ratio": {0.9},
+        "active_fraction": {0.01, 0.99},
+    }.get(name, set())
+
+
+def test_curves_without_a_panel_and_below_zero_are_drawn_as_well(diagnosis):
+    curves = history(3, ("update_size",)) | {"$mood_": [1.0, float("nan"), 2.0], "update_size": [0.0, 1e-3, -1.0]}
+    evidence = Evidence(curves, diagnosis.evidence.valid)
+    (axes,) = drawn(draw_health, "$mood_", evidence).axes
+    assert axes.lines[0].get_ydata().tolist() == [1.0, 2.0] and axes.get_legend() is None
+    (axes,) = drawn(draw_health, "update_size", evidence).axes
+    assert axes.lines[0].get_ydata().tolist() == [1e-3] and axes.get_yscale() == "log"
+    assert [title for title, _, _ in report.health(evidence)] == ["update size", "$mood "]
+
+
+def test_references_that_depend_on_the_data():
+    identities = np.repeat(np.arange(200), [3, 2] * 100)
+    same = identities[:, None] == identities
+    np.fill_diagonal(same, False)
+    assert chance_purity(identities) == pytest.approx(same.sum() / (500 * 499))
+    assert chance_purity(np.zeros(1, int)) == 0
+    assert lowest_rank(512, identities) == 0.05 * 199 and lowest_rank(64, None) == pytest.approx(3.2)
+    assert lowest_rank(8, identities) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [((5, 4), (5, 4)), ((5, 4, 1), (5, 4)), ((5, 4, 4), (5, 4)), ((300, 500, 3), (75, 125)), ((3, 1000), (1, 125))],
+)
+def test_thumbnails_show_the_samples(shape, shown):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    items = np.random.default_rng(0).integers(0, 9, (6, *shape)).astype("uint8")
+    items[2], items[4] = 0, 8
+    found = thumbnails({"age": np.zeros(6), "face": items}, [4, 2, 4])
+    assert sorted(found) == [2, 4]
+    for row, value in ((2, 0), (4, 255)):
+        pixels = np.array(image.open(io.BytesIO(base64.b64decode(found[row].partition(",")[2]))).convert("RGB"))
+        assert pixels.shape == (*shown, 3) and (pixels == value).all()
+
+
+def test_what_is_no_image_has_no_thumbnail():
+    for items in (np.zeros((4, 3)), np.zeros((4, 5, 5, 2)), np.zeros((4, 2, 2, 2, 3)), {"x": np.zeros((4, 1))}):
+        assert thumbnails(items, [0]) == {}
+    assert thumbnails(np.zeros((4, 5, 5)), []) == {}
+
+
+def test_ties_are_all_named():
+    whole = diagnosis_of(made().evidence)
+    causes = ("memorising", "margin", "collapse")
+    findings = [
+        Finding(cause, "error", 5, "", {}, "", strength=s) for cause, s in zip(causes, (2, 1.9, 1.1), strict=True)
+    ]
+    tied = Diagnosis(whole.evidence, tuple(findings), (), ())
+    assert [finding.cause for finding in tied.leading] == ["memorising", "margin"]
+    assert tied.verdict.endswith("cause: memorising or margin, which explain it equally well.")
+    assert drawn(draw_curves, tied).axes[1].texts[0].get_text() == "memorising\nor margin"

@@ -1,0 +1,135 @@
+"""The report in a real browser: it says its verdict, fetches nothing, logs no error and fits a telephone.
+
+The report is the file that the environment variable KERAS_SIAMESE_REPORT names, with the JSON beside it if there is
+one, or one made here. Screenshots go to the folder in KERAS_SIAMESE_SCREENSHOTS, or to pytest's own. Without Chromium
+the tests skip, but where CI=true they fail.
+"""
+
+import html
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from tests.support.chromium import Chromium
+from tests.support.diagnoses import HOSTILE, made
+
+WIDTHS = {"desktop": 1280, "telephone": 390}
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = Chromium.find()
+    if program is None:
+        reason = "no Chromium on the PATH (Debian's package: chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Chromium(program) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """`(path of the HTML file, its verdict or None)`."""
+    given = os.environ.get("KERAS_SIAMESE_REPORT")
+    if given:
+        path = Path(given).resolve(strict=True)
+        facts = path.with_suffix(".json")
+        return path, json.loads(facts.read_text(encoding="utf-8"))["verdict"] if facts.exists() else None
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    diagnosis = small_diagnosis()
+    return diagnosis.to_html(tmp_path_factory.mktemp("report") / "report.html"), diagnosis.verdict
+
+
+def small_diagnosis():
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(240, 6, 6, 1)).astype("float32"), np.repeat(np.arange(60), 4)
+    train, valid = ks.data.split_identities(x, labels, (0.5, 0.5), seed=0)
+    layers = [keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(8), keras.layers.UnitNormalization()]
+    siamese = ks.SiameseWrapper(keras.Sequential(layers))
+    siamese.compile("adam", loss=ks.losses.ContrastiveLoss(margin=1.0))
+    monitor = ks.callbacks.DivergenceMonitor(valid, on_divergence=lambda diagnosis: None)
+    siamese.fit(ks.data.PairSequence(*train, seed=0), epochs=12, callbacks=[monitor], verbose=0)
+    return monitor.diagnosis
+
+
+def screenshot_folder(tmp_path):
+    folder = Path(os.environ.get("KERAS_SIAMESE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_report_opens(browser, report, device, tmp_path):
+    path, verdict = report
+    page = browser.open(path.as_uri(), WIDTHS[device])
+    (screenshot_folder(tmp_path) / f"{path.stem}-{device}.png").write_bytes(page.screenshot)
+    assert page.errors == []
+    assert page.requests == []
+    assert page.client_width <= WIDTHS[device]
+    assert page.scroll_width <= page.client_width, f"{page.scroll_width} px wide in a window of {page.client_width}"
+    assert page.images and [source for source, width in page.images if width == 0] == []
+    assert len(page.text) > 200
+    if verdict is not None:
+        assert " ".join(verdict.split()) in " ".join(page.text.split())
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+@pytest.mark.parametrize("case", ["hostile", "bare"])
+def test_hostile_names_and_missing_pieces_do_no_harm(browser, tmp_path, case, device):
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    bare = {"kind": "numbers", "labelled": False, "dim": 1, "curves": {}}
+    path = made(**{"hostile": {"kind": "lazy"}, "bare": bare}[case]).to_html(tmp_path / f"{case}.html")
+    page = browser.open(path.as_uri(), WIDTHS[device])
+    (screenshot_folder(tmp_path) / f"{case}-{device}.png").write_bytes(page.screenshot)
+    assert page.errors == [] and page.requests == []
+    assert page.scroll_width <= page.client_width, f"{page.scroll_width} px wide in a window of {page.client_width}"
+    assert page.images and [source for source, width in page.images if width == 0] == []
+    if case == "hostile":
+        shown = " ".join(page.text.split())
+        for name in HOSTILE[:4]:
+            assert " ".join(name.split()) in shown, name
+
+
+def test_report_names_no_address_to_fetch(report):
+    """What a browser would fetch only later, on a click or a scroll, counts as well."""
+    text = html.unescape(report[0].read_text(encoding="utf-8"))
+    for attribute in ("src", "href", "srcset", "action", "data"):
+        for quote in "\"'":
+            for part in text.split(f" {attribute}={quote}")[1:]:
+                address = part.split(quote)[0]
+                assert address.startswith(("data:", "#")), f"{attribute}={address[:80]}"
+    assert "@import" not in text
+
+
+GOOD = '<!DOCTYPE html><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><p>fine</p>'
+BROKEN = {
+    "scroll_width": '<div style="width: 500px">too wide for a telephone</div>',
+    "errors": '<script>throw new Error("thrown")</script><script>console.error("logged")</script>',
+    "requests": '<img src="http://localhost:9/beacon.png">',
+    "images": '<img src="data:image/png;base64,AAAA">',
+}
+
+
+@pytest.mark.parametrize("fault", [None, *BROKEN])
+def test_a_broken_page_is_seen_as_such(browser, tmp_path, fault):
+    """The checks above reject a page with one fault, and only for that one."""
+    path = tmp_path / "page.html"
+    path.write_text(GOOD + BROKEN.get(fault, ""), encoding="utf-8")
+    page = browser.open(path.as_uri(), WIDTHS["telephone"])
+    assert page.client_width == WIDTHS["telephone"]
+    assert (page.scroll_width > page.client_width) == (fault == "scroll_width")
+    assert bool(page.requests) == (fault == "requests")
+    assert bool([width for _, width in page.images if width == 0]) == (fault in ("images", "requests"))
+    if fault != "requests":  # a refused connection is an error in the console, too
+        expected = ["Error: thrown", "logged"] if fault == "errors" else []
+        assert [line.split("\n")[0] for line in page.errors] == expected
