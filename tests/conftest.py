@@ -1,44 +1,66 @@
-"""Shared fixtures: a seeded NumPy generator, Keras's own seed reset for each test, and `--share`."""
+"""Shared fixtures, the backend of the tests, and which tests run.
+
+- A plain `pytest` runs the quick tests, on PyTorch unless KERAS_BACKEND says otherwise, on up to four cores.
+- `pytest -m deep` runs the others: slow tests, and further cases of what the quick tests cover already.
+- `pytest -m deep --turn N` runs the part of the deep tests that CI runs on a repository of N commits.
+"""
 
 import gc
+import importlib.util
 import os
 import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if importlib.util.find_spec("torch") is not None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # the fastest of the three on small tests: it compiles nothing
 
 import keras
 import numpy as np
 import pytest
 
-HALF_PRECISION = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+BACKENDS = ("tensorflow", "jax", "torch")
+SLICES = 8
 
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--share",
-        metavar="K/N",
-        help="run the K-th of N shares of the tests for which one backend is enough (marked any_backend, or in half "
-        "precision), and all others; N suites, each on a backend of its own, together run all but what skips there",
+        "--turn",
+        type=int,
+        metavar="N",
+        help=f"of the deep tests, run one slice of {SLICES}, and of that slice the tests whose turn it is on this "
+        f"backend. {SLICES} consecutive numbers on each of the three backends run every deep test once",
     )
 
 
+def pytest_report_header(config):
+    return f"keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Tests that were named one by one run in this process, where a debugger works; a whole suite on several cores."""
+    named = [argument for argument in config.args if argument not in config.getini("testpaths")]
+    chosen = named or config.option.keyword or config.option.collectonly
+    return 0 if chosen else min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 4)
+
+
 def pytest_collection_modifyitems(config, items):
-    if not (option := config.getoption("share")):
-        return
-    try:
-        mine, shares = map(int, option.split("/"))
-    except ValueError:
-        mine, shares = 0, 0
-    if not 1 <= mine <= shares:
-        raise pytest.UsageError(f"--share must be K/N with 1 ≤ K ≤ N, as in 1/3; got {option}")
-    others = {item for item in items if is_shared(item) and zlib.crc32(item.nodeid.encode()) % shares != mine - 1}
-    config.hook.pytest_deselected(items=[item for item in items if item in others])
-    items[:] = [item for item in items if item not in others]
+    for item in items:
+        needed = [name for name in BACKENDS if item.get_closest_marker(name)]
+        if needed and keras.backend.backend() not in needed:
+            item.add_marker(pytest.mark.skip(reason=f"needs the backend {' or '.join(needed)}"))
+    turn = config.getoption("turn")
+    if turn is not None:
+        others = {item for item in items if not is_due(item, turn)}
+        config.hook.pytest_deselected(items=[item for item in items if item in others])
+        items[:] = [item for item in items if item not in others]
 
 
-def is_shared(item):
-    params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return item.get_closest_marker("any_backend") is not None or any(str(value) in HALF_PRECISION for value in params)
+def is_due(item, turn):
+    """Whether a deep test runs at this turn, on this backend: in one of eight turns, each round on another backend."""
+    number = zlib.crc32(item.nodeid.encode())
+    possible = [name for name in BACKENDS if item.get_closest_marker(name)] or BACKENDS
+    backend = possible[(number // SLICES + turn // SLICES) % len(possible)]
+    return number % SLICES == turn % SLICES and backend == keras.backend.backend()
 
 
 @pytest.fixture
@@ -56,7 +78,10 @@ def seeded():
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_for_one_module():
-    """Lets go of what XLA compiled for a module: a process may map 65,530 pieces of memory, and beyond XLA crashes."""
+    """Clears JAX's compilation cache after each test module.
+
+    A process may map 65,530 pieces of memory; when compiled code takes more, XLA crashes.
+    """
     yield
     if keras.backend.backend() == "jax":
         import jax
@@ -67,5 +92,5 @@ def compiled_for_one_module():
 
 @pytest.fixture
 def uncollected(monkeypatch):
-    """A grid search without the garbage collection before each trial: half a second, where most train nothing."""
+    """A grid search without the garbage collection before each trial, which takes half a second."""
     monkeypatch.setattr("keras_siamese.tuning.grid.gc.collect", lambda: None)
