@@ -9,7 +9,7 @@ import keras
 from matplotlib.figure import Figure
 
 from keras_siamese import data, demo
-from keras_siamese.diagnosis.pictures import draw_curves
+from keras_siamese.diagnosis.report.pictures import draw_curves
 
 keras.utils.set_random_seed(0)
 train, valid, _ = data.split_identities(*demo.scan_digits(0), (0.6, 0.2, 0.2), seed=0)

@@ -145,7 +145,7 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "keras_siamese").rglob("*") if path.is_file()}
     ours = {name for name in ours if "__pycache__" not in name}
-    diagnosis = {f"keras_siamese/diagnosis/report.{kind}" for kind in ("html.jinja", "schema.json")}
+    diagnosis = {f"keras_siamese/diagnosis/report/report.{kind}" for kind in ("html.jinja", "schema.json")}
     assert {"keras_siamese/py.typed", *diagnosis} < ours
     assert {name for name in names if ".dist-info/" not in name} == ours
     assert any(name.endswith("LICENSE") for name in names)

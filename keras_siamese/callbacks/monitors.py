@@ -21,8 +21,8 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
 from keras_siamese.diagnosis.evidence import HEALTH, Evidence, health_of, quick_errors
+from keras_siamese.diagnosis.facts.model import sampled_kernels, update_size
 from keras_siamese.diagnosis.runlog import RunLog
-from keras_siamese.diagnosis.training import sampled_kernels, update_size
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, as_siamese, score
 

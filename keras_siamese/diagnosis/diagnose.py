@@ -17,11 +17,12 @@ from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_number, check_writable
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import take
-from keras_siamese.diagnosis import health, training
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
-from keras_siamese.diagnosis.errors import errors_dict
 from keras_siamese.diagnosis.evidence import Evidence
+from keras_siamese.diagnosis.facts import embeddings as health
+from keras_siamese.diagnosis.facts import model as training
 from keras_siamese.diagnosis.history import curves_of
+from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.runlog import plain
 from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
 
@@ -145,7 +146,7 @@ class Diagnosis:
 
     def to_html(self, path):
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
-        from keras_siamese.diagnosis.report import render
+        from keras_siamese.diagnosis.report.page import render
 
         path = check_writable("path", path)
         # A file's name may hold what is no text: its bytes are spelt out.

@@ -16,7 +16,8 @@ from keras import ops
 
 from keras_siamese import verification
 from keras_siamese.data.sources import take
-from keras_siamese.diagnosis import health, training
+from keras_siamese.diagnosis.facts import embeddings as health
+from keras_siamese.diagnosis.facts import model as training
 from keras_siamese.diagnosis.trend import GOOD_EER, SHARED, find_flags, has_recovered, why_no_flags
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import ScoredTrials, UnsharedTowers
@@ -90,7 +91,7 @@ class Evidence:
     @cached_property
     def facts(self):
         """`Facts`: every signal that can be measured, by name."""
-        from keras_siamese.diagnosis.facts import measure
+        from keras_siamese.diagnosis.facts.measure import measure
 
         return measure(self)
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_siamese.diagnosis.panels import HEALTH
+from keras_siamese.diagnosis.report.panels import HEALTH
 from keras_siamese.diagnosis.runlog import MAX_EPOCHS, number_of, read_run_log
 
 ALWAYS = ("loss", "auc", "eer", "auc_se", "eer_se")

@@ -9,7 +9,7 @@ from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes import Cause, Finding, NotExamined, RuledOut
 from keras_siamese.diagnosis.diagnose import diagnosis_of
 from keras_siamese.diagnosis.evidence import Evidence
-from keras_siamese.diagnosis.facts import Facts
+from keras_siamese.diagnosis.facts.measure import Facts
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import plantings
 

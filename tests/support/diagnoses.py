@@ -8,7 +8,7 @@ import numpy as np
 from keras_siamese.data.sources import check_source
 from keras_siamese.diagnosis.diagnose import diagnosis_of
 from keras_siamese.diagnosis.evidence import Evidence
-from keras_siamese.diagnosis.panels import PANELS
+from keras_siamese.diagnosis.report.panels import PANELS
 from keras_siamese.scoring import ScoredTrials, Trials
 
 HOSTILE = (

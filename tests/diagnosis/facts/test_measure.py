@@ -8,9 +8,9 @@ import pytest
 from keras import ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis import training
 from keras_siamese.diagnosis.evidence import Evidence
-from keras_siamese.diagnosis.facts import mined_order
+from keras_siamese.diagnosis.facts import model as training
+from keras_siamese.diagnosis.facts.measure import mined_order
 from keras_siamese.scoring import Trials, as_siamese, score
 from tests.support import plantings
 

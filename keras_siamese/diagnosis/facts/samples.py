@@ -9,7 +9,7 @@ Contract: arrays in, a number or a few out; NumPy only. No signal decides anythi
 
 import numpy as np
 
-from keras_siamese.diagnosis.health import below, normalised
+from keras_siamese.diagnosis.facts.embeddings import below, normalised
 
 
 def impostor_like(same, scores, quantile=0.25):

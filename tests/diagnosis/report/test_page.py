@@ -12,12 +12,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from keras_siamese.diagnosis import report
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.diagnose import SCHEMA, Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.evidence import Evidence
-from keras_siamese.diagnosis.panels import HEALTH, chance_purity, lines_of, lowest_rank
-from keras_siamese.diagnosis.pictures import draw_curves, draw_health, thumbnails
+from keras_siamese.diagnosis.report import page as report
+from keras_siamese.diagnosis.report.panels import HEALTH, chance_purity, lines_of, lowest_rank
+from keras_siamese.diagnosis.report.pictures import draw_curves, draw_health, thumbnails
 from tests.support.diagnoses import EPOCHS, HOSTILE, history, made
 
 pytestmark = pytest.mark.any_backend
@@ -55,7 +55,7 @@ def page(diagnosis, tmp_path_factory):
 @pytest.fixture(scope="module")
 def validator():
     jsonschema = pytest.importorskip("jsonschema")
-    text = importlib.resources.files("keras_siamese.diagnosis").joinpath("report.schema.json").read_text("utf-8")
+    text = importlib.resources.files("keras_siamese.diagnosis.report").joinpath("report.schema.json").read_text("utf-8")
     schema = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)

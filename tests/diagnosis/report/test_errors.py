@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.data import ExplicitPairs, PairSequence
-from keras_siamese.diagnosis.errors import errors_dict, identity_errors, worst_pairs
+from keras_siamese.diagnosis.report.errors import errors_dict, identity_errors, worst_pairs
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support.diagnoses import Images, made
 

@@ -15,8 +15,10 @@ from keras import ops
 from keras_siamese import verification
 from keras_siamese.data.leakage import check_leakage
 from keras_siamese.data.sources import count_samples, take
-from keras_siamese.diagnosis import health, samples, training
 from keras_siamese.diagnosis.evidence import count_identities, widening
+from keras_siamese.diagnosis.facts import embeddings as health
+from keras_siamese.diagnosis.facts import model as training
+from keras_siamese.diagnosis.facts import samples
 from keras_siamese.scoring import UnsharedTowers, score_embeddings
 
 LAST = 3  # epochs whose losses are held against a constant encoder's

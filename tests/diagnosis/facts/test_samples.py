@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_siamese.diagnosis import samples
+from keras_siamese.diagnosis.facts import samples
 
 pytestmark = pytest.mark.any_backend
 

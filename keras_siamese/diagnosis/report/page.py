@@ -9,9 +9,9 @@ is missing (a history, identities, images) is left out. Needs the extra `report`
 import numpy as np
 
 from keras_siamese import verification
-from keras_siamese.diagnosis.errors import identity_errors, worst_pairs
-from keras_siamese.diagnosis.panels import panel_of
-from keras_siamese.diagnosis.pictures import (
+from keras_siamese.diagnosis.report.errors import identity_errors, worst_pairs
+from keras_siamese.diagnosis.report.panels import panel_of
+from keras_siamese.diagnosis.report.pictures import (
     draw_curves,
     draw_embeddings,
     draw_health,
@@ -29,7 +29,7 @@ def render(diagnosis):
     """The HTML page `(str)` of a `Diagnosis`."""
     facts, evidence = diagnosis.to_dict(), diagnosis.evidence
     threshold = facts["errors"]["threshold"]
-    page = template("keras_siamese.diagnosis", "report.html.jinja")
+    page = template("keras_siamese.diagnosis.report", "report.html.jinja")
     return page.render(
         diagnosis=diagnosis,
         cut=cut,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_siamese import verification
-from keras_siamese.diagnosis import health
+from keras_siamese.diagnosis.facts import embeddings as health
 from tests.oracles import diagnosis as oracles
 
 pytestmark = pytest.mark.any_backend

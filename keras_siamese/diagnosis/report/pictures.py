@@ -15,7 +15,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_installed
 from keras_siamese.data.sources import named_arrays
-from keras_siamese.diagnosis.panels import lines_of, panel_of
+from keras_siamese.diagnosis.report.panels import lines_of, panel_of
 
 LOSS, EER, AUC, FLAG, GREY = "#444444", "#d62728", "#1f77b4", "#ffe08a", "#bbbbbb"
 ALARMS = {"error": "#b71c1c", "warning": "#c77700"}
