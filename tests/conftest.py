@@ -14,6 +14,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if importlib.util.find_spec("torch") is not None:
     os.environ.setdefault("KERAS_BACKEND", "torch")  # the fastest of the three on small tests: it compiles nothing
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
+    for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(_name, "1")
+
 import keras
 import numpy as np
 import pytest
