@@ -117,3 +117,16 @@ def orders(genuines, impostors):
     pairs = genuines + impostors
     for chosen in itertools.combinations(range(pairs), genuines):
         yield [k in chosen for k in range(pairs)], list(range(pairs))
+
+
+def pooled(same, scores):
+    """Pool adjacent violators, by the book: blocks of (genuines, pairs, how many pairs), merged while they fall."""
+    blocks = []
+    for score in sorted(set(scores.tolist())):
+        here = scores == score
+        blocks.append([int(same[here].sum()), int(here.sum())])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
+            genuines, number = blocks.pop()
+            blocks[-1][0] += genuines
+            blocks[-1][1] += number
+    return blocks

@@ -1,4 +1,4 @@
-"""Platt scaling: against a slow minimiser, on Gaussian scores whose calibration is known, and at its ends."""
+"""Platt scaling against a slow minimiser and on Gaussian scores with known calibration; isotonic regression."""
 
 import math
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from keras_siamese.verification import platt
-
-pytestmark = pytest.mark.any_backend
+from keras_siamese.verification import isotonic, platt
+from tests.oracles import curves as oracles
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +53,18 @@ def test_platt_finds_the_minimum(rng, genuine, impostor):
         assert abs(plain[1] - platt(same, scores)[1]) > 0.1
 
 
-@pytest.mark.parametrize(("centre", "scale"), [(0.0, 1.0), (-40.0, 3.0), (1e4, 1e-2), (0.0, 1e6)])
-@pytest.mark.parametrize("impostor", [20_000, 200_000])
+@pytest.mark.parametrize(
+    ("centre", "scale", "impostor"),
+    [
+        (0.0, 1.0, 20_000),
+        (-40.0, 3.0, 60_000),
+        *(
+            pytest.param(centre, scale, impostor, marks=pytest.mark.deep)
+            for centre, scale in ((0.0, 1.0), (1e4, 1e-2), (0.0, 1e6))
+            for impostor in (20_000, 200_000)
+        ),
+    ],
+)
 def test_gaussian_scores_have_their_log_likelihood_ratio(rng, centre, scale, impostor):
     # Of two normals of variance σ², `gap·σ` apart, log p/q is linear: slope gap/σ, zero halfway, whatever the counts.
     same, scores = gaussian(rng, 20_000, impostor, gap=1.5, centre=centre, scale=scale)
@@ -98,7 +107,27 @@ def test_float32_scores_far_from_zero_lose_nothing(rng):
     np.testing.assert_allclose(platt(same, scores), platt(same, scores.astype(float)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("same", [[1, 1], [0, 0]])
-def test_one_class_is_refused(same):
-    with pytest.raises(ValueError, match="pairs of both classes"):
-        platt(same, [0.1, 0.2])
+@pytest.mark.parametrize("function", [platt, isotonic])
+def test_degenerate_input_is_refused(function):
+    for same in ([1, 1], [0, 0]):
+        with pytest.raises(ValueError, match="pairs of both classes"):
+            function(same, [0.1, 0.2])
+    with pytest.raises(ValueError, match="must be finite; 1 of its 2 values"):
+        function([1, 0], [np.nan, 0.0])
+
+
+@pytest.mark.parametrize("decimals", [0, 9], ids=["tied", "distinct"])
+def test_isotonic_is_pooled_blocks_of_equal_class_weight(rng, decimals):
+    same = rng.random(300) < 0.3
+    scores = np.round(rng.normal(size=300) + 1.2 * same, decimals)
+    knots, probabilities = isotonic(same, scores)
+    assert (np.diff(probabilities) >= 0).all() and (np.diff(knots) > 0).all()
+    odds = same.sum() / (~same).sum()
+    place = 0
+    ordered = np.sort(scores)
+    for genuines, number in oracles.pooled(same, scores):
+        impostors = number - genuines
+        expected = genuines / (genuines + odds * impostors)
+        inside = ordered[place : place + number]
+        np.testing.assert_allclose(np.interp(inside, knots, probabilities), expected, atol=1e-9)
+        place += number

@@ -1,4 +1,4 @@
-"""Costs and calibration curves against loops over every threshold and every map, and against scikit-learn."""
+"""Costs against loops over every threshold and every rising map."""
 
 import math
 
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_siamese.verification import cllr, isotonic, min_cllr, min_dcf, operating_point, platt, threshold_at_cost
-
-pytestmark = pytest.mark.any_backend
+from keras_siamese.verification import cllr, min_cllr, min_dcf, operating_point, platt, threshold_at_cost
+from tests.oracles import curves as oracles
 
 
 @pytest.fixture(autouse=True)
@@ -35,23 +34,10 @@ def dcf_loop(same, scores, p, c_miss, c_fa):
     return min(costs) / min(c_miss * p, c_fa * (1 - p))
 
 
-def pooled(same, scores):
-    """Pool adjacent violators, by the book: blocks of (genuines, pairs, how many pairs), merged while they fall."""
-    blocks = []
-    for score in sorted(set(scores.tolist())):
-        here = scores == score
-        blocks.append([int(same[here].sum()), int(here.sum())])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
-            genuines, number = blocks.pop()
-            blocks[-1][0] += genuines
-            blocks[-1][1] += number
-    return blocks
-
-
 def min_cllr_loop(same, scores):
     prior = same.sum() / (~same).sum()
     cost = 0.0
-    for genuines, number in pooled(same, scores):
+    for genuines, number in oracles.pooled(same, scores):
         impostors = number - genuines
         ratio = math.inf if impostors == 0 else genuines / impostors / prior
         if genuines:
@@ -105,7 +91,7 @@ def test_min_cllr_is_that_of_pooled_blocks(pairs):
     assert min_cllr(*pairs) == pytest.approx(min_cllr_loop(*pairs), abs=1e-9)
     same, scores = pairs
     # A loop that does not pool is found out: every distinct score would then be its own, perfect block.
-    assert len(pooled(same, scores)) < len(set(scores.tolist()))
+    assert len(oracles.pooled(same, scores)) < len(set(scores.tolist()))
 
 
 @settings(deadline=None)
@@ -129,22 +115,7 @@ def test_calibration_brings_cllr_close_to_its_least(rng):
     assert cllr(same, scores) > cllr(same, slope * scores + offset) + 0.05
 
 
-def test_isotonic_is_pooled_blocks_of_equal_class_weight(pairs):
-    same, scores = pairs
-    knots, probabilities = isotonic(same, scores)
-    assert (np.diff(probabilities) >= 0).all() and (np.diff(knots) > 0).all()
-    odds = same.sum() / (~same).sum()
-    place = 0
-    ordered = np.sort(scores)
-    for genuines, number in pooled(same, scores):
-        impostors = number - genuines
-        expected = genuines / (genuines + odds * impostors)
-        inside = ordered[place : place + number]
-        np.testing.assert_allclose(np.interp(inside, knots, probabilities), expected, atol=1e-9)
-        place += number
-
-
-@pytest.mark.parametrize("function", [cllr, min_cllr, min_dcf, isotonic])
+@pytest.mark.parametrize("function", [cllr, min_cllr, min_dcf, threshold_at_cost])
 def test_degenerate_input_is_refused(function):
     with pytest.raises(ValueError, match="must be finite; 1 of its 2 values"):
         function([1, 0], [np.nan, 0.0])

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from keras_siamese.verification import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
 from tests.oracles import curves as oracles
 
-pytestmark = pytest.mark.any_backend
-
 # --- rule of 30, rule of 3
 
 

@@ -19,8 +19,6 @@ from keras_siamese.verification import (
 )
 from tests.oracles import curves as oracles
 
-pytestmark = pytest.mark.any_backend
-
 EVERY_STATISTIC = [
     "auc",
     "eer",

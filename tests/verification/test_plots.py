@@ -11,8 +11,6 @@ from keras_siamese.verification import plot_det, plot_errors, plot_reliability, 
 matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure  # noqa: E402
 
-pytestmark = pytest.mark.any_backend
-
 
 @pytest.fixture(autouse=True)
 def seeded():

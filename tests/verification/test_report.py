@@ -27,8 +27,6 @@ from keras_siamese.verification import (
     threshold_at_far,
 )
 
-pytestmark = pytest.mark.any_backend
-
 
 @pytest.fixture
 def pairs(rng):

@@ -1,0 +1,52 @@
+"""Pages: one file that needs nothing else, with pictures in it, and with everything escaped that the user named."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from keras_siamese.verification import evaluate, pages
+
+for needed in ("matplotlib", "jinja2"):
+    pytest.importorskip(needed)
+
+
+@pytest.fixture
+def report(rng):
+    same = np.arange(200) % 2
+    return evaluate(same, rng.normal(size=200) + 2 * same, threshold=1.0)
+
+
+def test_a_page_holds_the_table_and_the_picture(report):
+    page = pages.render(report, "Gate <3>")
+    assert "Gate &lt;3&gt;" in page and "<3>" not in page
+    heading, _, *lines = str(report).splitlines()
+    assert heading in page
+    for name, value, _, _ in list(report.rows())[1:]:
+        assert name in page and value in page
+    assert len(lines) == len(list(report.rows())) - 1
+    assert page.count("data:image/svg+xml;base64,") == 1
+    assert "http" not in page
+
+
+def test_a_report_writes_its_page(report, tmp_path):
+    report.to_html(tmp_path / "deep" / "page.html")
+    assert (tmp_path / "deep" / "page.html").read_text(encoding="utf-8").count("Verification") >= 2
+    with pytest.raises(ValueError, match="`path` must be"):
+        report.to_html(tmp_path)
+
+
+def test_a_picture_is_the_same_each_time():
+    def draw(figure):
+        figure.subplots().plot([0, 1], [0, 1], label="line")
+
+    first, second = pages.svg(draw), pages.svg(draw)
+    assert first == second
+    head, _, data = first.partition(",")
+    picture = base64.b64decode(data).decode()
+    assert head == "data:image/svg+xml;base64" and "<svg" in picture and "<dc:date>" not in picture
+
+
+def test_a_template_escapes_what_it_is_given():
+    page = pages.template("keras_siamese.verification", "report.html.jinja")
+    assert "&lt;b&gt;" in page.render(title="<b>", heading="", rows=[["", "", "", ""]], picture="")

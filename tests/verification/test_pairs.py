@@ -1,0 +1,75 @@
+"""What comes into the room: labels, scores and identities, and how each mistake in them is refused."""
+
+import math
+
+import numpy as np
+import pytest
+
+from keras_siamese.verification.pairs import check_identities, check_pairs
+
+
+def test_labels_become_booleans_and_columns_become_rows():
+    same, scores = check_pairs([[1], [0], [1]], [[0.5], [0.25], [1.0]])
+    assert same.tolist() == [True, False, True] and same.dtype == bool
+    assert scores.tolist() == [0.5, 0.25, 1.0] and scores.shape == (3,)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_keep_their_dtype(dtype):
+    assert check_pairs([1, 0], np.array([0.5, 0.25], dtype))[1].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.longdouble])
+def test_other_numbers_become_float64(dtype):
+    scores = check_pairs([1, 0], np.array([1, 0], dtype))[1]
+    assert scores.dtype == np.float64 and scores.tolist() == [1, 0]
+
+
+def test_bfloat16_becomes_float32():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert check_pairs([1, 0], np.array([0.5, 0.25], ml_dtypes.bfloat16))[1].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("same", "scores", "error", "message"),
+    [
+        ([1, 0, 1], [0.1, math.nan, math.nan], ValueError, "`scores` must be finite; 2 of its 3 values"),
+        ([1, 0, 1], [0.1, math.inf, 0.3], ValueError, "`scores` must be finite; 1 of its 3 values"),
+        ([1, 0, 1], [0.1, -math.inf, 0.3], ValueError, "`scores` must be finite; 1 of its 3 values"),
+        ([1, -1, -1], [0.1, 0.2, 0.3], ValueError, r"`same` must hold 1 .* 0 .* got also \[-1\], 2 of 3 labels"),
+        ([1, 0, math.nan], [0.1, 0.2, 0.3], ValueError, r"`same` must hold .* got also \[nan\], 1 of 3 labels"),
+        ([1, 1, 1], [0.1, 0.2, 0.3], ValueError, "`same` must hold pairs of both .* 3 genuine and 0 impostor"),
+        ([0, 0, 0], [0.1, 0.2, 0.3], ValueError, "`same` must hold pairs of both .* 0 genuine and 3 impostor"),
+        ([], [], ValueError, "`same` must hold pairs of both .* 0 genuine and 0 impostor"),
+        ([1, 0], [0.1, 0.2, 0.3], ValueError, "`same` must have one entry for each of the 3 pairs; got 2"),
+        ([[1, 0], [0, 1]], [0.1, 0.2], ValueError, r"`same` must have shape \(n,\).*\(2, 2\)"),
+        ([1, 0], [[0.1, 0.2], [0.3, 0.4]], ValueError, r"`scores` must have shape \(n,\).*\(2, 2\)"),
+        ([1, 0], ["a", "b"], TypeError, "`scores` must be real numbers"),
+        ([1, 0], [1j, 2j], TypeError, "`scores` must be real numbers; got dtype complex"),
+        ([1, 0], [None, 2.0], TypeError, "`scores` must be real numbers; got dtype object"),
+    ],
+)
+def test_bad_pairs_are_refused_by_name(same, scores, error, message):
+    with pytest.raises(error, match=message):
+        check_pairs(same, scores)
+
+
+def test_identities_become_codes_that_both_sides_share():
+    left, right, count = check_identities(["bo", "ada", "ada"], ["ada", "ada", "cy"], 3)
+    assert (left.tolist(), right.tolist(), count) == ([1, 0, 0], [0, 0, 2], 3)
+    assert check_identities(None, None, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [
+        (None, [1, 2], "`left` must be given with `right`"),
+        ([1, 2], None, "`right` must be given with `left`"),
+        ([1, 2], [1], "`right` must have one entry for each of the 2"),
+        ([1], [1, 2], "`left` must have one entry for each of the 2"),
+        ([1, 2], ["1", "2"], "`left` and `right` must name identities alike; got dtypes int64 and <U1"),
+    ],
+)
+def test_identities_that_do_not_fit_are_refused(left, right, message):
+    with pytest.raises(ValueError, match=message):
+        check_identities(left, right, 2)
