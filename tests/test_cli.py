@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_siamese import verification
+from keras_siamese import __version__, verification
 from keras_siamese.cli import main
 
 
@@ -95,3 +95,18 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path, capsys, pairs)
 def test_rates_out_of_range_are_refused(tmp_path, capsys, pairs):
     assert main(["evaluate", str(write(tmp_path / "s.csv", pairs)), "--far", "2"]) == 2
     assert "`far` must be in (0, 1]; got 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["evaluate", "--help"], ["--version"]])
+def test_help_and_version_are_printed(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert "keras-siamese" in printed and (arguments != ["--version"] or __version__ in printed)
+
+
+def test_without_a_command_the_status_is_2(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2

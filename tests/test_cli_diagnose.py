@@ -67,6 +67,7 @@ def diagnose(folder, *arguments):
     return main(["diagnose", *(str(folder / one) if "." in one and one[0].isalpha() else one for one in arguments)])
 
 
+@pytest.mark.each_backend
 def test_a_good_model_is_fine_and_prints_its_diagnosis(folder, capsys, tmp_path):
     files = ["--json", str(tmp_path / "deep" / "found.json")]
     status = diagnose(

@@ -1,20 +1,19 @@
 """The demo tells its story: a flagged or badly verifying run, a named cause, a repair that helps, files that load.
 
-The whole demo runs in CI; here a shortened one.
+The story itself, a little shortened, is a deep test. The quick ones have its parts: the data, one short fit, the lines.
 """
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 import keras_siamese as ks
 from keras_siamese import cli, demo
 
-pytestmark = pytest.mark.any_backend
 
-
-@pytest.mark.slow
+@pytest.mark.deep
 def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "RECIPE", {**demo.RECIPE, "epochs": 10})
     assert cli.main(["demo", "--output", str(tmp_path / "out"), "--seed", "3"]) == 0
@@ -45,6 +44,62 @@ def test_scans_are_of_the_right_drawing():
     assert np.array_equal(x, demo.scan_digits(0)[0]) and not np.array_equal(x, demo.scan_digits(1)[0])
 
 
+@pytest.fixture
+def few(rng):
+    """Six scans of each of eight drawings: left halves to train on, all held out."""
+    labels = np.repeat(np.arange(8), 6)
+    x = np.clip(rng.random((8, 8, 8, 1))[labels] + rng.normal(0, 0.05, (48, 8, 8, 1)), 0, 1).astype("float32")
+    return x, labels
+
+
+def test_a_fit_follows_its_recipe(few, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "PAIRS", 24)
+    monkeypatch.setattr(demo, "BATCH", 12)
+    given = {}
+
+    def fit(model, sequence, **options):
+        given.update(options, sequence=sequence, model=model)
+
+    monkeypatch.setattr(ks.SiameseWrapper, "fit", fit)
+    recipe = {**demo.RECIPE, "identities": 3, "margin": 0.75, "learning_rate": 0.125, "epochs": 7}
+    siamese, monitor = demo.fit(recipe, few, few, seed=4)
+    sequence = given["sequence"]
+    assert siamese is given["model"] and siamese.loss.margin == 0.75
+    assert float(keras.ops.convert_to_numpy(siamese.optimizer.learning_rate)) == 0.125
+    assert (len(sequence.x), len(sequence), sequence.batch_size, sequence.seed, sequence.augment) == (
+        18,
+        2,
+        12,
+        4,
+        None,
+    )
+    assert given["epochs"] == 7 and monitor.target_eer == demo.TARGET_EER
+    assert [type(one).__name__ for one in given["callbacks"]] == ["DivergenceMonitor", "EpochLine"]
+
+    repaired = {**recipe, "identities": None, "augment": True, "early_stopping": True}
+    demo.fit(repaired, few, few, seed=4)
+    assert len(given["sequence"].x) == 48 and given["sequence"].augment is not None
+    assert [type(one).__name__ for one in given["callbacks"]][2] == "EarlyStopping"
+    assert (given["callbacks"][2].patience, given["callbacks"][2].monitor) == (5, "val_eer")
+
+
+@pytest.mark.each_backend
+def test_a_short_fit_prints_a_line_an_epoch(few, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "PAIRS", 24)
+    monkeypatch.setattr(demo, "BATCH", 24)
+    _, monitor = demo.fit({**demo.RECIPE, "epochs": 2}, few, few, seed=0)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    assert len(lines) == 2 and lines[1].startswith("   epoch  2/2   loss ")
+    assert f"held-out EER {monitor.history['eer'][1]:.3f}   accuracy " in lines[1]
+
+
+def test_the_encoder_has_unit_embeddings():
+    encoder = demo.build_encoder()
+    assert (encoder.input_shape, encoder.output_shape) == ((None, 8, 8, 1), (None, 64))
+    assert isinstance(encoder.layers[-1], keras.layers.UnitNormalization)
+    assert demo.count((None, np.array([3, 3, 1]))) == 2
+
+
 def test_unwritable_output_is_found_before_training(tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -53,12 +108,10 @@ def test_unwritable_output_is_found_before_training(tmp_path, capsys):
     assert "output" in error.err and "file" in error.err and "epoch" not in error.out
 
 
-def test_help_and_version(capsys):
-    for arguments in (["--help"], ["demo", "--help"], ["--version"]):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(arguments)
-        assert stopped.value.code == 0
-    assert ks.__version__ in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([])
-    assert stopped.value.code == 2
+def test_the_command_runs_the_demo(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(demo, "run", lambda *arguments: called.append(arguments))
+    assert cli.main(["demo", "--output", str(tmp_path), "--seed", "3"]) == 0
+    assert called == [(tmp_path, 3)]
+    cli.main(["demo"])
+    assert (str(called[1][0]), called[1][1]) == ("siamese-demo", 0)

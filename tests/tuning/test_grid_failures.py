@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 from sklearn.exceptions import FitFailedWarning
 
-from tests.support.searches import Fake, Shrink, digits, encoder, search_of, small
+from tests.support.searches import Fake, Shrink, digits, encoder, quiet, search_of, small
 
-# keras-tuner 1.4.8 calls threading.currentThread().getName().
-pytestmark = [
-    pytest.mark.usefixtures("uncollected"),
-    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
-]
+pytestmark = quiet
 
 
 def test_a_failed_trial_is_reported_counted_and_ranked_last(caplog):

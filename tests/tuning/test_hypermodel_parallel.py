@@ -1,4 +1,4 @@
-"""KerasTuner's chief and workers as real processes, by the documented script; one of them is killed at work."""
+"""Searches of which a process is killed: one that goes on after it, and KerasTuner's chief with two workers."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.deep
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "docs" / "parallel_search.py"
@@ -27,7 +27,6 @@ def wait_for(condition, process, seconds=300):
     raise AssertionError(f"{condition.__name__} did not come about; the script's exit status is {process.poll()}")
 
 
-@pytest.mark.slow
 def test_a_search_is_completed_though_a_worker_is_killed(tmp_path):
     options = ["--trials", "4", "--epochs", "4", "--directory", str(tmp_path)]
     command = [sys.executable, "-W", "ignore", str(SCRIPT), *options]
@@ -63,3 +62,56 @@ def test_a_search_is_completed_though_a_worker_is_killed(tmp_path):
     assert interrupted in [trial["trial_id"] for trial in trials]
     assert len({json.dumps(trial["hyperparameters"]["values"]) for trial in trials}) == 4
     assert "4 trials; all with" in text, "the chief shows the table"
+
+
+SEARCH = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from keras_siamese.tuning import SearchSpace, SiameseHyperModel
+from tests.support import searches
+x, labels = searches.digits()
+space = SearchSpace(embedding_dim=[2, 3, 4, 5], batch_size=12)
+
+def encoder(embedding_dim):
+    print("built", embedding_dim, flush=True)
+    return searches.encoder(embedding_dim)
+
+tuner = searches.tuner_of(SiameseHyperModel(encoder, space), {folder!r}, max_trials=4)
+tuner.search(x, labels, cv=3, epochs={epochs})
+print("finished", [(one.status, one.hyperparameters.values["embedding_dim"]) for one in searches.trials_in(tuner)])
+"""
+
+
+def test_a_killed_search_goes_on_without_repeating_a_finished_trial(tmp_path):
+    command = SEARCH.format(tests=str(ROOT), folder=str(tmp_path), epochs=2)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def run(until=None):
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", command], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        lines = []
+        for line in process.stdout:
+            lines.append(line.strip())
+            if until and until(lines):
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stdout.read()
+        process.stdout.close()
+        process.wait(timeout=60)
+        return lines
+
+    def third_fold_of_the_second_trial(lines):
+        folder = tmp_path / "untitled_project" / "trial_1" / "folds.json"
+        return folder.exists() and len(json.loads(folder.read_text())) == 1 and lines[-1].startswith("built")
+
+    run(until=third_fold_of_the_second_trial)
+    first = json.loads((tmp_path / "untitled_project" / "trial_0" / "trial.json").read_text())
+    interrupted = json.loads((tmp_path / "untitled_project" / "trial_1" / "trial.json").read_text())
+    assert (first["status"], interrupted["status"]) == ("COMPLETED", "RUNNING")
+    *built, finished = [line for line in run() if line.startswith(("built", "finished"))]
+    dims = [int(line.split()[1]) for line in built]
+    assert finished.count("COMPLETED") == 4
+    assert first["hyperparameters"]["values"]["embedding_dim"] not in dims, "not trained again"
+    assert json.loads((tmp_path / "untitled_project" / "trial_0" / "trial.json").read_text()) == first
+    assert dims.count(interrupted["hyperparameters"]["values"]["embedding_dim"]) == 3, "its three folds begin anew"
