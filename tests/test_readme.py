@@ -1,4 +1,4 @@
-"""Tests that the Python blocks of the README and the guides run in order, and that the names and links in them exist."""
+"""Tests that the Python blocks of README and the guides run in order, and that the names and links in them exist."""
 
 import importlib
 import importlib.util
