@@ -9,7 +9,6 @@ Contract: a monitor measures and writes before the callbacks that read it (Early
     ])
 """
 
-import inspect
 import logging
 import warnings
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
+from keras_siamese._frames import callers
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
 from keras_siamese.diagnosis.evidence import HEALTH, Evidence, health_of, quick_errors
@@ -181,10 +181,7 @@ def figures(scored, far):
 
 def readers_before(monitor, keys):
     """The callbacks in front of `monitor` that read `keys` from `logs`; Keras does not tell one what is beside it."""
-    frame = inspect.currentframe()
-    for _ in range(8):  # the monitor, subclasses' overrides of it, the list
-        frame = frame.f_back if frame is not None else None
-        owner = None if frame is None else frame.f_locals.get("self")
+    for owner in callers(8):  # the monitor, subclasses' overrides of it, the list
         callbacks = getattr(owner, "callbacks", None)
         if isinstance(callbacks, list) and any(one is monitor for one in callbacks):
             before = callbacks[: next(place for place, one in enumerate(callbacks) if one is monitor)]

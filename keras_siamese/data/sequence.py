@@ -25,6 +25,7 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_integer
+from keras_siamese._frames import callers
 from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.sources import take
 
@@ -177,15 +178,8 @@ def _read_only(table):
 
 def _caller_serving(sequence):
     """The Keras object (an adapter) that is calling a hook of `sequence`, or None; hooks get no argument that says."""
-    frame = inspect.currentframe().f_back
-    for _ in range(6):  # the hook, a subclass's hook around it, the adapter
-        if frame is None:
-            return None
-        owner = frame.f_locals.get("self")
-        if getattr(owner, "__dict__", {}).get("py_dataset") is sequence:
-            return owner
-        frame = frame.f_back
-    return None
+    found = callers(6)  # the hook, a subclass's hook around it, the adapter
+    return next((one for one in found if getattr(one, "__dict__", {}).get("py_dataset") is sequence), None)
 
 
 def _discard_drawn_ahead(adapter):

@@ -7,13 +7,13 @@ Contract: what a person has, in; the curves that `Evidence` takes, out: lists of
     curves_of("run.jsonl"), curves_of("training.csv")
 """
 
-import csv
 import io
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+from keras_siamese._tables import csv_rows
 from keras_siamese.diagnosis.report.panels import HEALTH
 from keras_siamese.diagnosis.runlog import MAX_EPOCHS, number_of, read_run_log
 
@@ -98,15 +98,8 @@ def read_csv(path):
     if rest and whole:
         warnings.warn(f"The last line of {path} is torn, it has no end: it is left out", stacklevel=4)
         text = whole + feed
-    header = text.partition("\n")[0]
-    if not header.strip():
-        raise ValueError(f"{path} must begin with a header that names its columns; it is empty")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    try:
-        columns, *rows = [(reader.line_num, fields) for fields in reader if fields]
-    except csv.Error as error:
-        raise ValueError(f"{path} must be a run log or a CSV file; line {reader.line_num}: {error}") from error
-    columns, epochs = [column.strip() for column in columns[1]], {}
+    columns, rows = csv_rows(path, io.StringIO(text, newline=""))
+    epochs = {}
     for line, fields in rows:
         if len(fields) != len(columns):
             raise ValueError(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_siamese import _checks
+from keras_siamese._tables import aligned
 from keras_siamese.tuning.folds import FILE, values_of
 from keras_siamese.tuning.objectives import sign_of
 
@@ -157,10 +158,7 @@ class SearchResults:
         return ", ".join(parts) + (f"; all with {alike}" if alike else "")
 
     def __str__(self):
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        padded = [[f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
-        return "\n".join([*("  ".join(row).rstrip() for row in padded), self.summary()])
+        return "\n".join([*aligned(self.rows()), self.summary()])
 
     def to_html(self, path):
         """Writes one self-contained page: the table and a parallel-coordinates plot (extra `report`)."""

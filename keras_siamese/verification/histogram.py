@@ -17,6 +17,7 @@ import math
 import numpy as np
 
 from keras_siamese._checks import check_finite, check_integer, check_number, check_same
+from keras_siamese._tables import aligned
 from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30
 from keras_siamese.verification.points import OperatingPoints, just_above
@@ -350,9 +351,7 @@ class ScoreHistogram:
             if rule.mark == "withheld":
                 row = ("withheld", "", f"needs {rule.shown_from:,} impostor pairs, {rule.needed:,} for a plain figure")
             rows.append((f"TAR at FMR ≤ {figure['far']:g}", *row))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]
-        return "\n".join([heading, *(line.rstrip() for line in lines)])
+        return "\n".join([heading, *aligned(rows, right=(1, 2))])
 
     def _points(self):
         """The known operating points, and how many of them, from the strictest, have none unknown in between."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_siamese._checks import check_installed, check_integer, check_number, check_writable
+from keras_siamese._tables import aligned
 from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
 from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
@@ -179,13 +180,7 @@ class VerificationReport:
         heading = f"Verification of {pairs:,} pairs: {self.genuines:,} genuine, {self.impostors:,} impostor"
         if self.identities is not None:
             heading += f", {self.identities:,} identities"
-        rows = list(self.rows())
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [
-            f"{name:<{widths[0]}}  {value:>{widths[1]}}  {interval:<{widths[2]}}  {note}".rstrip()
-            for name, value, interval, note in rows
-        ]
-        return "\n".join([heading, *lines])
+        return "\n".join([heading, *aligned(self.rows(), right=(1,))])
 
     def rows(self):
         """Name, value, interval and note of each line as text, the head of the table first."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_siamese._checks import check_finite, check_integer, check_labels
+from keras_siamese._tables import aligned
 from keras_siamese.verification import neighbours
 
 __all__ = ["Retrieval", "cmc", "evaluate_retrieval", "map_at_r", "r_precision", "recall_at_k"]
@@ -47,12 +48,11 @@ class Retrieval:
     gallery: int
 
     def __str__(self):
-        figures = {f"recall@{k}": value for k, value in self.recall.items()}
-        figures |= {"R-precision": self.r_precision, "MAP@R": self.map_at_r}
-        width = max(map(len, figures))
+        figures = [(f"recall@{k}", value) for k, value in self.recall.items()]
+        figures += [("R-precision", self.r_precision), ("MAP@R", self.map_at_r)]
         left_out = f"; {self.without_mate:,} without a mate left out" if self.without_mate else ""
         heading = f"Retrieval of {self.queries:,} queries among {self.gallery:,} embeddings each{left_out}"
-        return "\n".join([heading, *(f"{name:<{width}}  {value:.4f}" for name, value in figures.items())])
+        return "\n".join([heading, *aligned((name, f"{value:.4f}") for name, value in figures)])
 
 
 def evaluate_retrieval(

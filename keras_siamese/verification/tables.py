@@ -7,13 +7,14 @@ in; checked arrays out, or one error that names the lines. Standard library and 
     print(evaluate(read.same, read.scores, left=read.left, right=read.right))
 """
 
-import csv
 import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_siamese._tables import csv_rows
 
 __all__ = ["ScoreTable", "read_scores"]
 
@@ -70,11 +71,8 @@ def read_scores(path):
 
 
 def parse(name, file):
-    header = file.readline()
-    if not header.strip():
-        raise ValueError(f"{name} must begin with a header that names its columns, `score` and `same`; it is empty")
-    delimiter = max(",;\t", key=header.count)
-    columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter))]
+    columns, rows = csv_rows(name, file)
+    columns = [column.lower() for column in columns]
     missing = [column for column in ("score", "same") if column not in columns]
     known = [column in columns for column in ("left", "right")]
     if any(known) and not all(known):
@@ -86,10 +84,7 @@ def parse(name, file):
         )
     places = {column: columns.index(column) for column in ("score", "same", *(("left", "right") if all(known) else ()))}
     found, wrong = {column: [] for column in places}, []
-    lines = csv.reader(file, delimiter=delimiter)
-    for fields in lines:
-        if not fields:
-            continue
+    for line, fields in rows:
         try:
             score = float(fields[places["score"]])
             same = SAME[fields[places["same"]].strip().lower()]
@@ -97,7 +92,7 @@ def parse(name, file):
             if not math.isfinite(score) or not all(sides):
                 raise ValueError
         except (ValueError, KeyError, IndexError):
-            wrong.append((lines.line_num + 1, delimiter.join(fields)))  # the header is line 1
+            wrong.append((line, ",".join(fields)))
             continue
         for column, value in zip(places, (score, same, *sides), strict=True):
             found[column].append(value)

@@ -1,0 +1,65 @@
+"""Tables: rows of text in aligned columns, and the rows of CSV files.
+
+Contract: standard library only; everything may import it.
+
+    print("\\n".join(aligned([("", "value"), ("EER", "0.0630")], right=(1,))))
+    columns, rows = csv_rows("scores.csv", file)        # ["score", "same"], [(2, ["0.9", "1"]), …]
+"""
+
+import csv
+
+__all__ = ["aligned", "csv_rows"]
+
+
+def aligned(rows, right=()):
+    """One line of text for each row of strings, columns two spaces apart and as wide as their widest cell.
+
+    Args:
+        rows: rows of as many strings each.
+        right: numbers of the columns that are aligned to the right.
+
+    >>> aligned([("", "value"), ("EER", "0.0630"), ("AUC", "")], right=(1,))
+    ['      value', 'EER  0.0630', 'AUC']
+    """
+    rows = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if column in right else "<" for column in range(len(widths))]
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def csv_rows(name, file):
+    """The columns of a CSV file and an iterator over its rows, `(line number, fields)` each, without empty rows.
+
+    Fields are separated by commas, semicolons or tabs: by the one that the header has most of.
+
+    Args:
+        name: what errors call the file.
+        file: the file, opened as text with ``newline=""``.
+
+    Raises:
+        ValueError: at once if there is no header, from the iterator if a row cannot be split into fields.
+
+    >>> import io
+    >>> columns, rows = csv_rows("run.csv", io.StringIO("epoch; loss\\n0;1.5\\n"))
+    >>> columns, list(rows)
+    (['epoch', 'loss'], [(2, ['0', '1.5'])])
+    """
+    header = file.readline()
+    if not header.strip():
+        raise ValueError(f"{name} must begin with a header that names its columns; its first line is empty")
+    delimiter = max(",;\t", key=header.count)
+    columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter))]
+
+    def rows():
+        lines = csv.reader(file, delimiter=delimiter)
+        try:
+            for fields in lines:
+                if fields:
+                    yield lines.line_num + 1, fields  # the header is line 1
+        except csv.Error as error:
+            raise ValueError(f"{name} must be a CSV file; line {lines.line_num + 1}: {error}") from error
+
+    return columns, rows()
