@@ -13,6 +13,7 @@ import copy
 import json
 import os
 import random
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -109,6 +110,34 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
     if isinstance(monitor, DivergenceMonitor):
         record |= {"flags": [int(flag) + 1 for flag in monitor.flags], "cause": cause_of(monitor)}
     return record
+
+
+def measure(folds, objective, give_up, file, fit, shown, initial_epoch=0):
+    """Trains a trial on each of its folds; returns what KerasTuner is told of them (`metrics_of`).
+
+    Args:
+        folds: list of `Fold`.
+        objective: KerasTuner's `Objective`.
+        give_up: as of `SiameseGridSearch`; None measures all folds.
+        file: where the records are written, after each fold: in the trial's folder, which is in the search's.
+        fit: a function of a fold and its number, from 0, that returns Keras's `History` and the monitor.
+        shown: a function of a fold's number and its record, or None if the trial is given up before that fold.
+        initial_epoch: number of epochs that were trained before.
+    """
+    best = None if give_up is None else best_values(Path(file).parent.parent, len(folds), objective)
+    records = []
+    write_json(file, records)
+    for number, fold in enumerate(folds):
+        if is_hopeless(values_of(records, objective), best, objective, give_up):
+            shown(number, None)
+            break
+        start = time.perf_counter()
+        history, monitor = fit(fold, number)
+        seconds = time.perf_counter() - start
+        records.append(record_of(history.history, objective, seconds, monitor, initial_epoch))
+        write_json(file, records)
+        shown(number, records[-1])
+    return metrics_of(records, len(folds), objective, best)
 
 
 def values_of(records, objective):

@@ -15,6 +15,7 @@ and verified a fold. Imports `_checks`, `callbacks`, `data`, `layers`, `losses` 
 
 import contextlib
 import copy
+import dataclasses
 import gc
 import inspect
 import itertools
@@ -22,7 +23,6 @@ import json
 import logging
 import os
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -34,12 +34,12 @@ from keras_siamese import _checks
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data import PairSequence
 from keras_siamese.data.sources import check_source, count_samples, subset
-from keras_siamese.layers import SiameseWrapper
 from keras_siamese.losses import ContrastiveLoss
 from keras_siamese.tuning import folds as folding
 from keras_siamese.tuning.objectives import check_objective
 from keras_siamese.tuning.objectives import objective as objective_of
-from keras_siamese.tuning.results import SearchResults, TrialResult
+from keras_siamese.tuning.recipe import siamese_of
+from keras_siamese.tuning.results import SearchResults, read_trial
 
 logger = logging.getLogger(__name__)
 
@@ -208,33 +208,34 @@ class SiameseGridSearch:
         self.show(f"{len(params)} trials of {self.cv} folds each; {done} trials were finished before")
         tuner.search()
         ended = {entry_of(trial): trial for trial in map(tuner.oracle.get_trial, tuner.oracle.end_order)}
-        return [self.read_trial(tuner, ended[entry], one) for entry, one in enumerate(params)]
-
-    def read_trial(self, tuner, trial, params):
-        """The `TrialResult` of KerasTuner's `trial`."""
-        records = json.loads(tuner.folds_file(trial).read_text())
-        if trial.status != "COMPLETED":
-            return TrialResult(trial.trial_id, params, records, np.nan, trial.message)
-        return TrialResult(trial.trial_id, params, records, float(trial.score))
+        aim = tuner.oracle.objective
+        found = [read_trial(tuner.folds_file(ended[entry]).parent, ended[entry], aim) for entry in range(len(params))]
+        return [dataclasses.replace(trial, params=one) for trial, one in zip(found, params, strict=True)]
 
     def cross_validate(self, x, labels, folds, params, entry, file):
         """One trial: what KerasTuner is told of it; `file` keeps the records of its folds, as far as it gets."""
-        aim, records = objective_of(self.objective), []
-        folding.write_json(file, records)
-        best = None if self.give_up is None else folding.best_values(file.parent.parent, self.cv, aim)
-        for number, fold in enumerate(folds):
-            if folding.is_hopeless(folding.values_of(records, aim), best, aim, self.give_up):
-                self.show(f"[trial {entry + 1}/{len(params)}] given up after {number} of {self.cv} folds")
-                break
-            title = f"[trial {entry + 1}/{len(params)}, fold {number + 1}/{self.cv}] {params[entry]}:"
-            try:
-                records.append(self.fit_fold(x, labels, fold, params[entry], self.seed + number))
-            except Exception as error:
-                logger.warning("%s failed with %s: %s", title, type(error).__name__, error)
-                raise
-            folding.write_json(file, records)
-            self.show(f"{title} {self.line_of(records[-1])}")
-        return folding.metrics_of(records, self.cv, aim, best)
+        at = f"trial {entry + 1}/{len(params)}"
+
+        def title(number):
+            return f"[{at}, fold {number + 1}/{self.cv}] {params[entry]}:"
+
+        def fit(fold, number):
+            monitor = folding.monitor_of(fold.monitor, self.on_divergence)
+            callbacks = [monitor, *copy.deepcopy(self.callbacks)]
+            rows = subset(x, fold.rows), labels[fold.rows]
+            _, history = self.train(*rows, params[entry], self.epochs, callbacks, self.seed + number)
+            return history, monitor
+
+        def shown(number, record):
+            given_up = f"[{at}] given up after {number} of {self.cv} folds"
+            self.show(given_up if record is None else f"{title(number)} {self.line_of(record)}")
+
+        try:
+            return folding.measure(folds, objective_of(self.objective), self.give_up, file, fit, shown)
+        except Exception as error:
+            number = len(json.loads(file.read_text()))  # the records of the folds before
+            logger.warning("%s failed with %s: %s", title(number), type(error).__name__, error)
+            raise
 
     def line_of(self, record):
         """What is shown of a fit."""
@@ -242,23 +243,14 @@ class SiameseGridSearch:
         line = f"{self.objective} {value:.4f} at epoch {record['epoch']} of {self.epochs}, {record['seconds']:.1f} s"
         return f"{line}; diverged: {cause}" if cause else line
 
-    def fit_fold(self, x, labels, fold, params, seed):
-        """Trains on a fold's samples, measures on the others: the record."""
-        start = time.perf_counter()
-        monitor = folding.monitor_of(fold.monitor, self.on_divergence)
-        callbacks = [monitor, *copy.deepcopy(self.callbacks)]
-        _, history = self.train(subset(x, fold.rows), labels[fold.rows], params, self.epochs, callbacks, seed)
-        return folding.record_of(history, objective_of(self.objective), time.perf_counter() - start, monitor)
-
     def train(self, x, labels, params, epochs, callbacks, seed):
-        """`(model, {key: [value an epoch, …]})`: a new model after `epochs` on pairs of the samples `x`."""
+        """A new model after `epochs` on pairs of the samples `x`, and Keras's `History`."""
         sequence = PairSequence(x, labels, batch_size=self.batch_size, seed=self.seed)
         with folding.seeded(seed):
             model = build_model(self.build_fn, self._taken, params)
             callbacks = [SetEpoch(sequence), *callbacks]
             # Unshuffled: pairs come in random order already, and Keras up to 3.5 would use TensorFlow's global seed.
-            history = model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
-        return model, history.history
+            return model, model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
 
     def show(self, line):
         if self.verbose:
@@ -272,7 +264,7 @@ def fold_grid_search():
         """A trial is `self.evaluate(trial, file)`, the logs of each fold, whose mean KerasTuner takes; it resumes."""
 
         def folds_file(self, trial):
-            return Path(self.get_trial_dir(trial.trial_id)) / "folds.json"
+            return Path(self.get_trial_dir(trial.trial_id)) / folding.FILE
 
         def run_trial(self, trial):
             gc.collect()  # a model holds itself in cycles, and a search would pile them up on the accelerator
@@ -305,8 +297,7 @@ def build_model(build_fn, taken, params):
             why = "it returned a compiled model, which nobody tells these values"
             raise errors.FatalValueError(f"`build_fn` must take {unused}, or leave the compile to the search: {why}")
         return model
-    if not isinstance(model, SiameseWrapper):
-        model = SiameseWrapper(model, distance="euclidean")
+    model = siamese_of(model)
     rate, margin = ({name: params[name]} if name in params else {} for name in ("learning_rate", "margin"))
     model.compile(keras.optimizers.Adam(**rate), loss=ContrastiveLoss(**margin))
     return model

@@ -14,7 +14,6 @@ import copy
 import inspect
 import json
 import logging
-import time
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,23 +209,19 @@ class Run:
         return model.fit(batches, callbacks=[*first, *others], shuffle=False, **self.options), monitor
 
     def measure(self, model, folds, trial, give_up):
-        """Trains on each fold; writes the records into the trial's folder and returns KerasTuner's metrics."""
-        objective, records = trial.objective, []
-        best = None if give_up is None else folding.best_values(trial.tuner.project_dir, len(folds), objective)
-        trial.write(records)
-        for number, fold in enumerate(folds):
-            if folding.is_hopeless(folding.values_of(records, objective), best, objective, give_up):
+        """Trains `model` on the first fold and a new one on each other; returns KerasTuner's metrics."""
+
+        def fit(fold, number):
+            hypermodel = self.hypermodel
+            new = hypermodel._built(self.hp.copy(), hypermodel.seed + number) if number else model
+            return self.train(new, fold, number)
+
+        def shown(number, record):
+            if record is None:
                 logger.info("Trial %s given up after %d of %d folds", trial.name, number, len(folds))
-                break
-            start = time.perf_counter()
-            if number:
-                model = self.hypermodel._built(self.hp.copy(), self.hypermodel.seed + number)
-            history, monitor = self.train(model, fold, number)
-            seconds = time.perf_counter() - start
-            begun = self.options["initial_epoch"]
-            records.append(folding.record_of(history.history, objective, seconds, monitor, begun))
-            trial.write(records)
-        return folding.metrics_of(records, len(folds), objective, best)
+
+        file, begun = trial.folder / folding.FILE, self.options["initial_epoch"]
+        return folding.measure(folds, trial.objective, give_up, file, fit, shown, begun)
 
 
 class Trial(NamedTuple):
@@ -272,9 +267,6 @@ class Trial(NamedTuple):
         given = [name for name in ("loss", "optimizer", "metrics") if getattr(self.tuner, name, None) is not None]
         if given:
             raise ValueError(f"`{given[0]}` is the space's to choose: SearchSpace({given[0]}=…), not the tuner's")
-
-    def write(self, records):
-        folding.write_json(self.folder / folding.FILE, records)
 
 
 @contextmanager

@@ -42,8 +42,13 @@ def compiled_model(space, values, encoder):
     return model
 
 
+def siamese_of(model):
+    """The model itself if it is a siamese network, or else one around it that gives Euclidean distances."""
+    return model if isinstance(model, SiameseWrapper) else SiameseWrapper(model, distance="euclidean")
+
+
 def reach(loss, siamese):
-    """The largest margin that a loss can have on the distances of a `SiameseWrapper`."""
+    """The largest margin that a loss can have on the distances of a siamese network."""
     low, high = siamese.distance_bounds()
     if high == float("inf") or high <= 0:
         raise ValueError(

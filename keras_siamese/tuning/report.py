@@ -2,7 +2,7 @@
 
 Contract: as of `verification.pages`, which the page is made with (extra `report`: matplotlib, jinja2). The summaries
 are written with `tensorboard` alone, on any backend; the extra `tuner` brings it. Imports `verification.pages`,
-`_checks` and the room's `objectives` and `results`.
+`_checks` and the room's `objectives`; `results` imports it.
 
     html = render(results)
     write_hparams(results, "logs")                       # then: tensorboard --logdir logs
@@ -15,7 +15,6 @@ import numpy as np
 
 from keras_siamese import _checks
 from keras_siamese.tuning.objectives import sign_of
-from keras_siamese.tuning.results import names_of
 from keras_siamese.verification.pages import svg, template
 
 LOG_FROM = 20  # largest over smallest value from which numbers are drawn on a logarithmic axis
@@ -38,7 +37,7 @@ def render(results, title="Search"):
 
 def can_draw(results):
     """Whether there is something to compare: two finished trials that differ in a hyperparameter."""
-    return len(drawn_trials(results)) > 1 and len(names_of(results.trials)) > len(results.constants)
+    return len(drawn_trials(results)) > 1 and len(results.names) > len(results.constants)
 
 
 def drawn_trials(results):
@@ -49,7 +48,7 @@ def draw_coordinates(figure, results):
     """Parallel coordinates on a matplotlib figure: an axis for each hyperparameter that varies and one for the
     objective, a line for each finished trial, coloured by the objective, the best one bold."""
     trials = drawn_trials(results)
-    names = [name for name in names_of(results.trials) if name not in results.constants]
+    names = [name for name in results.names if name not in results.constants]
     sign = sign_of(results.objective)
     columns = [axis_of([trial.params.get(name) for trial in trials]) for name in names]
     columns.append(axis_of([trial.value for trial in trials]))

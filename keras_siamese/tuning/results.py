@@ -2,7 +2,7 @@
 
 Contract: a `TrialResult` holds a trial's values, the records of its fits (see `folds`), and the traceback if it failed.
 `SearchResults.of(tuner)` reads them from a KerasTuner tuner, during a search, after it, or made anew on its folder.
-Imports `_checks` and the room's `folds` and `objectives`; `report` draws.
+Imports `_checks` and the room's `folds`, `objectives` and `report`, which draws.
 
     results = SearchResults.of(tuner)
     print(results)                                      # the table, the failures and the causes
@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_siamese import _checks
 from keras_siamese._tables import aligned
+from keras_siamese.tuning import report
 from keras_siamese.tuning.folds import FILE, values_of
 from keras_siamese.tuning.objectives import sign_of
 
@@ -120,7 +121,7 @@ class SearchResults:
     def rows(self):
         """The table, a list of rows of strings, best first; the first row is the head. What all trials have alike is in
         `constants`."""
-        names = [name for name in names_of(self.trials) if name not in self.constants]
+        names = [name for name in self.names if name not in self.constants]
         name = self.objective.name
         table = [["rank", "trial", name, "±", "epoch", "seconds", *names, "remark"]]
         for at in np.argsort(self.cv_results_["rank_test_score"], kind="stable"):
@@ -135,10 +136,15 @@ class SearchResults:
         return table
 
     @property
+    def names(self):
+        """The names of the hyperparameters of any of the trials, in the order in which they come up."""
+        return names_of(self.trials)
+
+    @property
     def constants(self):
         """The hyperparameters that all of several trials have alike, by name."""
         first, *others = self.trials or [None]
-        same = [name for name in names_of(self.trials) if all(name in trial.params for trial in self.trials)]
+        same = [name for name in self.names if all(name in trial.params for trial in self.trials)]
         same = [name for name in same if all(trial.params[name] == first.params[name] for trial in others)]
         return {name: first.params[name] for name in same if others}
 
@@ -162,16 +168,12 @@ class SearchResults:
 
     def to_html(self, path):
         """Writes one self-contained page: the table and a parallel-coordinates plot (extra `report`)."""
-        from keras_siamese.tuning.report import render  # which imports this module
-
         path = _checks.check_writable("path", path)
-        path.write_text(render(self), encoding="utf-8")
+        path.write_text(report.render(self), encoding="utf-8")
 
     def to_tensorboard(self, log_dir):
         """Writes the trials into a folder such that TensorBoard's HParams tab shows them (package `tensorboard`)."""
-        from keras_siamese.tuning.report import write_hparams
-
-        write_hparams(self, log_dir)
+        report.write_hparams(self, log_dir)
 
 
 def read_trial(folder, trial, objective):

@@ -157,6 +157,49 @@ def test_what_is_hopeless(values, best, aim, give_up, expected):
     assert folds.is_hopeless(np.array(values), best, objective(aim), give_up) == expected
 
 
+def test_a_trial_is_measured_fold_by_fold_and_its_records_are_written_after_each(tmp_path):
+    file, seen = tmp_path / "trial_0" / folds.FILE, []
+    file.parent.mkdir()
+
+    class History:
+        def __init__(self, value):
+            self.history = {"val_eer": [0.9, value]}
+
+    values = {"a": 0.1, "b": 0.3}
+    shown = []
+
+    def fit(fold, number):
+        seen.append((fold, number, len(json.loads(file.read_text()))))
+        return History(values[fold]), None
+
+    def show(number, record):
+        shown.append((number, record["logs"]["val_eer"]))
+
+    metrics = folds.measure(list(values), EER, None, file, fit, show, initial_epoch=5)
+    assert seen == [("a", 0, 0), ("b", 1, 1)] and shown == [(0, 0.1), (1, 0.3)]
+    assert [record["epoch"] for record in json.loads(file.read_text())] == [7, 7]
+    assert metrics["val_eer"] == pytest.approx(0.2)
+
+
+def test_a_hopeless_trial_is_not_measured_on_the_other_folds(tmp_path):
+    for number, values in enumerate([[0.1, 0.2], []]):
+        (tmp_path / f"trial_{number}").mkdir()
+        folds.write_json(tmp_path / f"trial_{number}" / folds.FILE, records_of(*values))
+    shown = []
+    history = keras.callbacks.History()
+    history.history = {"val_eer": [0.4]}
+    metrics = folds.measure(
+        ["a", "b"],
+        EER,
+        0.25,
+        tmp_path / "trial_1" / folds.FILE,
+        lambda fold, number: (history, None),
+        lambda number, record: shown.append((number, record is None)),
+    )
+    assert shown == [(0, False), (1, True)]
+    assert metrics["val_eer"] == pytest.approx(0.15 + 0.3)
+
+
 # Folders, seeds, callbacks
 
 

@@ -57,7 +57,7 @@ def finished(tmp_path_factory):
     """`(search, spy, folder)` of a search on the digits: 2 × 2 × 1 combinations, 3 folds, 2 epochs."""
     spy, folder = Spy(), tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning.grid, "SiameseWrapper", spy.wrapper())
+        patch.setattr(tuning.recipe, "SiameseWrapper", spy.wrapper())
         search = SiameseGridSearch(spy.build_fn, GRID, cv=3, epochs=2, directory=folder, seed=5, verbose=0, **SIZE)
         assert search.fit(*digits()) is search
     return search, spy, folder

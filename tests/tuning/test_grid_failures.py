@@ -65,12 +65,13 @@ def test_if_all_trials_fail_the_first_error_is_raised(tmp_path):
     assert repaired.failures_ == {}
 
 
-def test_nan_is_never_best():
+def test_nan_is_never_best(caplog):
     nan = float("nan")
     series = {"all": [nan, nan], "some": [nan, 0.25], "worse": [0.5, nan]}
     search = search_of(lambda which: Fake({"val_eer": series[which]}), {"which": list(series)})
     with pytest.warns(FitFailedWarning, match="(?s)1 of 3.*'which': 'all'.*val_eer is NaN in every epoch"):
         search.fit(*small())
+    assert "fold 1/2] {'which': 'all'}: failed with FloatingPointError" in caplog.text
     assert search.cv_results_["rank_test_score"].tolist() == [3, 1, 2]
     np.testing.assert_array_equal(search.cv_results_["mean_val_eer"], [nan, 0.25, 0.5])
     np.testing.assert_array_equal(search.cv_results_["split0_best_epoch"], [nan, 2, 1])

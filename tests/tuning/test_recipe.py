@@ -9,7 +9,14 @@ import pytest
 
 from keras_siamese import distances, losses
 from keras_siamese.tuning import SearchSpace
-from keras_siamese.tuning.recipe import augment_images, batches_of, compared_by, compiled_model, mining_callbacks
+from keras_siamese.tuning.recipe import (
+    augment_images,
+    batches_of,
+    compared_by,
+    compiled_model,
+    mining_callbacks,
+    siamese_of,
+)
 
 LOSSES = ["ContrastiveLoss", "WeightedBinaryCrossentropy", "TripletLoss", "BatchTripletLoss", "NTXentLoss"]
 
@@ -131,6 +138,13 @@ def test_mining_is_a_callback_for_pairs_and_an_option_of_batch_losses():
     }
     semi_hard = SearchSpace(loss="BatchTripletLoss", mining="semi_hard")
     assert compiled_model(semi_hard, declared(semi_hard)[1], encoder()).loss.negatives == "semi_hard"
+
+
+def test_a_siamese_network_stays_and_an_encoder_becomes_one():
+    siamese = siamese_of(encoder())
+    assert type(siamese).__name__ == "SiameseWrapper"
+    assert type(siamese.distance) is type(distances.get("euclidean"))
+    assert siamese_of(siamese) is siamese
 
 
 def test_a_monitor_compares_a_bare_encoder_as_the_loss_does():
