@@ -1,9 +1,10 @@
 """What do the monitors add to an epoch?
 
-One `fit` of Omniglot-sized drawings, the encoder of four convolutional blocks that `omniglot` needs, with and without
-`VerificationMonitor` and `DivergenceMonitor`, in turns; each monitor embeds the same held-out drawings every epoch.
-Twice: by the difference of whole epochs, in which the machine's noise is, and by the seconds that Keras spends in the
-monitor's own calls, as a share of the same epoch's rest.
+Trains on drawings of the size of Omniglot, with an encoder of four convolutional blocks like that of `omniglot.py`:
+without a monitor, with `VerificationMonitor` and with `DivergenceMonitor`, in turns. Each monitor embeds the same
+held-out drawings in each epoch. The cost is measured in two ways: as the difference of whole epochs, which includes the
+noise of the machine, and as the seconds that Keras spends in the monitor's own calls, divided by the rest of the same
+epoch.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/callbacks.py          # some minutes
     python benchmarks/callbacks.py --toy                           # seconds, on noise; writes nothing
@@ -85,7 +86,7 @@ def encoder():
 
 
 def timed(monitor):
-    """`monitor`, which adds the seconds of its calls within an epoch to its `spent`."""
+    """Makes `monitor` add the seconds of its calls within an epoch to its attribute `spent`, and returns it."""
     monitor.spent = 0.0
 
     def watched(hook):
@@ -115,7 +116,7 @@ def work(options):
     )
 
     class Stopwatch(keras.callbacks.Callback):
-        """The time from the first batch to the end of what the callbacks before this one do at the epoch's end."""
+        """Measures the time from the first batch until the callbacks before this one have ended the epoch."""
 
         def on_epoch_begin(self, epoch, logs=None):
             self.start = time.perf_counter()
@@ -124,7 +125,7 @@ def work(options):
             self.seconds = time.perf_counter() - self.start
 
     def side(*monitors):
-        """Trains one more epoch of a run: its seconds, less what begins and ends a `fit`, and those of the monitors."""
+        """A side that trains one more epoch and returns its seconds, and those of the monitors."""
         model = encoder()
         model.compile("adam", loss=ks.losses.SupConLoss())
         epochs, watch = iter(range(10**6)), Stopwatch()

@@ -1,14 +1,14 @@
-"""How many batches a second do the sequences give, and what do they hold in memory, against what people write?
+"""How many batches per second do the sequences give, and how much memory do they need, compared with hand-written code?
 
-In memory: every sequence against a bare gather `x[rows]` of the same rows into the same batches, keras.io's
-`make_pairs`, and pytorch-metric-learning's MPerClassSampler in a PyTorch DataLoader. From image files: `PairSequence`
-over an `ImageFolder` under `fit`, with 1, 2 and 4 workers, threads and processes, against a DataLoader that decodes the
-same pairs.
+In memory: each sequence is compared with a plain gather `x[rows]` of the same rows into the same batches, with
+keras.io's `make_pairs`, and with pytorch-metric-learning's MPerClassSampler in a PyTorch DataLoader. From image files:
+`PairSequence` over an `ImageFolder` under `fit`, with 1, 2 and 4 workers, as threads and as processes, is compared with
+a DataLoader that decodes the same pairs.
 
     python benchmarks/data.py                         # some minutes
     python benchmarks/data.py --toy                   # seconds; writes nothing
 
-Keras's part of an epoch is on one backend, PyTorch by default; what a sequence does is NumPy on all.
+The part of an epoch that Keras does runs on one backend, PyTorch by default. The sequences use NumPy on every backend.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main():
 
 
 def in_memory(samples, side, rounds):
-    """A row for each sequence: seconds of an epoch of batches, its table included, and growth of memory, by side."""
+    """Yields a row for each sequence: seconds of an epoch, including its table, and growth of memory, by side."""
     import numpy as np
 
     from keras_siamese import data
@@ -92,7 +92,7 @@ def in_memory(samples, side, rounds):
 
 
 def epochs_of(sequence):
-    """A side: the next epoch's batches, one after the other, each dropped."""
+    """A side that makes the batches of the next epoch one after the other and keeps none of them."""
     counter = iter(range(10**9))
 
     def run():
@@ -105,13 +105,13 @@ def epochs_of(sequence):
 
 
 def gather(x, columns, size):
-    """The floor: each batch's rows taken from the array, once a tower, and dropped together."""
+    """The lower limit: takes the rows of each batch from the array, once for each tower, and keeps none of them."""
     for start in range(0, len(columns[0]), size):
         [x[column[start : start + size]] for column in columns]
 
 
 def make_pairs_epoch(x, labels):
-    """An epoch as keras.io's "Image similarity estimation using a Siamese Network with a contrastive loss" makes it."""
+    """Makes an epoch like keras.io's "Image similarity estimation using a Siamese Network with a contrastive loss"."""
     import numpy as np
 
     num_classes = max(labels) + 1
@@ -145,7 +145,7 @@ def sampler_side(x, labels, balanced):
 
 
 def from_files(folder, files, rounds):
-    """A row for each way to read pairs of image files: seconds of an epoch."""
+    """Yields a row for each way to read pairs of image files: seconds of an epoch."""
     import keras
     import numpy as np
     from PIL import Image
@@ -165,7 +165,7 @@ def from_files(folder, files, rounds):
     yield {"side": "finding and checking the files", "seconds": checked, "batches": batches}
 
     class Idle(keras.Model):
-        """`fit` on it costs what Keras and the sequence cost."""
+        """A model that computes nothing, so that `fit` takes only the time of Keras and of the sequence."""
 
         def call(self, inputs):
             return inputs[0][:, 0, 0]
@@ -189,7 +189,7 @@ def from_files(folder, files, rounds):
 
 
 class DecodedPairs:
-    """What a PyTorch project writes: a dataset that opens both images of a pair."""
+    """A PyTorch dataset that opens both images of a pair, as a project would write it."""
 
     def __init__(self, paths, left, right, same):
         self.paths, self.left, self.right, self.same = paths, left, right, same

@@ -1,18 +1,18 @@
-"""Does the diagnosis name what was planted, and leave healthy runs alone?
+"""Does the diagnosis name the planted fault, and raise no alarm on healthy runs?
 
-Small siamese networks are trained with one fault planted in each, and as many kinds of healthy runs beside them; the
-diagnosis is asked, its advice applied, and the repaired run trained. Thresholds are chosen on three base programs (the
-tuning half) and frozen; figures are of the other three. See `planted/`.
+Trains small siamese networks with one planted fault in each, and healthy runs beside them. Then it diagnoses each run,
+applies the advice, and trains the repaired run. Thresholds are chosen on three base programs (the tuning half) and
+frozen; the figures are those of the other three. See `planted/`.
 
-    KERAS_SIAMESE_DATA=DIR python benchmarks/faults.py --half test --seeds 10         # hours; goes on where it stopped
-    … python benchmarks/faults.py --half test --seeds 10 --part 0/2 &                 # half of the runs; so does 1/2
-    … python benchmarks/faults.py --half test --cause margin --seeds 3                # a slice
-    … python benchmarks/faults.py --half test --repair --seeds 3                      # retrains by the advice
-    python benchmarks/faults.py --half test --judge                                   # figures from the runs at hand
+    KERAS_SIAMESE_DATA=DIR python benchmarks/faults.py --half test --seeds 10         # hours; resumes where it stopped
+    … python benchmarks/faults.py --half test --seeds 10 --part 0/2 &                 # half of the runs; 1/2: the rest
+    … python benchmarks/faults.py --half test --cause margin --seeds 3                # one cause
+    … python benchmarks/faults.py --half test --repair --seeds 3                      # trains the repaired runs
+    python benchmarks/faults.py --half test --judge                                   # figures of the recorded runs
     python benchmarks/faults.py --toy                                                 # seconds; writes nothing
 
-DIR holds `fashion_mnist_small.npz`; without it the garments are left out. Each run is one line of
-`results/faults_HALF.jsonl`, and `--judge` packs them.
+DIR contains `fashion_mnist_small.npz`; without it the garments are left out. Each run is one line of
+`results/faults_HALF.jsonl`. `--judge` compresses this file.
 """
 
 import argparse
@@ -28,14 +28,16 @@ import measure
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default="torch", help="one; the fastest for steps this small")
+    parser.add_argument("--backends", default="torch", help="one backend; torch is the fastest for such small steps")
     parser.add_argument("--half", choices=("tuning", "test"), default="test")
     parser.add_argument("--cause", action="append", help="only this cause's plantings; may be repeated")
-    parser.add_argument("--no-controls", action="store_true", help="leave the healthy runs out, but for the bases")
+    parser.add_argument(
+        "--no-controls", action="store_true", help="leave out the healthy runs, except the base programs"
+    )
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 … n − 1 of each planting and control")
-    parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
-    parser.add_argument("--repair", action="store_true", help="retrain the faulty runs at hand by the advice they got")
-    parser.add_argument("--judge", action="store_true", help="figures of the runs at hand, kept in results/")
+    parser.add_argument("--part", default="0/1", help="i/n: run each n-th run, starting with the i-th")
+    parser.add_argument("--repair", action="store_true", help="train the recorded faulty runs again with their advice")
+    parser.add_argument("--judge", action="store_true", help="compute the figures of the recorded runs into results/")
     parser.add_argument("--toy", action="store_true", help="three runs of a few steps, nothing written")
     return parser.parse_args()
 
@@ -64,7 +66,7 @@ def main():
 
 
 def train(job, recipe, half, records):
-    """One run; a failure is told with its traceback, and the others go on."""
+    """Trains and records one run. If it fails, prints the traceback, so that the other runs go on."""
     try:
         record = records.record_of(job, recipe)
     except Exception:
@@ -91,7 +93,7 @@ def jobs_of(options):
 
 
 def repairs_of(options):
-    """The faulty runs at hand whose planting hurts, by the recipe that their first finding makes of it."""
+    """Yields the recorded runs with a harmful fault, each with the recipe as its first finding changes it."""
     from planted import judging, records
 
     runs = read(options.half)
@@ -111,7 +113,7 @@ def path_of(half):
 
 
 def read(half):
-    """The runs at hand: those packed before, and those since."""
+    """Returns the recorded runs: those in the compressed file, and those added since."""
     lines = []
     packed = path_of(half).with_suffix(".jsonl.gz")
     if packed.exists():
@@ -122,14 +124,14 @@ def read(half):
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:  # the last line of a run that was killed
+        except ValueError:  # the last line may be incomplete if the process was killed
             continue
         found[tuple(record[name] for name in ("base", "kind", "name", "dose", "seed"))] = record
     return list(found.values())
 
 
 def pack(half, runs):
-    """All runs in one compressed file, which is what is committed."""
+    """Writes all runs into one compressed file. This file is in the repository."""
     text = "".join(json.dumps(run, separators=(",", ":")) + "\n" for run in runs)
     path_of(half).with_suffix(".jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     path_of(half).unlink(missing_ok=True)
@@ -150,7 +152,7 @@ def toy(options):
         runs.append(records.record_of(("blobs-contrastive", kind, name, dose, 0), planting(base)))
     found = judging.judged(runs)
     named = [[finding.cause for finding in judging.named_by(run)] for run in runs]
-    print(f"{options.backends}: {len(runs)} runs, {found['faults']} plantings that hurt; named {named}")
+    print(f"{options.backends}: {len(runs)} runs, {found['faults']} harmful plantings; named {named}")
 
 
 if __name__ == "__main__":

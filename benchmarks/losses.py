@@ -1,14 +1,15 @@
-"""How long do the batch losses take, forward and backward, and how much memory, against the libraries people use now?
+"""How much time and memory do the batch losses need, forward and backward, compared with other libraries?
 
-Ours on each backend, pytorch-metric-learning on PyTorch, tensorflow-addons on TensorFlow, and as the floor one bare
-matrix product with an exponential over the (batch, batch) matrix. Embeddings of 128 dimensions, 8 rows an identity.
+Measures this package on each backend, pytorch-metric-learning on PyTorch, tensorflow-addons on TensorFlow, and, as a
+lower limit (the floor), one matrix product with an exponential over the (batch, batch) matrix. The embeddings have 128
+dimensions, and each identity has 8 rows.
 
-    python benchmarks/losses.py                                   # all of it, about an hour on two cores
-    python benchmarks/losses.py --backends torch --batches 256    # a part, which replaces that part of the results
+    python benchmarks/losses.py                                   # everything, about an hour on two cores
+    python benchmarks/losses.py --backends torch --batches 256    # a part; it replaces this part of the results
     python benchmarks/losses.py --toy                             # seconds; writes nothing
 
-Each backend runs in a process of its own, with the peers in the same process, in turns: pytorch-metric-learning beside
-PyTorch and JAX, tensorflow-addons beside TensorFlow.
+Each backend runs in its own process, in turns with the other libraries: pytorch-metric-learning in the processes of
+PyTorch and JAX, tensorflow-addons in that of TensorFlow.
 """
 
 import argparse
@@ -21,9 +22,9 @@ from pathlib import Path
 import measure
 
 DIM, PER_IDENTITY = 128, 8
-PEER_LIMIT = 90  # seconds for one run of a peer, warm-up included
+PEER_LIMIT = 90  # seconds for one run of another library, including the warm-up
 
-# Ours: class and options. Peer: pytorch-metric-learning's class, its options, and its miner, if any.
+# Options of the class here; class, options and miner (or None) of pytorch-metric-learning.
 CASES = {
     "BatchContrastiveLoss": ({}, ("ContrastiveLoss", {}, None)),
     "BatchTripletLoss": ({}, ("TripletMarginLoss", {"margin": 0.2}, None)),
@@ -122,8 +123,10 @@ def main():
 
 
 def rows_of(backend, batch, options):
-    """Runs a worker and yields its rows. A peer that ends the process, as TensorFlow does where an allocation fails, is
-    left out of its row, and another worker goes on from there.
+    """Runs a worker and yields its rows.
+
+    If another library ends the process, as TensorFlow does if an allocation fails, a new worker measures this loss
+    without that library and continues from there.
     """
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     if options.device == "cpu":
@@ -158,7 +161,10 @@ def describe(backend, row):
 
 
 def work(options):
-    """One backend at one batch size: a JSON line for each loss from the `first` on, that at `alone` without peers."""
+    """Prints a JSON line for each loss from `first` on, for one backend and batch size.
+
+    The loss at `alone` runs without other libraries.
+    """
     import numpy as np
 
     import keras_siamese as ks
@@ -177,7 +183,7 @@ def work(options):
         sides = {"ours": ours(backend, loss, labels, embeddings), "floor": ours(backend, floor, labels, embeddings)}
         peers = {}
         for title, make in (("PML", lambda peer=peer: pml(*peer)), ("TFA", lambda name=name: tfa(name, backend))):
-            # Beside JAX, and no larger, pytorch-metric-learning would only take its minutes a second time.
+            # It always runs on PyTorch, so beside JAX it is measured only up to 1,024 rows, to save time.
             wanted_here = backend == "torch" or (backend == "jax" and batch <= 1024)
             if (title == "PML" and peer and wanted_here) or (
                 title == "TFA" and name in ADDONS and backend == "tensorflow"
@@ -192,7 +198,7 @@ def work(options):
                     sides[title] = run
                 except (RuntimeError, MemoryError, IndexError, ValueError, measure.TooLong) as error:
                     peers[title] = reason(error)
-                except Exception as error:  # TensorFlow's ResourceExhaustedError has no common base
+                except Exception as error:  # ResourceExhaustedError of TensorFlow shares no base class with the others
                     if "ResourceExhausted" not in type(error).__name__:
                         raise
                     peers[title] = "out of memory"
@@ -216,7 +222,7 @@ def floor(labels, embeddings):
 
 
 def ours(backend, loss, labels, embeddings):
-    """A side: value and gradient of `loss`, compiled as Keras compiles a training step on this backend and device."""
+    """A side that computes `loss` and its gradient, compiled as Keras compiles a training step on this backend."""
     if backend == "jax":
         import jax
 
@@ -254,7 +260,7 @@ def torch_side(loss, labels, embeddings):
 
 
 def pml(loss, own, miner):
-    """A maker of sides from pytorch-metric-learning's names."""
+    """Returns a function that makes sides for a loss and a miner of pytorch-metric-learning, given by name."""
     from pytorch_metric_learning import losses, miners
 
     loss, miner = getattr(losses, loss)(**own), getattr(miners, miner[0])(**miner[1]) if miner else None
@@ -263,7 +269,7 @@ def pml(loss, own, miner):
         def both(labels, embeddings):
             return loss(embeddings, labels, miner(embeddings, labels)) if miner else loss(embeddings, labels)
 
-        # SmoothAPLoss takes an identity's rows only side by side.
+        # SmoothAPLoss needs the rows of an identity next to each other.
         order = labels.argsort(kind="stable")
         return torch_side(both, labels[order].astype("int64"), embeddings[order])
 
@@ -271,7 +277,7 @@ def pml(loss, own, miner):
 
 
 def tfa(name, backend):
-    """A maker of sides from tensorflow-addons' names."""
+    """Returns a function that makes sides for a loss of tensorflow-addons, given by name."""
     from keras_siamese import addons
 
     loss = getattr(addons.load().losses, ADDONS[name])()
@@ -279,7 +285,7 @@ def tfa(name, backend):
 
 
 def reason(error):
-    """Why a peer has no time: what it asked for, or how long it was given."""
+    """Returns why another library has no time: the memory that it asked for, or the time limit."""
     asked = next((int(word) for word in str(error).split() if word.isdigit() and int(word) > 2**20), None)
     if asked:
         return f"asks for {asked / 1e9:.0f} GB"

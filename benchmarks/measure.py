@@ -1,9 +1,8 @@
-"""Timing and memory of several sides of one question, in one process, in turns.
+"""Measures time and memory of several sides of a comparison in one process, in turns.
 
 Contract: a *side* is a function without arguments that does the work once and returns when it is done. `alternate` runs
-all sides round by round, so that whatever else the machine does slows each of them alike; medians and ratios of medians
-come out. `peak_memory` is the growth of the process's resident memory while a side runs once, on Linux, or of the
-device's.
+all sides round by round, so that other work on the machine slows all of them equally. It returns medians. `peak_memory`
+returns by how much the resident memory of the process grows while a side runs once (Linux only).
 
     seconds = alternate({"ours": ours, "peer": peer}, rounds=7)
     ratio = seconds["peer"] / seconds["ours"]
@@ -26,7 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class TooLong(Exception):
-    """A side took longer than it was given."""
+    """Raised if a side takes longer than its time limit."""
 
 
 @contextlib.contextmanager
@@ -46,8 +45,10 @@ def time_limit(seconds):
 
 
 def alternate(sides, rounds=7, budget=20.0, warm=()):
-    """Median seconds of each side, by name. One run warms up those not in `warm`; rounds end early once all sides have
-    had `budget` seconds.
+    """Median seconds of each side, by name.
+
+    Sides that are not in `warm` run once before as a warm-up. The rounds stop early when the sides have used `budget`
+    seconds each on average.
     """
     for name, run in sides.items():
         if name not in warm:
@@ -64,13 +65,13 @@ def alternate(sides, rounds=7, budget=20.0, warm=()):
 
 
 def resident():
-    """Resident memory now and at its highest since the mark was last cleared, in bytes."""
+    """Resident memory in bytes: now, and the highest value since the mark was last cleared."""
     status = Path("/proc/self/status").read_text()
     return tuple(1024 * int(re.search(rf"{field}:\s+(\d+)", status).group(1)) for field in ("VmRSS", "VmHWM"))
 
 
 def peak_memory(run):
-    """Bytes by which resident memory grows at most while `run` runs once; None where the system does not tell."""
+    """Largest growth of resident memory, in bytes, while `run` runs once; None if the system does not report it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -81,12 +82,12 @@ def peak_memory(run):
 
 
 def limit_memory(gigabytes):
-    """Lets an allocation beyond `gigabytes` fail with an error, where it would bring the machine down."""
+    """Limits the memory of this process, so that a larger allocation raises an error."""
     resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 2**30), resource.RLIM_INFINITY))
 
 
 def surroundings(*packages):
-    """Date, processor, cores and versions, as a table's footnote needs them."""
+    """Date, processor, cores and versions for the footnote of a table."""
     model = (
         re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
         if os.path.exists("/proc/cpuinfo")
@@ -106,13 +107,13 @@ def surroundings(*packages):
 
 
 def read(name):
-    """What a benchmark found last, or nothing."""
+    """Returns the last results of a benchmark, or an empty dict."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write(name, found):
-    """Keeps what a benchmark found in `results/NAME.json`."""
+    """Writes the results of a benchmark into `results/NAME.json` and returns the path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,18 +1,20 @@
 """Does the package do better than keras.io's siamese example, with the example's data, encoder and epochs?
 
-"Image similarity estimation using a Siamese Network with a contrastive loss" beside the same task through the package:
+The example "Image similarity estimation using a Siamese Network with a contrastive loss" is compared with the same task
+in this package:
 
-- `keras_io`: its pairs, two a digit and the same ones each epoch, made as arrays; its two towers with a Lambda between
-  them, its contrastive loss written out; same if the distance is below 0.5;
-- `package`: `SiameseWrapper`, `ContrastiveLoss`, a `PairSequence` of as many pairs, drawn anew each epoch; same if the
-  distance is below the threshold that `Verifier.calibrate` finds on the half of MNIST that trained neither.
+- `keras_io`: its pairs, two for each digit and the same in each epoch, as arrays; its two towers with a Lambda layer
+  between them, and its contrastive loss written out. It says "same" if the distance is at most 0.5.
+- `package`: `SiameseWrapper`, `ContrastiveLoss` and a `PairSequence` with as many pairs, drawn anew for each epoch. It
+  says "same" if the distance is at most the threshold that `Verifier.calibrate` finds on the half of MNIST that neither
+  side trains on.
 
-Both decide on the same test pairs, which the example's rule draws for each seed.
+Both decide on the same test pairs, which are drawn for each seed by the rule of the example.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/mnist.py              # some minutes a seed
     python benchmarks/mnist.py --toy                               # seconds, on noise; writes nothing
 
-DIR holds `mnist.npz`; without it only `--toy` runs.
+DIR contains `mnist.npz`; without it only `--toy` runs.
 """
 
 import argparse
@@ -70,7 +72,7 @@ def main():
 
 
 def lines_of(function):
-    """Lines of a function's source that are code: not blank, no comment, no docstring."""
+    """Counts the lines of code of a function, without blank lines, comments and docstrings."""
     source = inspect.getsource(function)
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
     texts = [node.body[0] for node in functions if ast.get_docstring(node)]
@@ -93,7 +95,7 @@ def digits(options):
 
 
 def encoder():
-    """The example's: 5,318 parameters."""
+    """The encoder of the example, with 5,318 parameters."""
     import keras
 
     layers = keras.layers
@@ -113,7 +115,7 @@ def encoder():
 
 
 def make_pairs(x, y, seed):
-    """For each image one of the same digit and one of another digit, which is chosen first; 0 = same, as there."""
+    """Pairs each image with one of the same digit and one of another digit; label 0 = same, as in the example."""
     draw = random.Random(seed)
     of_digit = [np.flatnonzero(y == digit) for digit in range(10)]
     left, right = np.repeat(np.arange(len(x)), 2), []
@@ -124,7 +126,7 @@ def make_pairs(x, y, seed):
 
 
 def keras_io(train, test, seed, epochs, options):
-    """The example, less its plots and its accuracy on validation pairs, which it only plots."""
+    """The example without its plots and without its accuracy on validation pairs, which it only plots."""
     import keras
     from keras import ops
 
@@ -147,7 +149,7 @@ def keras_io(train, test, seed, epochs, options):
 
 
 def package(train, valid, test, seed, epochs, options):
-    """The same task through the package."""
+    """The same task with this package."""
     import keras_siamese as ks
 
     siamese = ks.SiameseWrapper(encoder())
@@ -159,7 +161,7 @@ def package(train, valid, test, seed, epochs, options):
 
 
 def work(options, seed):
-    """A row: both sides' accuracy on the test pairs, and what each would have with the other's kind of threshold."""
+    """Returns a row: the accuracy of both sides on the test pairs, and of each with the other's kind of threshold."""
     import keras
 
     from keras_siamese import verification
@@ -167,7 +169,7 @@ def work(options, seed):
     train, valid, test = digits(options)
     left, right, different = make_pairs(*test, seed=100 + seed)
     same = different == 0
-    # Many steps in one call of the backend: the arithmetic of each is the same, and 3,750 an epoch are short.
+    # Runs many steps in one call of the backend. The arithmetic is the same, and the 3,750 steps of an epoch are short.
     compiled = {} if options.toy or options.worker == "torch" else {"steps_per_execution": 50}
     seconds, start = {}, time.perf_counter()
     keras.utils.set_random_seed(seed)

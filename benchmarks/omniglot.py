@@ -1,18 +1,18 @@
-"""How far does a network trained with this package get on Omniglot by Koch's protocol, in minutes?
+"""How accurate is a network that is trained with this package for minutes, on Omniglot with Koch's protocol?
 
-One network a seed, trained on the protocol's training drawings alone (30 alphabets, drawers 9 to 20), answers both
-questions of Koch, Zemel, Salakhutdinov, "Siamese neural networks for one-shot image recognition", 2015:
+For each seed one network is trained, only on the training drawings of the protocol (30 alphabets, drawers 9 to 20). It
+answers both questions of Koch, Zemel, Salakhutdinov, "Siamese neural networks for one-shot image recognition", 2015:
 
-- verification: are two drawings one character? On the protocol's test pairs, within an alphabet and across two, at the
-  threshold that is best on its validation pairs of that kind;
-- one-shot: which of 20 drawings shows this character? Lake's 20 runs of 20 trials, by the nearest drawing.
+- verification: do two drawings show the same character? Measured on the test pairs of the protocol, within an alphabet
+  and across two, at the threshold that is best on its validation pairs of the same kind;
+- one-shot: which of 20 drawings shows this character? Measured on Lake's 20 runs of 20 trials, by the nearest drawing.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py                # 16 processor minutes a seed
     KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py --minutes 0    # 300 epochs, however long: for a GPU
     python benchmarks/omniglot.py --toy                                 # seconds, on noise; writes nothing
 
-DIR holds `omniglot_35.npz` and `omniglot_koch_protocol.npz`; without it only `--toy` runs. A seed's row is written when
-it ends, and a run that begins with `--resume` keeps the rows it finds.
+DIR contains `omniglot_35.npz` and `omniglot_koch_protocol.npz`; without it only `--toy` runs. The row of a seed is
+written when it ends. A run with `--resume` keeps the rows that exist.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 import measure
 import numpy as np
 
-COPIES = 8  # views that a drawing's embedding is averaged over
+COPIES = 8  # number of views over which the embedding of a drawing is averaged
 
 
 def arguments():
@@ -67,7 +67,7 @@ def main():
 
 
 def keep(name, row, kept):
-    """Writes a seed's row, beside those that the file holds by now, or in their place."""
+    """Writes the row of a seed. If `kept`, the rows that are already in the file stay; otherwise it replaces them."""
     rows = measure.read(name).get("rows", []) if kept else []
     rows = sorted([*rows, row], key=lambda row: (row["backend"], row["seed"]))
     about = measure.surroundings("tensorflow", "jax", "torch")
@@ -88,7 +88,7 @@ def drawings(options):
 
 
 def noise():
-    """Both files in little: three alphabets of 40 characters by 20 drawers, for training, validation and test."""
+    """Small random versions of both files: an alphabet of 40 characters by 20 drawers for each part."""
     rng = np.random.default_rng(0)
     row = np.arange(3 * 40 * 20)
     held = {"class_id": row // 20, "drawer": row % 20 + 1, "alphabet": row // 800}
@@ -111,8 +111,8 @@ def noise():
 def encoder():
     """Four convolutional blocks to a unit-norm embedding of 128, for 35 × 35 uint8.
 
-    Two strides in the first blocks, where the reference pools, leave a step less than half of its time: on a processor
-    most of it goes into the widest feature maps.
+    The first two blocks use strides where the reference uses pooling. This takes less than half of the time, because on
+    a CPU most of it is spent in the largest feature maps.
     """
     import keras
 
@@ -150,8 +150,8 @@ def augmenter():
 def half_within_alphabets(x, labels, alphabets, **options):
     """A `BalancedBatchSequence` of which half of each batch's identities come from one alphabet `(n,)`.
 
-    Trials are within an alphabet, and its characters are the ones hard to tell apart: a batch of characters from
-    everywhere has few of them.
+    The test trials are within an alphabet, whose characters are hard to tell apart. A batch of characters from all
+    alphabets contains few such pairs.
     """
     from keras_siamese.data import BalancedBatchSequence
     from keras_siamese.data.balanced import draw_samples
@@ -175,7 +175,7 @@ def half_within_alphabets(x, labels, alphabets, **options):
 
 
 def training_batches(held, protocol, options, seed):
-    """The training drawings; each turned by 90, 180 and 270 degrees is another character of another alphabet."""
+    """Batches of the training drawings; turned by 90, 180 or 270° they count as characters of other alphabets."""
     part = np.isin(held["alphabet"], protocol["train_alphabets"]) & np.isin(held["drawer"], protocol["train_drawers"])
     images = held["images"][part]
     x = np.concatenate([np.rot90(images, turn, axes=(1, 2)) for turn in range(4)])
@@ -196,8 +196,9 @@ def training_batches(held, protocol, options, seed):
 
 
 def clock(minutes, steps, rate=2e-3):
-    """A callback: the learning rate falls as a cosine from `rate` to 0, over minutes of processor time, which end
-    training, or over steps.
+    """A callback that lowers the learning rate as a cosine from `rate` to 0 and then stops training.
+
+    It takes `minutes` of processor time, or `steps` if `minutes` is 0.
     """
     import keras
 
@@ -247,13 +248,13 @@ def work(options):
 
 
 def rows_used(held, protocol):
-    """The drawings that pairs and trials are about."""
+    """Rows of the drawings that occur in the pairs and trials."""
     rows = [protocol[name] for name in protocol if "_pairs_" in name or "_run_t" in name]
     return np.unique(np.concatenate([np.ravel(r) for r in (*rows, held["run_train_index"], held["run_test_index"])]))
 
 
 def embeddings(model, images, copies):
-    """Embeddings `(n, 128)`, each the mean over `copies` views of a drawing, the first of them the drawing as it is."""
+    """Embeddings `(n, 128)`, the means over `copies` views of each drawing; the first view is the drawing itself."""
     views = [images] + [augmenter()(images, np.random.default_rng(view)) for view in range(1, copies)]
     return np.mean([model.predict(view, batch_size=256, verbose=0) for view in views], axis=0)
 
@@ -278,7 +279,7 @@ def verified(embedded, protocol):
 
 
 def one_shot(embedded, held, protocol):
-    """Share of trials whose nearest drawing is the right one, in Lake's runs and the protocol's validation runs."""
+    """Share of trials in which the nearest drawing is correct, in Lake's runs and the protocol's validation runs."""
     from keras_siamese import verification
 
     found = {}

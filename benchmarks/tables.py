@@ -1,7 +1,7 @@
-"""Writes the tables in `benchmarks/README.md` from `benchmarks/results/*.json`, between their markers.
+"""Writes the tables of `benchmarks/README.md`, between their markers, from `benchmarks/results/*.json`.
 
 python benchmarks/tables.py            # after a benchmark
-python benchmarks/tables.py --check    # exits with 1 if the page does not show what was found
+python benchmarks/tables.py --check    # exits with 1 if the page does not show the recorded results
 """
 
 import json
@@ -34,7 +34,7 @@ def footnote(found):
 
 
 def losses(found):
-    """One table for each batch size: our milliseconds by backend, then ratios to the floor and to the peers."""
+    """One table for each batch size: milliseconds by backend, then ratios to the floor and to other libraries."""
     backends = list(found["rows"])
     parts = []
     for batch in sorted({row["batch"] for rows in found["rows"].values() for row in rows}):
@@ -85,7 +85,7 @@ def towers(found):
 
 
 def data(found):
-    """Batches from arrays, then from image files."""
+    """A table for batches from arrays, then one for batches from image files."""
     lines = []
     for row in found["memory"]:
         seconds, batches = dict(row["seconds"]), row["batches"]
@@ -107,7 +107,7 @@ def data(found):
 
 
 def verification(found):
-    """Seconds by number of scores, then all pairs."""
+    """A table of seconds by number of scores, then one for all pairs, the file and the gallery."""
     sides = list(found["scores"][0]["seconds"])
     lines = []
     for row in found["scores"]:
@@ -131,7 +131,7 @@ def verification(found):
 
 
 def seconds_of(row, what):
-    """One line: the number of `what`, and the seconds of each side."""
+    """A table of one line: the number of `what`, and the seconds of each side."""
     times = [f"{value:.2f}" for value in row["seconds"].values()]
     return table([what, *(f"{name}, s" for name in row["seconds"])], [[f"{row['number']:,}", *times]])
 
@@ -159,14 +159,14 @@ def faults(found):
 
 
 def spread(shares):
-    """Mean of the seeds in percent, their sample standard deviation, and each of them."""
+    """Two cells: mean ± sample standard deviation over the seeds in percent, and the values of all seeds."""
     percents = [100 * share for share in shares]
     deviation = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
     return [f"{statistics.mean(percents):.2f}{deviation}", ", ".join(f"{percent:.2f}" for percent in percents)]
 
 
 def mnist(found):
-    """Accuracy of both sides, then of each with the other's kind of threshold."""
+    """Accuracy of both sides, then of each side with the other's kind of threshold."""
     sides = {
         "keras_io": ("keras.io's example, at 0.5", "keras_io"),
         "package": ("the package, at the calibrated threshold", "package"),
@@ -185,7 +185,7 @@ PUBLISHED = {"one-shot": ["92.0", "95.2", "95.5"], "within": ["93.42", "", ""], 
 
 
 def omniglot(found):
-    """Accuracy of the test trials and pairs, those of validation below, beside what was published."""
+    """Accuracy on test trials and pairs, then on those of validation, with published values beside them."""
     names = {
         "one-shot": "one-shot, 20-way, Lake's 20 runs",
         "within": "verification, within an alphabet",
@@ -242,7 +242,7 @@ def tuning(found):
 
 
 def point(side, names):
-    """A side's best point, its values in the order of `names`."""
+    """The best point of a side, as its values in the order of `names`."""
     return ", ".join(f"{side['best'][name]:g}" for name in names)
 
 
@@ -262,7 +262,7 @@ TABLES = {
 
 
 def rendered(page):
-    """The page with each table as the results have it; a table without results stays empty."""
+    """Returns `page` with each table filled from the results. A table without results says so."""
 
     def fill(match):
         name = match.group(1)

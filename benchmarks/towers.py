@@ -1,10 +1,11 @@
-"""What does a training step through SiameseWrapper cost, against what people write by hand?
+"""What does a training step through SiameseWrapper cost, compared with hand-written models?
 
-Three models of one encoder, one loss and one optimiser, each trained by `fit` on the same arrays, in turns:
+Three models with the same encoder, loss and optimizer are trained by `fit` on the same arrays, in turns:
 
-- `wrapper`: `SiameseWrapper(encoder)`, one run of the encoder over both towers; - `by hand`: a `keras.Model` whose
-`call` does that same joint run and the distance in four lines; - `keras.io`: the functional model of keras.io's siamese
-example, two calls of the encoder and a Lambda for the distance.
+- `wrapper`: `SiameseWrapper(encoder)`, which runs the encoder once over both towers;
+- `by hand`: a `keras.Model` whose `call` does the same joint run and the distance in four lines;
+- `keras.io`: the functional model of keras.io's siamese example, which calls the encoder twice and uses a Lambda layer
+  for the distance.
 
     python benchmarks/towers.py                      # a few minutes
     python benchmarks/towers.py --backends torch
@@ -71,7 +72,7 @@ def work(options):
 
 
 def trainer(model, left, right, same, batch):
-    """A side: one epoch of `fit`."""
+    """A side that runs one epoch of `fit`."""
     import keras
 
     from keras_siamese.losses import ContrastiveLoss

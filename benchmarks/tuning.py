@@ -1,16 +1,17 @@
 """Is the grid search as good and as fast as scikit-learn's, and what does Hyperband save?
 
-The grid margin {1, 2, 3} × embedding_dim {64, 128, 256} × learning_rate {1e-3, 1e-4} by 3 identity-disjoint folds, on
-drawings of Omniglot, three times: `SiameseGridSearch`; scikit-learn's `GridSearchCV` over scikeras's `KerasClassifier`
-with the same build, as many pairs, drawn once inside each fold, and the EER of the held-out ones as its score; and
-KerasTuner's `Hyperband` over `SiameseHyperModel` with the same points on one held-out third. Seconds are processor
-time: the sides run one after the other, and what else the machine does then counts for none.
+The grid is margin {1, 2, 3} × embedding_dim {64, 128, 256} × learning_rate {1e-3, 1e-4} with 3 identity-disjoint folds
+of Omniglot drawings. It is searched three times: with `SiameseGridSearch`; with scikit-learn's `GridSearchCV` over
+scikeras's `KerasClassifier`, with the same build function and as many pairs, drawn once inside each fold, and with the
+EER of the held-out pairs as the score; and with KerasTuner's `Hyperband` over `SiameseHyperModel`, on the same points
+and one held-out third. Seconds are processor time: the sides run one after the other, and other work on the machine is
+not counted.
 
-    pip install scikeras "scikit-learn<1.6"             # the last that scikeras works with
+    pip install scikeras "scikit-learn<1.6"             # scikeras works with no later version
     KERAS_SIAMESE_DATA=DIR python benchmarks/tuning.py  # some minutes
     python benchmarks/tuning.py --toy                   # seconds, on noise; writes nothing
 
-DIR holds `omniglot_35.npz`. Without scikeras its side is left out of `--toy`, and anything else ends with an error.
+DIR contains `omniglot_35.npz`. Without scikeras, `--toy` leaves out its side, and a full run ends with an error.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def encoder(embedding_dim):
 
 
 def build(margin, embedding_dim, learning_rate):
-    """The model that both grid searches train."""
+    """Builds the model that both grid searches train."""
     import keras
 
     import keras_siamese as ks
@@ -114,7 +115,7 @@ def ours(x, labels, grid, epochs):
 
 
 def scikit_learn(x, labels, grid, epochs):
-    """The same by `GridSearchCV`: pairs inside each fold of identities, as many as samples, drawn once."""
+    """The same search with `GridSearchCV`, on pairs drawn once inside each fold, as many as samples."""
     import numpy as np
     from scikeras.wrappers import KerasClassifier
     from sklearn.model_selection import GridSearchCV
@@ -150,7 +151,7 @@ def scikit_learn(x, labels, grid, epochs):
 
 
 def hyperband(x, labels, grid, epochs):
-    """The best point that Hyperband finds on one held-out third, and the epochs that it trains."""
+    """Returns the best point that Hyperband finds on one held-out third, and the number of epochs that it trains."""
     import keras_tuner
 
     import keras_siamese as ks
@@ -187,7 +188,7 @@ def work(options):
     found = {"identities": len(set(labels.tolist())), "samples": len(labels), "epochs": epochs}
     found["points"] = len(list(itertools.product(*grid.values())))
     with contextlib.redirect_stdout(sys.stderr):
-        build(*(values[0] for values in grid.values()))  # imports and first calls belong to nobody
+        build(*(values[0] for values in grid.values()))  # imports and first calls are counted for no side
         keras.utils.set_random_seed(0)
         found["ours"] = ours(x, labels, grid, epochs)
         if not options.toy or importlib.util.find_spec("scikeras"):

@@ -1,11 +1,14 @@
-"""How long do EER, AUC and TAR at FAR of many scores take, all pairs of many embeddings, a long file, a large gallery?
+"""How long do many scores, all pairs of many embeddings, a long file and a large gallery take?
 
-Scores: one call each for EER, AUC and TAR at two rates, and the streamed `ScoreHistogram` with all of them, against
-scikit-learn's `roc_curve` (which gives the curve alone) and one sort of the scores, the least that any exact answer
-takes. Pairs: `compare_embeddings` over all pairs against the matrix products and `numpy.histogram` of the same blocks;
-beyond 20,000 embeddings alone. File: `read_scores` of a CSV with identities against `pandas.read_csv`, which checks no
-line, and `evaluate` of it, intervals included. Gallery: `Verifier.identify`, ten best, by blocks and by faiss, against
-faiss's own exact search.
+- Scores: one call each for EER, AUC and TAR at two rates, and the streamed `ScoreHistogram` with all of them. They are
+  compared with scikit-learn's `roc_curve`, which computes only the curve, and with one sort of the scores, which every
+  exact answer needs.
+- Pairs: `compare_embeddings` over all pairs, compared with the matrix products and `numpy.histogram` of the same
+  blocks. Beyond 20,000 embeddings only `compare_embeddings` runs.
+- File: `read_scores` of a CSV file with identities, compared with `pandas.read_csv`, which does not check the lines;
+  and `evaluate` of the same data, including intervals.
+- Gallery: the ten best matches with `Verifier.identify`, by blocks and by faiss, compared with faiss's own exact
+  search.
 
     python benchmarks/verification.py                        # a few minutes, 4 GB
     python benchmarks/verification.py --scores 1000000       # a part
@@ -21,13 +24,13 @@ from pathlib import Path
 import measure
 
 DIM, PER_IDENTITY, BLOCK = 128, 10, 1024
-ALL_SIDES = 20_000  # embeddings, up to which the peers of all pairs run too
+ALL_SIDES = 20_000  # embeddings; up to this number the other sides of all pairs run too
 FAR = (0.01, 0.001)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backends", default="torch", help="whatever is installed: nothing here runs on it")
+    parser.add_argument("--backends", default="torch", help="any installed backend: nothing here runs on it")
     parser.add_argument("--scores", default="1000000,10000000,100000000", help="comma-separated numbers of scores")
     parser.add_argument("--embeddings", default="20000,100000", help="comma-separated numbers of embeddings")
     parser.add_argument("--rows", type=int, default=1_000_000, help="lines of the file")
@@ -88,7 +91,7 @@ def of_scores(number, rounds):
         "sort": lambda: np.sort(scores),
         "roc_curve": lambda: roc_curve(same, scores),
     }
-    if number > 2e7:  # beyond 10⁷ the exact functions and scikit-learn want tens of gigabytes
+    if number > 2e7:  # the exact functions and scikit-learn would need tens of gigabytes
         sides = {name: sides[name] for name in ("histogram, all figures", "sort")}
     return {"number": number, "seconds": measure.alternate(sides, rounds, budget=15.0)}
 

@@ -1,5 +1,7 @@
-"""Draws docs/causes/CAUSE.png, the pictures of the guide: a run of the fault benchmark with the fault planted, beside
-the healthy run of the same base program and seed. The runs are those in benchmarks/results.
+"""Draws docs/causes/CAUSE.png, the pictures of the guide docs/loss_falls.md.
+
+Each picture shows a run of the fault benchmark with a planted fault, and the healthy run of the same base program and
+seed. The runs are those in benchmarks/results.
 
     python docs/causes.py
 """
@@ -20,7 +22,7 @@ def read():
 
 
 def strongest(runs, healthy):
-    """For each cause the run whose fault costs most, and the healthy run beside it."""
+    """Returns for each cause the most harmful run and the healthy run with the same base and seed."""
     found = {}
     for run in runs:
         if run["kind"] == "fault" and (run["base"], run["seed"]) in healthy and run["facts"]:

@@ -1,4 +1,4 @@
-"""Draws docs/flagged_run.png, the picture in the README: the first run of `keras-siamese demo`, seed 0.
+"""Draws docs/flagged_run.png, the picture in README.md: the first run of `keras-siamese demo` with seed 0.
 
 python docs/flagged_run.py
 """

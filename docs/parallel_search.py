@@ -1,14 +1,14 @@
-"""One search on several processes: KerasTuner's chief, which decides what is tried, and workers, which try it.
+"""Runs one search on several processes: KerasTuner's chief chooses the trials, and workers run them.
 
     python docs/parallel_search.py --workers 2 --directory runs
 
-Started as it is, the script starts itself again as the chief and as each worker, in KerasTuner's own way: three
-environment variables say who a process is and where the chief listens. On several machines that share the directory
-start it by hand instead, once with KERASTUNER_TUNER_ID=chief and once with tuner0, tuner1, … on each of them, all with
-the chief's KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT.
+The script starts itself again as the chief and as each worker. As usual in KerasTuner, three environment variables tell
+a process its role and the address of the chief. If several machines share the directory, start the script by hand
+instead: once with KERASTUNER_TUNER_ID=chief, and as workers with tuner0, tuner1, … on any of the machines. Set
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT to the address of the chief in all of them.
 
-A worker that ends before the search does is started again under its name, and the chief gives it the trial that it was
-at. The directory is what a search is resumed from: the same command goes on after everything was killed.
+If a worker fails before the search ends, the script restarts it under the same name, and the chief gives it the same
+trial again. The directory holds the state of the search: run the same command again to continue an interrupted search.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main():
 
 
 def search(options):
-    """What every process does: the chief serves in `tuner.search`, the workers train there."""
+    """Runs in each process: in `tuner.search` the chief serves the trials and the workers train them."""
     import keras
     import keras_tuner
     from sklearn.datasets import load_digits
@@ -66,7 +66,7 @@ def search(options):
 
 
 def start(workers):
-    """Starts the chief and the workers here, restarts a worker that ends before the chief, and exits with the chief."""
+    """Starts the chief and the workers, restarts workers that fail, and exits with the chief's status."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,7 +83,7 @@ def start(workers):
     try:
         while chief.poll() is None:
             for name, worker in running.items():
-                if worker.poll() not in (None, 0):  # 0: the chief had nothing more to do
+                if worker.poll() not in (None, 0):  # 0: the chief had no more trials
                     running[name] = process(name)
             time.sleep(0.5)
     finally:

@@ -1,1 +1,1 @@
-"""The fault benchmark's parts: base programs, what is planted into them, controls, baselines, and the tables."""
+"""The parts of the fault benchmark: base programs, planted faults, healthy controls, baselines and tables."""

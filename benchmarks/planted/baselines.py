@@ -1,7 +1,7 @@
-"""What published tools, and simple rules, make of the same logs: whether they would have raised an alarm.
+"""Baselines: rules of published tools, and simple rules, that say whether a run raises an alarm from the same logs.
 
-Each is a function of a record. Tools that look at gradients or activations are held to those of their rules that a log
-of losses and figures allows; an accuracy, where they want one, is 1 − the held-out EER.
+Each baseline is a function of a record. Of tools that use gradients or activations, only the rules are used that a log
+of losses and figures allows. A tool that needs an accuracy gets 1 − the held-out EER.
 """
 
 import math
@@ -14,17 +14,19 @@ def terminate_on_nan(record):
 
 
 def umlaut_overfitting(record):
-    """UMLAUT's rule for overfitting (Schoop, Huang, Hartmann, CHI 2021): in some epoch the training loss falls and the
-    validation loss rises.
+    """UMLAUT's rule for overfitting (Schoop, Huang, Hartmann, CHI 2021).
+
+    In at least one epoch the training loss falls and the validation loss rises.
     """
     train, valid = record["logs"]["loss"], record["logs"]["val_loss"]
     return any(b < a and d > c for (a, b), (c, d) in zip(pairwise(train), pairwise(valid), strict=True))
 
 
 def autotrainer(record):
-    """AutoTrainer's rules on losses and accuracies, with its defaults (Zhang and others, ICSE 2021): a loss that is not
-    finite; an accuracy that goes down by .03 or more in a fifth of the epochs; one that stays below .7 and gains no
-    more than .01 an epoch.
+    """AutoTrainer's rules on losses and accuracies, with its default values (Zhang and others, ICSE 2021).
+
+    The loss is not finite; or the accuracy falls by .03 or more in a fifth of the epochs; or it stays below .7 and
+    gains at most .01 in each epoch.
     """
     accuracy = [1 - eer for eer in record["history"]["eer"] if math.isfinite(eer)]
     if terminate_on_nan(record) or len(accuracy) < 2:
@@ -35,7 +37,7 @@ def autotrainer(record):
 
 
 def low_correlation(record):
-    """The loss and the held-out EER correlate by less than ½ over the epochs."""
+    """The correlation of the loss and the held-out EER over the epochs is less than ½."""
     loss, eer = record["history"]["loss"], record["history"]["eer"]
     pairs = [(a, b) for a, b in zip(loss, eer, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if len(pairs) < 3:

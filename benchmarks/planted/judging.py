@@ -1,6 +1,6 @@
-"""From records to figures: which plantings hurt, what was named, how often a healthy run was alarmed.
+"""Computes figures from records: harmful planted faults, named causes, healthy runs with an alarm.
 
-Causes are examined anew from the recorded facts, so that the figures are of the causes as they are.
+The causes are examined again from the recorded facts, so that the figures describe the current code of the causes.
 """
 
 from collections import Counter, defaultdict
@@ -14,11 +14,11 @@ from keras_siamese.diagnosis.facts.measure import Facts
 from planted.baselines import BASELINES
 
 ALARMING = ("warning", "error")
-RESTORED = 0.8  # share of the lost outcome that a repair must bring back
+RESTORED = 0.8  # share of the lost outcome that a repair must restore
 
 
 def named_by(record):
-    """`Finding`s of a record that alarm, ranked; ["undetermined"] alone where embeddings were not finite."""
+    """Ranked `Finding`s of a record that raise an alarm; None if embeddings were not finite."""
     if record["facts"] is None:
         return None
     facts = Facts(record["facts"]["numbers"], record["facts"]["words"], {})
@@ -30,9 +30,9 @@ def key_of(record):
 
 
 def harm_of(fault, healthy):
-    """By how much a planted fault worsens the outcome against the healthy run of the same base and seed.
+    """By how much a planted fault makes the outcome worse than that of the healthy run with the same base and seed.
 
-    Leakage does not: it makes the held-out EER better than it is.
+    For leakage it is by how much the held-out EER looks better than it is.
     """
     if fault["name"] == "leakage":
         eers = [one["facts"]["numbers"]["eer"] if one["facts"] else 0.5 for one in (healthy, fault)]
@@ -41,7 +41,7 @@ def harm_of(fault, healthy):
 
 
 def killed(records):
-    """`{(base, cause, dose): (kept, harm, p, d, runs)}`: which plantings hurt, by a paired t-test over seeds."""
+    """`{(base, cause, dose): (kept, harm, p, d, runs)}`: which faults do harm, by a paired t-test over seeds."""
     healthy = {(r["base"], r["seed"]): r for r in records if r["kind"] == "control" and r["name"] == "healthy"}
     harms = defaultdict(list)
     for record in records:
@@ -59,7 +59,7 @@ def killed(records):
 
 
 def clopper_pearson(hits, total, confidence=0.95):
-    """`(share, low, high)` of a binomial."""
+    """`(share, low, high)`: a binomial share and its Clopper–Pearson interval."""
     if total == 0:
         return None, 0.0, 1.0
     tail = (1 - confidence) / 2
@@ -69,7 +69,7 @@ def clopper_pearson(hits, total, confidence=0.95):
 
 
 def is_restored(fault, repaired, healthy):
-    """Whether the repaired run brings back at least `RESTORED` of what the fault cost."""
+    """Whether the repaired run restores at least `RESTORED` of what the fault cost."""
     lost = fault["outcome"] - healthy["outcome"]
     return lost > 0 and fault["outcome"] - repaired["outcome"] >= RESTORED * lost
 
@@ -86,7 +86,7 @@ def judged(records):
         findings = named_by(record)
         names = ["undetermined"] if findings is None else [finding.cause for finding in findings]
         repair = repairs.get((record["base"], record["name"], record["dose"], record["seed"]))
-        repair = None if record["name"] == "leakage" else repair  # which costs nothing that could be restored
+        repair = None if record["name"] == "leakage" else repair  # leakage costs nothing that a repair could restore
         restores = repair is not None and is_restored(record, repair, healthy[record["base"], record["seed"]])
         count = by_cause[record["name"]]
         count["runs"] += 1
@@ -139,7 +139,7 @@ def plant_of(record):
 
 
 def overall(by_cause, false, controls):
-    """Each target's figure with its interval."""
+    """The figure of each target with its interval."""
     total = sum(by_cause.values(), Counter())
     runs = total["runs"]
     shares = {name: clopper_pearson(total[name], runs) for name in ("detected", "named", "at_1", "at_3", "abstained")}

@@ -1,18 +1,18 @@
-"""The fault benchmark's figures as Markdown: targets, causes, baselines, and every miss, alarm and discard by name."""
+"""Writes the figures of the fault benchmark as Markdown: targets, causes, baselines, misses and alarms."""
 
 TARGETS = {
     "detected": ("detected", "≥ .90"),
-    "false_alarms": ("healthy runs alarmed", "≤ .05"),
-    "at_1": ("cause@1: named first, or its repair restores", "≥ .70"),
+    "false_alarms": ("healthy runs with an alarm", "≤ .05"),
+    "at_1": ("cause@1: named first, or its repair restores the outcome", "≥ .70"),
     "at_3": ("cause@3", "≥ .90"),
-    "named": ("the planted name first", ""),
-    "repaired": ("the first advice, applied, restores ≥ 80 %", ""),
+    "named": ("the planted cause is named first", ""),
+    "repaired": ("applying the first advice restores ≥ 80 %", ""),
     "abstained": ("undetermined", ""),
 }
 
 
 def faults(found, table):
-    """Targets, then each cause, what it was taken for, the baselines, and every miss, alarm and discard by name."""
+    """Targets; each cause and what was named instead; baselines; every miss, alarm and discarded planting."""
     return "\n\n".join([overall(found, table), by_cause(found, table), baselines(found, table), by_name(found)])
 
 
@@ -25,9 +25,9 @@ def overall(found, table):
     flags = found["flagged"]
     kinds = len(found["controls"])
     text = (
-        f"{found['faults']} faulty runs whose planting hurts, {total} healthy runs of {kinds} kinds. The flag "
-        f"of a divergence was raised in {flags['faults']} of the faulty runs (first at epoch "
-        f"{flags['median_first_epoch']:.0f}, median) and in {flags['controls']} healthy ones."
+        f"{found['faults']} faulty runs in which the planted fault does harm, {total} healthy runs of {kinds} "
+        f"kinds. A divergence was flagged in {flags['faults']} of the faulty runs (first flag at epoch "
+        f"{flags['median_first_epoch']:.0f}, median) and in {flags['controls']} healthy runs."
     )
     return table(["figure", "share", "95 % interval", "target"], lines) + "\n\n" + text
 
@@ -41,7 +41,7 @@ def by_cause(found, table):
         others = {name: times for name, times in found["confusion"][cause].items() if name != cause}
         taken = ", ".join(f"{name} {times}" for name, times in sorted(others.items(), key=lambda one: -one[1]))
         lines.append([f"`{cause}`", str(runs), *shares, repaired, taken])
-    return table(["planted", "runs", "detected", "named first", "@1", "@3", "repaired", "else named first"], lines)
+    return table(["planted", "runs", "detected", "named first", "@1", "@3", "repaired", "named first instead"], lines)
 
 
 def baselines(found, table):
@@ -51,8 +51,11 @@ def baselines(found, table):
     for rule, count in found["baselines"].items():
         name = rule.replace("_", " ")
         lines.append([name, f"{count['detected'] / faulty:.2f}", f"{count['false_alarms'] / total:.2f}", ""])
-    lines.append(["majority: always the most frequent cause", "", "", f"{found['majority'] / faulty:.2f}"])
-    return table(["on the same logs", "faulty runs alarmed", "healthy runs alarmed", "cause named first"], lines)
+    lines.append(["always name the most frequent cause", "", "", f"{found['majority'] / faulty:.2f}"])
+    return table(
+        ["rule, on the same logs", "faulty runs with an alarm", "healthy runs with an alarm", "cause named first"],
+        lines,
+    )
 
 
 def by_name(found):
@@ -69,13 +72,14 @@ def by_name(found):
     for miss in found["misses"]:
         base, _, cause, dose, seed = miss["run"]
         named = ", ".join(miss["named"]) or "nothing"
-        key = f"{cause} “{dose}” on {base}: {named}" + (", which restores" if miss["restored"] else "")
+        restored = ", whose repair restores the outcome" if miss["restored"] else ""
+        key = f"{cause} “{dose}” on {base}: {named}{restored}"
         missed.setdefault(key, []).append(str(seed))
     lines = [f"- {key} (seeds {', '.join(seeds)})" for key, seeds in sorted(missed.items())]
     return (
-        f"Healthy runs alarmed: {'; '.join(alarms) or 'none'}.\n\n"
-        f"Plantings that do not hurt, and were left out: {'; '.join(discarded) or 'none'}.\n\n"
-        "<details><summary>Every run in which another cause, or none, was named first</summary>\n\n"
+        f"Healthy runs with an alarm: {'; '.join(alarms) or 'none'}.\n\n"
+        f"Planted faults without significant harm, which were left out: {'; '.join(discarded) or 'none'}.\n\n"
+        "<details><summary>All runs in which another cause, or none, was named first</summary>\n\n"
         + "\n".join(lines)
         + "\n\n</details>"
     )

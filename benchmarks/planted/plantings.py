@@ -1,12 +1,12 @@
-"""What is planted, and the controls: recipes changed in one respect.
+"""The planted faults and the healthy controls: recipes with one change.
 
-`FAULTS[cause][dose]` and `CONTROLS[name]` are functions of a base recipe that return the changed one, or None where the
-base has no such thing (a batch of identities has no pairs to be imbalanced, say).
+`FAULTS[cause][dose]` and `CONTROLS[name]` are functions that take a base recipe and return the changed one. They return
+None if the change does not apply to the base: for example, a batch of identities has no pairs that could be imbalanced.
 """
 
 
 def changed(only=None, **options):
-    """A planting that sets `options`; on bases of the family `only`, or on all."""
+    """A planting that sets `options`, on bases of the family `only`, or on all bases."""
     return lambda base: {**base, **options} if only in (None, base["family"]) else None
 
 
@@ -20,7 +20,7 @@ def both(contrastive, triplet):
 
 
 def far_margin(base):
-    """A hundred times the margin; unit vectors cannot be so far apart, and a loss refuses them, so without the norm."""
+    """A margin a hundred times as large, without normalisation: on unit vectors the loss would refuse it."""
     return {**base, "margin": 100 * base["margin"], "normalize": False}
 
 

@@ -1,8 +1,8 @@
 """Base programs of the fault benchmark: three data sets × two recipes, small enough for a thousand runs.
 
-The question is always: do two scans show the same thing? See `samples` for the data. A *recipe* is a plain dict under
-this package's argument names, which `Finding.apply` changes; `run` trains by it, watched by a `DivergenceMonitor`, and
-says what came out.
+Each program learns whether two scans show the same thing. See `samples` for the data. A *recipe* is a plain dict with
+the argument names of the package; `Finding.apply` changes it. `run` trains a model by a recipe with a
+`DivergenceMonitor` and returns the outcome.
 
     found = run({**BASES["digits-contrastive"], "margin": 100.0}, seed=3)
     found.outcome, found.monitor.diagnosis
@@ -63,20 +63,20 @@ BASES = {
     for data in ("digits", "garments", "blobs")
     for family, margin in (("contrastive", 1.0), ("triplet", 0.2))
 }
-# Thresholds are chosen on the first three, and frozen before the others are looked at. Each half has all data sets and
-# both recipes; most faults of the pairs themselves need the contrastive one, of which the test half has two.
+# Thresholds are chosen on the first three and frozen before anyone looks at the others. Each half has all data sets and
+# both recipes. Most faults of pairs need the contrastive recipe; the test half has two of these.
 TUNING = ("digits-contrastive", "garments-triplet", "blobs-triplet")
 TEST = ("digits-triplet", "garments-contrastive", "blobs-contrastive")
 
 
 class Found(NamedTuple):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        outcome: EER (for a threshold: error rate) on identities that nobody saw, through the pipeline as it is.
+        outcome: EER (for a threshold: error rate) on identities that neither training nor validation used.
         monitor: the `DivergenceMonitor` after the run.
         logs: curves that Keras kept.
-        seconds: of the fit, and of the callbacks' share of it.
+        seconds: of the fit, including its callbacks.
     """
 
     outcome: float
@@ -111,7 +111,7 @@ def run(recipe, seed):
     else:
         options = {"x": source}
     if recipe["threshold"] == "train":
-        monitor.threshold = 0.0  # replaced below by one of the training pairs, as `tuned on train` does
+        monitor.threshold = 0.0  # replaced below by a threshold from the training pairs
         callbacks.insert(0, ThresholdOfTraining(monitor, parts["train"]))
     history = model.fit(
         **options, epochs=recipe["epochs"], callbacks=callbacks, validation_data=held_out, shuffle=True, verbose=0
@@ -120,7 +120,7 @@ def run(recipe, seed):
 
 
 class ThresholdOfTraining(keras.callbacks.Callback):
-    """Gives the monitor the threshold that is best on the training pairs, as a project does that tunes it there."""
+    """Gives the monitor the threshold that is best on the training pairs, as if a project had tuned it there."""
 
     def __init__(self, monitor, train):
         super().__init__()
@@ -168,7 +168,7 @@ def optimizer_of(recipe):
 
 
 def training(recipe, parts, seed):
-    """`(what fit trains on, compiled model, what the monitor is told of the training data)`."""
+    """`(training data for fit, compiled model, training data for the monitor)`."""
     x, labels = parts["train"]
     augment = scanner() if recipe["augment"] and x.ndim == 4 else None
     if recipe["family"] == "contrastive":
@@ -184,7 +184,7 @@ def training(recipe, parts, seed):
     )
     encoder.compile(optimizer_of(recipe), loss=loss)
     if recipe["share_of_two"] and recipe["weighting"] == "natural":
-        return (x, labels), encoder, (x, labels)  # as the samples come
+        return (x, labels), encoder, (x, labels)  # without balanced batches
     classes = min(16, len(np.unique(labels)))
     source = ks.data.BalancedBatchSequence(
         x,
@@ -228,7 +228,7 @@ def contrastive(recipe, x, labels, augment, seed):
 
 
 class OneIdentity(ks.data.PairSequence):
-    """Pairs whose left samples are all of one identity within a batch."""
+    """Pairs whose left samples all have the same identity within a batch."""
 
     def _draw(self, epoch):
         left, right, same = super()._draw(epoch)
@@ -240,7 +240,7 @@ class OneIdentity(ks.data.PairSequence):
 
 
 class OneTower(ks.data.PairSequence):
-    """Pairs whose left samples are `factor` times as large, as by a preprocessing that one branch of the code has."""
+    """Pairs whose left samples are `factor` times as large, as if one branch preprocessed its input."""
 
     def __init__(self, x, labels, factor, **options):
         super().__init__(x, labels, **options)
@@ -252,7 +252,7 @@ class OneTower(ks.data.PairSequence):
 
 
 class EasyPairs(ks.data.PairSequence):
-    """The nearest positive and one of the twenty farthest negatives of each anchor, by their distance as pixels."""
+    """Pairs of each anchor with its nearest positive or one of its twenty farthest negatives, by pixel distance."""
 
     def __init__(self, x, labels, **options):
         super().__init__(x, labels, **options)
@@ -270,7 +270,7 @@ class EasyPairs(ks.data.PairSequence):
 
 
 def pretrain(recipe, encoder, seed):
-    """Trains all of `encoder` for some epochs on other draws of the data, as a backbone that is then frozen."""
+    """Trains the whole `encoder` on other draws of the data, like a backbone that is then frozen."""
     trainable = {layer.name: layer.trainable for layer in encoder.layers}
     encoder.trainable = True
     x, labels = samples_of(recipe["data"], seed + 500, recipe["noise"])
@@ -286,7 +286,7 @@ def pretrain(recipe, encoder, seed):
 
 
 def validation_of(recipe, parts, seed):
-    """What the monitor holds out."""
+    """The held-out data of the monitor."""
     x, labels = parts["valid"]
     pairs = recipe["validation_pairs"]
     if recipe["validation_similar_label"] == 1 and recipe["tower_scale"] == 1.0 and pairs is None:
@@ -297,7 +297,7 @@ def validation_of(recipe, parts, seed):
 
 
 def checked_by_loss(recipe, parts, seed):
-    """Keras's `validation_data`, for `val_loss`: the baselines read it."""
+    """`validation_data` of Keras; the baselines read its `val_loss`."""
     x, labels = parts["valid"]
     if recipe["family"] == "triplet":
         return ks.data.BalancedBatchSequence(
@@ -307,14 +307,14 @@ def checked_by_loss(recipe, parts, seed):
 
 
 def verify_distance(recipe, model):
-    """The monitor's `distance`: of a bare encoder, the one that the recipe verifies with."""
+    """The argument `distance` of the monitor: for an encoder, the distance that the recipe verifies with."""
     if isinstance(model, ks.SiameseWrapper) or not recipe["shared"]:
         return None
     return recipe["verify_distance"] or recipe["distance"]
 
 
 def outcome(recipe, model, monitor, parts):
-    """EER on the check's identities, or the error rate at the threshold in use, through the pipeline as it is."""
+    """EER on the identities of the final check, or the error rate there at the threshold in use."""
     if not np.isfinite(monitor.history["eer"][-1]):
         return 0.5
     x, labels = parts["check"]

@@ -1,4 +1,4 @@
-"""One run as a record, a plain dict that JSON holds: what was planted, what came out, what was measured of it."""
+"""Records runs as plain dicts for JSON: what was planted, the outcome, and the measured facts."""
 
 import time
 
@@ -7,7 +7,7 @@ from planted import plantings, programs
 
 
 def jobs(bases, seeds, causes=None, controls=None):
-    """`(base, kind, name, dose, seed)` of every run, seeds in the outer loop, so that a part is a smaller whole."""
+    """`(base, kind, name, dose, seed)` of each run. Seeds are the outer loop, so that a part is balanced."""
     for seed in seeds:
         for base in bases:
             for name, planting in plantings.CONTROLS.items():
@@ -26,7 +26,7 @@ def recipe_of(job):
 
 
 def record_of(job, recipe=None):
-    """Trains the job's recipe, or the given one in its place, and returns its record."""
+    """Trains the recipe of `job`, or `recipe` if given, and returns the record of the run."""
     recipe = recipe or recipe_of(job)
     started = time.perf_counter()
     found = programs.run(recipe, job[-1])

@@ -1,10 +1,11 @@
-"""The samples of the base programs: three data sets, split by identity, with what a recipe plants into them.
+"""The samples of the base programs: three data sets, split by identity, with the faults of a recipe planted into them.
 
-Blobs are Gaussian identities in six directions with noise in eighteen; digits are scikit-learn's 1,797 drawings, each
-an identity whose scans are turned, shifted and noisy; garments are Fashion-MNIST's images at 14 × 14, scanned alike.
+Blobs are Gaussian identities in six directions with noise in eighteen other directions. Digits are scikit-learn's 1,797
+drawings; each drawing is an identity, and its scans are turned, shifted and noisy. Garments are images of Fashion-MNIST
+at 14 × 14, scanned in the same way.
 
     parts = parts_of(recipe, seed=3)
-    x, labels = parts["train"]                   # and "valid", and "check", which nobody sees
+    x, labels = parts["train"]                   # also "valid", and "check", which no training run uses
 """
 
 import os
@@ -22,7 +23,7 @@ SIGNAL, NUISANCE = 6, 18
 
 
 def parts_of(recipe, seed):
-    """Training, validation and final check, each `(x, labels)`, as the recipe's faults leave them."""
+    """Training, validation and final check, each `(x, labels)`, with the faults of the recipe."""
     x, labels = samples_of(recipe["data"], seed, recipe["noise"])
     per, rng = recipe["samples"], np.random.default_rng(seed)
     train = np.flatnonzero(labels < recipe["identities"] if recipe["identities"] else labels < IDENTITIES)
@@ -50,20 +51,20 @@ def parts_of(recipe, seed):
 
 
 def place_in_identity(labels):
-    """The number of each sample among those of its identity, for sorted `labels` `(n,)`."""
+    """The position of each sample among the samples of its identity, for sorted `labels` `(n,)`."""
     starts = np.searchsorted(labels, labels, "left")
     return np.arange(len(labels)) - starts
 
 
 def spread(rows, labels, rng):
-    """As many of the `rows` as half a validation set has, of few identities, so that pairs are genuine as well."""
+    """Half a validation set of samples from `rows`, of few identities, so that there are genuine pairs."""
     chosen = rng.permutation(np.unique(labels[rows]))[: VALID_IDENTITIES // 2]
     rows = rows[np.isin(labels[rows], chosen)]
     return rows[place_in_identity(labels[rows]) < VALID_SAMPLES]
 
 
 def two_hold(rows, labels, share, rng):
-    """`rows` again, as many, of which two identities hold `share` by showing their samples again and again."""
+    """As many rows as in `rows`, of which two identities have the share `share`, by repeating their samples."""
     two = np.isin(labels[rows], [0, 1])
     count = int(share * len(rows))
     others = rng.choice(rows[~two], len(rows) - count, replace=False)
@@ -71,7 +72,7 @@ def two_hold(rows, labels, share, rng):
 
 
 def flipped(labels, share, rng):
-    """`labels` with `share` of them replaced by another identity's."""
+    """`labels` with the share `share` of them replaced by labels of other samples."""
     wrong = rng.permutation(len(labels))[: int(share * len(labels))]
     noisy = labels.copy()
     noisy[wrong] = rng.permutation(labels)[wrong]
@@ -83,7 +84,7 @@ def prepared(x, recipe):
         from scipy.ndimage import gaussian_filter
 
         x = gaussian_filter(x, (0, recipe["blur"], recipe["blur"], 0))
-    elif recipe["blur"]:  # of vectors: averaged over neighbours
+    elif recipe["blur"]:  # vectors are averaged over neighbouring entries
         from scipy.ndimage import gaussian_filter1d
 
         x = gaussian_filter1d(x, 2 * recipe["blur"], axis=1)
@@ -92,10 +93,10 @@ def prepared(x, recipe):
 
 @lru_cache(maxsize=8)
 def samples_of(data, seed, noise):
-    """`(x, labels)` of all identities, sorted by identity, scans of one beside each other."""
+    """`(x, labels)` of all identities, sorted by identity."""
     rng = np.random.default_rng([seed, len(data)])
     count = IDENTITIES + 2 * VALID_IDENTITIES
-    per = SAMPLES + VALID_SAMPLES  # some of each are left for the leak of identities
+    per = SAMPLES + VALID_SAMPLES  # some of each are used only for the leak of identities
     labels = np.repeat(np.arange(count), per)
     if data == "blobs":
         mix = np.linalg.qr(np.random.default_rng(99).normal(size=(SIGNAL + NUISANCE,) * 2))[0]
