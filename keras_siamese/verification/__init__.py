@@ -1,10 +1,17 @@
 """Verification: labels and scores in, numbers out.
 
-Everything here is a pure NumPy function of `same (n,)`, 1 genuine and 0 impostor, and `scores (n,)`, larger = more
-similar; a pair is accepted iff score ≥ threshold. `curves` has the definitions, `intervals` the identity bootstrap,
-`evidence` what a number of pairs can show, `costs` what errors of unlike weight cost, `crossfit` the accuracy at
-thresholds from other identities, `report` all of it at once, `retrieval` how near queries find their mates,
-`histogram` and `all_pairs` what more pairs than fit in memory give, `tables` scores from a file.
+All functions are pure NumPy and take `same (n,)`, 1 genuine and 0 impostor, and `scores (n,)`, larger = more similar.
+A pair is accepted iff score ≥ threshold.
+
+- `curves`: the definitions: ROC, DET, EER, TAR at a FAR, accuracy.
+- `intervals`: confidence intervals by a bootstrap over identities.
+- `evidence`: what a given number of pairs can show.
+- `costs`, `calibration`: costs of errors, and maps from scores to probabilities.
+- `crossfit`: the accuracy at thresholds chosen on other identities.
+- `report`: all of these at once.
+- `retrieval`: how near queries find embeddings of their own identity.
+- `histogram`, `all_pairs`: the same figures for more pairs than fit in memory.
+- `tables`: scores from a file.
 """
 
 from keras_siamese.verification.all_pairs import compare_embeddings

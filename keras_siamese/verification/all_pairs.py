@@ -21,22 +21,22 @@ __all__ = ["compare_embeddings"]
 def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
     """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once: score = −distance.
 
-    Memory is O(block² + bins + far · pairs), not O(n²); time about that of the matrix products and of one histogram for
-    "cosine", "euclidean" and "squared_euclidean", which run in NumPy, in the dtype that came, at least float32. Other
-    distances run block by block through `distances.get(distance).pairwise`, and twice unless they have bounds that hold
-    for all embeddings: first to find the bounds of their scores.
+    Memory is O(block² + bins + far · pairs), not O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, in
+    the dtype of the embeddings (at least float32); their time is about that of the matrix products and one histogram.
+    Other distances are computed block by block by `distances.get(distance).pairwise`. Those without bounds that hold
+    for all embeddings are computed twice: the first pass finds the bounds of the scores.
 
-    Bounds: cosine [−2, 0]; Euclidean [−2r, 0] and squared Euclidean [−4r², 0], where r is 1 for embeddings of unit norm
-    and else the largest norm, about the origin or about the mean, whichever is less.
+    Bounds of the scores: cosine [−2, 0], Euclidean [−2r, 0], squared Euclidean [−4r², 0]. For embeddings of unit norm r
+    is 1; otherwise it is their largest norm about the origin or about their mean, whichever is smaller.
 
     Args:
         embeddings: `(n, dim)` finite numbers, n ≥ 3.
-        labels: `(n,)` identities, integers or strings; two at least, and one with two embeddings at least.
+        labels: `(n,)` identities, integers or strings: at least two, one of them with at least two embeddings.
         distance: a symmetric distance: a name, an instance, or a function `(a, b) → (n,)`.
-        far: the smallest false match rate of interest, in (0, 1]; the largest max(1000, 10 · far · impostors) impostor
-            scores are kept, at most all of them.
+        far: the smallest false match rate of interest, in (0, 1]. The largest max(1000, 10 · far · impostors) impostor
+            scores (or all, if there are fewer) are kept.
         bins: number of bins, ≥ 2.
-        block: rows and columns scored at a time; None takes what suits the distance.
+        block: number of rows and columns scored at a time; None chooses a size that suits the distance.
         progress: whether to show a Keras progress bar.
 
     Returns:
@@ -57,7 +57,7 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
     impostors = len(codes) * (len(codes) - 1) // 2 - genuines
     if not (genuines and impostors):
         raise ValueError(
-            "`labels` must name two identities at least, and one of them twice at least: got "
+            "`labels` must name at least two identities, and one of them at least twice; got "
             f"{len(members)} identities of {len(codes)} embeddings, {genuines} genuine and {impostors} impostor pairs"
         )
     order = np.argsort(codes, kind="stable")
@@ -80,7 +80,7 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
             lowest, highest = min(lowest, float(scores.min())), max(highest, float(scores.max()))
             if bar:
                 bar.add(1)
-        # Equal scores leave no room between the bounds.
+        # If all scores are equal, the bounds need some room between them.
         bounds = (lowest, highest) if lowest < highest else (lowest - 0.5, highest + 0.5)
 
     tail = max(1000, math.ceil(10 * far * impostors))
@@ -96,13 +96,14 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
 
 
 def _classes(scores, left, right, diagonal):
-    """Parts of `scores (rows, columns)` with whether they are genuine; of a diagonal block only what is right of it."""
+    """Yields `(is genuine, scores)` for parts of a block; of a diagonal block only the upper triangle."""
     if diagonal:
         same, once = left[:, None] == right, np.triu(np.ones(scores.shape, bool), 1)
         yield True, scores[same & once]
         yield False, scores[~same & once]
     else:
-        # Sorted by identity, rows before columns: only the last of the rows can be the first of the columns.
+        # Embeddings are sorted by identity, and the rows come before the columns. So only the last identity of the rows
+        # can also be the first identity of the columns.
         row, column = np.searchsorted(left, right[0]), np.searchsorted(right, left[-1], side="right")
         yield False, scores[:row]
         yield True, scores[row:, :column]
@@ -120,10 +121,10 @@ def _check_embeddings(embeddings):
 
 
 def _scorer(embeddings, distance):
-    """`score(rows, columns)` of two slices → `(rows, columns)`, its bounds or None, and the size of block it suits."""
+    """Returns `score(rows, columns)` of two slices, its bounds (or None), and a suitable block size."""
     quick = {"cosine": _cosine, "euclidean": _euclidean, "squared_euclidean": _squared_euclidean}
     if not isinstance(distance, str) or distance not in quick:
-        # Keras takes seconds to import, and the quick distances need none of it.
+        # Imported here: Keras takes seconds to import, and the quick distances do not need it.
         from keras_siamese import distances
 
         distance = distances.get(distance)
@@ -137,13 +138,13 @@ def _scorer(embeddings, distance):
 def _norms(embeddings):
     norms = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.float64))
     if not np.isfinite(norms).all():
-        raise ValueError(f"`embeddings` must have norms that float64 can hold; {(~np.isfinite(norms)).sum()} have not")
+        raise ValueError(f"`embeddings` must have norms that float64 can hold; {(~np.isfinite(norms)).sum()} overflow")
     return norms
 
 
 def _cosine(embeddings):
     norms = _norms(embeddings)[:, None]
-    # As in distances.CosineDistance: a vector that short has no direction, and distance 1 to all.
+    # As in distances.CosineDistance, a vector this short has no direction: its distance to every other one is 1.
     directions = np.divide(embeddings, norms, out=np.zeros_like(embeddings), where=norms > 1e-6, casting="same_kind")
 
     def score(rows, columns):
@@ -156,12 +157,12 @@ def _cosine(embeddings):
 
 def _squared_euclidean(embeddings):
     radius = _norms(embeddings)
-    # Rounding is then relative to the spread of the embeddings, not to their offset.
+    # Centred, so that rounding errors are relative to the spread of the embeddings, not to their offset.
     centred = embeddings - embeddings.mean(axis=0)
     own = np.einsum("nd,nd->n", centred, centred)
     unit = np.abs(radius - 1).max() <= SLACK
     radius = 1.0 if unit else min(radius.max(), _norms(centred).max()) or 1.0
-    # As in distances.squared_differences: equal vectors come out up to 20 units of rounding apart.
+    # As in distances.squared_differences: the computed distance of equal vectors can be up to 20 units of rounding.
     rounding = 20 * np.finfo(own.dtype).eps * own
 
     def score(rows, columns):
@@ -191,10 +192,10 @@ def _by_keras(embeddings, distance):
     def score(rows, columns):
         scores = -ops.convert_to_numpy(distance.pairwise(embeddings[rows], embeddings[columns]))
         if rows == columns and np.abs(scores - scores.T).max() > 0.01 * np.abs(scores).max():
-            raise ValueError(f"`distance` must be symmetric, as a pair has no order; got {distance!r}")
+            raise ValueError(f"`distance` must be symmetric, because a pair has no order; got {distance!r}")
         return scores
 
     low, high = distance.bounds
     bounds = (-high, -low) if distance.scale_free and math.isfinite(high - low) else None
-    # Differences of all pairs of a block, dim numbers each, take 128 MB in float32.
+    # The differences of all pairs of a block, dim numbers each, then take at most 128 MB in float32.
     return score, bounds, min(1024, max(16, math.isqrt(2**25 // embeddings.shape[1])))

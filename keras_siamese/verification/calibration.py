@@ -1,7 +1,7 @@
 """Calibration: from a score to the probability that a pair is the same.
 
-Contract: labels `(n,)` and scores `(n,)`, larger = more similar, in; the parameters of a monotone map out, fitted on
-pairs that no figure is reported on.
+Contract: labels `(n,)` and scores `(n,)`, larger = more similar, in; the parameters of a monotone map out. Fit it on
+other pairs than those that you report figures of.
 
     slope, offset = platt(same, scores)
     probability = 1 / (1 + np.exp(-(slope * scores + offset)))
@@ -19,10 +19,11 @@ TOLERANCE = 1e-8  # of slope and offset, in standard deviations of the scores
 
 
 def platt(same, scores):
-    """Slope and offset of p(same) = σ(slope·score + offset) by logistic regression, both classes weighed equally.
+    """Slope and offset of p(same) = σ(slope·score + offset) by logistic regression, with equal weight for both classes.
 
-    The probability is that of a pair drawn with equal chances of being genuine or impostor. Labels are softened to (g
-    + 1)/(g + 2) and 1/(i + 2) as Platt does, so separable scores give finite parameters.
+    The probability is that of a pair that is genuine or impostor with equal chances. With g genuine and i impostor
+    pairs, the labels are softened to (g + 1)/(g + 2) and 1/(i + 2) as Platt does, so that scores that separate the
+    classes give finite parameters too.
 
     Platt, *Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood Methods*,
     Advances in Large Margin Classifiers 1999.
@@ -49,10 +50,10 @@ def platt(same, scores):
 
 
 def isotonic(same, scores):
-    """The rising step function of the scores that fits the labels best, both classes weighed equally.
+    """The rising step function of the scores that fits the labels best, with equal weight for both classes.
 
-    Follows any monotone relation, where `platt` has but two parameters; wants some thousand pairs, and says 0 and 1
-    where those pairs know no other answer. Scikit-learn's `IsotonicRegression`.
+    It follows any monotone relation, while `platt` has only two parameters. It needs some thousand pairs, and gives
+    probabilities of exactly 0 and 1 where all of these pairs agree. Uses scikit-learn's `IsotonicRegression`.
 
     Bianca Zadrozny, Charles Elkan, *Transforming Classifier Scores into Accurate Multiclass Probability Estimates*, KDD
     2002, https://doi.org/10.1145/775047.775151.
@@ -69,7 +70,7 @@ def isotonic(same, scores):
     >>> probabilities.round(2).tolist(), np.interp([1.5, 3.5, 9.0], knots, probabilities).round(2).tolist()
     ([0.0, 0.0, 0.6, 0.6, 1.0], [0.0, 0.6, 1.0])
     """
-    from sklearn.isotonic import IsotonicRegression  # imported late: it takes as long as the rest of the package
+    from sklearn.isotonic import IsotonicRegression  # imported here: it takes as long as the rest of the package
 
     same, scores = check_pairs(same, scores)
     weight = np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
@@ -80,7 +81,7 @@ def isotonic(same, scores):
 def logistic_fit(x, target, weight):
     """Slope and offset `(2,)` of the least Σ weight·cross-entropy(target, σ(slope·x + offset)); arguments `(n,)`.
 
-    Newton's method with halved steps: the sum is convex, and has a minimum since no target is 0 or 1.
+    Newton's method with halved steps. The sum is convex, and it has a minimum because no target is 0 or 1.
     """
 
     def cost(parameters):
@@ -92,7 +93,7 @@ def logistic_fit(x, target, weight):
     for _ in range(MAX_STEPS):
         p = 1 / (1 + np.exp(-np.clip(parameters @ design, -500, 500)))
         gradient = design @ (weight * (p - target))
-        curvature = (design * (weight * p * (1 - p))) @ design.T + 1e-12 * np.eye(2)  # x may be all alike
+        curvature = (design * (weight * p * (1 - p))) @ design.T + 1e-12 * np.eye(2)  # all x may be equal
         step = np.linalg.solve(curvature, gradient)
         while cost(parameters - step) > cost(parameters) and np.abs(step).max() > TOLERANCE:
             step /= 2

@@ -1,8 +1,9 @@
-"""Costs: what the scores' errors cost where the two kinds of error do not weigh alike, and what poor calibration adds.
+"""Costs of errors where false accepts and false rejects differ in weight, and the cost of poor calibration.
 
-Contract: labels and scores in, a cost out, smaller = better. `min_dcf` asks for the best threshold alone, `cllr` takes
-the scores for log-likelihood ratios, `min_cllr` for whatever rises with them; their difference is what calibration
-loses. Pure NumPy, and scikit-learn's isotonic regression; anything above `distances` may import it.
+Contract: labels and scores in, a cost out, smaller = better. `min_dcf` is the detection cost at the best threshold.
+`cllr` reads the scores as log-likelihood ratios; `min_cllr` is the same after the best calibration, so the difference
+of the two is what calibration can gain. Pure NumPy and scikit-learn's isotonic regression; anything above `distances`
+may import it.
 
     cost = min_dcf(same, scores, p_target=0.01)
     lost = cllr(same, slope * scores + offset) - min_cllr(same, scores)     # slope, offset of `platt`
@@ -19,21 +20,21 @@ __all__ = ["cllr", "min_cllr", "min_dcf", "threshold_at_cost"]
 
 
 def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """The least detection cost of all thresholds, over that of deciding all pairs alike.
+    """The lowest detection cost over all thresholds, relative to always giving the same answer.
 
         min over T of (c_miss·p·FNMR + c_fa·(1 − p)·FMR) / min(c_miss·p, c_fa·(1 − p))
 
-    0 without any error, 1 where no threshold is better than to accept or to reject every pair. Optimistic, as the
-    threshold is chosen on the pairs that it is judged by.
+    It is 0 without any error, and 1 where no threshold is better than accepting or rejecting every pair. The figure is
+    optimistic, because the threshold is chosen on the pairs that it is evaluated on.
 
     *NIST 2016 Speaker Recognition Evaluation Plan*, https://www.nist.gov/document/sre16evalplanv13pdf.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
-        p_target: p in (0, 1), how often a pair is genuine where the system is used.
-        c_miss: > 0, cost of a genuine pair rejected.
-        c_fa: > 0, cost of an impostor pair accepted.
+        p_target: p in (0, 1), the share of genuine pairs where the system is used.
+        c_miss: > 0, cost of rejecting a genuine pair.
+        c_fa: > 0, cost of accepting an impostor pair.
 
     Returns:
         A float in [0, 1].
@@ -47,7 +48,7 @@ def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
 
 
 def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """The highest threshold at which the detection cost is least: the one that `min_dcf` is reached at.
+    """The threshold with the lowest detection cost, at which `min_dcf` is reached; the highest of several.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -55,7 +56,7 @@ def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
         p_target, c_miss, c_fa: as in `min_dcf`.
 
     Returns:
-        A float: a score of the data, or just above the maximum where it is cheapest to accept no pair.
+        A float: one of the scores, or just above the largest one if accepting no pair is cheapest.
 
     >>> threshold_at_cost([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], p_target=0.5)
     0.9
@@ -65,7 +66,7 @@ def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
 
 
 def check_costs(p_target, c_miss, c_fa):
-    """What a missed genuine and a falsely accepted impostor weigh: c_miss·p and c_fa·(1 − p)."""
+    """Returns the weights of a false reject and of a false accept: c_miss·p and c_fa·(1 − p)."""
     p_target = check_number("p_target", p_target, low=0, high=1, open_low=True, open_high=True)
     c_miss = check_number("c_miss", c_miss, low=0, open_low=True, open_high=True)
     c_fa = check_number("c_fa", c_fa, low=0, open_low=True, open_high=True)
@@ -73,18 +74,18 @@ def check_costs(p_target, c_miss, c_fa):
 
 
 def cllr(same, scores):
-    """Cost of log-likelihood ratios, in bits: what scores lose that are taken for log(p(score | same)/p(score | not)).
+    """Cost of log-likelihood ratios, in bits, where the scores are read as log(p(score | same) / p(score | not same)).
 
         ½ [mean log₂(1 + e^{−g}) + mean log₂(1 + e^{i})],   g and i the scores of genuine and impostor pairs
 
-    0 is perfect, 1 is what scores of 0 cost, which say nothing; scores that mislead cost more, without a limit.
+    0 is perfect; 1 is the cost of scores of 0, which carry no information; misleading scores cost more, without limit.
 
     Niko Brümmer, Johan du Preez, *Application-independent evaluation of speaker detection*, Computer Speech & Language
     20, 2006, https://doi.org/10.1016/j.csl.2005.08.001.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite log-likelihood ratios to base e, as `slope·score + offset` of `platt`.
+        scores: `(n,)` finite log-likelihood ratios to base e, such as `slope·score + offset` of `platt`.
 
     Returns:
         A float ≥ 0.
@@ -98,22 +99,23 @@ def cllr(same, scores):
 
 
 def _cllr(genuine, impostor):
-    # An infinite ratio on the right side costs nothing: logaddexp(0, −∞) = 0.
+    # An infinite ratio that is right costs nothing: logaddexp(0, −∞) = 0.
     return float((np.logaddexp(0, -genuine).mean() + np.logaddexp(0, impostor).mean()) / (2 * np.log(2)))
 
 
 def min_cllr(same, scores):
-    """`cllr` after the best rising map from scores to log-likelihood ratios: what only better scores could save.
+    """`cllr` after the best calibration, in bits: the part of the cost that only better scores could save.
 
-    The map is isotonic regression of the labels on the scores, pairs of equal score pooled; it is fitted on these very
-    pairs, so few pairs flatter.
+    The calibration is the best rising map from scores to log-likelihood ratios: isotonic regression of the labels on
+    the scores, with pairs of equal score pooled. It is fitted on these same pairs, so the figure is optimistic for few
+    pairs.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
 
     Returns:
-        A float in [0, 1]: 0 where the scores separate the classes, 1 where they say nothing or the opposite.
+        A float in [0, 1]: 0 if the scores separate the classes, 1 if they carry no information or are inverted.
 
     >>> min_cllr([1, 1, 0, 0], [4.0, 3.0, 2.0, 1.0]), min_cllr([1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0])
     (0.0, 1.0)
@@ -130,8 +132,8 @@ def min_cllr(same, scores):
 
 
 def _rising_share(genuines, impostors):
-    """The share of genuines among the pairs of each score `(k,)`, in rising order of score, made to rise."""
-    from sklearn.isotonic import isotonic_regression  # imported late: it takes as long as the rest of the package
+    """The share of genuine pairs at each score `(k,)`, in rising order of score, after isotonic regression."""
+    from sklearn.isotonic import isotonic_regression  # imported here: it takes as long as the rest of the package
 
     pairs = genuines + impostors
     return np.clip(isotonic_regression(genuines / pairs, sample_weight=pairs.astype(np.float64)), 0.0, 1.0)

@@ -1,7 +1,7 @@
-"""Cross-fitted accuracy: every pair judged by a threshold that was chosen without it.
+"""Cross-fitted accuracy: each pair is decided by a threshold that was chosen without it.
 
-Contract: labels, scores and, where known, the identities of both sides in; the accuracy that a threshold from other
-identities gives, and the threshold to go on with, out. Pure NumPy; anything above `distances` may import it.
+Contract: labels, scores and, where known, the identities of both sides in; the accuracy at thresholds from other
+identities, and a threshold for new pairs, out. Pure NumPy; anything above `distances` may import it.
 
     accuracy, threshold = cross_fitted_accuracy(same, scores, left, right)
 
@@ -20,27 +20,27 @@ __all__ = ["cross_fitted_accuracy"]
 
 
 def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0):
-    """The accuracy over all pairs, each accepted or rejected by the best threshold of other folds' pairs.
+    """The accuracy over all pairs, each decided by the threshold that is best on pairs of other folds.
 
-    With identities, these are dealt at random into folds. A pair is tested in the fold of its left identity; the
-    threshold is the best on the pairs of which neither identity is in that fold. (The right identity of a tested pair
-    may be among them.) Without identities the pairs are dealt, each class evenly.
+    If identities are given, they are assigned to folds at random. A pair is tested in the fold of its left identity,
+    and the threshold is the best one on the pairs that have neither identity in that fold. (The right identity of a
+    tested pair may occur in those pairs.) Without identities the pairs are assigned, evenly within each class.
 
-    With fewer identities (or pairs) than folds, each is a fold of its own. A fold in which no pair is tested counts for
-    nothing. Where the pairs left to choose on lack a class, there is no threshold to choose: `ValueError`.
+    If there are fewer identities (or pairs) than folds, each is a fold of its own. A fold without a tested pair is
+    ignored. If the pairs outside a fold are all of one class, no threshold can be chosen: `ValueError`.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
         left: `(n,)` identity of each pair's one side, integers or strings.
         right: `(n,)` identity of the other side.
-        folds: number of folds, at least 2; or the fold of each pair, `(n,)`, as the protocol deals them
-            (`data.read_lfw_pairs(…).fold`), without identities then.
-        seed: integer ≥ 0 that deals the folds.
+        folds: number of folds, at least 2; or the fold of each pair, `(n,)`, as a protocol prescribes them
+            (`data.read_lfw_pairs(…).fold`), then without identities.
+        seed: integer ≥ 0 for the random assignment to folds.
 
     Returns:
-        `(accuracy, threshold)`, floats: the cross-fitted accuracy, and the best threshold over all pairs, to be used on
-        new ones. The accuracy is what to expect of it there; over these pairs it reaches `best_accuracy`.
+        `(accuracy, threshold)`, floats. The threshold is the best one over all pairs, to be used on new pairs; the
+        cross-fitted accuracy is what to expect of it there. (On these pairs it reaches `best_accuracy`.)
 
     >>> rng = np.random.default_rng(0)
     >>> same = np.arange(1000) % 2
@@ -55,8 +55,8 @@ def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0)
     if accepted is None:
         count = folds if np.ndim(folds) == 0 else len(np.unique(folds))
         raise ValueError(
-            f"`same` must leave pairs of both classes to choose a threshold on without any one of the {count} folds; "
-            f"with {np.count_nonzero(same)} genuine and {np.count_nonzero(~same)} impostor pairs it does not"
+            f"`same` must hold more pairs: both classes must remain if any one of the {count} folds is left out; got "
+            f"{np.count_nonzero(same)} genuine and {np.count_nonzero(~same)} impostor pairs"
         )
     return float((accepted == same).mean()), best_point(operating_points(same, scores))[1]
 
@@ -76,7 +76,7 @@ def check_folds(folds, pairs, identities):
 
 
 def cross_fitted_decisions(same, scores, identities, folds, seed):
-    """Which pairs are accepted, `(n,)` booleans; None where a fold leaves no threshold to choose. Arguments checked."""
+    """Which pairs are accepted, `(n,)` booleans; None if for some fold no threshold can be chosen."""
     tested_in, also_in = deal_folds(same, identities, folds, seed)
     accepted = np.empty(len(same), bool)
     for fold in np.unique(tested_in):
@@ -89,7 +89,7 @@ def cross_fitted_decisions(same, scores, identities, folds, seed):
 
 
 def deal_folds(same, identities, folds, seed):
-    """The fold each pair is tested in and the fold of its right side, `(n,)` each; the same without identities."""
+    """The fold that each pair is tested in and the fold of its right side, `(n,)` each; equal without identities."""
     if np.ndim(folds):
         return folds, folds
     rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def deal_folds(same, identities, folds, seed):
         left, right, count = identities
         fold_of = rng.permutation(count) % folds
         return fold_of[left], fold_of[right]
-    # One class after the other, so that the second begins with the folds that the first left short.
+    # One class after the other, so that the second class starts with the folds that got one pair less of the first.
     shuffled = np.concatenate([rng.permutation(np.flatnonzero(kind)) for kind in (same, ~same)])
     fold_of = np.empty(len(same), np.int64)
     fold_of[shuffled] = np.arange(len(same)) % folds

@@ -6,9 +6,9 @@ Contract: `same (n,)`, 1 = genuine pair and 0 = impostor pair; `scores (n,)`, fi
     FMR(T) = accepted impostors / impostors        FNMR(T) = rejected genuines / genuines        TAR = 1 − FNMR
 
 as in ISO/IEC 19795-1:2021, "Biometric performance testing and reporting – Part 1: Principles and framework",
-https://www.iso.org/standard/73515.html. Everything is exact, from one sort; pairs of equal score share a point. NaN or
-infinite scores, other labels and an empty class raise `ValueError` with the counts: there is never a silent number.
-Pure NumPy; anything above `distances` may import it.
+https://www.iso.org/standard/73515.html. Everything is computed exactly, from one sort; pairs of equal score share a
+point. NaN or infinite scores, other labels and an empty class raise `ValueError` with the counts. Pure NumPy; anything
+above `distances` may import it.
 
     fmr, tar, thresholds = roc(same, scores)
     rate = eer(same, scores)
@@ -41,8 +41,8 @@ __all__ = [
 def roc(same, scores):
     """Receiver operating characteristic: TAR over FMR.
 
-    One point for each distinct score, after the reject-all point; with k distinct scores there are k + 1 points. The
-    last, whose threshold is the smallest score, accepts every pair.
+    The first point rejects all pairs; then comes one point for each distinct score, so k distinct scores give k + 1
+    points. The last one, whose threshold is the smallest score, accepts all pairs.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -82,13 +82,12 @@ def det(same, scores):
 
 
 def auc(same, scores):
-    """Area under the ROC curve: the chance that a genuine pair scores above an impostor pair, ties counted half.
+    """Area under the ROC curve: the probability that a genuine pair scores above an impostor pair; ties count half.
 
         AUC = P(g > i) + ½ P(g = i)
 
-    0.5 is chance and the value of constant scores; perfect scores give 1, reversed perfect scores 0. scikit-learn's
-    `roc_auc_score` gives the same number about five times slower (a sort of indices, and a curve of floats), hence not
-    used here.
+    Random or constant scores give 0.5, perfect scores 1, reversed perfect scores 0. scikit-learn's `roc_auc_score`
+    gives the same number, but takes about five times as long (it sorts indices), so it is not used here.
 
     James A. Hanley, Barbara J. McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC)
     curve", Radiology 143, 1982, https://doi.org/10.1148/radiology.143.1.7063747.
@@ -107,7 +106,7 @@ def auc(same, scores):
 
 
 def eer(same, scores):
-    """Equal error rate: where FMR = FNMR on the straight line between the two points that straddle it.
+    """Equal error rate: FMR = FNMR, by linear interpolation between the two operating points around it.
 
     Perfect scores give 0, constant scores 0.5, reversed perfect scores 1.
 
@@ -125,14 +124,14 @@ def eer(same, scores):
 
 
 def eer_point(same, scores):
-    """The operating point nearest to the equal error rate: the smallest |FMR − FNMR|; of two, the stricter.
+    """The operating point nearest to the equal error rate: the smallest |FMR − FNMR|, the stricter one of two.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
 
     Returns:
-        `OperatingPoint(threshold, fmr, fnmr)`, floats. On constant scores that is reject-all.
+        `OperatingPoint(threshold, fmr, fnmr)`, floats. For constant scores it is the point that rejects all pairs.
 
     >>> eer_point([1, 0, 1, 0], [0.9, 0.6, 0.5, 0.1])
     OperatingPoint(threshold=0.6, fmr=0.5, fnmr=0.5)
@@ -141,10 +140,10 @@ def eer_point(same, scores):
 
 
 def tar_at_far(same, scores, far):
-    """The largest TAR among the thresholds whose FMR is at most `far`: never that of a neighbour above it.
+    """The largest true accept rate at an FMR of at most `far`; the FMR of the point used never exceeds `far`.
 
-    Fewer than 1/far impostor pairs cannot show a rate of `far`: the answer is then the TAR without any false match.
-    `rule_of_30` says how far to trust the figure.
+    Fewer than 1/far impostor pairs cannot measure a rate of `far`: the result is then the TAR without any false match.
+    `rule_of_30` says how reliable the figure is.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -163,10 +162,10 @@ def tar_at_far(same, scores, far):
 
 
 def threshold_at_far(same, scores, far):
-    """The smallest threshold whose FMR is at most `far`: the one at which `tar_at_far` is reached.
+    """The smallest threshold whose FMR is at most `far`, at which `tar_at_far` is reached.
 
-    It is a score of the data, or just above the maximum where only reject-all keeps to `far`. A pair is accepted iff
-    its score is ≥ the threshold, so lower-precision copies of the threshold or the scores must not round across it.
+    It is one of the scores, or just above the largest one if only rejecting all pairs keeps the FMR at `far`. A pair is
+    accepted iff its score is ≥ the threshold, so do not round the threshold or the scores to a lower precision.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -184,10 +183,11 @@ def threshold_at_far(same, scores, far):
 
 
 def best_accuracy(same, scores):
-    """The largest accuracy over all thresholds, reject-all included, and the highest threshold that reaches it.
+    """The largest accuracy over all thresholds, and the highest threshold that reaches it.
 
-    Optimistic, since the threshold is chosen on the pairs that it is judged by: compare with `best_accuracy_floor`, not
-    with 0.5, and report `cross_fitted_accuracy` or `accuracy_at` with a threshold from other pairs.
+    The figure is optimistic, because the threshold is chosen on the pairs that it is evaluated on. Compare it with
+    `best_accuracy_floor`, not with 0.5, and report `cross_fitted_accuracy`, or `accuracy_at` a threshold from other
+    pairs.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -203,7 +203,7 @@ def best_accuracy(same, scores):
 
 
 def operating_point(same, scores, threshold):
-    """The error rates at a threshold chosen elsewhere.
+    """The error rates at a given threshold, chosen on other pairs.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -223,7 +223,7 @@ def operating_point(same, scores, threshold):
 
 
 def accuracy_at(same, scores, threshold):
-    """The share of pairs decided rightly at a threshold chosen elsewhere.
+    """The share of correct decisions at a given threshold, chosen on other pairs.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
@@ -241,13 +241,12 @@ def accuracy_at(same, scores, threshold):
 
 
 def d_prime(same, scores):
-    """Decidability: the distance of the two means in units of the pooled standard deviation.
+    """Decidability index d′: the distance between the two class means in pooled standard deviations.
 
         d′ = |μ_g − μ_i| / √(½(σ_g² + σ_i²)),   population variances
 
-    For normal scores of equal variance EER = Φ(−d′/2): .40, .31, .16, .07 at d′ = .5, 1, 2, 3. It has no sign, so it
-    cannot tell inverted scores from right ones. Without spread in either class it is infinite if the means differ, else
-    0.
+    For normal scores of equal variance EER = Φ(−d′/2): .40, .31, .16, .07 at d′ = .5, 1, 2, 3. It has no sign, so
+    inverted scores have the same d′. If neither class has any spread, it is infinite if the means differ, else 0.
 
     John Daugman, "Biometric decision landscapes", University of Cambridge Computer Laboratory, Technical Report 482,
     2000, https://www.cl.cam.ac.uk/techreports/UCAM-CL-TR-482.html.
@@ -264,7 +263,8 @@ def d_prime(same, scores):
     """
     same, scores = check_pairs(same, scores)
     scores = scores.astype(np.float64)
-    # d′ has no unit: scores are brought below 1, so that no square overflows, by a power of two, which rounds nothing.
+    # d′ does not depend on the scale. Dividing by a power of two brings the scores below 1 without rounding, so that no
+    # square overflows.
     scores = np.ldexp(scores, -np.frexp(np.abs(scores).max())[1])
     genuine_mean, genuine_variance = _moments(scores[same])
     impostor_mean, impostor_variance = _moments(scores[~same])
@@ -275,7 +275,7 @@ def d_prime(same, scores):
 
 
 def _moments(values):
-    # About the first value, so that equal values have a variance of exactly 0.
+    # Relative to the first value, so that equal values have a variance of exactly 0.
     shifted = values - values[0]
     mean = shifted.mean()
     return values[0] + mean, np.mean((shifted - mean) ** 2)

@@ -1,8 +1,8 @@
-"""Evidence: what a number of pairs can show, before any score is seen.
+"""Evidence: what a given number of pairs can show, whatever their scores are.
 
-Contract: numbers of pairs in, the smallest meaningful figure out: which false match rates they support, what no error
-proves, and what pure noise reaches. All of it counts pairs as independent; pairs that share identities are worth fewer.
-Standard library only; anything above `distances` may import it.
+Contract: numbers of pairs in, limits of what can be concluded out: which false match rates can be measured, what the
+absence of errors proves, and what pure noise reaches. All functions treat pairs as independent; pairs that share
+identities carry less evidence. Standard library only; anything above `distances` may import it.
 
     rule_of_30(0.001, impostors=3000).mark             # 'uncertain'
     rule_of_3(3000)                                    # no error among 3,000: the true rate is below 0.001
@@ -19,13 +19,13 @@ __all__ = ["RuleOf30", "auc_floor", "best_accuracy_floor", "rule_of_3", "rule_of
 
 
 class RuleOf30(NamedTuple):
-    """How far a figure at a false match rate can be trusted.
+    """How reliable a figure at a false match rate is.
 
     Attributes:
         mark: `"plain"`, `"uncertain"` (print it with a mark) or `"withheld"` (do not print it).
         expected: expected number of false matches, far · impostors.
-        needed: impostor pairs from which the figure is plain, 30 / far.
-        shown_from: impostor pairs from which it is shown at all, 3 / far.
+        needed: number of impostor pairs that makes the figure plain, 30 / far.
+        shown_from: number of impostor pairs from which the figure is shown at all, 3 / far.
     """
 
     mark: str
@@ -35,12 +35,12 @@ class RuleOf30(NamedTuple):
 
 
 def rule_of_30(far, impostors):
-    """Whether so many impostor pairs support a figure at the false match rate `far`.
+    """Whether this number of impostor pairs is enough for a figure at the false match rate `far`.
 
         plain: far · impostors ≥ 30        uncertain: 3 to 30        withheld: below 3
 
-    Thirty errors put the true rate within 30 % of the observed one with 90 % confidence. Where fewer than three are
-    expected, seeing none at all is likelier than 5 %, so the observed rate does not tell `far` from 0.
+    With thirty errors, the true rate is within 30 % of the observed one with 90 % confidence. If fewer than three
+    errors are expected, the chance to see none is above 5 %, so the observed rate cannot distinguish `far` from 0.
 
     George R. Doddington, Mark A. Przybocki, Alvin F. Martin, Douglas A. Reynolds, "The NIST speaker recognition
     evaluation – overview, methodology, systems, results, perspective", Speech Communication 31, 2000,
@@ -58,7 +58,7 @@ def rule_of_30(far, impostors):
     """
     far = check_number("far", far, low=0, high=1, open_low=True)
     impostors = check_integer("impostors", impostors, low=1)
-    # Rounded, since .0003 · 100,000 is 29.999… in binary and 30 in the rule.
+    # Rounded, because .0003 · 100,000 is 29.999… in binary but must count as 30.
     expected = float(f"{far * impostors:.12g}")
     needed, shown_from = (math.ceil(float(f"{errors / far:.12g}")) for errors in (30, 3))
     mark = "plain" if expected >= 30 else "uncertain" if expected >= 3 else "withheld"
@@ -66,7 +66,7 @@ def rule_of_30(far, impostors):
 
 
 def rule_of_3(pairs):
-    """The largest true error rate that no error among so many pairs leaves possible, with 95 % confidence.
+    """Upper bound of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
 
         (1 − p)ⁿ ≥ .05,  hence  p < 3 / n
 
@@ -74,7 +74,7 @@ def rule_of_3(pairs):
     Journal of the American Medical Association 249, 1983, https://doi.org/10.1001/jama.1983.03330370053031.
 
     Args:
-        pairs: number of independent pairs tried without an error, ≥ 1.
+        pairs: number of independent pairs without an error, ≥ 1.
 
     Returns:
         A float in (0, 1].
@@ -86,10 +86,11 @@ def rule_of_3(pairs):
 
 
 def best_accuracy_floor(genuines, impostors, quantile=0.99):
-    """What `best_accuracy` reaches on pure noise: a quantile of its distribution when the scores say nothing.
+    """Accuracy that `best_accuracy` reaches on pure noise: a quantile of its distribution for random scores.
 
-    From reject-all downwards, each genuine adds one right decision and each impostor takes one: a walk of G steps up
-    and I steps down in random order, whose maximum M gives the accuracy (I + M) / (G + I). By the reflection principle
+    Lower the threshold step by step from reject-all: each genuine pair adds a correct decision, each impostor pair
+    takes one away. This is a walk of G steps up and I steps down in random order. Its maximum M gives the best
+    accuracy, (I + M) / (G + I). By the reflection principle
 
         P(M ≥ m) = C(G + I, I + m) / C(G + I, I),   m ≥ max(0, G − I)
 
@@ -104,8 +105,8 @@ def best_accuracy_floor(genuines, impostors, quantile=0.99):
         quantile: in (0, 1).
 
     Returns:
-        The smallest accuracy that noise exceeds with probability at most 1 − quantile; a float, at least the larger
-        class's share.
+        A float: the smallest accuracy that noise exceeds with probability at most 1 − quantile. It is at least the
+        share of the larger class.
 
     >>> [round(best_accuracy_floor(n // 2, n // 2), 3) for n in (100, 1000, 6000)]
     [0.65, 0.547, 0.519]
@@ -130,7 +131,7 @@ def best_accuracy_floor(genuines, impostors, quantile=0.99):
 
 
 def auc_floor(genuines, impostors, quantile=0.99):
-    """What `auc` reaches on pure noise: a quantile of its normal approximation when the scores say nothing.
+    """AUC that pure noise reaches: a quantile of its normal approximation for random scores.
 
         ½ + z · √((G + I + 1) / (12 · G · I))
 
@@ -140,7 +141,7 @@ def auc_floor(genuines, impostors, quantile=0.99):
     Args:
         genuines: number of genuine pairs G, ≥ 1.
         impostors: number of impostor pairs I, ≥ 1.
-        quantile: in (0, 1); small ones give the floor of inverted scores.
+        quantile: in (0, 1); with a small quantile an AUC below the result shows inverted scores.
 
     Returns:
         A float in [0, 1].

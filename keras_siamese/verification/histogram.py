@@ -1,12 +1,12 @@
-"""Verification over more pairs than fit in memory: scores streamed into bins.
+"""Verification over more pairs than fit in memory: scores are counted in bins as they arrive.
 
-Contract: `same (n,)` and `scores (n,)`, larger = more similar, go in, in any order and any number of pieces; the
-figures of `curves` come out, in memory O(bins + tail) whatever the number of pairs. What is lost is stated: a histogram
-knows the curve exactly at the edges of its bins and at each of the largest impostor scores, and nowhere else, so each
-figure either is exact or has a bound on its error. Pure NumPy; anything above `distances` may import it.
+Contract: `same (n,)` and `scores (n,)`, larger = more similar, in, in any order and any number of pieces; the figures
+of `curves` out. Memory is O(bins + tail), whatever the number of pairs. A histogram knows the curve exactly at the
+edges of its bins and at each of the largest impostor scores, but not in between. So each figure is either exact or
+comes with a bound on its error. Pure NumPy; anything above `distances` may import it.
 
     histogram = ScoreHistogram(-2, 0)
-    histogram.add(same, scores)                                 # as often as there are scores
+    histogram.add(same, scores)                                 # once for each piece
     histogram.tar_at_far(1e-5), histogram.eer(), histogram.eer_error_bound()
     print(histogram)
 """
@@ -20,43 +20,43 @@ from keras_siamese._checks import check_finite, check_integer, check_number, che
 from keras_siamese._tables import aligned
 from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30
+from keras_siamese.verification.pairs import check_scores
 from keras_siamese.verification.points import OperatingPoints, just_above
 
 __all__ = ["ScoreHistogram"]
 
-# Scores counted at a time: what is computed on the way to their bins stays in the processor's cache.
+# Number of scores counted at a time, so that intermediate results stay in the processor's cache.
 CHUNK = 1 << 16
-# How far outside the bounds a score may be for its rounding, as a share of their distance.
+# How far outside the bounds rounding may put a score, as a share of the distance between the bounds.
 SLACK = 1e-5
 
 
 class ScoreHistogram:
-    """Genuine and impostor scores counted in equal bins over [low, high], with the largest impostor scores as values.
+    """Counts genuine and impostor scores in equal bins over [low, high] and keeps the largest impostor scores.
 
-    Three things are kept as they come: the `tail` largest impostor scores, the smallest and the largest score, and the
-    genuine scores while they are at most bins + tail. What follows is a set of true operating points: one at the
-    lower edge of each bin that holds a score and, while the genuines are kept, one at each distinct score above the
-    smallest impostor score kept. FMR and TAR of each are those of the scores themselves. The readings are those of
-    `curves`, over these points instead of all:
+    Exact values are kept of the `tail` largest impostor scores, of the smallest and the largest score, and of the
+    genuine scores as long as there are at most bins + tail of them. This gives a set of exact operating points: one at
+    the lower edge of each bin that is not empty and, while the genuine scores are kept, one at each distinct score
+    above the smallest impostor score kept. The figures are those of `curves`, computed from these points only:
 
-    - FMR, at every threshold that is returned: exact, so never above the one asked for.
-    - TAR at an FMR: exact where the threshold is in the tail and the genuines are kept; else never too high, and too
-      low by at most the genuines of one bin (`tar_error_bound`).
-    - AUC, with ties in a bin counted half, and EER: off by at most `auc_error_bound` and `eer_error_bound`.
-    - Best accuracy: reached at its threshold; a better one inside a bin is not seen.
-    - d′: exact but for rounding; sums merged as by Tony F. Chan, Gene H. Golub, Randall J. LeVeque, "Algorithms for
+    - FMR at any returned threshold: exact, so never above the requested rate.
+    - TAR at an FMR: exact if the threshold is in the tail and the genuine scores are kept. Otherwise it is never too
+      high, and too low by at most the genuine pairs of one bin (`tar_error_bound`).
+    - AUC, where ties within a bin count half, and EER: wrong by at most `auc_error_bound` and `eer_error_bound`.
+    - Best accuracy: exact for its threshold; a better threshold inside a bin is not found.
+    - d′: exact up to rounding; sums are merged as in Tony F. Chan, Gene H. Golub, Randall J. LeVeque, "Algorithms for
       computing the sample variance: analysis and recommendations", The American Statistician 37, 1983,
       https://doi.org/10.1080/00031305.1983.10483115.
 
-    Neither the order of the scores nor how they are cut into pieces changes anything, d′ in its last digits excepted.
-    A score outside the bounds by at most 1e-5 of their distance is taken for one that rounding put there: it goes into
-    the outermost bin, and keeps its value where values are kept.
+    The result does not depend on the order of the scores or on how they are split into pieces, except for the last
+    digits of d′. A score that is outside the bounds by at most 1e-5 of their distance is treated as a rounding error:
+    it is counted in the outermost bin, and keeps its value where values are kept.
 
     Args:
         low: lower bound of the scores, finite.
         high: upper bound of the scores, finite, above `low`.
         bins: number of bins, ≥ 2.
-        tail: number of impostor scores to keep, ≥ 1: FMRs up to tail / impostors are exact at a single score.
+        tail: number of the largest impostor scores to keep, ≥ 1. FMRs up to tail / impostors are exact to one score.
 
     >>> rng = np.random.default_rng(0)
     >>> histogram = ScoreHistogram(-8, 8)
@@ -84,31 +84,21 @@ class ScoreHistogram:
             raise ValueError(f"`low` and `high` must be finite, with bins of finite width; got {low!r}, {high!r}")
         self._genuine, self._impostor = _Tally(np.zeros(self.bins, np.int64)), _Tally(np.zeros(self.bins, np.int64))
         self._tail = _Largest(self.tail)
-        self._kept = []  # the genuine scores; None once they are too many
+        self._kept = []  # the genuine scores; None when there are too many
         self._dtype = None
         self._smallest, self._largest = math.inf, -math.inf
-        self._known = None  # the operating points, once asked for
+        self._known = None  # the operating points, computed when needed
 
     # --- scores in
 
     def add(self, same, scores):
-        """Counts pairs; on an error none of them.
+        """Counts pairs. If an error is raised, none of them is counted.
 
         Args:
-            same: `(n,)` labels, 1 genuine, 0 impostor; one class alone will do.
+            same: `(n,)` labels, 1 genuine, 0 impostor; they may all be of one class.
             scores: `(n,)` finite scores within the bounds, larger = more similar.
         """
-        scores = np.asarray(scores)
-        if scores.ndim == 2 and scores.shape[1] == 1:
-            scores = scores[:, 0]
-        if scores.ndim != 1:
-            raise ValueError(f"`scores` must have shape (n,), one score a pair; got shape {scores.shape}")
-        if scores.dtype.name == "bfloat16":
-            scores = scores.astype(np.float32)
-        if scores.dtype.kind not in "biuf":
-            raise TypeError(f"`scores` must be real numbers; got dtype {scores.dtype}")
-        if scores.dtype not in (np.float16, np.float32, np.float64):
-            scores = scores.astype(np.float64)
+        scores = check_scores(scores)
         same = check_same("same", same, length=len(scores))
         self._check("scores", scores)
         for start in range(0, len(scores), 4 * CHUNK):
@@ -117,7 +107,7 @@ class ScoreHistogram:
             self._count(False, piece[~genuine])
 
     def merge(self, other):
-        """Counts the pairs of `other`, a `ScoreHistogram` of the same bounds, bins and tail, as well."""
+        """Adds the pairs of `other`, a `ScoreHistogram` with the same bounds, bins and tail."""
         if not isinstance(other, ScoreHistogram):
             raise TypeError(f"`other` must be a ScoreHistogram; got {other!r}")
         shapes = [(each.low, each.high, each.bins, each.tail) for each in (self, other)]
@@ -141,13 +131,13 @@ class ScoreHistogram:
     def _check(self, name, scores):
         """Raises unless `scores`, of any shape, are finite and within the bounds."""
         slack = SLACK * (self.high - self.low)
-        # NaN fails both.
+        # NaN fails both comparisons.
         if scores.size and not (float(scores.min()) >= self.low - slack and float(scores.max()) <= self.high + slack):
             scores = check_finite(name, scores).astype(np.float64)
             outside = np.count_nonzero((scores < self.low - slack) | (scores > self.high + slack))
             raise ValueError(
-                f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {outside} of {scores.size} are outside, "
-                f"all are in [{scores.min():g}, {scores.max():g}]"
+                f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {outside} of {scores.size} are outside; "
+                f"got scores from {scores.min():g} to {scores.max():g}"
             )
 
     def _count(self, genuine, scores):
@@ -155,7 +145,7 @@ class ScoreHistogram:
         if not scores.size:
             return
         tally = self._genuine if genuine else self._impostor
-        # At least four scores a bin, so that adding up the bins' counts does not set the pace.
+        # At least four scores for each bin, so that adding the counts of all bins does not dominate the time.
         step = max(1, max(CHUNK, 4 * self.bins) * len(scores) // scores.size)
         for start in range(0, len(scores), step):
             piece = scores[start : start + step]
@@ -173,7 +163,7 @@ class ScoreHistogram:
             self._keep([scores.flatten()])
 
     def _positions(self, scores):
-        """Scores in units of bins, float64. Rises with the score, rounding included: so each bin has a sharp edge."""
+        """Scores in units of bins, float64. Monotone in the score even after rounding, so each bin has a sharp edge."""
         positions = scores.astype(np.float64)
         positions -= self.low
         positions *= self._scale
@@ -204,14 +194,14 @@ class ScoreHistogram:
 
     @property
     def error_bound(self):
-        """Width of a bin, in units of score: no known threshold is further than this from any other."""
+        """Width of a bin, in units of the score."""
         return (self.high - self.low) / self.bins
 
     def operating_points(self):
         """The operating points that are known exactly, strictest first.
 
-        `OperatingPoints(thresholds, impostors, genuines)`, `(k,)` each: thresholds, numbers of the scores' dtype, fall
-        strictly from just above the largest score to the smallest; with each, how many pairs it accepts.
+        `OperatingPoints(thresholds, impostors, genuines)`, `(k,)` each: thresholds in the dtype of the scores, strictly
+        falling from just above the largest score to the smallest, and the numbers of pairs that each accepts.
         """
         return self._points()[0]
 
@@ -230,7 +220,7 @@ class ScoreHistogram:
         return float(at.auc(self.operating_points()))
 
     def auc_error_bound(self):
-        """½ Σ g·i / (G·I) over the steps of the curve, g genuines and i impostors each, whose order is not known."""
+        """½ Σ g·i / (G·I) over the steps in which the order of g genuine and i impostor pairs is unknown."""
         points, exact = self._points()
         steps = np.diff(points.genuines)[exact - 1 :].astype(np.float64), np.diff(points.impostors)[exact - 1 :]
         return float(np.dot(*steps) / (2 * self.genuines * self.impostors))
@@ -240,10 +230,10 @@ class ScoreHistogram:
         return float(at.eer(self.operating_points()))
 
     def eer_error_bound(self):
-        """How far the EER of all thresholds can be from `eer`.
+        """The largest possible difference between `eer` and the EER over all thresholds.
 
-        It is on the step of the curve that crosses FMR = FNMR, so between the larger of the two rates that the step
-        leads away from and the smaller of those that it leads to.
+        The exact EER lies on the step of the curve that crosses FMR = FNMR: between the larger of FMR before and FNMR
+        after the step, and the smaller of FMR after and FNMR before it.
         """
         points, exact = self._points()
         after = int(at.crossing(points)[0])
@@ -255,15 +245,15 @@ class ScoreHistogram:
         return float(max(eer - lowest, highest - eer, 0.0))
 
     def eer_point(self):
-        """The `OperatingPoint` nearest to the equal error rate among those known, see `curves.eer_point`."""
+        """The known `OperatingPoint` that is nearest to the equal error rate, see `curves.eer_point`."""
         return at.nearest_to_eer(self.operating_points())
 
     def tar_at_far(self, far):
-        """The largest TAR known at an FMR of at most `far`, a number in [0, 1]; never above `curves.tar_at_far`."""
+        """The largest known TAR at an FMR of at most `far`, a number in [0, 1]; never above `curves.tar_at_far`."""
         return float(at.tar_at_far(self.operating_points(), check_number("far", far, low=0, high=1)))
 
     def tar_error_bound(self, far):
-        """By how much `curves.tar_at_far` can be above `tar_at_far`; 0 where that is exact."""
+        """How far `tar_at_far` can be below `curves.tar_at_far`; 0 if it is exact."""
         points, exact = self._points()
         index = int(at.within(points, check_number("far", far, low=0, high=1)))
         if index + 1 < exact or index + 1 == len(points.tar):
@@ -271,10 +261,10 @@ class ScoreHistogram:
         return float(points.tar[index + 1] - points.tar[index])
 
     def threshold_at_far(self, far):
-        """The smallest threshold known to have an FMR of at most `far`, a number in [0, 1].
+        """The smallest known threshold with an FMR of at most `far`, a number in [0, 1].
 
-        In the tail it accepts the same pairs as `curves.threshold_at_far`, also where the genuines are not kept: it is
-        then just above the next impostor score, and accepts at least the genuines of `tar_at_far`.
+        In the tail it accepts the same pairs as `curves.threshold_at_far`. If the genuine scores are not kept, it is
+        just above the next impostor score, and accepts at least the genuine pairs counted by `tar_at_far`.
         """
         points, far = self.operating_points(), check_number("far", far, low=0, high=1)
         threshold = float(points.thresholds[at.within(points, far)])
@@ -286,7 +276,7 @@ class ScoreHistogram:
         return threshold
 
     def best_accuracy(self):
-        """`(accuracy, threshold)` of the best operating point known, see `curves.best_accuracy`."""
+        """`(accuracy, threshold)` of the best known operating point, see `curves.best_accuracy`."""
         return at.best_point(self.operating_points())
 
     def d_prime(self):
@@ -300,9 +290,9 @@ class ScoreHistogram:
         return float(gap / spread)
 
     def to_dict(self):
-        """Counts, bounds and figures as plain numbers, lists and dicts that JSON takes; an infinite d′ becomes None.
+        """Counts, bounds and figures as numbers, lists and dicts for JSON; an infinite d′ becomes None.
 
-        The TAR at FMR ≤ 0.01 and ≤ 0.001 come with what `rule_of_30` says of them.
+        The TAR at FMR ≤ 0.01 and ≤ 0.001 come with the mark of `rule_of_30`.
         """
         d_prime = self.d_prime()
         accuracy, accuracy_threshold = self.best_accuracy()
@@ -347,14 +337,15 @@ class ScoreHistogram:
                 f"at threshold {figure['threshold']:.6g}",
             )
             if rule.mark == "uncertain":
-                row = (*row[:2], f"uncertain: plain from {rule.needed:,} impostor pairs; {row[2]}")
+                row = (*row[:2], f"uncertain: reliable from {rule.needed:,} impostor pairs; {row[2]}")
             if rule.mark == "withheld":
-                row = ("withheld", "", f"needs {rule.shown_from:,} impostor pairs, {rule.needed:,} for a plain figure")
+                needs = f"needs {rule.shown_from:,} impostor pairs, {rule.needed:,} for a reliable figure"
+                row = ("withheld", "", needs)
             rows.append((f"TAR at FMR ≤ {figure['far']:g}", *row))
         return "\n".join([heading, *aligned(rows, right=(1, 2))])
 
     def _points(self):
-        """The known operating points, and how many of them, from the strictest, have none unknown in between."""
+        """The known operating points, and how many of the strictest ones have no unknown point between them."""
         if self._known is None:
             self._known = self._find_points()
         return self._known
@@ -370,7 +361,7 @@ class ScoreHistogram:
         edges[0] = self._smallest
         tallies = (self._impostor, self._genuine)
         counts = [np.concatenate(([0], np.cumsum(tally.counts[filled][::-1]))) for tally in tallies]
-        # Products of the two counts below are whole numbers while they fit.
+        # The products of the two counts stay integers as long as they fit into 64 bits.
         counts = counts if self.impostors * self.genuines < 2**60 else [count.astype(np.float64) for count in counts]
         highest = just_above(self._dtype.type(self._largest))
         coarse = OperatingPoints(np.concatenate(([highest], edges[::-1])).astype(np.float64), *counts)
@@ -382,20 +373,20 @@ class ScoreHistogram:
         return points, len(fine.thresholds)
 
     def _fine_points(self):
-        """The operating points at single scores: all, or those above the smallest of a full tail. None if none are."""
+        """The operating points at single scores: all, or those above the smallest of a full tail; None if none."""
         impostors, genuines = self._tail.values(), np.concatenate(self._kept)
         if self.impostors > self.tail:
-            # Scores equal to the smallest of the tail may have been let go.
+            # Of the scores equal to the smallest one of the tail, some may not have been kept.
             floor = impostors[-1]
             impostors, genuines = impostors[impostors > floor], genuines[genuines > floor]
         scores = np.concatenate((impostors, genuines)).astype(self._dtype)
         return at.operating_points(np.arange(len(scores)) >= len(impostors), scores) if len(scores) else None
 
     def _edges(self, indices):
-        """The least number, in the scores' dtype, that comes into bin `indices (k,)` or one above it."""
+        """The smallest number, in the dtype of the scores, that falls into bin `indices (k,)` or a higher one."""
         indices = indices.astype(np.float64)
         middle = self.low + indices / self._scale
-        # Three roundings part an edge from its formula; between numbers this far off on both sides it is bisected.
+        # Three rounding errors separate an edge from its formula; it is found by bisection within this distance.
         apart = 16 * np.spacing(max(abs(self.low), abs(self.high)))
         below, above = middle - apart, middle + apart
         while True:
@@ -411,7 +402,7 @@ class ScoreHistogram:
 
 
 class _Tally:
-    """Counts of one class by bin, `(bins,)`, with the mean of all and the sum of squares about it, in bins."""
+    """Counts of one class by bin, `(bins,)`; mean and sum of squared deviations of all, in units of bins."""
 
     def __init__(self, counts):
         self.counts = counts
@@ -431,8 +422,8 @@ class _Tally:
 
 
 def _moments(positions):
-    """Number, mean and sum of squares about it; overwrites `positions (n,)`."""
-    # About the first value, so that equal values have squares of exactly 0.
+    """Number, mean and sum of squared deviations; overwrites `positions (n,)`."""
+    # Relative to the first value, so that equal values have deviations of exactly 0.
     first = float(positions[0])
     positions -= first
     mean = float(positions.mean())
@@ -441,10 +432,10 @@ def _moments(positions):
 
 
 class _Largest:
-    """The `size` largest of all values added, in memory O(size)."""
+    """The `size` largest of all added values, in memory O(size)."""
 
     def __init__(self, size):
-        self.size, self.floor = size, -math.inf  # a value not above the floor changes nothing
+        self.size, self.floor = size, -math.inf  # only values above the floor matter
         self._pieces, self._held = [], 0
 
     def add(self, values):
@@ -466,7 +457,7 @@ class _Largest:
 
 
 def _rounded_down(number, dtype):
-    """The largest number of `dtype` that is at most `number`: a comparison in `dtype` then loses nothing above it."""
+    """The largest number of `dtype` that is at most `number`, so that no larger score is missed in `dtype`."""
     with np.errstate(over="ignore"):
         rounded = dtype.type(number)
     return rounded if float(rounded) <= number else np.nextafter(rounded, dtype.type(-np.inf))

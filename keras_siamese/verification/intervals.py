@@ -1,30 +1,30 @@
-"""Intervals: how far a figure would move with other identities.
+"""Confidence intervals of verification figures by a bootstrap over identities.
 
 Contract: labels, scores and the identities of both sides of each pair in; an `Interval` for each statistic out, with
-the replicates it was made of. Pairs that share an identity rise and fall together, so a binomial interval over pairs is
-too narrow. Hence the bootstrap draws *identities*: with w_i the number of times identity i is drawn,
+the replicates that it is computed from. The scores of pairs that share an identity are correlated, so a binomial
+interval over pairs is too narrow. Therefore the bootstrap draws *identities*. If identity i is drawn w_i times,
 
     weight of a pair (i, j) = w_i · w_j        weight of a pair (i, i) = w_i
 
-The second line drops self-duplicates: of the w_i² ways to pair the copies of i, only those within one copy exist in the
-data. Pure NumPy; anything above `distances` may import it.
+The second weight is not w_i²: pairs between two different copies of i do not exist in the data. Pure NumPy; anything
+above `distances` may import it.
 
     intervals = bootstrap(["auc", "eer", ("tar_at_far", 0.01)], same, scores, left, right)
     intervals["eer"].low, intervals["eer"].high, intervals["eer"].standard_error
     gap = difference(valid["eer"], train["eer"])
     overfitted = gap.low > 0
 
-What the weights estimate. To first order the w_i are independent with variance 1. Two pairs with one identity in common
-then have weights of covariance 1, as they should; a genuine pair has variance 1, as it should; but an impostor pair has
-variance 2² − 1 = 3, since its own noise counts under both identities and again under their product. So, for the
-impostors' part of a figure,
+What the bootstrap estimates. To first order the w_i are independent with variance 1. Then the weights of two pairs with
+one common identity have covariance 1, which is correct, and the weight of a genuine pair has variance 1, which is
+correct too. But the weight of an impostor pair has variance 2² − 1 = 3, because its own noise is counted under both
+identities and once more under their product. So, for the part of a figure that comes from impostors,
 
     expected bootstrap variance = true variance + 2 · binomial variance
 
-To first order it is never too narrow. The standard error is 7 % too wide where dependence makes the true one 3.6 ×
-binomial, a third too wide where 1.6 ×, and √3 × at most, where each identity occurs in one pair. Weights of variance 1
-with covariance 1 for any shared identity do not exist: on the pairs (i, j), (j, k), (k, l) their covariance would
-have a negative eigenvalue.
+To first order, the interval is never too narrow. The standard error is 7 % too wide if the true one is 3.6 × binomial,
+a third too wide if it is 1.6 × binomial, and at most √3 × too wide, if each identity occurs in one pair only. Weights
+that avoid this do not exist: with variance 1, and covariance 1 for each shared identity, the covariance matrix of the
+pairs (i, j), (j, k), (k, l) would have a negative eigenvalue.
 
 Tom A. B. Snijders, Stephen P. Borgatti, "Non-parametric standard errors and tests for network statistics", Connections
 22(2), 1999.
@@ -49,26 +49,26 @@ from keras_siamese.verification.points import RankedPairs
 
 __all__ = ["Interval", "bootstrap", "difference"]
 
-# Resamples are counted in blocks of about this many weights: 2 MB stay in a core's cache, five times faster than all at
-# once.
+# Resamples are counted in blocks of about this many weights. 2 MB stay in a core's cache, which is five times faster
+# than all at once.
 BLOCK = 2**18
 
 STATISTICS = {
     reading.__name__: reading
     for reading in (at.auc, at.eer, at.best_accuracy, at.tar_at_far, at.accuracy_at, at.fmr_at, at.fnmr_at)
 }
-# The range of what a statistic takes beside the operating points, by the parameter's name.
+# The range of a statistic's argument, by the name of the parameter.
 RANGES = {"far": (0, 1), "threshold": (-np.inf, np.inf)}
 
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """A figure, its interval and its standard error.
+    """A figure with its confidence interval and standard error.
 
     Attributes:
-        estimate: the figure on the pairs themselves.
-        low: lower end, the (1 − confidence)/2 quantile of the replicates.
-        high: upper end, the (1 + confidence)/2 quantile of the replicates.
+        estimate: the figure on the original pairs.
+        low: lower end: the (1 − confidence)/2 quantile of the replicates.
+        high: upper end: the (1 + confidence)/2 quantile of the replicates.
         standard_error: standard deviation of the replicates.
         confidence: nominal coverage, in (0, 1).
         replicates: `(samples,)` the figure on each resample.
@@ -89,23 +89,25 @@ class Interval:
 
 
 def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, confidence=0.95, seed=0):
-    """Identity-bootstrap intervals of several statistics at once, from the same resamples.
+    """Confidence intervals of several statistics, by a bootstrap over identities, from the same resamples.
 
-    A resample in which a class has no weight is drawn again; one that has both comes up at least every fifth time.
-    Where no resample differs (no error at all, say) the interval has no width and says nothing: see `rule_of_3`.
-    Without `left` and `right` whole pairs are drawn: right for pairs without a common identity, too narrow otherwise.
+    A resample in which a class has no weight is drawn again; at least one draw in five has both classes. If all
+    resamples give the same figure (for example, because there is no error at all), the interval has no width and means
+    nothing; see `rule_of_3`. Without `left` and `right` pairs are drawn instead of identities: this is correct if no
+    two pairs share an identity, and too narrow otherwise.
 
     Args:
         statistics: list of names, or `(name, argument)`: `"auc"`, `"eer"`, `"best_accuracy"`, `("tar_at_far", far)`,
-            `("accuracy_at", threshold)`, `("fmr_at", threshold)`, `("fnmr_at", threshold)`, each as the function of
-            that name (the last two as in `operating_point`).
+            `("accuracy_at", threshold)`, `("fmr_at", threshold)`, `("fnmr_at", threshold)`: the functions of these
+            names, the last two as in `operating_point`.
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
         left: `(n,)` identity of each pair's one side, integers or strings.
         right: `(n,)` identity of the other side.
-        samples: number of resamples, at least 2; 100 give a standard error to 7 %, an interval's ends want 1,000.
+        samples: number of resamples, at least 2. 100 give a standard error within 7 %; the ends of an interval need
+            1,000.
         confidence: nominal coverage of the interval, in (0, 1).
-        seed: integer ≥ 0; the same seed draws the same resamples.
+        seed: integer ≥ 0; the same seed gives the same resamples.
 
     Returns:
         A dict from each entry of `statistics` to its `Interval`.
@@ -140,11 +142,10 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
 
 
 def difference(first, second):
-    """The interval of `first − second`, figures of independent data: say the EER on validation minus that on training.
+    """The interval of `first − second`, for figures of independent data, such as validation and training EER.
 
-    Each replicate of the one is set against each of the other, so the result does not depend on how the two sets of
-    resamples were seeded. Not for two figures of the same pairs, which are dependent: subtract their replicates
-    instead.
+    Each replicate of `first` is combined with each of `second`, so the result does not depend on the seeds of the two
+    bootstraps. Two figures of the same pairs are not independent: subtract their replicates instead.
 
     Args:
         first: `Interval`.
@@ -161,7 +162,7 @@ def difference(first, second):
     """
     if first.confidence != second.confidence:
         raise ValueError(
-            f"`first` and `second` must have one confidence; got {first.confidence} and {second.confidence}"
+            f"`first` and `second` must have the same confidence; got {first.confidence} and {second.confidence}"
         )
     replicates = np.subtract.outer(first.replicates, second.replicates).ravel()
     low, high = np.quantile(replicates, [(1 - first.confidence) / 2, (1 + first.confidence) / 2])
@@ -199,7 +200,7 @@ def _parameters(reading):
 def _identity_weights(identities, order, rng):
     """A function of a number of rows: pair weights `(rows, n)` in `order`, from identities drawn with replacement."""
     left, right, count = identities
-    # One more column, always 1, stands for the right side of a pair within one identity, so that its weight is w_i.
+    # An extra column, always 1, stands for the right side of a pair within one identity, so that its weight is w_i.
     left, right = left[order], np.where(left == right, count, right)[order]
 
     def draw(rows):
@@ -216,13 +217,13 @@ def _pair_weights(pairs, rng):
 
 
 def _counts(rows, things, rng):
-    """How often each of `things` comes up in as many draws; `(rows, things)`."""
+    """How often each of `things` is drawn in as many draws with replacement; `(rows, things)`."""
     drawn = rng.integers(0, things, (rows, things)) + things * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * things).reshape(rows, things)
 
 
 def _resamples(ranked, draw, samples, pairs):
-    """Yields operating points in blocks of rows, `samples` rows in all, each with weight in both classes."""
+    """Yields operating points in blocks of rows, `samples` rows in total, each with weight in both classes."""
     most = max(1, BLOCK // pairs)
     while samples:
         points = ranked.points(draw(min(most, samples)))

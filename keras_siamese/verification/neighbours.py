@@ -1,9 +1,10 @@
-"""Nearest neighbours, block by block and to the last tie: which rows of a gallery are nearest to each query.
+"""Nearest neighbours, block by block and with exact ties: which rows of a gallery are nearest to each query.
 
-Contract: checked finite `queries (n, dim)` and `gallery (m, dim)` in, without negative zeros; the gallery's rows by
-(distance, row number) out. `cosine` and `euclidean` are compared as float64 computes them row by row: float32 products
-bound each distance, and only neighbours whose bounds overlap are taken again. Other distances are as their `pairwise`
-gives them. Identical rows always tie. Only `retrieval` imports it; it imports `_checks`, `ops` and `distances`.
+Contract: checked finite `queries (n, dim)` and `gallery (m, dim)` in, without negative zeros; the rows of the gallery,
+ordered by (distance, row number), out. The order for `cosine` and `euclidean` is that of distances computed row by row
+in float64: float32 products give bounds of each distance, and only neighbours whose bounds overlap are computed again.
+Other distances are taken from their `pairwise`. Identical rows always tie. Only `retrieval` imports it; it imports
+`_checks`, `ops` and `distances`.
 
     columns = Columns(gallery)
     scores = scores_of("cosine", queries, columns)
@@ -15,18 +16,18 @@ import numpy as np
 from keras_siamese._checks import check_finite
 from keras_siamese.ops import NORM_FLOOR
 
-BLOCK = 2**24  # distances at once: 64 MB of float32
-CANDIDATES = 2**21  # possible neighbours sorted at once, unless one query has more
-VALUES = 2**22  # float64 numbers at once where distances are taken row by row
+BLOCK = 2**24  # distances computed at a time: 64 MB of float32
+CANDIDATES = 2**21  # possible neighbours sorted at a time, unless one query has more
+VALUES = 2**22  # float64 numbers held at a time where distances are computed row by row
 
 
 class Columns:
-    """The distinct embeddings of the gallery: rows that are identical share a column, and so their distances.
+    """The distinct embeddings of the gallery: identical rows share one column, and so have the same distances.
 
     Attributes:
         values: `(count, dim)`.
-        rows: `(m,)` rows of the gallery, column by column, rising within each.
-        starts, sizes: `(count,)` where a column's rows begin and how many they are.
+        rows: `(m,)` row numbers of the gallery, column by column, rising within each column.
+        starts, sizes: `(count,)` where the rows of a column start in `rows`, and how many they are.
     """
 
     def __init__(self, gallery):
@@ -52,7 +53,7 @@ def nearest_rows(scores, columns, block, depth, own):
 
 
 def _nearest_by_distance(scores, columns, block, depth, own):
-    # A query may be among its own neighbours, until it is taken out.
+    # With `own`, a query is one of its own neighbours until it is removed.
     reach = depth + own
     low = scores.lower_bounds(block)
     nth = min(reach, columns.count)
@@ -67,8 +68,8 @@ def _nearest_by_distance(scores, columns, block, depth, own):
 
 
 def _at_least_nth(values, nth):
-    """For each row the nth smallest value or one not far above it, `(rows,)`."""
-    # The nth smallest of the minima of disjoint groups has nth values at or below it, and takes a fraction of the time.
+    """For each row the nth smallest value or a slightly larger one, `(rows,)`."""
+    # At least n values are at or below the nth smallest of the minima of disjoint groups, which is much faster to find.
     groups = 16 * nth
     width = values.shape[1] // groups
     if width > 1:
@@ -77,16 +78,16 @@ def _at_least_nth(values, nth):
 
 
 def _within(values, limits):
-    """Rows and columns, in this order, of the values that are at most their row's limit."""
-    # On a flat mask this is several times faster than `np.nonzero` of a matrix.
+    """Rows and columns of the values that are at most their row's limit, sorted by row, then column."""
+    # Several times faster than `np.nonzero` of a matrix.
     return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])
 
 
 def _rank(scores, columns, block, low, row, column, reach, own):
-    """Sorts candidates `(row, column)` of a block by (distance, gallery row): the rows and the gallery rows.
+    """Sorts candidates `(row, column)` of a block by (distance, gallery row); returns rows and gallery rows.
 
-    Most are told apart by the bounds of their distances. Where the bounds of several overlap, in a chain, they are
-    taken as one cluster, and only there the distances themselves are needed.
+    The bounds of the distances are enough to order most candidates. Candidates whose bounds overlap, directly or
+    through others, form a cluster; only within clusters the distances themselves are computed.
     """
     low = low[row, column].astype(np.float64)
     high = low + scores.slack(block[row], column)
@@ -95,8 +96,8 @@ def _rank(scores, columns, block, low, row, column, reach, own):
         row, column, low = row[order], column[order], low[order]
         apart = (row[1:] != row[:-1]) | (low[1:] != low[:-1])
     else:
-        # Shifted by more than their range for each row, so that one sort and one accumulation serve all rows. What
-        # rounding makes of it are larger clusters, which cost time only.
+        # The values of each row are shifted by more than their range, so that one sort and one accumulation serve all
+        # rows. Rounding can only enlarge the clusters, which costs some time.
         shift = row * (1 + high.max() - low.min())
         low, high = low + shift, high + shift
         order = np.argsort(low)
@@ -109,7 +110,7 @@ def _rank(scores, columns, block, low, row, column, reach, own):
         for start in range(0, len(unclear), scores.at_once):
             some = unclear[start : start + scores.at_once]
             value[some] = scores.distances(block[row[some]], column[some])
-    # Of identical embeddings the first `reach` rows are enough.
+    # Of identical embeddings, the first `reach` rows are enough.
     sizes = np.minimum(columns.sizes[column], reach)
     entry = np.repeat(np.arange(len(column)), sizes)
     offset = np.arange(len(entry)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -124,18 +125,18 @@ def _rank(scores, columns, block, low, row, column, reach, own):
 
 
 def _shared(cluster):
-    """Positions of the entries that are not alone in their cluster."""
+    """Positions of the entries that share their cluster with others."""
     return np.flatnonzero(np.bincount(cluster)[cluster] > 1)
 
 
 def _heads(row, values, rows, depth):
-    """The first `depth` values of each row, `(rows, depth)`, from values sorted by row with at least so many each."""
+    """The first `depth` values of each row, `(rows, depth)`; `values` are sorted by row, with at least `depth` each."""
     starts = np.searchsorted(row, np.arange(rows))
     return values[starts[:, None] + np.arange(depth)]
 
 
 def _parts(counts, limit):
-    """Slices of consecutive rows whose counts sum to at most `limit`; a row with more is alone."""
+    """Yields slices of consecutive rows whose counts add up to at most `limit`; a row with more is alone."""
     start, total = 0, 0
     for row, count in enumerate(counts.tolist()):
         if row > start and total + count > limit:
@@ -146,7 +147,7 @@ def _parts(counts, limit):
 
 
 def scores_of(distance, queries, columns):
-    """What ranks the columns: `_Squares` for the two distances that are squares of differences, else `_Matrix`."""
+    """The object that ranks the columns: `_Squares` for the cosine and Euclidean distances, `_Matrix` for others."""
     if not isinstance(distance, str) or distance not in ("cosine", "euclidean"):
         from keras_siamese import distances
 
@@ -159,11 +160,12 @@ def scores_of(distance, queries, columns):
 
 
 class _Squares:
-    """‖u − v‖² of embeddings, or of their directions, half of which is 1 − cos(u, v): bounds by float32 products.
+    """Bounds of ‖u − v‖² by float32 products, for embeddings or (cosine: ‖u − v‖² = 2(1 − cos)) for their directions.
 
-    ‖v‖² − 2u·v, which leaves out the ‖u‖² that a query's distances share, has a rounding error of at most
-    (dim + 16)·2⁻²⁴·(‖u‖² + ‖v‖²): 2·dim·2⁻²⁴·‖u‖‖v‖ in the product, the rest in the conversions and the sum. Taken
-    about the mean of the columns, so that it is relative to the spread of the embeddings, not to their offset.
+    The bounds are of ‖v‖² − 2u·v: the term ‖u‖² is the same for all distances of a query, so it is left out. The
+    rounding error is at most (dim + 16)·2⁻²⁴·(‖u‖² + ‖v‖²): 2·dim·2⁻²⁴·‖u‖‖v‖ in the product, the rest in the
+    conversions and the sum. All vectors are centred at the mean of the columns, so that the error is relative to the
+    spread of the embeddings, not to their offset.
     """
 
     exact_bounds = False
@@ -175,15 +177,15 @@ class _Squares:
         exponent = _exponent(self._queries - centre, self._columns - centre)
         self._rough_queries = np.ldexp(self._queries - centre, -exponent).astype(np.float32)
         self._rough_columns = np.ldexp(self._columns - centre, -exponent).astype(np.float32)
-        # 1 − cos is 1 to a vector without direction, as if the square were 2, where ‖u − 0‖² is 1.
+        # The cosine distance to a vector without direction is 1, which corresponds to ‖u − v‖² = 2; ‖u − 0‖² is only 1.
         self._penalties = np.where(self._columns.any(axis=1), 0.0, 1.0) if cosine else np.zeros(len(columns))
-        # And so is 1 to all from a query without direction.
+        # A query without direction has distance 1 to all columns.
         self.alike = ~self._queries.any(axis=1) if cosine else np.zeros(len(queries), bool)
         squares = np.square(self._rough_columns, dtype=np.float64).sum(axis=1) + np.ldexp(
             self._penalties, -2 * exponent
         )
         dim = queries.shape[1]
-        # The least float32 stands for what underflows.
+        # `least` covers what underflows in float32.
         unit, least = (dim + 16) * 2.0**-24, dim * 2.0**-120
         self._column_errors = unit * squares + least
         self._query_errors = unit * np.square(self._rough_queries, dtype=np.float64).sum(axis=1)
@@ -191,29 +193,29 @@ class _Squares:
         self.at_once = max(1, VALUES // dim)
 
     def lower_bounds(self, block):
-        """A number below each square, `(rows, columns)` float32, but for a constant of each row."""
+        """A lower bound of each square minus a constant of its row, `(rows, columns)` float32."""
         low = np.matmul(-2 * self._rough_queries[block], self._rough_columns.T)
         low += self._offsets
         return low
 
     def slack(self, query, column):
-        """What to add to a lower bound for the upper one."""
+        """The difference between the upper and the lower bound."""
         return 2 * (self._query_errors[query] + self._column_errors[column])
 
     def farthest(self, block, low, limit):
-        """The largest upper bound of the columns whose lower one is within `limit (rows,)`; float32, rounded up."""
+        """The largest upper bound among columns whose lower bound is at most `limit (rows,)`; float32, rounded up."""
         row, column = _within(low, limit)
         high = low[row, column] + self.slack(block[row], column)
         largest = np.maximum.reduceat(high, np.searchsorted(row, np.arange(len(block))))
         return np.nextafter(largest.astype(np.float32), np.float32(np.inf))
 
     def distances(self, query, column):
-        """The squares row by row, in float64: position in a block cannot change them."""
+        """The squares, computed row by row in float64, so that they do not depend on the position in a block."""
         return np.square(self._queries[query] - self._columns[column]).sum(axis=1) + self._penalties[column]
 
 
 class _Matrix:
-    """Distances as a `Distance` computes them, on tiles whose differences `(rows, columns, dim)` fit a block."""
+    """Distances computed by a `Distance`, in tiles whose differences `(rows, columns, dim)` fit into a block."""
 
     exact_bounds = True
 
@@ -241,7 +243,7 @@ class _Matrix:
 def _directions(embeddings):
     """x / ‖x‖ in float64, `(n, dim)`; 0 where ‖x‖ is at most 1e-6."""
     exponents = np.frexp(np.abs(embeddings).max(axis=1))[1]
-    # Powers of two round nothing and keep the squares from overflow and underflow.
+    # Scaling by powers of two does not round, and prevents overflow and underflow of the squares.
     scaled = np.ldexp(embeddings.astype(np.float64), -exponents[:, None])
     norms = np.sqrt(np.square(scaled).sum(axis=1))
     with np.errstate(over="ignore"):
@@ -254,5 +256,5 @@ def _scaled_by(exponent):
 
 
 def _exponent(*arrays):
-    """The e with 2^(e−1) ≤ max|x| < 2^e of all arrays."""
+    """The integer e with 2^(e−1) ≤ max|x| < 2^e over all arrays."""
     return int(np.frexp(max(np.abs(array).max() for array in arrays))[1])

@@ -1,7 +1,7 @@
-"""What comes into this room: pair labels, scores and identities, checked once.
+"""Input checks of verification: pair labels, scores and identities.
 
-Contract: whatever callers pass goes in; arrays of one length come out, or a `ValueError`/`TypeError` that names the
-argument and counts what is wrong with it. Only this room imports it; it imports `_checks`.
+Contract: the caller's arguments in; arrays of equal length out, or a `ValueError`/`TypeError` that names the argument
+and counts the wrong values. Only this room imports it; it imports `_checks`.
 
     same, scores = check_pairs(same, scores)                      # (n,) booleans, (n,) floats, both classes present
     left, right, count = check_identities(left, right, len(same)) # (n,) codes below count; None without identities
@@ -15,9 +15,22 @@ from keras_siamese._checks import check_finite, check_labels, check_same
 def check_pairs(same, scores):
     """Returns `same` as booleans `(n,)`, True = genuine, and `scores` as finite floats `(n,)`, larger = more similar.
 
-    float16, float32 and float64 keep their dtype, so that a threshold just above the maximum is one in the dtype that
-    the scores are compared in; everything else becomes float64 (bfloat16: float32).
+    float16, float32 and float64 keep their dtype, so that a threshold just above the maximum is just above it in the
+    dtype in which scores are compared. bfloat16 becomes float32, everything else float64.
     """
+    scores = check_scores(scores)
+    same = check_same("same", same, length=len(scores))
+    check_finite("scores", scores)
+    genuines = int(np.count_nonzero(same))
+    if genuines in (0, len(same)):
+        raise ValueError(
+            f"`same` must hold pairs of both classes; got {genuines} genuine and {len(same) - genuines} impostor pairs"
+        )
+    return same, scores
+
+
+def check_scores(scores):
+    """Returns `scores` as floats `(n,)`, of a dtype as in `check_pairs`; whether they are finite is not checked."""
     scores = np.asarray(scores)
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
@@ -29,27 +42,28 @@ def check_pairs(same, scores):
         raise TypeError(f"`scores` must be real numbers; got dtype {scores.dtype}")
     if scores.dtype not in (np.float16, np.float32, np.float64):
         scores = scores.astype(np.float64)
-    same = check_same("same", same, length=len(scores))
-    check_finite("scores", scores)
-    genuines = int(np.count_nonzero(same))
-    if genuines in (0, len(same)):
-        raise ValueError(
-            f"`same` must hold pairs of both classes; got {genuines} genuine and {len(same) - genuines} impostor pairs"
-        )
-    return same, scores
+    return scores
 
 
 def check_identities(left, right, pairs):
-    """Returns both sides' identities as codes `(n,)`, `(n,)` and the number of identities; None without either side."""
+    """Returns the identities of both sides as codes `(n,)`, `(n,)` and their number; None if neither side is given."""
     if left is None and right is None:
         return None
     if left is None or right is None:
         missing, given = ("left", "right") if left is None else ("right", "left")
         raise ValueError(
-            f"`{missing}` must be given with `{given}`: an interval needs the identities of both sides; got None"
+            f"`{missing}` must be given if `{given}` is, because intervals need the identities of both sides; got None"
         )
     left, right = check_labels("left", left, length=pairs), check_labels("right", right, length=pairs)
-    if (left.dtype.kind in "US") != (right.dtype.kind in "US"):
-        raise ValueError(f"`left` and `right` must name identities alike; got dtypes {left.dtype} and {right.dtype}")
-    names, codes = np.unique(np.concatenate((left, right)), return_inverse=True)
-    return codes[:pairs], codes[pairs:], len(names)
+    return encode_identities("left", left, "right", right)
+
+
+def encode_identities(name, labels, other_name, others):
+    """Returns checked labels `(n,)` and `(m,)` as codes of the same identities, and the number of identities."""
+    if (labels.dtype.kind in "US") != (others.dtype.kind in "US"):
+        raise ValueError(
+            f"`{name}` and `{other_name}` must both be strings or both be integers; got dtypes {labels.dtype} and "
+            f"{others.dtype}"
+        )
+    names, codes = np.unique(np.concatenate((labels, others)), return_inverse=True)
+    return codes[: len(labels)], codes[len(labels) :], len(names)

@@ -1,7 +1,7 @@
 """Plots of verification: each a function that draws on a matplotlib `Axes` and returns it.
 
-Contract: labels `(n,)` and scores `(n,)`, larger = more similar, in. matplotlib comes from the caller's `Axes`;
-nothing is imported here.
+Contract: labels `(n,)` and scores `(n,)`, larger = more similar, in. The functions use only the caller's `Axes`;
+this module does not import matplotlib.
 
     figure, axes = matplotlib.pyplot.subplots(1, 2)
     plot_scores(axes[0], same, scores, thresholds={"calibrated": -0.4})
@@ -23,7 +23,7 @@ GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 
 
 def plot_scores(axes, same, scores, thresholds=None, bins=60):
-    """Histograms of genuine and impostor scores, each of area 1, with vertical lines at thresholds.
+    """Histograms of genuine and impostor scores, each with area 1, and vertical lines at thresholds.
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
@@ -44,20 +44,22 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
 
 
 def plot_roc(axes, same, scores, left=None, right=None, seed=0):
-    """TAR over FMR on a logarithmic axis, from where the rule of 30 begins (30 false accepts), with chance and EER.
+    """ROC curve: TAR over FMR on a logarithmic axis, with chance level and EER.
+
+    It starts at the smallest FMR that the rule of 30 allows, that of 30 false accepts.
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
-        left, right: `(n,)` identities of both sides; with them, the band of the 95 % intervals of the TAR.
-        seed: integer ≥ 0 of the intervals' resamples.
+        left, right: `(n,)` identities of both sides; if given, the band of the TAR's 95 % intervals is drawn.
+        seed: integer ≥ 0 for the resamples of the intervals.
     """
     same, scores = check_pairs(same, scores)
     fmr, tar, _ = roc(same, scores)
     first = first_rate(same)
     grid = np.geomspace(first, 1, 200)
-    # The largest TAR among points whose FMR is no larger: never one whose FMR is above.
+    # The largest TAR among the points whose FMR is at most that of the grid, so the curve is never too high.
     axes.plot(grid, tar[np.searchsorted(fmr, grid, side="right") - 1], color=GENUINE, label="model")
     if check_identities(left, right, len(same)) is not None:
         rates = np.geomspace(first, 1, 25)
@@ -74,17 +76,18 @@ def plot_roc(axes, same, scores, left=None, right=None, seed=0):
 
 
 def first_rate(same):
-    """The least false match rate that the rule of 30 lets a curve show."""
+    """The smallest false match rate that the rule of 30 allows a curve to show."""
     return min(30 / np.count_nonzero(~same), 0.5)
 
 
-# What an axis of normal deviates is marked with, in percent.
+# Tick marks of an axis of normal deviates, in percent.
 MARKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60])
 
 
 def plot_det(axes, same, scores):
-    """FNMR over FMR on normal-deviate axes, where normal scores make a straight line; cut where fewer than 30 errors of
-    a kind remain.
+    """DET curve: FNMR over FMR on normal-deviate axes, on which normally distributed scores give a straight line.
+
+    It ends where fewer than 30 errors of either kind remain.
 
     Alvin Martin, George Doddington, Terri Kamm, Mark Ordowski, Mark Przybocki, "The DET curve in assessment of
     detection task performance", Eurospeech 1997, https://doi.org/10.21437/Eurospeech.1997-504.
@@ -116,10 +119,10 @@ def plot_det(axes, same, scores):
 
 
 def plot_reliability(axes, same, probabilities, bins=10):
-    """The share of genuine pairs over the stated p(same), classes weighed equally; a calibrated model is the diagonal.
+    """Reliability diagram: the share of genuine pairs over the predicted p(same); the diagonal is perfect calibration.
 
-    Pairs are put into bins of equal numbers; each bin's mark is as large as the bin's share of the genuine and impostor
-    weight.
+    Both classes have equal weight. Each bin holds the same number of pairs, and the area of its mark shows its share of
+    the weight.
 
     Allan H. Murphy, Robert L. Winkler, *Reliability of Subjective Probability Forecasts of Precipitation and
     Temperature*, Applied Statistics 26, 1977, https://doi.org/10.2307/2346866.
@@ -127,14 +130,14 @@ def plot_reliability(axes, same, probabilities, bins=10):
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
         same: `(n,)` labels, 1 genuine, 0 impostor.
-        probabilities: `(n,)` p(same) in [0, 1] of pairs that calibration did not see.
+        probabilities: `(n,)` p(same) in [0, 1], of pairs that were not used for the calibration.
         bins: number of bins.
     """
     same, probabilities = check_pairs(same, probabilities)
     if probabilities.min() < 0 or probabilities.max() > 1:
         raise ValueError(
-            f"`probabilities` must be in [0, 1]; got [{probabilities.min():g}, {probabilities.max():g}]: scores become "
-            "probabilities by `platt` or `isotonic`"
+            f"`probabilities` must be in [0, 1]; got [{probabilities.min():g}, {probabilities.max():g}]. Convert "
+            "scores to probabilities with `platt` or `isotonic`"
         )
     weight = np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
     edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, check_integer("bins", bins, low=1) + 1)))
@@ -157,10 +160,10 @@ def plot_errors(axes, same, scores, left, right, kind="accept", *, names=None, c
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
         left, right: images `(n, height, width)` or `(n, height, width, channels)` of 1, 3 or 4 channels, whole
-            numbers in [0, 255] or floats in [0, 1] or [0, 255]: anything that is indexed by an array of rows.
-        kind: "accept" for the impostor pairs of the highest scores, "reject" for the genuine pairs of the lowest.
-        names: `(left, right)` identities of both sides, `(n,)` each, to write below the pictures.
-        count: how many pairs, at most.
+            numbers in [0, 255] or floats in [0, 1] or [0, 255]; anything that can be indexed by an array of rows.
+        kind: "accept" for the impostor pairs with the highest scores, "reject" for the genuine pairs with the lowest.
+        names: `(left, right)` identities of both sides, `(n,)` each, shown below the pictures.
+        count: largest number of pairs.
     """
     check_choice("kind", kind, ("accept", "reject"))
     same, scores = check_pairs(same, scores)
@@ -182,11 +185,11 @@ def plot_errors(axes, same, scores, left, right, kind="accept", *, names=None, c
 
 
 def as_picture(batch):
-    """One image `(1, height, width[, channels])` as floats in [0, 1], without its only channel and the batch's axis."""
+    """One image `(1, height, width[, channels])` as floats in [0, 1], without the batch axis and a single channel."""
     batch = np.asarray(batch)
     if batch.ndim not in (3, 4) or (batch.ndim == 4 and batch.shape[3] not in (1, 3, 4)):
         raise ValueError(
-            "`left` and `right` must be images (n, height, width), or (n, height, width, channels) of 1, 3 or 4 "
+            "`left` and `right` must be images (n, height, width), or (n, height, width, channels) with 1, 3 or 4 "
             f"channels; got {('n', *batch.shape[1:])}"
         )
     picture = batch[0].astype(float)

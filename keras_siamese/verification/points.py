@@ -1,9 +1,9 @@
-"""Operating points: for each threshold that makes a difference, how many impostors and genuines it accepts.
+"""Operating points: how many impostor and genuine pairs each distinct threshold accepts.
 
-Contract: checked pairs in, `OperatingPoints` out, from reject-all (the threshold just above the maximum) down to
-accept-all (the minimum); a pair is accepted iff score ≥ threshold, equal scores share a point. Counts may be weighted
-and carry leading axes, one row for each resample, and every reading below works along the last axis, so that a figure
-and its bootstrap replicates come from the same line of code. Only this room imports it.
+Contract: checked pairs in, `OperatingPoints` out, from reject-all (a threshold just above the largest score) down to
+accept-all (the smallest score). A pair is accepted iff score ≥ threshold; equal scores share a point. Counts may be
+weighted and may have leading axes, such as one row for each resample. All functions below work along the last axis, so
+the same line of code computes a figure and its bootstrap replicates. Only this room imports it.
 
     points = operating_points(same, scores)         # counts (k,), one sort
     auc(points), eer(points)                        # floats
@@ -29,8 +29,8 @@ class OperatingPoints(NamedTuple):
 
     Attributes:
         thresholds: `(k,)` float64, strictly falling; the first accepts no pair, the last accepts every pair.
-        impostors: `(..., k)` number or weight of accepted impostor pairs, from 0 up to their total.
-        genuines: `(..., k)` number or weight of accepted genuine pairs, from 0 up to their total.
+        impostors: `(..., k)` number or weight of accepted impostor pairs, rising from 0 to their total.
+        genuines: `(..., k)` number or weight of accepted genuine pairs, rising from 0 to their total.
     """
 
     thresholds: np.ndarray
@@ -47,15 +47,15 @@ class OperatingPoints(NamedTuple):
 
     @property
     def fnmr(self):
-        # Counted, not 1 − TAR, which would differ from the quotient of counts in the last digit.
+        # Computed from counts: 1 − TAR would differ from the quotient of counts in the last digit.
         return (self.genuines[..., -1:] - self.genuines) / self.genuines[..., -1:]
 
 
 def operating_points(same, scores):
     """The operating points of checked pairs: `same (n,)` booleans, `scores (n,)` floats.
 
-    Sorting values is several times faster than sorting indices. So the scores are sorted without their labels, and only
-    the smaller class is sorted again and looked up among the distinct scores; the larger is what remains.
+    Sorting values is several times faster than sorting indices. So all scores are sorted without their labels; then the
+    smaller class is sorted and looked up among the distinct scores, and the counts of the larger class are the rest.
     """
     ordered = np.sort(scores)
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
@@ -70,16 +70,16 @@ def operating_points(same, scores):
 
 
 def just_above(score):
-    """The lowest threshold that rejects the score: the next number of its dtype, infinity above the largest."""
+    """The lowest threshold that rejects the score: the next number of its dtype (infinity after the largest one)."""
     with np.errstate(over="ignore"):
         return np.nextafter(score, score.dtype.type(np.inf))
 
 
 class RankedPairs:
-    """Pairs in falling order of score, ready to be counted again and again under other weights.
+    """Pairs in falling order of score, to be counted many times with different weights.
 
     Attributes:
-        order: `(n,)` indices that bring the pairs, and whatever belongs to them, into falling order of score.
+        order: `(n,)` indices that sort the pairs by falling score.
     """
 
     def __init__(self, same, scores):
@@ -91,7 +91,7 @@ class RankedPairs:
         self._ends = None if last_of_tie.all() else np.concatenate(([0], 1 + np.flatnonzero(last_of_tie)))
 
     def points(self, weights):
-        """The operating points under `weights (rows, n)`, given in this order; sums of whole numbers are exact."""
+        """The operating points for `weights (rows, n)`, which are in this order; sums of whole numbers are exact."""
         rows, pairs = weights.shape
         genuines, impostors = np.zeros((rows, pairs + 1)), np.zeros((rows, pairs + 1))
         genuine_weights = weights * self._genuine
@@ -103,7 +103,7 @@ class RankedPairs:
 
 
 def auc(points):
-    """Area under TAR over FMR by trapezia, which is the rank statistic with ties at ½; `(...)`."""
+    """Area under TAR over FMR by the trapezoidal rule, which equals the rank statistic with ties at ½; `(...)`."""
     width = np.diff(points.impostors, axis=-1)
     twice_height = points.genuines[..., 1:] + points.genuines[..., :-1]
     area = np.einsum("...k,...k->...", width, twice_height)
@@ -118,7 +118,7 @@ def crossing(points):
 
 
 def eer(points):
-    """The error rate at which the line between the two straddling points meets FMR = FNMR; `(...)`."""
+    """The error rate at which the line between the two points around FMR = FNMR crosses it; `(...)`."""
     after, excess = crossing(points)
     below, above = at(excess, after - 1), at(excess, after)
     share = below / (below - above)
@@ -127,14 +127,14 @@ def eer(points):
 
 
 def nearest_to_eer(points):
-    """The `OperatingPoint` of the smallest |FMR − FNMR|, the stricter of two; counts without leading axes."""
+    """The `OperatingPoint` with the smallest |FMR − FNMR|, the stricter of two; counts without leading axes."""
     after, excess = crossing(points)
     nearest = after if excess[after] < -excess[after - 1] else after - 1
     return OperatingPoint(float(points.thresholds[nearest]), float(points.fmr[nearest]), float(points.fnmr[nearest]))
 
 
 def accuracies(points):
-    """Accepted genuines plus rejected impostors over all pairs, at each point; `(..., k)`."""
+    """Accuracy at each point: (accepted genuine + rejected impostor pairs) / all pairs; `(..., k)`."""
     right = points.genuines + points.impostors[..., -1:] - points.impostors
     return right / (points.genuines[..., -1:] + points.impostors[..., -1:])
 
@@ -152,7 +152,7 @@ def best_point(points):
 
 
 def cheapest_point(points, miss, false_accept):
-    """The least miss·FNMR + false_accept·FMR and the highest threshold of it; counts without leading axes."""
+    """The smallest miss·FNMR + false_accept·FMR and the highest threshold with it; counts without leading axes."""
     costs = miss * points.fnmr + false_accept * points.fmr
     best = int(np.argmin(costs))
     return float(costs[best]), float(points.thresholds[best])
@@ -189,5 +189,5 @@ def at(values, index):
 
 
 def _index(points, threshold):
-    # The point that accepts exactly the distinct scores ≥ threshold; the thresholds after the first are those scores.
+    # The thresholds after the first one are the distinct scores; this point accepts exactly those ≥ threshold.
     return int(np.searchsorted(-points.thresholds[1:], -threshold, side="right"))

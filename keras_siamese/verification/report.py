@@ -1,9 +1,9 @@
-"""The report: every figure of a verification test, with what it is worth.
+"""The verification report: every figure of a test, and how reliable it is.
 
-Contract: labels and scores in, optionally a threshold chosen elsewhere and the identities of both sides; a frozen
-`VerificationReport` out that prints as a table and turns into a plain dict. Figures that the pairs cannot support are
-marked or withheld; an accuracy is given at a threshold from other pairs, never at its own best without saying so.
-Anything above `distances` may import it.
+Contract: labels and scores in, optionally a threshold chosen on other pairs and the identities of both sides; a frozen
+`VerificationReport` out, which prints as a table and converts to a plain dict. Figures that the number of pairs does
+not support are marked or withheld. The accuracy is reported at a threshold from other pairs; the best accuracy on the
+same pairs is labelled as optimistic. Anything above `distances` may import it.
 
     report = evaluate(same, scores, threshold=0.6, left=left, right=right)
     print(report)
@@ -33,15 +33,15 @@ __all__ = ["TARFigure", "VerificationReport", "evaluate"]
 
 
 class TARFigure(NamedTuple):
-    """TAR at a false match rate, as far as the rule of 30 lets it be shown.
+    """TAR at a false match rate, unless the rule of 30 withholds it.
 
     Attributes:
-        far: the false match rate asked for, in (0, 1].
+        far: the requested false match rate, in (0, 1].
         tar: the largest TAR at an FMR of at most `far`; None if withheld (`tar_at_far` always computes it).
-        threshold: the smallest threshold that keeps to `far`; None if withheld.
+        threshold: the smallest threshold with an FMR of at most `far`; None if withheld.
         mark: `"plain"`, `"uncertain"` or `"withheld"`, see `rule_of_30`.
-        needed: impostor pairs from which the figure is plain.
-        shown_from: impostor pairs from which it is shown at all.
+        needed: number of impostor pairs that makes the figure plain.
+        shown_from: number of impostor pairs from which it is shown at all.
     """
 
     far: float
@@ -54,7 +54,7 @@ class TARFigure(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class VerificationReport:
-    """What `evaluate` found; `str()` is a table.
+    """The result of `evaluate`; `str()` gives a table.
 
     Attributes:
         genuines: number of genuine pairs.
@@ -63,26 +63,26 @@ class VerificationReport:
         eer: equal error rate.
         eer_point: the operating point nearest to it.
         auc: area under the ROC curve.
-        auc_floor: the AUC that noise reaches once in a hundred.
+        auc_floor: the AUC that random scores exceed once in a hundred.
         d_prime: decidability, possibly infinite.
-        best_accuracy: the largest accuracy of all thresholds; optimistic.
+        best_accuracy: the largest accuracy over all thresholds; optimistic.
         best_threshold: the threshold that reaches it.
-        best_accuracy_floor: the best accuracy that noise reaches once in a hundred.
-        min_dcf: the function of that name, at its defaults.
-        min_cllr: cost of the scores in bits, however well they are calibrated.
-        cllr: cost in bits under the calibration given; None without one.
-        tar: a `TARFigure` for each false match rate asked for.
-        threshold: the threshold given; None without one, and then so are the next three.
-        accuracy: share of right decisions at `threshold`.
+        best_accuracy_floor: the best accuracy that random scores exceed once in a hundred.
+        min_dcf: see the function of that name, with its default arguments.
+        min_cllr: cost of the scores in bits after the best possible calibration.
+        cllr: cost in bits with the given calibration; None without one.
+        tar: a `TARFigure` for each requested false match rate.
+        threshold: the given threshold. Without one it is None, and so are the next three.
+        accuracy: share of correct decisions at `threshold`.
         fmr: FMR at `threshold`.
         fnmr: FNMR at `threshold`.
         cross_fitted_accuracy: see the function of that name; None if a threshold is given, or if no threshold could be
             chosen.
         confidence: nominal coverage of the intervals.
-        intervals: with identities, `Interval` by name: `eer`, `auc`, `accuracy`, `fmr`, `fnmr`, `cross_fitted_accuracy`
-            (for the decisions made: it leaves out how the thresholds themselves would vary) and `tar@far=…`. A figure
-            that is the same on every resample, as without any error, has none.
-        pairs: what was evaluated, for `plot`: `same`, `scores`, `left`, `right` and `calibration` as given.
+        intervals: if identities are given, an `Interval` by name: `eer`, `auc`, `accuracy`, `fmr`, `fnmr`, `tar@far=…`
+            and `cross_fitted_accuracy` (of the decisions made; it does not include the variation of the thresholds). A
+            figure that is the same on all resamples, for example without any error, has no interval.
+        pairs: the evaluated pairs, for `plot`: `same`, `scores`, `left`, `right` and `calibration` as given.
     """
 
     genuines: int
@@ -111,11 +111,11 @@ class VerificationReport:
 
     @property
     def balanced_accuracy(self):
-        """1 − (FMR + FNMR) / 2 at `threshold`, the accuracy on as many genuine as impostor pairs; None without one."""
+        """1 − (FMR + FNMR) / 2 at `threshold`: the accuracy with equal weights for both classes; or None."""
         return None if self.threshold is None else 1 - (self.fmr + self.fnmr) / 2
 
     def to_dict(self):
-        """The same as plain numbers, strings, lists and dicts that JSON takes; infinite numbers become None."""
+        """The report as numbers, strings, lists and dicts for JSON; infinite numbers become None."""
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "pairs"}
         plain["balanced_accuracy"] = self.balanced_accuracy
         plain["eer_point"] = self.eer_point._asdict()
@@ -127,7 +127,7 @@ class VerificationReport:
         return _finite(plain)
 
     def to_frame(self):
-        """The table as a pandas `DataFrame`: a row a figure, with the columns value, low, high and note; NaN for none.
+        """The table as a pandas `DataFrame`: one row a figure, columns value, low, high and note; NaN if missing.
 
         Raises:
             ImportError: without pandas.
@@ -142,7 +142,7 @@ class VerificationReport:
         return frame.astype({"value": float, "low": float, "high": float})
 
     def plot(self):
-        """A matplotlib `Figure` of the scores, the ROC and DET curves and, with a calibration, its reliability.
+        """A matplotlib `Figure` of the scores, the ROC and DET curves and, with a calibration, a reliability diagram.
 
         Raises:
             ImportError: without the extra `report`.
@@ -166,7 +166,7 @@ class VerificationReport:
         return figure
 
     def to_html(self, path, title="Verification"):
-        """Writes the table and the figure as one HTML page that needs nothing else.
+        """Writes the table and the figure as one self-contained HTML page.
 
         Raises:
             ImportError: without the extra `report`.
@@ -183,7 +183,7 @@ class VerificationReport:
         return "\n".join([heading, *aligned(self.rows(), right=(1,))])
 
     def rows(self):
-        """Name, value, interval and note of each line as text, the head of the table first."""
+        """Name, value, interval and note of each line as text; the first line is the head of the table."""
         yield "", "value", f"{100 * self.confidence:.4g} % interval" if self.intervals else "", ""
         for name, key, value, note in self._figures():
             interval = self.intervals.get(key)
@@ -195,30 +195,30 @@ class VerificationReport:
 
     def _figures(self):
         """Name, key of the interval, value (None if there is none to show) and note of each line."""
-        inverted = "; below what noise gives: inverted labels or scores?" if self.auc < 1 - self.auc_floor else ""
+        inverted = "; worse than random: are labels or scores inverted?" if self.auc < 1 - self.auc_floor else ""
         yield "EER", "eer", self.eer, self._eer_note()
-        yield "AUC", "auc", self.auc, f"noise reaches {self.auc_floor:.4f}{inverted}"
+        yield "AUC", "auc", self.auc, f"random scores reach {self.auc_floor:.4f}{inverted}"
         yield "d′", "d_prime", self.d_prime, ""
         if self.threshold is not None:
-            alike = max(self.genuines, self.impostors) / (self.genuines + self.impostors)
-            note = f"at threshold {self.threshold:.6g}; deciding all pairs alike gives {alike:.4f}"
+            constant = max(self.genuines, self.impostors) / (self.genuines + self.impostors)
+            answer = "different" if self.impostors >= self.genuines else "same"
+            note = f'at threshold {self.threshold:.6g}; always answering "{answer}" scores {constant:.4f}'
             yield "accuracy", "accuracy", self.accuracy, note
             yield "accuracy, balanced", "", self.balanced_accuracy, "1 − (FMR + FNMR) / 2"
             yield "FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors)
             yield "FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines)
         else:
-            note = "each pair at a threshold from other folds"
+            note = "each pair at a threshold chosen on other folds"
             if self.cross_fitted_accuracy is None:
-                note = "too few pairs or identities to choose a threshold on others"
+                note = "too few pairs or identities to choose a threshold on other folds"
             yield "accuracy, cross-fitted", "cross_fitted_accuracy", self.cross_fitted_accuracy, note
-        note = (
-            f"optimistic, at its own threshold {self.best_threshold:.6g}; noise reaches {self.best_accuracy_floor:.4f}"
-        )
+        at_best = f"at threshold {self.best_threshold:.6g}, the best for these pairs"
+        note = f"{at_best}; random scores reach {self.best_accuracy_floor:.4f}"
         yield "best accuracy", "best_accuracy", self.best_accuracy, note
-        yield "minDCF", "min_dcf", self.min_dcf, "1 in 100 genuine; deciding all pairs alike costs 1"
+        yield "minDCF", "min_dcf", self.min_dcf, "if 1 pair in 100 is genuine; a constant answer costs 1"
         if self.cllr is not None:
-            yield "Cllr", "cllr", self.cllr, "bits; of the calibrated scores, 1 says nothing"
-        yield "min Cllr", "min_cllr", self.min_cllr, "bits; what no calibration could save"
+            yield "Cllr", "cllr", self.cllr, "bits, of the calibrated scores; 1 means no information"
+        yield "min Cllr", "min_cllr", self.min_cllr, "bits, after the best possible calibration"
         for figure in self.tar:
             yield f"TAR at FMR ≤ {figure.far:g}", _tar_name(figure.far), figure.tar, _tar_note(figure)
 
@@ -229,28 +229,28 @@ class VerificationReport:
 
 def _tar_note(figure):
     if figure.mark == "withheld":
-        return f"needs {figure.shown_from:,} impostor pairs, {figure.needed:,} for a plain figure"
-    uncertain = f"uncertain: plain from {figure.needed:,} impostor pairs; " if figure.mark == "uncertain" else ""
+        return f"needs {figure.shown_from:,} impostor pairs, {figure.needed:,} for a reliable figure"
+    uncertain = f"uncertain: reliable from {figure.needed:,} impostor pairs; " if figure.mark == "uncertain" else ""
     return f"{uncertain}at threshold {figure.threshold:.6g}"
 
 
 def evaluate(
     same, scores, *, far=(0.01, 0.001), threshold=None, left=None, right=None, confidence=0.95, seed=0, calibration=None
 ):
-    """Everything this room knows of a set of pairs.
+    """Evaluates a set of pairs: all figures, with their intervals.
 
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite scores, larger = more similar.
-        far: false match rate or rates in (0, 1] at which to give the TAR.
-        threshold: a threshold chosen on other pairs; accuracy, FMR and FNMR are given at it. Without one the accuracy
-            is cross-fitted (`cross_fitted_accuracy`, ten folds).
-        left: `(n,)` identity of each pair's one side, integers or strings. With `right` it brings the intervals (200
-            resamples of `bootstrap`) and makes the folds disjoint in identities.
+        far: false match rate or rates in (0, 1] at which the TAR is reported.
+        threshold: a threshold chosen on other pairs, at which accuracy, FMR and FNMR are reported. Without one, the
+            accuracy is cross-fitted (`cross_fitted_accuracy`, ten folds).
+        left: `(n,)` identity of each pair's one side, integers or strings. If `left` and `right` are given, the report
+            has intervals (200 resamples of `bootstrap`), and no identity is in two folds.
         right: `(n,)` identity of the other side.
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for resamples and folds.
-        calibration: `(slope, offset)` of `platt` on other pairs, which `cllr` is given under.
+        calibration: `(slope, offset)` of `platt` on other pairs, used for `cllr`.
 
     Returns:
         `VerificationReport`.
@@ -264,9 +264,9 @@ def evaluate(
     Verification of 2,000 pairs: 1,000 genuine, 1,000 impostor
                            value
     EER                   0.0630    at threshold 1.52086
-    AUC                   0.9848    noise reaches 0.5300
+    AUC                   0.9848    random scores reach 0.5300
     ...
-    TAR at FMR ≤ 0.001  withheld    needs 3,000 impostor pairs, 30,000 for a plain figure
+    TAR at FMR ≤ 0.001  withheld    needs 3,000 impostor pairs, 30,000 for a reliable figure
     """
     same, scores = check_pairs(same, scores)
     identities = check_identities(left, right, len(same))
@@ -337,7 +337,7 @@ def _tar_name(far):
 
 
 def _no_error_note(rate, pairs):
-    return f"no error among {pairs:,} pairs: below {rule_of_3(pairs):.2g}, if they are independent" if rate == 0 else ""
+    return f"no error in {pairs:,} pairs: below {rule_of_3(pairs):.2g} if they are independent" if rate == 0 else ""
 
 
 def _finite(value):

@@ -1,13 +1,14 @@
-"""Retrieval (identification): embeddings and identities in, how near each query finds its mates out.
+"""Retrieval (identification): how near queries find embeddings of their own identity.
 
-Contract: `embeddings (n, dim)` and `labels (n,)`. Each embedding is a query, compared with all the others, or, with
-`gallery (m, dim)` and `gallery_labels (m,)`, with all of the gallery. A mate is an embedding there of the query's own
-identity; a query without one is left out and counted. The neighbours are ranked
+Contract: `embeddings (n, dim)` and `labels (n,)` in, figures out. Each embedding is a query. It is compared with all
+other embeddings or, if `gallery (m, dim)` and `gallery_labels (m,)` are given, with the whole gallery. A mate is an
+embedding of the query's identity among these; queries without a mate are left out and counted. The neighbours are
+ranked
 
     by distance, and at equal distance by row number, the lower first
 
-so that every figure is defined whatever the ties. One pass over blocks of the distances finds as many neighbours as the
-figures need (see `neighbours`); memory is O(block + (n + m)·dim). Anything above `distances` may import it.
+so that every figure is well defined if distances tie. One pass over blocks of the distances finds as many neighbours as
+the figures need (see `neighbours`); memory is O(block + (n + m)·dim). Anything above `distances` may import it.
 
     print(evaluate_retrieval(embeddings, labels))                       # all of it, from one pass
     recall_at_k(probes, probe_labels, 1, gallery=gallery, gallery_labels=gallery_labels)
@@ -21,21 +22,22 @@ import numpy as np
 from keras_siamese._checks import check_finite, check_integer, check_labels
 from keras_siamese._tables import aligned
 from keras_siamese.verification import neighbours
+from keras_siamese.verification.pairs import encode_identities
 
 __all__ = ["Retrieval", "cmc", "evaluate_retrieval", "map_at_r", "r_precision", "recall_at_k"]
 
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """How near the queries find their mates; `str()` gives it as a table.
+    """The result of `evaluate_retrieval`; `str()` gives a table.
 
     Attributes:
-        recall: `{k: recall_at_k}` for each k asked for.
+        recall: `{k: recall_at_k}` for each requested k.
         r_precision: see the function of that name.
         map_at_r: see the function of that name.
         cmc: `(max_rank,)` float64, see the function of that name.
-        queries: number of queries with a mate, over which all the figures are means.
-        without_mate: number of queries left out because nothing that they are compared with is of their identity.
+        queries: number of queries with a mate; all figures are means over these.
+        without_mate: number of queries left out because they have no mate.
         gallery: number of embeddings that each query is compared with.
     """
 
@@ -72,11 +74,11 @@ def evaluate_retrieval(
         embeddings: `(n, dim)` finite numbers, the queries.
         labels: `(n,)` identities, integers or strings.
         k: rank or ranks of the recall, each from 1 to the number of embeddings that a query is compared with.
-        max_rank: length of the characteristic, in the same range.
-        gallery: `(m, dim)` embeddings that the queries are compared with. Without it (None, default) each embedding is
-            compared with all the others; an embedding that is in `gallery` as well is compared with itself.
-        gallery_labels: `(m,)` identities of the gallery; given with `gallery`, never without.
-        distance: name, `Distance`, its config or a function `(a, b) → (n,)`, a the query; see
+        max_rank: length of the CMC curve, in the same range.
+        gallery: `(m, dim)` embeddings that the queries are compared with. If None, each embedding is compared with all
+            others. A query that is also in `gallery` is compared with itself too.
+        gallery_labels: `(m,)` identities of the gallery; required with `gallery`.
+        distance: name, `Distance`, its config or a function `(a, b) → (n,)`, where `a` is the query; see
             `keras_siamese.distances`.
         progress: whether to show Keras's progress bar.
 
@@ -84,7 +86,7 @@ def evaluate_retrieval(
         `Retrieval`.
 
     Raises:
-        ValueError: with the counts, if no query has a mate.
+        ValueError: if no query has a mate; the error gives the counts.
 
     >>> embeddings = [[0.0], [1.0], [3.0], [4.5], [9.0]]
     >>> print(evaluate_retrieval(embeddings, list("aabab"), k=(1, 2), max_rank=3, distance="euclidean"))
@@ -113,9 +115,9 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, d
     """The share of queries with at least one mate among their k nearest.
 
     Hervé Jégou, Matthijs Douze, Cordelia Schmid, "Product quantization for nearest neighbor search", IEEE Transactions
-    on Pattern Analysis and Machine Intelligence 33, 2011, https://doi.org/10.1109/TPAMI.2010.57; of metric learning in
-    this sense since Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese, "Deep metric learning via lifted
-    structured feature embedding", CVPR 2016, https://arxiv.org/abs/1511.06452.
+    on Pattern Analysis and Machine Intelligence 33, 2011, https://doi.org/10.1109/TPAMI.2010.57; used for metric
+    learning in this sense since Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese, "Deep metric learning via
+    lifted structured feature embedding", CVPR 2016, https://arxiv.org/abs/1511.06452.
 
     Args:
         embeddings: `(n, dim)`; this, `labels`, `gallery`, `gallery_labels` and `distance` as in `evaluate_retrieval`.
@@ -142,9 +144,9 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, d
 def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, distance="cosine"):
     """Cumulative match characteristic: the share of queries whose first mate is at rank ≤ r, for r = 1 … max_rank.
 
-    The closed-set true-positive identification rate of ISO/IEC 19795-1:2021, "Biometric performance testing and
-    reporting – Part 1: Principles and framework", https://www.iso.org/standard/73515.html, counting embeddings, not
-    identities, as ranks; entry r − 1 is `recall_at_k` at k = r.
+    This is the closed-set true-positive identification rate of ISO/IEC 19795-1:2021, "Biometric performance testing and
+    reporting – Part 1: Principles and framework", https://www.iso.org/standard/73515.html, except that ranks count
+    embeddings, not identities. Entry r − 1 is `recall_at_k` at k = r.
 
     Args:
         embeddings: `(n, dim)`; this, `labels`, `gallery`, `gallery_labels` and `distance` as in `evaluate_retrieval`.
@@ -189,7 +191,7 @@ def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distan
 
 
 def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
-    """Mean average precision at R, which unlike R-precision counts where among the R nearest the mates are.
+    """Mean average precision at R; unlike R-precision, it takes the order of the R nearest into account.
 
         MAP@R = mean over queries of 1/R Σ_{i=1…R} P(i),   P(i) = mates among the i nearest / i if i is a mate, else 0
 
@@ -218,7 +220,7 @@ def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance=
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """Checked: `queries (n, dim)`, `gallery (m, dim)`, codes of their identities, `mates (n,)` of each query."""
+    """Checked input: `queries (n, dim)`, `gallery (m, dim)`, codes of their identities, number of mates `(n,)`."""
 
     queries: np.ndarray
     gallery: np.ndarray
@@ -238,29 +240,23 @@ def _check_inputs(embeddings, labels, gallery, gallery_labels):
     own = gallery is None and gallery_labels is None
     if own:
         names, codes = np.unique(labels, return_inverse=True)
-        gallery, query_codes, gallery_codes = queries, codes, codes
+        gallery, query_codes, gallery_codes, count = queries, codes, codes, len(names)
     else:
         if gallery is None or gallery_labels is None:
             missing, given = ("gallery", "gallery_labels") if gallery is None else ("gallery_labels", "gallery")
-            raise ValueError(f"`{missing}` must be given with `{given}`; got None")
+            raise ValueError(f"`{missing}` must be given if `{given}` is; got None")
         gallery = _check_embeddings("gallery", gallery)
         gallery_labels = check_labels("gallery_labels", gallery_labels, length=len(gallery))
         if gallery.shape[1] != queries.shape[1]:
             raise ValueError(
                 f"`gallery` must have the dimension of `embeddings`; got shapes {gallery.shape} and {queries.shape}"
             )
-        if (labels.dtype.kind in "US") != (gallery_labels.dtype.kind in "US"):
-            raise ValueError(
-                "`labels` and `gallery_labels` must name identities alike; "
-                f"got dtypes {labels.dtype} and {gallery_labels.dtype}"
-            )
-        names, codes = np.unique(np.concatenate((labels, gallery_labels)), return_inverse=True)
-        query_codes, gallery_codes = codes[: len(queries)], codes[len(queries) :]
-    mates = np.bincount(gallery_codes, minlength=len(names))[query_codes] - own
+        query_codes, gallery_codes, count = encode_identities("labels", labels, "gallery_labels", gallery_labels)
+    mates = np.bincount(gallery_codes, minlength=count)[query_codes] - own
     if not mates.any():
         among = "each other" if own else f"the gallery's {len(gallery)} of {len(np.unique(gallery_codes))} identities"
         raise ValueError(
-            "`labels` must give at least one query a mate, an embedding of its identity to compare it with; got "
+            "`labels` must give at least one query a mate, another embedding of its identity to compare it with; got "
             f"{len(queries)} queries of {len(np.unique(query_codes))} identities, none with a mate among {among}"
         )
     return _Inputs(queries, gallery, query_codes, gallery_codes, mates, own)
@@ -291,7 +287,7 @@ def _check_rank(name, rank, inputs):
 
 @dataclass(frozen=True, eq=False)
 class _Mates:
-    """Of each query with mates, `(queries,)`: the rank of the first one (2^62 if not found) and two means over R."""
+    """For each query with mates, `(queries,)`: the rank of the first mate (2^62 if not found) and two means over R."""
 
     first: np.ndarray
     precision: np.ndarray
@@ -299,14 +295,14 @@ class _Mates:
 
 
 def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
-    """Ranks the `depth` nearest of each query, or all R if `need_mates`, and reads where the mates are."""
+    """Ranks the `depth` nearest of each query, at least all R if `need_mates`, and finds the mates among them."""
     queries = np.flatnonzero(inputs.mates)
     mates = inputs.mates[queries]
     if need_mates:
         depth = max(depth, int(mates.max()))
     columns = neighbours.Columns(inputs.gallery)
     scores = neighbours.scores_of(distance, inputs.queries, columns)
-    # Eightfold, since ranks are kept in 64 bits and read in several arrays.
+    # Times eight, because ranks are held in 64 bits and in several arrays.
     rows = max(1, neighbours.BLOCK // max(columns.count, 8 * depth))
     bar = _progress_bar(len(queries)) if progress else None
     found = []

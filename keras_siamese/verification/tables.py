@@ -1,7 +1,7 @@
-"""Scores of any system, from a CSV file.
+"""Scores of any system, read from a CSV file.
 
-Contract: a file with a header and the columns `score` and `same`, and `left` and `right` if the identities are known,
-in; checked arrays out, or one error that names the lines. Standard library and NumPy.
+Contract: a file with a header and the columns `score` and `same` in, and optionally `left` and `right` (the
+identities); checked arrays out, or one error that names the wrong lines.
 
     read = read_scores("scores.csv")
     print(evaluate(read.same, read.scores, left=read.left, right=read.right))
@@ -23,12 +23,12 @@ LISTED = 5  # lines that an error lists
 
 
 class ScoreTable(NamedTuple):
-    """What a file of scores holds.
+    """The contents of a file of scores.
 
     Attributes:
         same: `(n,)` bool, True = genuine.
         scores: `(n,)` float64.
-        left, right: `(n,)` identities of both sides, strings; None without these columns.
+        left, right: `(n,)` identities of both sides, strings; None if the file has no such columns.
     """
 
     same: np.ndarray
@@ -38,20 +38,20 @@ class ScoreTable(NamedTuple):
 
 
 def read_scores(path):
-    """The pairs of a CSV file, a line each, with the columns `score` and `same` and, optionally, `left` and `right`.
+    """Reads pairs from a CSV file, one pair a line, with the columns `score`, `same` and optionally `left` and `right`.
 
-    Columns may be parted by commas, semicolons or tabs, stand in any order, and have others beside them. `same` is 1 or
-    0, or true or false. Empty lines are passed over.
+    Columns are separated by commas, semicolons or tabs. They may be in any order, and other columns are ignored. `same`
+    is 1 or 0, or true or false. Empty lines are skipped.
 
     Args:
-        path: the file, UTF-8; "-" is standard input.
+        path: the file, in UTF-8; "-" is standard input.
 
     Returns:
         `ScoreTable(same, scores, left, right)`.
 
     Raises:
-        ValueError: if a column is missing, or lines hold no finite number or no label, with their numbers; if there is
-            no line, or only one of `left` and `right`.
+        ValueError: if a column is missing, if there is only one of `left` and `right`, if there are no pairs, or if
+            lines do not have a finite score and a label; the error then names these lines.
         OSError: if the file cannot be read.
 
     >>> import tempfile, pathlib
@@ -100,10 +100,10 @@ def parse(name, file):
         listed = "\n".join(f"  line {number}: {text[:80]}" for number, text in wrong[:LISTED])
         more = f"\n  and {len(wrong) - LISTED:,} more" if len(wrong) > LISTED else ""
         raise ValueError(
-            f"{name} must hold a finite `score`, `same` of 1 or 0, and no empty identity on each line; "
+            f"{name} must have a finite `score`, a `same` of 1 or 0, and no empty identity on each line; "
             f"{len(wrong):,} of its lines do not:\n{listed}{more}"
         )
     if not found["score"]:
-        raise ValueError(f"{name} must hold a pair on each line below its header; it holds none")
+        raise ValueError(f"{name} must have one pair a line below its header; it has no pairs")
     sides = [np.array(found[side]) if side in places else None for side in ("left", "right")]
     return ScoreTable(np.array(found["same"], bool), np.array(found["score"], np.float64), *sides)

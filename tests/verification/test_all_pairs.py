@@ -145,7 +145,7 @@ def test_progress(rng, capsys):
 @pytest.mark.parametrize(
     "embeddings, labels, options, message",
     [
-        (np.ones((3, 2)), [0, 0, 0], {}, "`labels` must name two identities .* 3 genuine and 0 impostor pairs"),
+        (np.ones((3, 2)), [0, 0, 0], {}, "`labels` must name at least two .* 3 genuine and 0 impostor pairs"),
         (np.ones((3, 2)), [0, 1, 2], {}, "0 genuine and 3 impostor pairs"),
         (np.ones((3, 2)), [0, 1], {}, "`labels` must have one entry for each of the 3"),
         (np.ones(3), [0, 0, 1], {}, r"`embeddings` must have shape \(n, dim\); got shape \(3,\)"),

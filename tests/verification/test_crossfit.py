@@ -135,7 +135,7 @@ def test_names_serve_as_well_as_numbers():
 )
 def test_where_no_threshold_can_be_chosen_it_says_so(same, scores, left, right):
     with pytest.raises(
-        ValueError, match=r"`same` must leave pairs of both classes .* genuine and \d impostor pairs it does not"
+        ValueError, match=r"`same` must hold more pairs: both classes must remain .* genuine and \d impostor pairs"
     ):
         cross_fitted_accuracy(same, scores, left, right)
 
@@ -145,7 +145,7 @@ def test_where_no_threshold_can_be_chosen_it_says_so(same, scores, left, right):
     [
         ({"folds": 1}, "`folds` must be at least 2"),
         ({"seed": -1}, "`seed` must be at least 0"),
-        ({"left": [0] * 60}, "`right` must be given with `left`"),
+        ({"left": [0] * 60}, "`right` must be given if `left` is"),
         ({"left": [0], "right": [0]}, "`left` must have one entry for each of the 60"),
     ],
 )
@@ -179,7 +179,7 @@ def test_folds_of_a_protocol_are_kept(rng):
         ({"folds": [0, 1, 0]}, "`folds` must have one entry for each of the 4 pairs; got 3"),
         ({"folds": [2, 2, 2, 2]}, "`folds` must name at least 2 folds; all 4 pairs are in fold"),
         ({"folds": [0, 0, 1, 1], "left": [1, 2, 3, 4], "right": [1, 2, 4, 3]}, "`left` and `right` must be None where"),
-        ({"folds": [0, 1, 2, 2]}, "without any one of the 3 folds"),
+        ({"folds": [0, 1, 2, 2]}, "any one of the 3 folds is left out"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(options, message):

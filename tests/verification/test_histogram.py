@@ -250,7 +250,7 @@ def test_to_dict_and_text(rng):
     assert f"{histogram.eer():.4f}" in lines[2]
     assert f"{histogram.auc_error_bound():.1e}" in lines[3]
     assert "uncertain" not in lines[5]
-    assert "uncertain: plain from 30,000 impostor pairs" in lines[6]
+    assert "uncertain: reliable from 30,000 impostor pairs" in lines[6]
     assert "withheld" in str(histogram_of([1, 0], [0.5, 0.2]))
     assert str(ScoreHistogram(0, 1)) == "Histogram of 0 pairs: 0 genuine, 0 impostor, in bins of 1.53e-05"
 

@@ -285,7 +285,7 @@ def test_a_difference_does_not_depend_on_common_seeds(rng):
 
 def test_a_difference_wants_one_confidence():
     one, other = (Interval.of(0.1, np.array([0.1, 0.2]), confidence) for confidence in (0.9, 0.95))
-    with pytest.raises(ValueError, match=r"`first` and `second` must have one confidence; got 0\.9 and 0\.95"):
+    with pytest.raises(ValueError, match=r"`first` and `second` must have the same confidence; got 0\.9 and 0\.95"):
         difference(one, other)
 
 
@@ -312,10 +312,10 @@ def test_unknown_statistics_are_refused(statistics, error, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"left": [0, 0]}, "`right` must be given with `left`"),
-        ({"right": [0, 0]}, "`left` must be given with `right`"),
+        ({"left": [0, 0]}, "`right` must be given if `left` is"),
+        ({"right": [0, 0]}, "`left` must be given if `right` is"),
         ({"left": [0, 0], "right": [0]}, "`right` must have one entry for each of the 2"),
-        ({"left": [0, 0], "right": ["0", "1"]}, "`left` and `right` must name identities alike"),
+        ({"left": [0, 0], "right": ["0", "1"]}, "`left` and `right` must both be strings or both be integers"),
         ({"samples": 1}, "`samples` must be at least 2"),
         ({"confidence": 1.0}, "`confidence` must be in"),
         ({"confidence": 95}, "`confidence` must be in"),

@@ -63,11 +63,11 @@ def test_identities_become_codes_that_both_sides_share():
 @pytest.mark.parametrize(
     ("left", "right", "message"),
     [
-        (None, [1, 2], "`left` must be given with `right`"),
-        ([1, 2], None, "`right` must be given with `left`"),
+        (None, [1, 2], "`left` must be given if `right` is"),
+        ([1, 2], None, "`right` must be given if `left` is"),
         ([1, 2], [1], "`right` must have one entry for each of the 2"),
         ([1], [1, 2], "`left` must have one entry for each of the 2"),
-        ([1, 2], ["1", "2"], "`left` and `right` must name identities alike; got dtypes int64 and <U1"),
+        ([1, 2], ["1", "2"], "`left` and `right` must both be strings or both be integers; got dtypes int64 and <U1"),
     ],
 )
 def test_identities_that_do_not_fit_are_refused(left, right, message):
