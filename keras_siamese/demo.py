@@ -49,7 +49,7 @@ def run(output, seed=0):
     changed = {name: value for name, value in repaired.items() if RECIPE.get(name) != value}
     say(f"3. The advice applied: {changed}")
     siamese, second_monitor = fit(repaired, train, valid, seed)
-    before, after = first.evidence.eer.estimate, min(second_monitor.history["eer"])
+    before, after = first.run.eer.estimate, min(second_monitor.history["eer"])
     say(f"   Held-out EER {before:.3f} before, {after:.3f} after.")
 
     say("4. Threshold chosen on the held-out identities, applied to those of the final report")

@@ -10,7 +10,7 @@ from scipy.special import betaincinv
 from scipy.stats import ttest_rel
 
 from keras_siamese.diagnosis import causes
-from keras_siamese.diagnosis.facts.measure import Facts
+from keras_siamese.diagnosis.facts.table import Facts
 from planted.baselines import BASELINES
 
 ALARMING = ("warning", "error")

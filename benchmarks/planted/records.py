@@ -2,7 +2,7 @@
 
 import time
 
-from keras_siamese.diagnosis.evidence import HEALTH
+from keras_siamese.diagnosis.facts.epoch import HEALTH
 from planted import plantings, programs
 
 
@@ -46,9 +46,9 @@ def record_of(job, recipe=None):
 
 
 def facts_of(diagnosis):
-    if diagnosis is None or diagnosis.evidence.not_finite_since is not None:
+    if diagnosis is None or diagnosis.run.not_finite_since is not None:
         return None
-    facts = diagnosis.evidence.facts.to_dict()
+    facts = diagnosis.facts.to_dict()
     facts["numbers"] = {name: float(f"{value:.6g}") for name, value in facts["numbers"].items()}
     return {**facts, "rows": {name: len(rows) for name, rows in facts["rows"].items()}}
 

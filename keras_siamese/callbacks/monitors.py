@@ -20,8 +20,9 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese._frames import callers
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
-from keras_siamese.diagnosis.evidence import HEALTH, Evidence, health_of, quick_errors
+from keras_siamese.diagnosis.facts.epoch import HEALTH, health_of, quick_errors
 from keras_siamese.diagnosis.facts.model import sampled_kernels, update_size
+from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.runlog import RunLog
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, as_siamese, score
@@ -338,11 +339,11 @@ class DivergenceMonitor(VerificationMonitor):
         self._accuracy_compiled = any(key in logs for key in ("accuracy", "acc", "binary_accuracy"))
 
     def evidence(self, valid=None, train=None):
-        """`Evidence` of the run so far, on held-out and training trials as scored."""
+        """`Observed` of the run so far, on held-out and training trials as scored."""
         siamese, threshold = self.find_encoder(), self.threshold
         if threshold is None and siamese.output_kind == "score" and self._accuracy_compiled:
             threshold = 0.5
-        return Evidence(
+        return Observed(
             {name: list(curve) for name, curve in self.history.items()},
             self._last_finite if valid is None else valid,
             train=train,

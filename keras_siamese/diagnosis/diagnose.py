@@ -18,10 +18,9 @@ from keras_siamese._checks import check_choice, check_number, check_writable
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
-from keras_siamese.diagnosis.evidence import Evidence
-from keras_siamese.diagnosis.facts import embeddings as health
-from keras_siamese.diagnosis.facts import model as training
+from keras_siamese.diagnosis.facts.model import probe as probe_steps
 from keras_siamese.diagnosis.history import curves_of
+from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.runlog import plain
 from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
@@ -42,37 +41,47 @@ class Diagnosis:
         findings: `Finding`s, ranked; "undetermined" first if the run diverged for good and nothing explains it.
         ruled_out: `RuledOut` causes with what was measured.
         not_examined: `NotExamined` causes with what they would have needed.
-        evidence: the `Evidence` it was made from.
+        run: the `Observed` it was made from.
     """
 
-    evidence: Evidence
+    run: Observed
     findings: tuple[Finding, ...]
     ruled_out: tuple[RuledOut, ...]
     not_examined: tuple[NotExamined, ...]
 
     @property
+    def evidence(self):
+        """The older name of `run`."""
+        return self.run
+
+    @property
+    def facts(self):
+        """The `Facts` that the causes have judged: numbers, words and rows, by name."""
+        return self.run.facts
+
+    @property
     def diverging(self):
-        return bool(self.evidence.flags)
+        return bool(self.run.flags)
 
     @property
     def flags(self):
         """Flagged epochs, as `trend.Flag`s in order."""
-        return self.evidence.flags
+        return self.run.flags
 
     @property
     def verdict(self):
         """One sentence: whether the run diverged, since when, and why."""
-        eer = f"held-out EER {self.evidence.eer.estimate:.3f}"
-        if self.evidence.not_finite_since is not None:
-            return f"Embeddings are NaN or infinite since epoch {self.evidence.not_finite_since + 1}; {eer} before."
+        eer = f"held-out EER {self.run.eer.estimate:.3f}"
+        if self.run.not_finite_since is not None:
+            return f"Embeddings are NaN or infinite since epoch {self.run.not_finite_since + 1}; {eer} before."
         if self.diverging:
             since = f"epoch {self.flags[0].epoch + 1} ({self.flags[0].reason})"
-            if self.evidence.recovered:
+            if self.run.recovered:
                 state = f"The loss fell and verification did not follow at {since}, but has since"
             else:
                 state = f"The loss falls and verification does not follow since {since}"
-        elif self.evidence.why_no_flags is not None:
-            state = f"Whether verification follows the loss is not known ({self.evidence.why_no_flags})"
+        elif self.run.why_no_flags is not None:
+            state = f"Whether verification follows the loss is not known ({self.run.why_no_flags})"
         else:
             state = "Verification is not seen to fall behind the loss"
         return "; ".join([state, eer, *self._causes]) + "."
@@ -111,7 +120,7 @@ class Diagnosis:
 
     def to_dict(self):
         """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
-        valid = self.evidence.valid
+        valid = self.run.valid
         return plain(
             {
                 "schema": SCHEMA,
@@ -121,19 +130,19 @@ class Diagnosis:
                 "findings": [finding_dict(finding) for finding in self.findings],
                 "ruled_out": [{"cause": a.cause, "evidence": signal_dicts(a.evidence)} for a in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
-                "signals": {} if self.evidence.not_finite_since is not None else self.evidence.facts.numbers,
-                "history": self.evidence.history,
+                "signals": {} if self.run.not_finite_since is not None else self.run.facts.numbers,
+                "history": self.run.history,
                 "verification": {
                     "items": len(valid.embeddings),
                     "genuine_pairs": int(np.count_nonzero(valid.same)),
                     "impostor_pairs": int(np.count_nonzero(~valid.same)),
-                    "eer": self.evidence.eer.estimate,
-                    "eer_interval": [self.evidence.eer.low, self.evidence.eer.high],
-                    "auc": self.evidence.auc.estimate,
-                    "auc_interval": [self.evidence.auc.low, self.evidence.auc.high],
+                    "eer": self.run.eer.estimate,
+                    "eer_interval": [self.run.eer.low, self.run.eer.high],
+                    "auc": self.run.auc.estimate,
+                    "auc_interval": [self.run.auc.low, self.run.auc.high],
                 },
                 "errors": errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold),
-                "settings": self.evidence.settings,
+                "settings": self.run.settings,
                 "versions": versions(),
             }
         )
@@ -154,32 +163,31 @@ class Diagnosis:
         return path
 
 
-def diagnosis_of(evidence):
-    """The `Diagnosis` of `evidence`: every cause examined, "undetermined" where a diverging run is left unexplained."""
-    if evidence.not_finite_since is not None:
-        return Diagnosis(evidence, (not_finite(evidence),), (), ())
-    findings, others = examine(evidence.facts)
+def diagnosis_of(run):
+    """The `Diagnosis` of `run`: every cause examined, "undetermined" where a diverging run is left unexplained."""
+    if run.not_finite_since is not None:
+        return Diagnosis(run, (not_finite(run),), (), ())
+    findings, others = examine(run.facts)
     ruled_out = tuple(answer for answer in others if isinstance(answer, RuledOut))
     not_examined = tuple(answer for answer in others if isinstance(answer, NotExamined))
-    if evidence.flags and not evidence.recovered and not explaining_flags(findings):
-        findings = [undetermined(evidence, ruled_out), *findings]
-    return Diagnosis(evidence, tuple(findings), ruled_out, not_examined)
+    if run.flags and not run.recovered and not explaining_flags(findings):
+        findings = [undetermined(run, ruled_out), *findings]
+    return Diagnosis(run, tuple(findings), ruled_out, not_examined)
 
 
-def undetermined(evidence, ruled_out):
+def undetermined(run, ruled_out):
     """The finding that no examined cause explains the flags, with what a person may start from."""
     signals = {
-        "auc": Signal(evidence.auc.estimate, None, 0.5, evidence.auc.low, evidence.auc.high),
-        "spread": Signal(health.spread(evidence.valid.embeddings), None, 1.0),
-        "effective_rank": Signal(health.effective_rank(evidence.valid.embeddings)),
+        "auc": Signal(run.auc.estimate, None, 0.5, run.auc.low, run.auc.high),
+        "spread": Signal(run.facts["spread"], None, 1.0),
+        "effective_rank": Signal(run.facts["effective_rank"]),
     }
-    if evidence.output_kind == "distance" and np.max(evidence.valid.scores) <= 0:
-        ratio = health.intra_inter_ratio(evidence.valid.same, -evidence.valid.scores)
-        signals["genuine_over_impostor_distance"] = Signal(ratio, None, 1.0)
+    if "intra_inter_ratio" in run.facts:
+        signals["genuine_over_impostor_distance"] = Signal(run.facts["intra_inter_ratio"], None, 1.0)
     return Finding(
         "undetermined",
         "warning",
-        evidence.epoch,
+        run.epoch,
         "The loss falls and verification does not follow; none of the examined causes explains it. "
         f"Ruled out: {', '.join(answer.cause for answer in ruled_out) or 'nothing'}.",
         signals,
@@ -187,13 +195,13 @@ def undetermined(evidence, ruled_out):
     )
 
 
-def not_finite(evidence):
+def not_finite(run):
     """The finding that training has left NaN or infinity; nothing else can be told from it."""
     return Finding(
         "undetermined",
         "error",
-        evidence.epoch,
-        f"From epoch {evidence.not_finite_since + 1} on embeddings are NaN or infinite: a step was too large, or the "
+        run.epoch,
+        f"From epoch {run.not_finite_since + 1} on embeddings are NaN or infinite: a step was too large, or the "
         "loss or the data hold NaN. Figures are of the last epoch before.",
         {},
         "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
@@ -252,9 +260,9 @@ def diagnose(
             f"The embeddings of {siamese.encoder.name!r} must be finite; they are not: training has left NaN in its "
             "weights, or they overflow"
         )
-    probed = training.probe(model, check_probe(model, train)) if probe else {}
+    probed = probe_steps(model, check_probe(model, train)) if probe else {}
     options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
-    return diagnosis_of(Evidence(curves, valid, trained, **options, **recipe_of(model, siamese, train)))
+    return diagnosis_of(Observed(curves, valid, trained, **options, **recipe_of(model, siamese, train)))
 
 
 def check_probe(model, train):

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_siamese.data.sources import check_source
 from keras_siamese.diagnosis.diagnose import diagnosis_of
-from keras_siamese.diagnosis.evidence import Evidence
+from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report.panels import PANELS
 from keras_siamese.scoring import ScoredTrials, Trials
 
@@ -72,4 +72,4 @@ def made(kind="images", *, identities=14, labelled=True, dim=6, curves=None, noi
         trials = Trials(trials.items, trials.left, trials.right, trials.same, None)
     scored = ScoredTrials(trials, z, -np.linalg.norm(z[trials.left] - z[trials.right], axis=1))
     settings = {HOSTILE[0]: HOSTILE[1], "loss": {"class": "ContrastiveLoss", "margin": 1.0, "name": None}}
-    return diagnosis_of(Evidence(history() if curves is None else curves, scored, settings=settings, **evidence))
+    return diagnosis_of(Observed(history() if curves is None else curves, scored, settings=settings, **evidence))

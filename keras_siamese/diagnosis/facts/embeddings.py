@@ -1,14 +1,70 @@
-"""Signals: what a trained embedding looks like from outside, each a pure function of arrays.
+"""Facts of the held-out embeddings: how they are spread, which dimensions they use, who is near whom.
 
-Contract: embeddings `(n, dim)`, distances or scores `(n,)` and labels in; one number out, or a few by name. NumPy only,
-for a few thousand rows, fast enough for every epoch. No signal decides anything: thresholds live with the causes.
+Contract: embeddings `(n, dim)`, distances and labels in; one number out, or a few by name. NumPy only, fast enough for
+a few thousand rows in every epoch. No fact decides anything: limits are in `limits.py`.
 
     spread(embeddings)                              # 1 uniform on the sphere, 0 collapsed
-    standard_errors(same, scores, left, right)      # {"auc": …, "eer": …}, over identities
     active_fraction(impostor_distances, margin)     # share of impostor pairs that the hinge still moves
 """
 
 import numpy as np
+
+from keras_siamese import verification
+
+LEAST_GAIN = 0.01  # EER that another distance gains, from which on its interval is worth computing
+
+
+def of_embeddings(run):
+    """The shape of the held-out embeddings."""
+    z, trials = run.valid.embeddings, run.valid.trials
+    impostors, genuine = ~trials.same, trials.same
+    compared = normalised(z) if run.scale_free else z
+    found = {
+        "spread": spread(z),
+        "spacing": spacing(compared, trials.left[impostors], trials.right[impostors]),
+        "effective_rank": effective_rank(z),
+        "uniformity": uniformity(z),
+        "alignment": alignment(z, trials.left[genuine], trials.right[genuine]),
+        "embedding_dim": z.shape[1],
+        "norm_variation": norm_variation(z),
+    }
+    if run.output_kind == "distance" and np.max(run.valid.scores) <= 0:
+        found["intra_inter_ratio"] = intra_inter_ratio(trials.same, -run.valid.scores)
+    if len(z) > 12:
+        found["hub_skew"], found["anti_hubs"] = hubness(z)
+        if trials.identities is not None:
+            found["purity"], found["purity_null"], found["purity_se"] = purity(z, trials.identities)
+    return found
+
+
+def of_swaps(run):
+    """The held-out EER under other comparisons of the same embeddings, by the names `eer_cosine`, `eer_euclidean`; the
+    gain of the better one, and its lower bound over identities.
+    """
+    trials = run.valid.trials
+    if run.is_unshared:
+        return {}
+    found, used = {"swap_gain": 0.0, "swap_gain_low": 0.0}, None
+    for name, scores in scores_by(run.valid.embeddings, trials.left, trials.right).items():
+        found[f"eer_{name}"] = verification.eer(trials.same, scores)
+        gain = run.eer.estimate - found[f"eer_{name}"]
+        if gain > max(LEAST_GAIN, found["swap_gain"]):  # an interval takes a hundred sorts
+            used = used or replicates(run, run.valid.scores)
+            low = np.quantile(used.replicates - replicates(run, scores).replicates, 0.025)
+            found["swap_gain"], found["swap_gain_low"] = gain, float(low)
+    return found
+
+
+def replicates(run, scores):
+    """`Interval` of the EER of `scores` on the held-out pairs; one seed, so that two of them differ by their scores."""
+    trials = run.valid.trials
+    return verification.bootstrap(["eer"], trials.same, scores, *trials.pair_identities, samples=100)["eer"]
+
+
+def norm_variation(embeddings):
+    """Standard deviation of the rows' norms over their mean."""
+    norms = np.linalg.norm(np.asarray(embeddings, float), axis=1)
+    return norms.std() / norms.mean() if norms.mean() else 0.0
 
 
 def spread(embeddings):
@@ -156,93 +212,6 @@ def intra_inter_ratio(same, distances):
 def active_fraction(distances, margin):
     """Share of impostor `distances` `(n,)` inside the margin, on which a contrastive hinge still has a gradient."""
     return float(np.mean(np.asarray(distances) < margin))
-
-
-def at_constant(losses_at_zero, positive_fraction):
-    """The mean pair loss of an encoder that gives every input one embedding: all distances 0.
-
-    Args:
-        losses_at_zero: `(impostor, genuine)` loss of a pair at distance 0.
-        positive_fraction: share of genuine pairs in training, in [0, 1].
-    """
-    impostor, genuine = losses_at_zero
-    return float((1 - positive_fraction) * impostor + positive_fraction * genuine)
-
-
-def accuracy_shortfall(same, scores, threshold, best):
-    """Accuracy `best`, of a threshold chosen on other pairs, less the accuracy at `threshold` on these pairs `(n,)`."""
-    return best - float(np.mean((np.asarray(scores) >= threshold) == np.asarray(same, bool)))
-
-
-def noise_error(same):
-    """Standard deviation of AUC on noise with independent pairs, √((n + 1) / 12gi): no resample's is truly below it."""
-    genuine = np.count_nonzero(same)
-    return float(np.sqrt((len(same) + 1) / (12 * genuine * (len(same) - genuine))))
-
-
-def standard_errors(same, scores, left=None, right=None):
-    """Standard errors of AUC and EER over identities, by the infinitesimal jackknife: one sort, no resampling.
-
-    To first order a figure moves by Σ_k D_k·(w_k − 1) when identity k gets the weight w_k, where D_k sums what its
-    pairs contribute; drawing identities makes the variance Σ D_k². A pair contributes, with F the distribution function
-    of the other class's scores and t the EER's threshold,
-
-        to AUC:  (F(s) − AUC) / g    genuine          (1 − F(s) − AUC) / i    impostor
-        to EER:  b·(1[s < t] − FNMR) / g  genuine     (1 − b)·(1[s ≥ t] − FMR) / i  impostor,   b = f_i / (f_g + f_i)
-
-    with the densities f at t of either class. It agrees with `verification.bootstrap` to about a tenth, worse for an
-    EER of a handful of errors, in a hundredth of the time.
-
-    Efron, *The Jackknife, the Bootstrap and Other Resampling Plans*, SIAM 1982, chapter 6.
-
-    Args:
-        same: `(n,)` bool, both classes present.
-        scores: `(n,)` finite scores, larger = more similar.
-        left, right: `(n,)` identity codes, integers ≥ 0; None takes the pairs for independent.
-
-    Returns:
-        `{"auc": …, "eer": …}`.
-    """
-    same = np.asarray(same, bool)
-    genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
-    auc_part, eer_part = np.empty(len(same)), np.empty(len(same))
-    auc_part[same] = below(impostor, scores[same])
-    auc_part[~same] = 1 - below(genuine, scores[~same])
-    auc_part -= auc_part[same].mean()
-
-    threshold = crossing(genuine, impostor)
-    within = np.sqrt((genuine.astype(float).var() + impostor.astype(float).var()) / 2) / 4
-    density = [np.mean(np.abs(side - threshold) <= within) for side in (genuine, impostor)]
-    share = density[1] / sum(density) if sum(density) else 0.5
-    rejected = scores < threshold
-    eer_part[same] = share * (rejected[same] - rejected[same].mean())
-    eer_part[~same] = (1 - share) * (rejected[~same].mean() - rejected[~same])
-
-    weight = np.where(same, 1 / len(genuine), 1 / len(impostor))
-    parts = {"auc": auc_part * weight, "eer": eer_part * weight}
-    return {name: float(np.sqrt(np.sum(summed(part, left, right) ** 2))) for name, part in parts.items()}
-
-
-def below(ordered, values):
-    """Share of the sorted `ordered` `(m,)` that lies below each of `values` `(n,)`, ties at ½: `(n,)`."""
-    twice = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return twice / (2 * len(ordered))
-
-
-def crossing(genuine, impostor):
-    """The lowest genuine score from which on the FNMR of sorted `genuine` is at least the FMR of sorted `impostor`."""
-    fnmr = np.searchsorted(genuine, genuine, "left") / len(genuine)
-    fmr = 1 - np.searchsorted(impostor, genuine, "left") / len(impostor)
-    return genuine[min(int(np.count_nonzero(fnmr < fmr)), len(genuine) - 1)]
-
-
-def summed(parts, left, right):
-    """What the pairs' `parts` `(n,)` come to for each identity, a pair counting under both of its own."""
-    if left is None:
-        return parts
-    identities = int(max(left.max(), right.max())) + 1
-    apart = left != right
-    return np.bincount(left, parts, identities) + np.bincount(right[apart], parts[apart], identities)
 
 
 def normalised(embeddings):

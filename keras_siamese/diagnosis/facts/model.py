@@ -1,8 +1,7 @@
-"""Signals of the model and its training: steps, modes, what the first layer sees, what training pairs show.
+"""Facts of the model and its training steps: modes of BatchNormalization, how far steps move the weights.
 
-Contract: a model (a `SiameseWrapper` over the user's layers), arrays and the training sequence in; a number or a few
-out. Every weight is as it was afterwards, and no global generator is touched. No signal decides
-anything: thresholds live with the causes. Imports `scoring`.
+Contract: a model, arrays and the training sequence in; a number or a few out. Every weight is restored afterwards, and
+no global generator is touched.
 
     before = sampled_kernels(model)
     ...                                                   # an epoch
@@ -10,23 +9,31 @@ anything: thresholds live with the causes. Imports `scoring`.
     mode_eers(siamese, batches)                           # {"training": …, "inference": …}
 """
 
-import random
-
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_siamese import verification
-from keras_siamese.data.sources import count_samples, take
-from keras_siamese.scoring import embed, score_embeddings, to_numpy
+from keras_siamese.diagnosis.facts.batches import batches_of, pair_outputs
+from keras_siamese.scoring import to_numpy
 
 SAMPLED = 4096  # numbers kept of a kernel
-NORMALISING = (
-    keras.layers.Rescaling,
-    keras.layers.Normalization,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-)
+
+
+def of_model(run):
+    """The encoder's weights, its modes, and the optimizer's rate."""
+    siamese = run.siamese
+    if siamese is None:
+        return {}
+    found = {"unshared": float(run.is_unshared), "learning_rate": run.learning_rate}
+    found["trainable_share"] = trainable_share(siamese.encoder)
+    found["batch_normalization"] = float(has_batch_normalization(siamese.encoder))
+    if run.batches and not found["unshared"]:
+        eers = mode_eers(siamese, run.batches, run.genuine_label)
+        if eers:
+            found["mode_eer_training"], found["mode_eer_inference"] = eers["training"], eers["inference"]
+            found["mode_gap"] = eers["inference"] - eers["training"]
+    return found
 
 
 def sampled_kernels(model):
@@ -93,39 +100,6 @@ def continued(distances, steps):
     return float(distances[-1] * (steps / taken) ** np.clip(growth, 0.0, 1.0))
 
 
-def batches_of(source, count=6):
-    """Up to `count` batches `(inputs, targets)` of a training sequence, evenly spaced over the current epoch."""
-    places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
-    return [source[int(place)][:2] for place in places]
-
-
-def is_pairs(inputs):
-    """Whether a batch's inputs are two towers."""
-    return isinstance(inputs, (tuple, list)) and len(inputs) == 2
-
-
-def pair_outputs(siamese, batches, similar_label=1, training=False):
-    """`(same, scores)` of training `batches`, of pairs or of identities, in one mode of the encoder."""
-    same, scores = [], []
-    sign = -1.0 if siamese.output_kind == "distance" else 1.0
-    for inputs, targets in batches:
-        targets = np.asarray(targets)
-        if is_pairs(inputs):
-            outputs = siamese.embed(tuple(inputs), training=training)
-            same.append(targets.reshape(-1) == similar_label)
-            scores.append(sign * to_numpy(siamese.compare(*outputs))[:, 0])
-        else:
-            embeddings = to_numpy(siamese.encode(as_tensors(inputs), training, None))
-            left, right = np.triu_indices(len(targets), 1)
-            same.append(targets[left] == targets[right])
-            scores.append(score_embeddings(siamese, embeddings, left, right))
-    return np.concatenate(same), np.concatenate(scores)
-
-
-def as_tensors(inputs):
-    return tree.map_structure(ops.convert_to_tensor, inputs)
-
-
 def mode_eers(siamese, batches, similar_label=1):
     """EER of the training `batches` with the encoder in training mode and in inference mode, as a dict; {} without
     BatchNormalization, or where a batch has pairs of one kind alone.
@@ -163,61 +137,3 @@ def trainable_share(model):
     sizes = [int(np.prod(weight.shape)) for weight in kernels]
     free = [size for weight, size in zip(kernels, sizes, strict=True) if weight.trainable]
     return sum(free) / sum(sizes) if kernels else None
-
-
-def first_inputs(encoder, x):
-    """What reaches the first layer with a kernel: `x` `(n, …)` after the `Rescaling`, normalising and reshaping layers
-    before it, as an array; `x` itself where the encoder's layers do not stand in a row, or it takes a dict.
-    """
-    if isinstance(x, dict) or not isinstance(encoder, keras.Sequential):
-        layers = getattr(encoder, "layers", None)
-        is_row = isinstance(encoder, keras.Model) and layers and len(getattr(encoder, "inputs", None) or []) == 1
-        if isinstance(x, dict) or not is_row or not all(is_only_one(layer) for layer in layers):
-            return x
-    value = ops.convert_to_tensor(np.asarray(x, "float32"))
-    for layer in encoder.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        if isinstance(layer, (keras.Sequential, keras.Model)):
-            return first_inputs(layer, to_numpy(value))
-        if layer.weights and not isinstance(layer, NORMALISING):
-            return to_numpy(value)
-        value = layer(value, training=False) if isinstance(layer, keras.layers.BatchNormalization) else layer(value)
-    return to_numpy(value)
-
-
-def is_only_one(layer):
-    """Whether a functional model calls `layer` once, on one tensor."""
-    nodes = layer._inbound_nodes
-    return isinstance(layer, keras.layers.InputLayer) or (len(nodes) == 1 and len(nodes[0].input_tensors) == 1)
-
-
-def untrained_embeddings(encoder, x):
-    """Embeddings of `x` `(n, …)` by a copy of `encoder` with new initial values in all weights that training may
-    change, or None where Keras cannot copy it.
-    """
-    state = random.getstate()  # from which Keras seeds the new initializers
-    try:
-        copy = keras.models.clone_model(encoder)
-        if not copy.built:
-            copy(tree.map_structure(lambda part: part[:1], take(x, slice(0, 1))))
-        for own, new in zip(encoder.weights, copy.weights, strict=True):
-            if not own.trainable:
-                # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
-                new.assign(np.array(ops.convert_to_numpy(own)))
-        return embed(copy, x)
-    except (TypeError, ValueError, NotImplementedError, AttributeError):  # what subclassed models and layers raise
-        return None
-    finally:
-        random.setstate(state)
-
-
-def input_scores(x, left, right):
-    """Scores `(n,)` of the pairs of rows by the inputs themselves: minus their Euclidean distance; None for a dict, or
-    where a sample is too large to be worth it.
-    """
-    if isinstance(x, dict) or np.prod(x.shape[1:], dtype=float) > 50_000:
-        return None
-    flat = np.asarray(take(x, slice(None)), "float32").reshape(count_samples(x), -1)
-    norms = np.sum(flat**2, axis=1)
-    return -np.sqrt(np.maximum(norms[left] + norms[right] - 2 * np.einsum("ij,ij->i", flat[left], flat[right]), 0))

@@ -27,7 +27,7 @@ LONGEST = 40  # characters of a name that are shown
 
 def render(diagnosis):
     """The HTML page `(str)` of a `Diagnosis`."""
-    facts, evidence = diagnosis.to_dict(), diagnosis.evidence
+    facts, evidence = diagnosis.to_dict(), diagnosis.run
     threshold = facts["errors"]["threshold"]
     page = template("keras_siamese.diagnosis.report", "report.html.jinja")
     return page.render(
@@ -85,7 +85,7 @@ def flatten(settings, prefix=""):
 
 def curves(diagnosis):
     """The picture of loss and verification over time as data URIs, a wide and a narrow one; None without a history."""
-    if diagnosis.evidence.epoch is None:
+    if diagnosis.run.epoch is None:
         return None
     wide = svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
     return wide, svg(lambda figure: draw_curves(figure, diagnosis, columns=2), (4.4, 4.2))

@@ -32,7 +32,7 @@ def draw_curves(figure, diagnosis, columns=4):
         diagnosis: a `Diagnosis` with a history.
         columns: entries of the legend side by side.
     """
-    history = diagnosis.evidence.history
+    history = diagnosis.run.history
     epochs = np.arange(1, len(history["loss"]) + 1)
     axes = figure.subplots()
     for number, flag in enumerate(diagnosis.flags):

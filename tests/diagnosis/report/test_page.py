@@ -14,7 +14,7 @@ import pytest
 
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.diagnose import SCHEMA, Diagnosis, diagnosis_of
-from keras_siamese.diagnosis.evidence import Evidence
+from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH, chance_purity, lines_of, lowest_rank
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_health, thumbnails
@@ -80,7 +80,7 @@ def test_json_is_strict_and_carries_its_schema(diagnosis, tmp_path):
     assert facts["flags"][0]["epoch"] == diagnosis.flags[0].epoch
     assert facts["verdict"] == diagnosis.verdict and facts["settings"][HOSTILE[0]] == HOSTILE[1]
     assert set(HEALTH) < set(facts["history"]) and len(facts["history"]["spread"]) == EPOCHS
-    assert facts["errors"]["false_accepts"][0]["left"]["identity"] in diagnosis.evidence.valid.trials.names
+    assert facts["errors"]["false_accepts"][0]["left"]["identity"] in diagnosis.run.valid.trials.names
 
 
 @pytest.mark.parametrize("case", [None, *MISSING])
@@ -250,7 +250,7 @@ def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnos
         diagnosis
     )
     loss = left.lines[0].get_ydata()
-    assert loss == pytest.approx(diagnosis.evidence.history["loss"])
+    assert loss == pytest.approx(diagnosis.run.history["loss"])
     eer, auc = (line.get_ydata() for line in right.lines)
     assert len(eer) == EPOCHS and len(auc) == EPOCHS - 1  # the last AUC is not known
     labels = [text.get_text() for text in left.figure.legends[0].get_texts()]
@@ -259,10 +259,10 @@ def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnos
 
 @pytest.mark.parametrize("name", HEALTH)
 def test_a_curve_of_health_stands_beside_its_alarms(diagnosis, name):
-    (axes,) = drawn(draw_health, name, diagnosis.evidence).axes
+    (axes,) = drawn(draw_health, name, diagnosis.run).axes
     curve, *lines = axes.lines
-    assert curve.get_ydata() == pytest.approx(diagnosis.evidence.history[name])
-    expected = lines_of(name, diagnosis.evidence)
+    assert curve.get_ydata() == pytest.approx(diagnosis.run.history[name])
+    expected = lines_of(name, diagnosis.run)
     assert [line.get_ydata()[0] for line in lines] == pytest.approx([line.value for line in expected])
     alarms = {line.value for line in expected if line.name != "chance" and line.name != "uniform"}
     assert alarms == {
@@ -277,7 +277,7 @@ def test_a_curve_of_health_stands_beside_its_alarms(diagnosis, name):
 
 def test_curves_without_a_panel_and_below_zero_are_drawn_as_well(diagnosis):
     curves = history(3, ("update_size",)) | {"$mood_": [1.0, float("nan"), 2.0], "update_size": [0.0, 1e-3, -1.0]}
-    evidence = Evidence(curves, diagnosis.evidence.valid)
+    evidence = Observed(curves, diagnosis.run.valid)
     (axes,) = drawn(draw_health, "$mood_", evidence).axes
     assert axes.lines[0].get_ydata().tolist() == [1.0, 2.0] and axes.get_legend() is None
     (axes,) = drawn(draw_health, "update_size", evidence).axes
@@ -318,12 +318,12 @@ def test_what_is_no_image_has_no_thumbnail():
 
 
 def test_ties_are_all_named():
-    whole = diagnosis_of(made().evidence)
+    whole = diagnosis_of(made().run)
     causes = ("memorising", "margin", "collapse")
     findings = [
         Finding(cause, "error", 5, "", {}, "", strength=s) for cause, s in zip(causes, (2, 1.9, 1.1), strict=True)
     ]
-    tied = Diagnosis(whole.evidence, tuple(findings), (), ())
+    tied = Diagnosis(whole.run, tuple(findings), (), ())
     assert [finding.cause for finding in tied.leading] == ["memorising", "margin"]
     assert tied.verdict.endswith("cause: memorising or margin, which explain it equally well.")
     assert drawn(draw_curves, tied).axes[1].texts[0].get_text() == "memorising\nor margin"

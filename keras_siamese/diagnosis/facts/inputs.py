@@ -1,0 +1,96 @@
+"""Facts of the inputs: their scale at the first layer with weights, one input against the other, detail in images."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_siamese.data.sources import count_samples, take
+from keras_siamese.diagnosis.facts.batches import is_pairs
+from keras_siamese.scoring import to_numpy
+
+LEAST_SIDE = 12  # pixels, below which an image has too few octaves
+SOME = 512  # samples that are looked at for their scale
+NORMALISING = (
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+)
+
+
+def of_inputs(run):
+    """Scales of what goes in: at the first layer with weights, and of one tower against the other."""
+    found, siamese, trials = {}, run.siamese, run.valid.trials
+    some = take(trials.items, np.unique(np.linspace(0, count_samples(trials.items) - 1, SOME).astype(int)))
+    if siamese is not None and not isinstance(some, dict) and np.issubdtype(some.dtype, np.number):
+        found["input_scale"] = root_mean_square(first_inputs(siamese.encoder, some))
+        if some.ndim == 4 and min(some.shape[1:3]) >= LEAST_SIDE:
+            found["detail"] = detail(some)
+    if run.valid.trials.identities is None and not isinstance(some, dict):
+        found["held_out_towers"] = log_ratio(*(take(trials.items, side) for side in (trials.left, trials.right)))
+    pairs = [inputs for inputs, _ in run.batches if is_pairs(inputs)]
+    if pairs and not any(isinstance(side, dict) for side in pairs[0]):
+        found["drawn_towers"] = log_ratio(*(np.concatenate([one[side] for one in pairs]) for side in (0, 1)))
+    return found
+
+
+def log_ratio(left, right):
+    """log10 of the scale of one tower's inputs over the other's."""
+    scales = [root_mean_square(side) for side in (left, right)]
+    return float(np.log10(scales[0] / scales[1])) if min(scales) > 0 else None
+
+
+def root_mean_square(x):
+    """√ of the mean of x² over all numbers of an array, or of a dict of them."""
+    arrays = x.values() if isinstance(x, dict) else [x]
+    squares = [np.square(np.asarray(array, float)) for array in arrays]
+    return float(np.sqrt(sum(square.sum() for square in squares) / sum(square.size for square in squares)))
+
+
+def detail(images):
+    """Power of the finest octave of `(n, height, width[, channels])` over that of the next coarser one: near 1 for
+    natural images and drawings of any size (they were between .27 and 1.8), a twentieth and less once they are blurred.
+
+    Field, *Relations between the statistics of natural images and the response properties of cortical cells*, JOSA A 4,
+    1987, https://doi.org/10.1364/JOSAA.4.002379: amplitude falls as 1/frequency, so each octave holds as much.
+
+    >>> noise = np.random.default_rng(0).normal(size=(50, 16, 16))
+    >>> round(detail(noise)), round(detail(np.cumsum(np.cumsum(noise, axis=1), axis=2)), 1)
+    (5, 0.4)
+    """
+    images = np.asarray(images, float)
+    grey = images.mean(axis=3) if images.ndim == 4 else images
+    # A window, for the edges of an image are no edges in it.
+    window = np.hanning(grey.shape[1])[:, None] * np.hanning(grey.shape[2])
+    power = (np.abs(np.fft.fft2((grey - grey.mean(axis=(1, 2), keepdims=True)) * window)) ** 2).mean(axis=0)
+    rows, columns = (np.abs(np.fft.fftfreq(size)) for size in grey.shape[1:])
+    frequency = np.maximum(rows[:, None], columns)
+    finest, coarser = power[frequency >= 0.25].sum(), power[(frequency >= 0.125) & (frequency < 0.25)].sum()
+    return float(finest / coarser) if coarser else 1.0
+
+
+def first_inputs(encoder, x):
+    """What reaches the first layer with a kernel: `x` `(n, …)` after the `Rescaling`, normalising and reshaping layers
+    before it, as an array; `x` itself where the encoder's layers do not stand in a row, or it takes a dict.
+    """
+    if isinstance(x, dict) or not isinstance(encoder, keras.Sequential):
+        layers = getattr(encoder, "layers", None)
+        is_row = isinstance(encoder, keras.Model) and layers and len(getattr(encoder, "inputs", None) or []) == 1
+        if isinstance(x, dict) or not is_row or not all(is_only_one(layer) for layer in layers):
+            return x
+    value = ops.convert_to_tensor(np.asarray(x, "float32"))
+    for layer in encoder.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        if isinstance(layer, (keras.Sequential, keras.Model)):
+            return first_inputs(layer, to_numpy(value))
+        if layer.weights and not isinstance(layer, NORMALISING):
+            return to_numpy(value)
+        value = layer(value, training=False) if isinstance(layer, keras.layers.BatchNormalization) else layer(value)
+    return to_numpy(value)
+
+
+def is_only_one(layer):
+    """Whether a functional model calls `layer` once, on one tensor."""
+    nodes = layer._inbound_nodes
+    return isinstance(layer, keras.layers.InputLayer) or (len(nodes) == 1 and len(nodes[0].input_tensors) == 1)

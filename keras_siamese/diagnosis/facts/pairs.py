@@ -1,0 +1,123 @@
+"""Facts of what training is shown: kinds of pairs, identities, and how hard the pairs are that the loss uses."""
+
+import numpy as np
+from keras import ops
+
+from keras_siamese import verification
+from keras_siamese.diagnosis.facts.batches import as_tensors, is_pairs, pair_outputs
+
+
+def of_pairs(run):
+    """What training pairs, or batches, are made of: kinds, identities, and how hard what the loss sees is."""
+    found = {"positive_fraction": run.positive_fraction, "weighted_positive_fraction": weighted_fraction(run)}
+    found["batch_identities"] = batch_identities(run)
+    counts = drawn_counts(run.source)
+    if counts is not None and len(counts) > 2:
+        found["effective_identities"] = effective_count(counts)
+        found["share_of_two"] = largest_share(counts)
+        found["drawn_identities"] = np.count_nonzero(counts)
+    batches = run.batches
+    if not batches or run.siamese is None:
+        return found
+    same, scores = pair_outputs(run.siamese, batches, run.genuine_label)
+    if np.isfinite(scores).all() and 0 < np.count_nonzero(same) < len(same):
+        found["drawn_auc"] = verification.auc(same, scores)
+    mined = mined_accuracy(run)
+    return found if mined is None else found | {"mined_accuracy": mined}
+
+
+def mined_accuracy(run):
+    """Share of the triplets that a mining loss takes, in training batches, whose positive is nearer than the negative;
+    None for losses that take all.
+    """
+    loss = run.loss
+    chosen = getattr(loss, "positives", "all"), getattr(loss, "negatives", "all")
+    if chosen == ("all", "all") or "distance_weighted" in chosen:
+        return None
+    right = []
+    for inputs, labels in run.batches:
+        if is_pairs(inputs):
+            return None
+        embeddings = ops.convert_to_numpy(run.siamese.encode(as_tensors(inputs), False, None))
+        right += mined_order(loss.distance, embeddings, np.asarray(labels), *chosen)
+    return float(np.mean(right)) if right else None
+
+
+def mined_order(distance, embeddings, labels, positives, negatives):
+    """For each anchor, whether the chosen positive is nearer than the chosen negative; of semi-hard ones nothing."""
+    z = ops.convert_to_tensor(embeddings)
+    matrix = ops.convert_to_numpy(distance.matrix(z, z))
+    right = []
+    for row, own in enumerate(labels):
+        same = (labels == own) & (np.arange(len(labels)) != row)
+        if not same.any() or (labels == own).all():
+            continue
+        near, far = matrix[row][same], matrix[row][labels != own]
+        chosen = {"hard": near.max(), "easy": near.min()}.get(positives)
+        against = {"hard": far.min(), "easy": far.max()}.get(negatives)
+        if against is None and negatives == "all":
+            right += [float(np.mean((near if chosen is None else chosen) < other)) for other in far]
+        elif against is None:
+            return []
+        else:
+            right.append(float(np.mean((near if chosen is None else chosen) < against)))
+    return right
+
+
+def effective_count(counts):
+    """1 / Σ p² of shares p: how many identities `counts` `(K,)` amount to if all were as large.
+
+    >>> effective_count([5, 5, 0])
+    2.0
+    """
+    share = np.asarray(counts, float) / np.sum(counts)
+    return float(1 / np.sum(share**2))
+
+
+def largest_share(counts, of=2):
+    """Share of the `of` largest of `counts` `(K,)`.
+
+    >>> largest_share([8, 1, 1])
+    0.9
+    """
+    counts = np.sort(np.asarray(counts, float))
+    return float(counts[-of:].sum() / counts.sum())
+
+
+def drawn_counts(source):
+    """How often samples of each training identity are shown in an epoch, `(K,)`, or None if it is not known."""
+    if hasattr(source, "pairs") and hasattr(source, "labels"):
+        left, right, _ = source.pairs()
+        return np.bincount(source.labels[np.concatenate([left, right])])
+    if hasattr(source, "rows") and hasattr(source, "labels"):
+        return np.bincount(source.labels[source.rows()].ravel())
+    if isinstance(source, (tuple, list)) and len(source) == 2:
+        return np.unique(np.asarray(source[1]), return_counts=True)[1]
+    return None
+
+
+def batch_identities(run):
+    """How many identities one call of the encoder sees in a training batch, on average, or None."""
+    source = run.source
+    if hasattr(source, "pairs") and hasattr(source, "labels"):
+        sides = [source.labels[rows] for rows in source.pairs()[:2]]
+        if getattr(run.siamese, "joint", True):
+            sides = [np.stack(sides, axis=1).ravel()]
+        size = source.batch_size * (1 if len(sides) > 1 else 2)
+        return min(
+            float(np.mean([len(np.unique(side[at : at + size])) for at in range(0, len(side), size)])) for side in sides
+        )
+    return float(source.classes_per_batch) if hasattr(source, "classes_per_batch") else None
+
+
+def weighted_fraction(run):
+    """Genuine pairs' share of the weight in the loss: `positive_fraction`, shifted by class weights; or None."""
+    fraction, loss = run.positive_fraction, run.loss
+    if fraction is None or getattr(loss, "class_weight", None) == "balanced":
+        return None if fraction is None else 0.5
+    by_label = getattr(loss, "class_weight", None) or {0: 1.0, 1: 1.0}
+    genuine = getattr(loss, "similar_label", 1)
+    weights = [getattr(loss, f"{kind}_weight", 1.0) for kind in ("positive", "negative")]
+    genuine_weight = fraction * weights[0] * by_label[genuine]
+    total = genuine_weight + (1 - fraction) * weights[1] * by_label[1 - genuine]
+    return genuine_weight / total if total else fraction

@@ -1,0 +1,163 @@
+"""Facts of verification: how well the held-out pairs are told apart, with errors over identities.
+
+Contract: scores and scored trials in; one number out, or a few by name. A few thousand pairs take milliseconds.
+
+    intervals(scored)["eer"].standard_error
+    standard_errors(same, scores, left, right)      # {"auc": …, "eer": …}, over identities, without resampling
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_siamese import verification
+from keras_siamese.diagnosis.trend import SHARED
+
+THREE_SIGMA = 0.99865  # the normal's probability below 3 standard deviations
+
+
+def of_verification(run):
+    """How the held-out pairs are told apart, and the threshold in use."""
+    valid = run.valid
+    found = {
+        "auc": run.auc.estimate,
+        "auc_se": run.auc.standard_error,
+        "eer": run.eer.estimate,
+        "eer_se": run.eer.standard_error * widening(valid.trials),
+        "below_chance": run.below_chance.errors,
+        "below_chance_critical": run.below_chance.critical,
+        "pairs": len(valid.same),
+        "identities": count_identities(valid.trials),
+        "d_prime": verification.d_prime(valid.same, valid.scores),
+        "target_eer": run.target_eer,
+    }
+    if run.threshold is not None:
+        best, _ = valid.accuracy
+        found["threshold"] = run.threshold
+        if not np.isnan(best):
+            found["best_accuracy"] = best
+            found["accuracy_lost"] = accuracy_shortfall(*run.balanced, run.threshold, best)
+            found["accuracy_se"] = run.accuracy_se
+    return found
+
+
+class BelowChance(NamedTuple):
+    """How far AUC lies below ½, in standard errors, and from how many on that is no chance (3 of a normal)."""
+
+    errors: float
+    critical: float
+
+    @property
+    def is_below(self):
+        return self.errors > self.critical
+
+    @property
+    def is_above(self):
+        return self.errors < -self.critical
+
+
+def below_chance(scored, auc):
+    """`BelowChance` of `scored` trials with the `Interval` `auc`.
+
+    With K identities the error has K − 1 degrees of freedom: two identities prove nothing, ten need 4.1 errors.
+    """
+    from scipy.special import stdtrit
+
+    error = max(auc.standard_error, noise_error(scored.same)) * widening(scored.trials)
+    identities = count_identities(scored.trials)
+    critical = 3.0 if identities is None else float(stdtrit(identities - 1, THREE_SIGMA))
+    return BelowChance((0.5 - auc.estimate) / error, critical)
+
+
+def intervals(scored, samples=100):
+    """Bootstrap intervals of AUC and EER over the identities of `scored`, over its pairs where they are not known."""
+    return verification.bootstrap(
+        ["auc", "eer"], scored.same, scored.scores, *scored.trials.pair_identities, samples=samples
+    )
+
+
+def widening(trials):
+    """What a standard error over pairs is multiplied by: pairs of unknown identities are taken to share them."""
+    return SHARED if trials.identities is None else 1.0
+
+
+def count_identities(trials):
+    """How many identities are compared, or None where they are not known."""
+    sides = trials.pair_identities
+    return None if sides[0] is None else len(np.unique(np.concatenate(sides)))
+
+
+def accuracy_shortfall(same, scores, threshold, best):
+    """Accuracy `best`, of a threshold chosen on other pairs, less the accuracy at `threshold` on these pairs `(n,)`."""
+    return best - float(np.mean((np.asarray(scores) >= threshold) == np.asarray(same, bool)))
+
+
+def noise_error(same):
+    """Standard deviation of AUC on noise with independent pairs, √((n + 1) / 12gi): no resample's is truly below it."""
+    genuine = np.count_nonzero(same)
+    return float(np.sqrt((len(same) + 1) / (12 * genuine * (len(same) - genuine))))
+
+
+def standard_errors(same, scores, left=None, right=None):
+    """Standard errors of AUC and EER over identities, by the infinitesimal jackknife: one sort, no resampling.
+
+    To first order a figure moves by Σ_k D_k·(w_k − 1) when identity k gets the weight w_k, where D_k sums what its
+    pairs contribute; drawing identities makes the variance Σ D_k². A pair contributes, with F the distribution function
+    of the other class's scores and t the EER's threshold,
+
+        to AUC:  (F(s) − AUC) / g    genuine          (1 − F(s) − AUC) / i    impostor
+        to EER:  b·(1[s < t] − FNMR) / g  genuine     (1 − b)·(1[s ≥ t] − FMR) / i  impostor,   b = f_i / (f_g + f_i)
+
+    with the densities f at t of either class. It agrees with `verification.bootstrap` to about a tenth, worse for an
+    EER of a handful of errors, in a hundredth of the time.
+
+    Efron, *The Jackknife, the Bootstrap and Other Resampling Plans*, SIAM 1982, chapter 6.
+
+    Args:
+        same: `(n,)` bool, both classes present.
+        scores: `(n,)` finite scores, larger = more similar.
+        left, right: `(n,)` identity codes, integers ≥ 0; None takes the pairs for independent.
+
+    Returns:
+        `{"auc": …, "eer": …}`.
+    """
+    same = np.asarray(same, bool)
+    genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
+    auc_part, eer_part = np.empty(len(same)), np.empty(len(same))
+    auc_part[same] = below(impostor, scores[same])
+    auc_part[~same] = 1 - below(genuine, scores[~same])
+    auc_part -= auc_part[same].mean()
+
+    threshold = crossing(genuine, impostor)
+    within = np.sqrt((genuine.astype(float).var() + impostor.astype(float).var()) / 2) / 4
+    density = [np.mean(np.abs(side - threshold) <= within) for side in (genuine, impostor)]
+    share = density[1] / sum(density) if sum(density) else 0.5
+    rejected = scores < threshold
+    eer_part[same] = share * (rejected[same] - rejected[same].mean())
+    eer_part[~same] = (1 - share) * (rejected[~same].mean() - rejected[~same])
+
+    weight = np.where(same, 1 / len(genuine), 1 / len(impostor))
+    parts = {"auc": auc_part * weight, "eer": eer_part * weight}
+    return {name: float(np.sqrt(np.sum(summed(part, left, right) ** 2))) for name, part in parts.items()}
+
+
+def below(ordered, values):
+    """Share of the sorted `ordered` `(m,)` that lies below each of `values` `(n,)`, ties at ½: `(n,)`."""
+    twice = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return twice / (2 * len(ordered))
+
+
+def crossing(genuine, impostor):
+    """The lowest genuine score from which on the FNMR of sorted `genuine` is at least the FMR of sorted `impostor`."""
+    fnmr = np.searchsorted(genuine, genuine, "left") / len(genuine)
+    fmr = 1 - np.searchsorted(impostor, genuine, "left") / len(impostor)
+    return genuine[min(int(np.count_nonzero(fnmr < fmr)), len(genuine) - 1)]
+
+
+def summed(parts, left, right):
+    """What the pairs' `parts` `(n,)` come to for each identity, a pair counting under both of its own."""
+    if left is None:
+        return parts
+    identities = int(max(left.max(), right.max())) + 1
+    apart = left != right
+    return np.bincount(left, parts, identities) + np.bincount(right[apart], parts[apart], identities)

@@ -1,0 +1,117 @@
+"""Modes of BatchNormalization, sizes of steps and the probe, which restores all weights."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_siamese as ks
+from keras_siamese.diagnosis.facts.batches import batches_of
+from keras_siamese.diagnosis.facts.model import (
+    continued,
+    mode_eers,
+    probe,
+    sampled_kernels,
+    trainable_share,
+    update_size,
+)
+from tests.support import plantings
+from tests.support.measured import encoder
+
+pytestmark = pytest.mark.each_backend
+
+
+def test_steps_are_measured_against_the_weights():
+    model = encoder()
+    before = sampled_kernels(model)
+    assert before.shape == (24 * 12 + 12 * 6,)
+    for weight in model.trainable_weights:
+        weight.assign(1.1 * ops.convert_to_tensor(weight))
+    assert update_size(before, sampled_kernels(model)) == pytest.approx(0.1, rel=1e-4)
+    assert np.isnan(update_size(before, before[:5]))
+
+
+def test_modes_differ_by_the_running_statistics_and_leave_no_trace():
+    siamese = ks.SiameseWrapper(encoder(batch_normalization=True))
+    x, labels = plantings.train_part()
+    batches = batches_of(ks.data.PairSequence(x[:200], labels[:200], batch_size=50), count=3)
+    siamese(batches[0][0])
+    kept = [np.array(ops.convert_to_numpy(weight)) for weight in siamese.weights]
+    eers = mode_eers(siamese, batches)
+    assert set(eers) == {"training", "inference"} and all(0 <= eer <= 1 for eer in eers.values())
+    for weight, value in zip(siamese.weights, kept, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+    assert mode_eers(ks.SiameseWrapper(encoder()), batches) == {}
+
+
+def test_broken_running_statistics_show_as_a_gap(rng):
+    model = encoder(batch_normalization=True)
+    siamese = ks.SiameseWrapper(model)
+    labels = np.repeat(np.arange(40), 6)
+    x = (5 * rng.normal(size=(40, 24))[labels] + 0.3 * rng.normal(size=(240, 24))).astype("float32")
+    sequence = ks.data.PairSequence(x, labels, batch_size=120)
+    siamese(sequence[0][0])
+    norm = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    norm.moving_variance.assign(np.r_[1e-6, np.full(11, 1e6)].astype("float32"))  # one unit is all that is left
+    eers = mode_eers(siamese, batches_of(sequence))
+    assert eers["training"] < 0.1 and eers["inference"] - eers["training"] > 0.1
+
+
+def test_share_of_the_weights_that_training_may_change():
+    model = encoder()
+    assert trainable_share(model) == 1.0
+    model.layers[0].trainable = False
+    assert trainable_share(model) == pytest.approx(12 * 6 / (24 * 12 + 12 * 6))
+
+
+def test_a_probe_measures_steps_and_puts_everything_back():
+    x, labels = plantings.train_part()
+    sequence = ks.data.PairSequence(x, labels, batch_size=50)
+    found = {}
+    for rate in (1e-6, 1e-2):
+        model = ks.SiameseWrapper(encoder())
+        model.compile(keras.optimizers.Adam(rate), loss=ks.losses.ContrastiveLoss())
+        model.train_on_batch(*sequence[0])
+        kept = [np.array(ops.convert_to_numpy(one)) for one in [*model.variables, *model.optimizer.variables]]
+        found[rate] = probe(model, sequence, steps=5)
+        for variable, value in zip([*model.variables, *model.optimizer.variables], kept, strict=True):
+            np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+    assert found[1e-6]["update_size_first"] < 1e-3 < 1e-2 < found[1e-2]["update_size_first"]
+    assert found[1e-2]["probe_loss_fallen"] > found[1e-6]["probe_loss_fallen"]
+
+
+@pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), (100, 0.3)])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_probe_foretells_how_far_an_epoch_goes(optimizer, steps, tolerance):
+    """Exactly where it takes all of the epoch's steps, and nearly where it continues those taken."""
+    x, labels = plantings.train_part()
+    sequence = ks.data.PairSequence(x, labels, batch_size=16, pairs_per_epoch=16 * steps, frozen=True)
+    model = ks.SiameseWrapper(encoder())
+    model.compile(optimizer, loss=ks.losses.ContrastiveLoss())
+    model.fit(sequence, epochs=1, verbose=0)
+    foretold = probe(model, sequence)["update_size_first"]
+    before = sampled_kernels(model)
+    model.fit(sequence, epochs=1, shuffle=False, verbose=0)
+    epoch = update_size(before, sampled_kernels(model))
+    assert foretold == pytest.approx(epoch, rel=tolerance)
+
+
+def test_a_walk_is_continued_by_its_own_power():
+    steps = np.arange(1, 21)
+    for power in (0.5, 0.8, 1.0):
+        walked = (0.01 * steps**power).tolist()
+        assert continued(walked, 500) == pytest.approx(0.01 * 500**power)
+    assert continued([0.3, 0.4], 2) == 0.4
+    assert continued([0.01], 9) == pytest.approx(0.09), "one step tells no power: straight on"
+    assert continued([0.0, 0.0], 9) == 0.0
+    assert np.isnan(continued([float("nan")] * 3, 9))
+
+
+def test_a_probe_needs_a_compiled_model_and_a_sequence():
+    x, labels = plantings.held_out_part()
+    with pytest.raises(ValueError, match="got no optimizer"):
+        ks.diagnose(ks.SiameseWrapper(encoder()), validation=(x, labels), probe=True)
+    model = ks.SiameseWrapper(encoder())
+    model.compile("adam", loss=ks.losses.ContrastiveLoss())
+    with pytest.raises(ValueError, match="got a tuple"):
+        ks.diagnose(model, validation=(x, labels), train=(x, labels), probe=True)

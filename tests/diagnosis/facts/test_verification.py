@@ -1,0 +1,93 @@
+"""Errors of AUC and EER against loops and the bootstrap; accuracies at a threshold."""
+
+import numpy as np
+import pytest
+
+from keras_siamese import verification
+from keras_siamese.diagnosis.facts.verification import accuracy_shortfall, noise_error, standard_errors
+from tests.oracles import diagnosis as oracles
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Replaces the fixture of conftest.py: nothing here uses Keras."""
+
+
+def all_pairs(n):
+    return np.triu_indices(n, 1)
+
+
+@pytest.fixture(params=["clustered", "ties", "separated"])
+def trials(request, rng):
+    """`(same, scores, left, right)` of all pairs of 12 identities of 3; identities differ in how well they are seen."""
+    labels = np.repeat(np.arange(12), 3)
+    embeddings = (
+        rng.normal(size=(12, 4))[labels] * 1.2 + rng.normal(size=(36, 4)) * rng.uniform(0.3, 2, 12)[labels, None]
+    )
+    i, j = all_pairs(36)
+    scores = -np.linalg.norm(embeddings[i] - embeddings[j], axis=1)
+    if request.param == "ties":
+        scores = np.round(scores)
+    if request.param == "separated":
+        scores = np.where(labels[i] == labels[j], 1.0, 0.0) + 1e-3 * scores
+    return labels[i] == labels[j], scores, labels[i], labels[j]
+
+
+def test_accuracy_shortfall_is_what_another_threshold_would_have_got():
+    same, scores = [True, True, False, False], [0.9, 0.4, 0.3, 0.1]
+    assert accuracy_shortfall(same, scores, 0.5, best=1.0) == 0.25
+    assert accuracy_shortfall(same, scores, 0.4, best=1.0) == 0.0  # accepted from the threshold on
+
+
+def test_noise_error_is_what_noise_shows(rng):
+    same = np.arange(120) < 30
+    found = [verification.auc(same, rng.normal(size=120)) for _ in range(2000)]
+    assert noise_error(same) == pytest.approx(np.std(found), rel=0.06)
+
+
+def test_auc_error_is_the_sum_of_what_each_identity_moves(trials):
+    found = standard_errors(*trials)["auc"]
+    assert found == pytest.approx(oracles.auc_error(*(column.tolist() for column in trials)), rel=1e-3, abs=1e-8)
+
+
+def test_the_oracle_tells_identities_from_pairs(trials):
+    same, scores, left, right = (column.tolist() for column in trials)
+    as_if_apart = [2 * pair for pair in range(len(left))]
+    if verification.auc(same, scores) < 1:
+        apart = oracles.auc_error(same[::9], scores[::9], as_if_apart[::9], [k + 1 for k in as_if_apart[::9]])
+        together = oracles.auc_error(same[::9], scores[::9], left[::9], right[::9])
+        assert apart != pytest.approx(together, rel=0.05)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("gap", "identities"), [(0.3, 40), (1.0, 40), (2.0, 25)])
+def test_errors_agree_with_the_bootstrap(gap, identities, known):
+    rng = np.random.default_rng(int(10 * gap))
+    labels = np.repeat(np.arange(identities), 5)
+    embeddings = gap * rng.normal(size=(identities, 6))[labels] + rng.normal(size=(len(labels), 6))
+    i, j = all_pairs(len(labels))
+    same, scores = labels[i] == labels[j], -np.linalg.norm(embeddings[i] - embeddings[j], axis=1)
+    sides = (labels[i], labels[j]) if known else (None, None)
+    quick = standard_errors(same, scores, *sides)
+    slow = verification.bootstrap(["auc", "eer"], same, scores, *sides, samples=300)
+    # The bootstrap's own error is 4 %, and it counts an impostor pair's noise once more than the jackknife; the error
+    # of a small EER hangs on the density where few genuine scores lie.
+    assert quick["auc"] == pytest.approx(slow["auc"].standard_error, rel=0.2)
+    assert quick["eer"] == pytest.approx(slow["eer"].standard_error, rel=0.4 if gap == 2.0 else 0.2)
+
+
+def test_errors_of_scores_all_alike_are_those_of_no_information():
+    same = np.arange(100) < 50
+    errors = standard_errors(same, np.zeros(100), np.arange(100), np.arange(100) + 100)
+    assert errors["auc"] == 0.0 and np.isfinite(errors["eer"])
+    perfect = standard_errors(same, np.where(same, 1.0, 0.0))
+    assert perfect["auc"] == 0.0 and perfect["eer"] == pytest.approx(0, abs=1e-12)
+
+
+def test_errors_do_not_depend_on_the_order_of_pairs_or_the_scale_of_scores(trials, rng):
+    same, scores, left, right = trials
+    order = rng.permutation(len(same))
+    moved = standard_errors(same[order], 7 * scores[order] - 3, left[order], right[order])
+    assert moved == pytest.approx(standard_errors(*trials))
+    swapped = standard_errors(same, scores, right, left)
+    assert swapped == pytest.approx(standard_errors(*trials))
