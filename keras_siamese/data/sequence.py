@@ -107,15 +107,18 @@ class EpochSequence(keras.utils.PyDataset):
         try:
             return self._batch(self._table(epoch), epoch, index)
         except Exception as error:
-            if multiprocessing.parent_process() is not None:
-                # Its text holds the traceback, because `fit` raises what a process sends `from None`. And it is of a
-                # class that can be unpickled: an error that cannot kills the thread that waits for results, and `fit`
-                # would wait for ever.
-                raise RuntimeError(f"Batch {index} of epoch {epoch} failed:\n\n{traceback.format_exc()}") from error
-            if isinstance(error, (IndexError, StopIteration)):
-                # These would end a loop over the sequence as if all its batches had come.
-                raise RuntimeError(f"Batch {index} of epoch {epoch} raised {type(error).__name__}: {error}") from error
-            raise
+            if multiprocessing.parent_process() is None:
+                if isinstance(error, (IndexError, StopIteration)):
+                    # These would end a loop over the sequence as if all its batches had come.
+                    raise RuntimeError(
+                        f"Batch {index} of epoch {epoch} raised {type(error).__name__}: {error}"
+                    ) from error
+                raise
+            failure = traceback.format_exc()
+        # A worker process sends the text of an error and never the error itself: one that cannot be unpickled breaks
+        # the pool, and `fit` waits for ever. It raises outside of the `except` block, because where `tblib` is
+        # installed a pickled error takes its `__cause__` and `__context__` with it.
+        raise RuntimeError(f"Batch {index} of epoch {epoch} failed:\n\n{failure}")
 
     def _table(self, epoch):
         """The table of `epoch`, drawn once for all threads; the latest one is kept."""

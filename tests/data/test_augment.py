@@ -54,7 +54,17 @@ def layer():
     )
 
 
-@pytest.mark.parametrize("make", [lambda: add_noise, lambda: image_augmenter(rotation_range=40), layer])
+every_kind = pytest.mark.parametrize(
+    "make",
+    [
+        lambda: add_noise,
+        lambda: image_augmenter(rotation_range=40),
+        pytest.param(layer, marks=pytest.mark.each_backend),
+    ],
+)
+
+
+@every_kind
 def test_augmented_batches_are_pure(make):
     expected = flattened(PairSequence(IMAGES, LABELS, batch_size=8, augment=make()))
     shared = PairSequence(IMAGES, LABELS, batch_size=8, augment=make())
@@ -67,7 +77,7 @@ def test_augmented_batches_are_pure(make):
         np.testing.assert_array_equal(values, expected[index])
 
 
-@pytest.mark.parametrize("make", [lambda: add_noise, lambda: image_augmenter(rotation_range=40), layer])
+@every_kind
 def test_towers_batches_epochs_and_seeds_draw_independently(make):
     x = np.tile(np.arange(30.0, dtype="float32").reshape(1, 6, 5, 1), (40, 1, 1, 1))  # one image, so only draws differ
     seen = []

@@ -1,11 +1,5 @@
 """BalancedBatchSequence: P identities of K samples, fair turns, pure batches, what is left out is said."""
 
-import copy
-import itertools
-import multiprocessing
-import pickle
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-
 import keras
 import numpy as np
 import pytest
@@ -140,54 +134,7 @@ def test_dicts_stay_dicts():
     np.testing.assert_array_equal(samples["image"][:, 0], 2 * samples["meta"]["row"])
 
 
-# Purity
-
-
-def sequences(**options):
-    return indices_as_samples(np.arange(60) // 4, 4, 3, seed=3, **options)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_batches_do_not_depend_on_order_or_threads(workers):
-    expected = {}
-    for epoch in range(3):
-        fresh = sequences()
-        fresh.set_epoch(epoch)
-        expected[epoch] = [fresh[i] for i in range(len(fresh))]
-    shared = sequences()
-    for epoch in (2, 0, 1, 0):
-        shared.set_epoch(epoch)
-        order = np.random.default_rng(epoch).permutation(np.tile(np.arange(len(shared)), 5))
-        with ThreadPoolExecutor(workers) as pool:
-            got = list(pool.map(shared.__getitem__, order))
-        assert_batches_equal(got, [expected[epoch][i] for i in order])
-
-
-@pytest.mark.any_backend
-def test_batches_do_not_depend_on_the_process():
-    sequence = sequences()
-    sequence.set_epoch(2)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        got = list(pool.map(sequence.__getitem__, (4, 0, 2), timeout=120))
-    assert_batches_equal(got, [sequence[i] for i in (4, 0, 2)])
-
-
-def test_epochs_seeds_copies_and_frozen():
-    tables = {
-        (s, e): indices_as_samples(np.arange(60) // 4, 4, 3, seed=s).rows(e).tobytes()
-        for s, e in itertools.product(range(3), range(3))
-    }
-    assert len(set(tables.values())) == 9
-    sequence = sequences()
-    sequence.set_epoch(4)
-    for other in (copy.deepcopy(sequence), pickle.loads(pickle.dumps(sequence))):
-        assert_batches_equal(list(other), list(sequence))
-    frozen = sequences(frozen=True)
-    np.testing.assert_array_equal(frozen.rows(3), sequences().rows(0))
-    with pytest.raises(ValueError, match="read-only"):
-        frozen.rows()[0, 0] = 1
-
-
+@pytest.mark.deep
 def test_an_encoder_learns_from_it(rng):
     centres = rng.normal(size=(12, 6))
     labels = np.repeat(np.arange(12), 5)

@@ -1,10 +1,5 @@
 """Given pairs: every one once an epoch, as validation, and read from LFW's pairs.txt."""
 
-import copy
-import multiprocessing
-import pickle
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-
 import keras
 import numpy as np
 import pytest
@@ -66,23 +61,6 @@ def test_each_pair_comes_once_an_epoch_in_an_order_of_its_own():
         assert columns == [column.tolist() for column in sequence.pairs()]
         orders.add(tuple(columns[0]))
     assert len(orders) == 6
-
-
-@pytest.mark.any_backend
-def test_batches_depend_on_seed_epoch_and_index_alone():
-    sequence = pairs(seed=3)
-    for epoch in (2, 0):
-        sequence.set_epoch(epoch)
-        fresh = pairs(seed=3)
-        fresh.set_epoch(epoch)
-        expected = in_order(fresh)
-        with ThreadPoolExecutor(4) as pool:
-            assert_same_batches(list(pool.map(sequence.__getitem__, [2, 0, 1])), [expected[i] for i in (2, 0, 1)])
-        for other in (copy.deepcopy(sequence), pickle.loads(pickle.dumps(sequence))):
-            assert_same_batches(in_order(other), expected)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert_same_batches(list(pool.map(sequence.__getitem__, range(3), timeout=120)), expected)
-    assert flat(in_order(pairs(np.arange(10), seed=4))) != flat(in_order(pairs(np.arange(10), seed=3)))
 
 
 def test_the_table_cannot_be_changed_and_does_not_follow_what_was_given():
@@ -187,8 +165,15 @@ def test_frozen_pairs_validate(labels):
         np.testing.assert_array_equal(left == right, SAME)
 
 
-@pytest.mark.parametrize("monitor", ["VerificationMonitor", "DivergenceMonitor"])
-@pytest.mark.parametrize("labels", [None, LABELS])
+@pytest.mark.parametrize(
+    ("monitor", "labels"),
+    [
+        ("DivergenceMonitor", LABELS),
+        pytest.param("DivergenceMonitor", None, marks=pytest.mark.deep),
+        pytest.param("VerificationMonitor", LABELS, marks=pytest.mark.deep),
+        pytest.param("VerificationMonitor", None, marks=pytest.mark.deep),
+    ],
+)
 def test_monitors_take_frozen_pairs(monitor, labels):
     validation = pairs(labels=labels, frozen=True)
     options = {"on_divergence": lambda diagnosis: None} if monitor == "DivergenceMonitor" else {}
@@ -279,6 +264,7 @@ def test_view_1_has_one_fold(lfw):
     assert read.labels.tolist() == ["Cy", "Cy", "Gus"]
 
 
+@pytest.mark.deep
 def test_folds_train_and_validate(lfw):
     read = read_lfw_pairs(write(lfw, VIEW_2), lfw, (8, 8))
     train = from_pairs(read.x, *read.pairs(read.fold == 0), labels=read.labels, batch_size=2)

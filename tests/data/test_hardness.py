@@ -10,8 +10,6 @@ from keras_siamese.data import PairSequence, TripletSequence, hardness
 from keras_siamese.data.blocks import IdentityBlocks
 from keras_siamese.data.hardness import HardCandidates
 
-pytestmark = pytest.mark.any_backend
-
 SIZES = (5, 1, 9, 2, 1, 7, 3)
 
 

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from keras_siamese.data import check_leakage, leakage
 
-pytestmark = pytest.mark.any_backend
-
 SIZE = 16
 
 

@@ -1,10 +1,6 @@
 """PairSequence: pure batches, exact fractions, uniform partners, labels that are right."""
 
-import copy
 import itertools
-import multiprocessing
-import pickle
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,9 +9,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from keras_siamese.data import PairSequence
-from keras_siamese.data.blocks import IdentityBlocks
-
-pytestmark = pytest.mark.any_backend
 
 NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mixed up
@@ -120,50 +113,6 @@ def sequences(**options):
     return indices_as_samples(np.arange(60) // 4, batch_size=7, seed=3, **options)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_batches_do_not_depend_on_order_or_threads(workers):
-    expected = {}
-    for epoch in range(3):
-        fresh = sequences()
-        fresh.set_epoch(epoch)
-        expected[epoch] = [fresh[i] for i in range(len(fresh))]
-
-    shared = sequences()
-    for epoch in (2, 0, 1, 0):
-        shared.set_epoch(epoch)
-        order = np.random.default_rng(epoch).permutation(np.tile(np.arange(len(shared)), 5))
-        with ThreadPoolExecutor(workers) as pool:
-            got = list(pool.map(shared.__getitem__, order))
-        assert_batches_equal(got, [expected[epoch][i] for i in order])
-
-
-def test_batches_do_not_depend_on_the_process():
-    sequence = sequences()
-    sequence.set_epoch(2)
-    indices = (5, 0, 8, 3, 1, 7)
-    # An executor, not a Pool: where a worker dies it raises, and a Pool waits for ever.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        got = list(pool.map(sequence.__getitem__, indices, timeout=120))
-    assert_batches_equal(got, [sequence[i] for i in indices])
-
-
-def test_copies_keep_epoch_and_batches():
-    sequence = sequences()
-    sequence.set_epoch(4)
-    for other in (copy.deepcopy(sequence), pickle.loads(pickle.dumps(sequence))):
-        assert other.epoch == 4
-        assert_batches_equal(list(other), list(sequence))
-
-
-def test_global_generators_are_neither_used_nor_touched():
-    np.random.seed(5)
-    expected = np.random.random()
-    np.random.seed(5)
-    first = list(sequences())
-    assert np.random.random() == expected
-    assert_batches_equal(list(sequences()), first)
-
-
 def test_epochs_and_seeds_differ_and_do_not_collide():
     tables = {}
     for seed, epoch in itertools.product(range(4), range(4)):
@@ -265,15 +214,73 @@ def test_the_oracle_rejects_partners_that_are_not_uniform():
     assert worst_fit(UNEVEN, left, right, same) < 1e-10
 
 
-def test_blocks_skip_the_anchor_and_its_identity(rng):
-    codes = np.array([1, 0, 1, 2, 0, 1])
-    blocks = IdentityBlocks(codes)
-    for anchor in range(6):
-        anchors = np.full(300, anchor)
-        assert set(blocks.draw_other(rng, anchors).tolist()) == set(allowed_partners(codes, anchor, False))
-        if anchor != 3:
-            assert set(blocks.draw_same(rng, anchors).tolist()) == set(allowed_partners(codes, anchor, True))
-    assert blocks.paired.tolist() == [0, 1, 2, 4, 5]
+# Balanced, exhaustive and weighted pairs
+
+
+def test_exhaustive_pairs_come_once_each():
+    frozen = PairSequence(np.arange(11), UNEVEN, batch_size=8, pairs_per_epoch="all", frozen=True)
+    left, right, same = frozen.pairs()
+    assert list(zip(left.tolist(), right.tolist(), strict=True)) == list(itertools.combinations(range(11), 2))
+    np.testing.assert_array_equal(same, UNEVEN[left] == UNEVEN[right])
+    assert len(frozen) == 7
+    assert frozen.positive_fraction == pytest.approx(same.mean())
+    drawn = PairSequence(np.arange(11), UNEVEN, batch_size=8, pairs_per_epoch="all")
+    orders = {np.stack(drawn.pairs(epoch)).tobytes() for epoch in range(3)}
+    assert len(orders) == 3
+    for epoch in range(3):
+        found = {tuple(sorted(pair)) for pair in np.stack(drawn.pairs(epoch)[:2]).T.tolist()}
+        assert found == set(itertools.combinations(range(11), 2))
+    # One identity, or singletons alone, have pairs as well.
+    assert PairSequence(np.arange(3), [5, 5, 5], pairs_per_epoch="all").pairs()[2].all()
+    assert not PairSequence(np.arange(3), [5, 6, 7], pairs_per_epoch="all").pairs()[2].any()
+
+
+def test_exhaustive_is_spelt_all():
+    with pytest.raises(ValueError, match="`pairs_per_epoch` must be one of 'all'; got 'every'"):
+        PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="every")
+    with pytest.raises(ValueError, match="`pairs_per_epoch` must be at least 1; got 0"):
+        PairSequence(np.arange(1), ["ada"], pairs_per_epoch="all")
+    for options in ({"positive_fraction": 0.3}, {"weighting": "balanced"}):
+        with pytest.raises(ValueError, match="has every pair once, as they fall: it goes with no `positive_fraction`"):
+            PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="all", **options)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "identities"])
+def test_pairs_with_sample_weights(kind):
+    plain = PairSequence(np.arange(11), UNEVEN, batch_size=4, positive_fraction=0.2, pairs_per_epoch=60, seed=2)
+    weighted = PairSequence(
+        np.arange(11), UNEVEN, batch_size=4, positive_fraction=0.2, pairs_per_epoch=60, seed=2, sample_weight=kind
+    )
+    batches = [weighted[i] for i in range(len(weighted))]
+    weight = np.concatenate([batch[2] for batch in batches])
+    left, right, same = weighted.pairs()
+    np.testing.assert_array_equal(np.concatenate([batch[1] for batch in batches]), same)
+    np.testing.assert_array_equal(np.stack(plain.pairs()), np.stack(weighted.pairs()))
+    assert weight.dtype == np.float32
+    assert weight.mean() == pytest.approx(1.0, rel=1e-5)
+    if kind == "balanced":
+        assert weight[same].sum() == pytest.approx(weight[~same].sum(), rel=1e-5)
+    else:
+        appearances = {name: int(np.sum(UNEVEN[left] == name) + np.sum(UNEVEN[right] == name)) for name in set(UNEVEN)}
+        expected = [
+            (30 / appearances[UNEVEN[a]] + 30 / appearances[UNEVEN[b]]) / 2 for a, b in zip(left, right, strict=True)
+        ]
+        np.testing.assert_allclose(weight, expected, rtol=1e-5)
+
+
+def test_balanced_weighting_gives_identities_equal_turns():
+    sequence = PairSequence(np.arange(11), UNEVEN, weighting="balanced", pairs_per_epoch=4000)
+    left, right, same = sequence.pairs()
+    assert np.ptp(np.unique(UNEVEN[left[same]], return_counts=True)[1]) <= 1
+    assert np.ptp(np.unique(UNEVEN[left[~same]], return_counts=True)[1]) <= 1
+    np.testing.assert_array_equal(UNEVEN[left] == UNEVEN[right], same)
+    samples_of_di = np.bincount(left[same], minlength=11)[UNEVEN == "di"]
+    assert chisquare(samples_of_di).pvalue > 1e-4
+
+
+def test_unknown_kinds_of_weights_are_refused():
+    with pytest.raises(ValueError, match="`sample_weight` must be one of None, 'balanced', 'identities'; got 'even'"):
+        PairSequence(np.zeros((11, 2)), UNEVEN, sample_weight="even")
 
 
 # Bad input
@@ -321,11 +328,3 @@ def test_refuses_unknown_options_and_lists_the_known():
 def test_what_is_not_asked_for_need_not_exist():
     assert indices_as_samples([7] * 6, positive_fraction=1).pairs()[2].all()
     assert not indices_as_samples(range(6), positive_fraction=0).pairs()[2].any()
-
-
-def test_finite_check_sees_every_block(monkeypatch):
-    monkeypatch.setattr("keras_siamese.data.sources._BLOCK", 8)
-    x = np.zeros((20, 3))
-    x[[1, 7, 19], 2] = np.nan
-    with pytest.raises(ValueError, match="3 of its 20 samples"):
-        PairSequence(x, np.arange(20) // 2)

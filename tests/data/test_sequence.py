@@ -1,204 +1,233 @@
-"""Epochs under Keras's own fit and evaluate: each epoch gets its batches, whoever draws them, on every backend."""
+"""Batches as a pure function of (seed, epoch, index), in threads, copies and processes; errors in a batch."""
+
+import copy
+import itertools
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 
-from keras_siamese.data import PairSequence, image_augmenter, sequence
+from keras_siamese.data import BalancedBatchSequence, PairSequence, TripletSequence, from_pairs
+from keras_siamese.data.sequence import EpochSequence
 
-SAMPLES = 24
-LABELS = np.arange(SAMPLES) // 3
+X = np.arange(60)
+LABELS = X // 4
+PLACES = np.arange(30)
 
-
-def pair_sequence(labels=LABELS, **options):
-    """Samples are their own indices, `(n, 1)`; six batches an epoch, more than the workers' queue holds."""
-    return PairSequence(np.arange(len(labels), dtype="float32")[:, None], labels, batch_size=4, **options)
-
-
-class SeenPairs(keras.metrics.Metric):
-    """Counts, inside the model, how often each pair (left, right) came since the last reset."""
-
-    def __init__(self):
-        super().__init__(name="seen")
-        self.counts = self.add_weight(shape=(SAMPLES * SAMPLES,), initializer="zeros", name="counts")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        pair = keras.ops.cast(y_pred[:, 0] * SAMPLES + y_pred[:, 1], "int32")
-        self.counts.assign_add(keras.ops.sum(keras.ops.one_hot(pair, SAMPLES * SAMPLES), axis=0))
-
-    def result(self):
-        return keras.ops.sum(self.counts)
-
-    def reset_state(self):
-        self.counts.assign(keras.ops.zeros((SAMPLES * SAMPLES,)))
+KINDS = {
+    "pairs": lambda **options: PairSequence(X, LABELS, batch_size=7, **options),
+    "triplets": lambda **options: TripletSequence(X, LABELS, batch_size=7, **options),
+    "balanced": lambda **options: BalancedBatchSequence(
+        X, LABELS, classes_per_batch=4, samples_per_class=3, batches_per_epoch=5, **options
+    ),
+    "explicit": lambda **options: from_pairs(X, PLACES, PLACES + 4, np.zeros(30), batch_size=7, **options),
+}
+every_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
-class Epochs(keras.callbacks.Callback):
-    """What ks.callbacks.SetEpoch does; also notes what each epoch, and each validation, showed to the model."""
-
-    def __init__(self, train=None):
-        super().__init__()
-        self.train, self.seen, self.validated = train, {}, []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.train is not None:
-            self.train.set_epoch(epoch)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.counted = counts(self.model)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seen[epoch] = self.counted
-
-    def on_test_end(self, logs=None):
-        self.validated.append(counts(self.model))
+def assert_same_batches(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        for a, b in zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
 
 
-def counts(model):
-    return keras.ops.convert_to_numpy(model.seen.counts).astype(int).reshape(SAMPLES, SAMPLES)
+def table(sequence, epoch):
+    return np.stack(sequence._table_of(epoch)).tobytes()
 
 
-def model_of_pairs():
-    """A functional model of two inputs that puts out what it saw: (left, right, a trained score)."""
-    left, right = keras.Input((1,)), keras.Input((1,))
-    score = keras.layers.Dense(1)(left)
-    model = keras.Model([left, right], keras.layers.Concatenate()([left, right, score]))
-    model.seen = SeenPairs()
-    model.compile("sgd", loss=lambda y_true, y_pred: 0.0 * y_pred[:, 2], metrics=[model.seen])
-    return model
+@pytest.fixture(scope="module")
+def process():
+    """One worker process; starting it takes seconds, in which it imports Keras."""
+    # An executor, not a Pool: if a worker dies, an executor raises and a Pool waits for ever.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
-def expected_counts(sequence, epoch):
-    left, right, _ = sequence.pairs(epoch)
-    matrix = np.zeros((SAMPLES, SAMPLES), dtype=int)
-    np.add.at(matrix, (left, right), 1)
-    return matrix
+# Purity
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_each_epoch_of_fit_gets_its_own_batches(workers):
-    train = pair_sequence(workers=workers, max_queue_size=2)
-    valid = pair_sequence(workers=workers, max_queue_size=2, frozen=True, seed=9)
-    epochs = Epochs(train)
-    model_of_pairs().fit(train, validation_data=valid, epochs=5, initial_epoch=2, verbose=0, callbacks=[epochs])
-
-    assert list(epochs.seen) == [2, 3, 4]
-    for epoch, seen in epochs.seen.items():
-        np.testing.assert_array_equal(seen, expected_counts(train, epoch))
-    assert len(epochs.validated) == 3
-    for seen in epochs.validated:
-        np.testing.assert_array_equal(seen, expected_counts(valid, 0))
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_evaluate_shows_each_frozen_pair_once(workers):
-    valid = pair_sequence(workers=workers, max_queue_size=2, frozen=True)
-    model = model_of_pairs()
-    for _ in range(2):
-        model.evaluate(valid, verbose=0)
-        np.testing.assert_array_equal(counts(model), expected_counts(valid, 0))
+@every_kind
+def test_batches_do_not_depend_on_order_or_threads(make):
+    shared = make(seed=3)
+    for epoch in (2, 0, 1, 0):
+        fresh = make(seed=3)
+        fresh.set_epoch(epoch)
+        expected = list(fresh)
+        shared.set_epoch(epoch)
+        assert shared.epoch == epoch
+        order = np.random.default_rng(epoch).permutation(np.tile(np.arange(len(shared)), 5))
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(shared.__getitem__, order))
+        assert_same_batches(got, [expected[i] for i in order])
 
 
-def test_a_shortened_epoch_with_workers_shows_no_pair_of_another_epoch():
-    train = pair_sequence(workers=2, max_queue_size=2)
-    epochs = Epochs(train)
-    model_of_pairs().fit(train, epochs=2, steps_per_epoch=3, verbose=0, callbacks=[epochs])
-    for epoch, seen in epochs.seen.items():
-        assert seen.sum() == 12
-        assert np.all(seen <= expected_counts(train, epoch))
+@every_kind
+def test_batches_do_not_depend_on_the_process(make, process):
+    sequence = make(seed=3)
+    sequence.set_epoch(2)
+    indices = (4, 0, 2)
+    assert_same_batches(list(process.map(sequence.__getitem__, indices, timeout=120)), [sequence[i] for i in indices])
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="builds a model without drawing from the workers")
-def test_keras_alone_serves_batches_of_the_epoch_before(monkeypatch):
-    """Why `on_epoch_end` empties the queues. Should this fail, Keras has mended its enqueuer, and ours can go."""
-    monkeypatch.setattr(sequence, "_discard_drawn_ahead", lambda adapter: None)
-    train = pair_sequence(workers=2, max_queue_size=2)
-    epochs = Epochs(train)
-    model_of_pairs().fit(train, epochs=2, verbose=0, callbacks=[epochs])
-    assert not np.array_equal(epochs.seen[1], expected_counts(train, 1))
+@every_kind
+def test_copies_keep_epoch_and_batches(make):
+    sequence = make(seed=3)
+    sequence.set_epoch(4)
+    for other in (copy.deepcopy(sequence), pickle.loads(pickle.dumps(sequence))):
+        assert other.epoch == 4
+        assert_same_batches(list(other), list(sequence))
+        other.set_epoch(5)
+        assert sequence.epoch == 4
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_layers_augment_inside_fit(workers):
-    noise = keras.layers.GaussianNoise(0.2)
-    augmented = pair_sequence(workers=workers, augment=noise)
-    direct = [tower for (towers, _) in pair_sequence(augment=noise) for tower in towers]
-
-    class Sum(keras.metrics.Sum):
-        def update_state(self, y_true, y_pred, sample_weight=None):
-            super().update_state(y_pred[:, :2])
-
-    model = model_of_pairs()
-    model.compile("sgd", loss=lambda y_true, y_pred: 0.0 * y_pred[:, 2], metrics=[Sum(name="total")])
-    history = model.fit(augmented, epochs=1, verbose=0)
-    assert history.history["total"][0] == pytest.approx(sum(float(tower.sum()) for tower in direct), rel=1e-5)
+@every_kind
+def test_epochs_and_seeds_differ(make):
+    tables = {table(make(seed=seed), epoch) for seed, epoch in itertools.product(range(3), range(3))}
+    assert len(tables) == 9
 
 
-# The warning that nobody set the epoch
-
-FORGOTTEN = "nobody has called its set_epoch"
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_forgetting_the_epoch_is_said_once(workers):
-    train = pair_sequence(workers=workers)
-    with pytest.warns(UserWarning, match=FORGOTTEN) as caught:
-        for _ in range(2):
-            model_of_pairs().fit(train, epochs=3, verbose=0)
-    said = [str(warning.message) for warning in caught if FORGOTTEN in str(warning.message)]
-    assert len(said) == 1
-    assert "callbacks=[ks.callbacks.SetEpoch(sequence)]" in said[0]
+@every_kind
+def test_frozen_sequences_ignore_the_epoch(make):
+    frozen = make(seed=3, frozen=True)
+    first = list(frozen)
+    frozen.set_epoch(7)
+    assert frozen.epoch == 7
+    assert_same_batches(list(frozen), first)
+    assert_same_batches([frozen.batch(5, 1)], first[1:2])
+    assert table(frozen, 3) == table(frozen, 9) == table(frozen, None)
 
 
-def test_forgetting_is_said_in_the_second_epoch_of_a_built_model():
-    train, model = pair_sequence(), model_of_pairs()
-    model.fit(train, epochs=1, verbose=0)
-    with pytest.warns(UserWarning, match=FORGOTTEN):
-        model.fit(train, epochs=2, verbose=0)
+def test_global_generators_are_neither_used_nor_touched():
+    np.random.seed(5)
+    expected = np.random.random()
+    np.random.seed(5)
+    first = list(KINDS["pairs"]())
+    assert np.random.random() == expected
+    assert_same_batches(list(KINDS["pairs"]()), first)
 
 
-def test_nothing_is_said_where_nothing_is_forgotten():
-    """Warnings are errors, so these calls passing is the test."""
-    train, other = pair_sequence(), pair_sequence()
-    model = model_of_pairs()
-    model.fit(train, epochs=1, verbose=0)
-    model.fit(train, validation_data=other, epochs=1, verbose=0)
-    for _ in range(3):
-        model.evaluate(train, verbose=0)
-    for _ in range(2):
-        model_of_pairs().evaluate(train, verbose=0)
-    model.fit(pair_sequence(frozen=True), validation_data=other, epochs=4, verbose=0)
-    model.fit(train, validation_data=train, epochs=3, verbose=0, callbacks=[Epochs(train)])
-    for item in (other, other):
-        item.on_epoch_end()
-        item.on_epoch_begin()  # called by hand
+def test_a_batch_of_any_epoch_is_served_without_setting_it():
+    sequence, other = KINDS["pairs"](), KINDS["pairs"]()
+    other.set_epoch(3)
+    assert_same_batches([sequence.batch(3, 2), sequence.batch(3, -1)], [other[2], other[len(other) - 1]])
+    assert sequence.epoch == 0
 
 
-def test_hooks_reach_the_adapter_through_a_subclass():
-    class Counting(PairSequence):
-        ends = 0
+class Counted(EpochSequence):
+    """Counts how often an epoch is drawn."""
 
-        def on_epoch_end(self):
-            self.ends += 1
-            super().on_epoch_end()
+    drawn = 0
 
-        def on_epoch_begin(self):
-            super().on_epoch_begin()
+    def __len__(self):
+        return 4
 
-    train = Counting(np.arange(SAMPLES, dtype="float32")[:, None], LABELS, batch_size=4, workers=2)
-    with pytest.warns(UserWarning, match="of this Counting and nobody"):
-        model_of_pairs().fit(train, epochs=2, verbose=0)
-    assert train.ends == 3
+    def _draw(self, epoch):
+        self.drawn += 1
+        return self.rng(epoch).permutation(8)
+
+    def _batch(self, table, epoch, index):
+        return table[2 * index : 2 * (index + 1)], epoch
 
 
-def test_augmented_images_train_through_worker_threads():
-    images = np.random.default_rng(0).random((SAMPLES, 6, 6, 1)).astype("float32")
-    train = PairSequence(images, LABELS, batch_size=4, workers=2, augment=image_augmenter(rotation_range=20))
-    left, right = keras.Input((6, 6, 1)), keras.Input((6, 6, 1))
-    encoder = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
-    outputs = keras.layers.Dense(1, "sigmoid")(keras.layers.Subtract()([encoder(left), encoder(right)]))
-    model = keras.Model([left, right], outputs)
-    model.compile("sgd", loss="binary_crossentropy")
-    set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train.set_epoch(epoch))
-    history = model.fit(train, epochs=2, verbose=0, callbacks=[set_epoch])
-    assert np.all(np.isfinite(history.history["loss"]))
+def test_an_epoch_is_drawn_once_and_the_latest_is_kept():
+    sequence = Counted(seed=1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(sequence.__getitem__, [0, 1, 2, 3] * 5))
+    assert sequence.drawn == 1
+    sequence.set_epoch(1)
+    assert sequence[0][1] == 1
+    assert sequence.drawn == 2
+    sequence.batch(0, 0)
+    assert sequence.drawn == 3
+
+
+def test_the_generator_depends_on_the_seed_and_the_whole_key():
+    keys = [(), (0,), (0, 0), (1,), (0, 1), (1, 0)]
+    first = {Counted(seed=seed).rng(*key).random() for seed in (0, 1, 2**32 + 1) for key in keys}
+    assert len(first) == 18
+    assert (
+        Counted(seed=4).rng(2, 3).random()
+        == np.random.default_rng(np.random.SeedSequence(4, spawn_key=(2, 3))).random()
+    )
+
+
+# Errors
+
+
+class Misread(Exception):
+    """An error that can be pickled and not unpickled: its class wants two arguments and keeps one."""
+
+    def __init__(self, path, row):
+        super().__init__(f"{path} broke at row {row}")
+
+
+class Broken:
+    """A source that reads its first and last sample and nothing else."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, rows):
+        if set(rows.tolist()) - {0, 11}:
+            raise Misread("disk", 7) if self.error is None else self.error
+        return rows
+
+
+def broken_sequence(error=None):
+    return PairSequence(Broken(error), np.arange(12) // 3, batch_size=12)
+
+
+def test_an_error_that_cannot_be_unpickled_comes_back_from_a_process(process):
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(Misread("disk", 7)))
+    message = "(?s)Batch 0 of epoch 0 failed:.*in __getitem__.*Misread: disk broke at row 7"
+    with pytest.raises(RuntimeError, match=message):
+        process.submit(broken_sequence().__getitem__, 0).result(timeout=120)
+    assert process.submit(abs, -3).result(timeout=120) == 3, "the pool still works"
+
+
+def test_a_process_sends_no_error_but_its_own(monkeypatch):
+    """`tblib`, where it is installed, pickles the cause and the context of an error as well."""
+    monkeypatch.setattr("keras_siamese.data.sequence.multiprocessing.parent_process", lambda: "a parent")
+    for error in (None, IndexError("row 7 is not there")):
+        with pytest.raises(RuntimeError, match="(?s)Batch 0 of epoch 0 failed:.*at row 7|row 7 is not") as caught:
+            broken_sequence(error)[0]
+        assert type(caught.value) is RuntimeError
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("error", [IndexError("row 7 is not there"), StopIteration("row 7 is not there")])
+def test_an_index_error_in_a_source_does_not_end_the_epoch(error):
+    message = f"Batch 0 of epoch 0 raised {type(error).__name__}: row 7 is not there"
+    with pytest.raises(RuntimeError, match=message) as caught:
+        list(broken_sequence(error))
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_are_raised_as_they_are():
+    with pytest.raises(Misread, match="disk broke at row 7"):
+        broken_sequence()[0]
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match=r"`augment` must be None when frozen=True.*; got <function"):
+        Counted(frozen=True, augment=lambda batch: batch)
+    with pytest.raises(ValueError, match="`seed` must be at least 0; got -3"):
+        Counted(seed=-3)
+    with pytest.raises(ValueError, match="`epoch` must be at least 0; got -1"):
+        Counted().set_epoch(-1)
+    with pytest.raises(TypeError, match=r"Counted knows no option 'batchsize'; it knows .*seed, workers"):
+        Counted(batchsize=4)
+    with pytest.raises(IndexError):
+        Counted()[4]
+    sequence = Counted(workers=2, use_multiprocessing=True, max_queue_size=3)
+    assert (sequence.workers, sequence.use_multiprocessing, sequence.max_queue_size) == (2, True, 3)

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from keras_siamese.data import IdentityKFold, split_identities
 
-pytestmark = pytest.mark.any_backend
-
 NAMES = np.array(["ada", "bo", "cy", "di", "eve", "flo", "gus", "hal"])
 
 
@@ -91,6 +89,20 @@ def test_split_refuses(change, message):
     arguments = {"x": np.arange(6), "labels": [0, 0, 1, 1, 2, 3]} | change
     with pytest.raises(ValueError, match=message):
         split_identities(arguments.pop("x"), arguments.pop("labels"), **arguments)
+
+
+def test_a_stratified_split_shares_out_large_and_small_identities():
+    sizes = np.random.default_rng(1).permutation(np.repeat([1, 2, 40, 100], 10))
+    labels = np.repeat(np.arange(40), sizes)
+    parts = split_identities(np.arange(len(labels)), labels, (0.5, 0.3, 0.2), stratify=True, seed=3)
+    for (_, part), share in zip(parts, (0.5, 0.3, 0.2), strict=True):
+        assert len(set(part)) == 40 * share
+        assert len(part) == pytest.approx(share * len(labels), rel=0.02)
+        of_size = [np.count_nonzero(sizes[sorted(set(part))] == size) for size in (1, 2, 40, 100)]
+        assert max(of_size) - min(of_size) <= 1
+    assert not set(parts[0][1]) & set(parts[1][1])
+    again = split_identities(np.arange(len(labels)), labels, (0.5, 0.3, 0.2), stratify=True, seed=4)
+    assert set(again[0][1]) != set(parts[0][1])
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,10 +1,5 @@
 """TripletSequence, and the balanced and exhaustive pairs of PairSequence: who is drawn, how often, purely."""
 
-import copy
-import itertools
-import pickle
-from concurrent.futures import ThreadPoolExecutor
-
 import keras
 import numpy as np
 import pytest
@@ -61,32 +56,6 @@ def test_balanced_weighting_gives_identities_equal_turns():
     counts = np.unique(UNEVEN[anchor], return_counts=True)
     assert counts[0].tolist() == ["ada", "cy", "di"]
     assert np.ptp(counts[1]) <= 1
-    sequence = PairSequence(np.arange(11), UNEVEN, weighting="balanced", pairs_per_epoch=4000)
-    left, right, same = sequence.pairs()
-    assert np.ptp(np.unique(UNEVEN[left[same]], return_counts=True)[1]) <= 1
-    assert np.ptp(np.unique(UNEVEN[left[~same]], return_counts=True)[1]) <= 1
-    np.testing.assert_array_equal(UNEVEN[left] == UNEVEN[right], same)
-    samples_of_di = np.bincount(left[same], minlength=11)[UNEVEN == "di"]
-    assert chisquare(samples_of_di).pvalue > 1e-4
-
-
-def test_pure_in_seed_epoch_and_index_whoever_asks():
-    def make(**options):
-        return triplets(np.arange(60) // 4, batch_size=7, seed=3, **options)
-
-    fresh = make()
-    fresh.set_epoch(2)
-    expected = [fresh[i] for i in range(len(fresh))]
-    shared = make()
-    shared.set_epoch(2)
-    for other in (shared, copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
-        order = np.random.default_rng(0).permutation(np.tile(np.arange(len(shared)), 4))
-        with ThreadPoolExecutor(4) as pool:
-            for index, (towers, _) in zip(order, pool.map(other.__getitem__, order), strict=True):
-                np.testing.assert_array_equal(towers, expected[index][0])
-    tables = {np.stack(triplets(seed=s).triplets(e)).tobytes() for s, e in itertools.product(range(3), range(3))}
-    assert len(tables) == 9
-    np.testing.assert_array_equal(make(frozen=True).triplets(5), make().triplets(0))
 
 
 def test_augmentation_is_drawn_for_each_tower():
@@ -97,6 +66,7 @@ def test_augmentation_is_drawn_for_each_tower():
     assert len(set(np.concatenate(towers).tolist())) == 36
 
 
+@pytest.mark.deep
 def test_a_siamese_network_learns_from_it(rng):
     labels = np.repeat(np.arange(10), 4)
     x = (rng.normal(size=(10, 6))[labels] + 0.3 * rng.normal(size=(40, 6))).astype("float32")
@@ -124,74 +94,6 @@ def test_refuses(change, message):
         TripletSequence(np.zeros((6, 2)), arguments.pop("labels"), **arguments)
     with pytest.raises(TypeError, match="no option 'pairs_per_epoch'; it knows x, labels, batch_size"):
         triplets(pairs_per_epoch=3)
-
-
-# Every pair once
-
-
-def test_exhaustive_pairs_come_once_each():
-    frozen = PairSequence(np.arange(11), UNEVEN, batch_size=8, pairs_per_epoch="all", frozen=True)
-    left, right, same = frozen.pairs()
-    assert list(zip(left.tolist(), right.tolist(), strict=True)) == list(itertools.combinations(range(11), 2))
-    np.testing.assert_array_equal(same, UNEVEN[left] == UNEVEN[right])
-    assert len(frozen) == 7
-    assert frozen.positive_fraction == pytest.approx(same.mean())
-    drawn = PairSequence(np.arange(11), UNEVEN, batch_size=8, pairs_per_epoch="all")
-    orders = {np.stack(drawn.pairs(epoch)).tobytes() for epoch in range(3)}
-    assert len(orders) == 3
-    for epoch in range(3):
-        found = {tuple(sorted(pair)) for pair in np.stack(drawn.pairs(epoch)[:2]).T.tolist()}
-        assert found == set(itertools.combinations(range(11), 2))
-    # One identity, or singletons alone, have pairs as well.
-    assert PairSequence(np.arange(3), [5, 5, 5], pairs_per_epoch="all").pairs()[2].all()
-    assert not PairSequence(np.arange(3), [5, 6, 7], pairs_per_epoch="all").pairs()[2].any()
-
-
-def test_exhaustive_is_spelt_all():
-    with pytest.raises(ValueError, match="`pairs_per_epoch` must be one of 'all'; got 'every'"):
-        PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="every")
-    with pytest.raises(ValueError, match="`pairs_per_epoch` must be at least 1; got 0"):
-        PairSequence(np.arange(1), ["ada"], pairs_per_epoch="all")
-    for options in ({"positive_fraction": 0.3}, {"weighting": "balanced"}):
-        with pytest.raises(ValueError, match="has every pair once, as they fall: it goes with no `positive_fraction`"):
-            PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="all", **options)
-
-
-# Weights of the pairs
-
-
-@pytest.mark.parametrize("kind", ["balanced", "identities"])
-def test_pairs_with_sample_weights(kind):
-    plain = PairSequence(np.arange(11), UNEVEN, batch_size=4, positive_fraction=0.2, pairs_per_epoch=60, seed=2)
-    weighted = PairSequence(
-        np.arange(11), UNEVEN, batch_size=4, positive_fraction=0.2, pairs_per_epoch=60, seed=2, sample_weight=kind
-    )
-    batches = [weighted[i] for i in range(len(weighted))]
-    weight = np.concatenate([batch[2] for batch in batches])
-    left, right, same = weighted.pairs()
-    np.testing.assert_array_equal(np.concatenate([batch[1] for batch in batches]), same)
-    np.testing.assert_array_equal(np.stack(plain.pairs()), np.stack(weighted.pairs()))
-    assert weight.dtype == np.float32
-    assert weight.mean() == pytest.approx(1.0, rel=1e-5)
-    if kind == "balanced":
-        assert weight[same].sum() == pytest.approx(weight[~same].sum(), rel=1e-5)
-    else:
-        appearances = {name: int(np.sum(UNEVEN[left] == name) + np.sum(UNEVEN[right] == name)) for name in set(UNEVEN)}
-        expected = [
-            (30 / appearances[UNEVEN[a]] + 30 / appearances[UNEVEN[b]]) / 2 for a, b in zip(left, right, strict=True)
-        ]
-        np.testing.assert_allclose(weight, expected, rtol=1e-5)
-
-
-def test_weighted_pairs_train_and_unknown_kinds_are_refused(rng):
-    labels = np.repeat(np.arange(6), 4)
-    x = rng.normal(size=(24, 5)).astype("float32")
-    model = SiameseWrapper(keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)]))
-    model.compile("sgd", loss=losses.ContrastiveLoss())
-    history = model.fit(PairSequence(x, labels, sample_weight="balanced", positive_fraction=0.2), epochs=2, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
-    with pytest.raises(ValueError, match="`sample_weight` must be one of None, 'balanced', 'identities'; got 'even'"):
-        PairSequence(x, labels, sample_weight="even")
 
 
 # Hard partners

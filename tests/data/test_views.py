@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_siamese import SiameseWrapper, losses
-from keras_siamese.data import BalancedBatchSequence, EpochBatches, PairSequence, TripletSequence, split_identities
+from keras_siamese.data import BalancedBatchSequence, EpochBatches, PairSequence, TripletSequence
 
 LABELS = np.arange(20) // 4
 X = np.arange(40, dtype="float32").reshape(20, 2)
@@ -48,6 +48,8 @@ def test_as_a_tf_dataset():
             np.testing.assert_array_equal(one.numpy(), other)
 
 
+@pytest.mark.deep
+@pytest.mark.each_backend
 def test_fit_on_a_tf_dataset(rng):
     pytest.importorskip("tensorflow")
     sequence = PairSequence(X / 40, LABELS, batch_size=6)
@@ -73,17 +75,3 @@ def test_refuses():
         EpochBatches(SEQUENCES["pairs"](), epochs=0)
     with pytest.raises(ValueError, match="`first_epoch` must be at least 0; got -1"):
         EpochBatches(SEQUENCES["pairs"](), epochs=1, first_epoch=-1)
-
-
-def test_a_stratified_split_shares_out_large_and_small_identities():
-    sizes = np.random.default_rng(1).permutation(np.repeat([1, 2, 40, 100], 10))
-    labels = np.repeat(np.arange(40), sizes)
-    parts = split_identities(np.arange(len(labels)), labels, (0.5, 0.3, 0.2), stratify=True, seed=3)
-    for (_, part), share in zip(parts, (0.5, 0.3, 0.2), strict=True):
-        assert len(set(part)) == 40 * share
-        assert len(part) == pytest.approx(share * len(labels), rel=0.02)
-        of_size = [np.count_nonzero(sizes[sorted(set(part))] == size) for size in (1, 2, 40, 100)]
-        assert max(of_size) - min(of_size) <= 1
-    assert not set(parts[0][1]) & set(parts[1][1])
-    again = split_identities(np.arange(len(labels)), labels, (0.5, 0.3, 0.2), stratify=True, seed=4)
-    assert set(again[0][1]) != set(parts[0][1])

@@ -10,8 +10,6 @@ from keras_siamese.data import PairSequence, pair_class_weights, sample_weights
 from keras_siamese.data.weights import pair_sample_weights
 from keras_siamese.losses import WeightedBinaryCrossentropy
 
-pytestmark = pytest.mark.any_backend
-
 NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5
 SAME = np.array([True, False, False, True, False, False, False])
@@ -59,6 +57,7 @@ def test_class_weights_follow_the_labels_a_batch_holds():
     assert zero == {0: one[1], 1: one[0]}
 
 
+@pytest.mark.each_backend
 def test_class_weights_serve_the_loss():
     loss = WeightedBinaryCrossentropy(class_weight=pair_class_weights(SAME))
     probability = np.array([0.9, 0.2, 0.4, 0.3, 0.1, 0.6, 0.5], "float32")
