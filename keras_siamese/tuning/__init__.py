@@ -1,4 +1,4 @@
-"""Tuning: a siamese network's hyperparameters, searched by KerasTuner and measured on identities held out.
+"""Hyperparameter search for siamese networks with KerasTuner, evaluated on held-out identities.
 
     space = SearchSpace(loss=["ContrastiveLoss", "NTXentLoss"], relative_margin=Range(0.1, 0.7), embedding_dim=[32, 64])
     tuner = keras_tuner.BayesianOptimization(
@@ -7,10 +7,11 @@
     tuner.search(x, labels, cv=3, epochs=10)            # three folds a trial that share no identity
     print(SearchResults.of(tuner))                      # a table; .to_frame(), .to_html(path), .to_tensorboard(folder)
 
-Contract: what to try next, what is saved, resumed or shared among workers is KerasTuner's; ours is the space, and what
-one trial does. `space` says what may vary, `recipe` what a point of it is made of, `folds` how it is measured,
-`hypermodel` and `grid` bring these to KerasTuner, `results` reads what came of it. KerasTuner (extra `tuner`) is
-imported when a search is made, or `SiameseHyperModel`, which derives from a class of it, is asked for.
+Contract: KerasTuner chooses what to try next, and saves, resumes and distributes the search. This package provides the
+search space and the training of one trial: `space` defines what may vary, `recipe` builds model and data for one point
+of it, `folds` trains and measures them, `hypermodel` and `grid` connect these to KerasTuner, `results` reads the
+outcome. KerasTuner (extra `tuner`) is imported only when a search is created, or with `SiameseHyperModel`, which is a
+subclass of one of its classes.
 """
 
 from keras_siamese.tuning.grid import SiameseGridSearch

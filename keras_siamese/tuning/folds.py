@@ -1,8 +1,8 @@
-"""What a trial measures: models trained on some identities and verified on others, and what is kept of it.
+"""Folds of a trial: models are trained on some identities and verified on others, and each fit leaves a record.
 
-Contract: samples are a source `(n, …)`, labels `(n,)`. A *record* is what is kept of one fit, in JSON: `epoch` (the
-best, from 1), `seconds`, `logs` (of that epoch) and, under a `DivergenceMonitor`, `flags` (epochs, from 1) and `cause`
-(None if nothing was flagged). An objective is KerasTuner's. Imports `callbacks`, `data` and the room's `objectives`.
+Contract: samples are a source `(n, …)`, labels `(n,)`. A *record* describes one fit, as JSON: `epoch` (the best one,
+from 1), `seconds`, `logs` (of that epoch) and, with a `DivergenceMonitor`, `flags` (epochs, from 1) and `cause` (None
+if nothing was flagged). Objectives are KerasTuner's. Imports `callbacks`, `data` and the room's `objectives`.
 
     folds = make_folds(x, labels, cv=3, seed=0)
     monitor = monitor_of(folds[0].monitor, "stop")
@@ -31,14 +31,14 @@ FILE = "folds.json"
 
 
 class Fold(NamedTuple):
-    """The rows `(m,)` to train on, and the monitor of the others, to be copied for each fit."""
+    """The rows `(m,)` to train on, and a monitor of the other rows, which is copied for each fit."""
 
     rows: np.ndarray
     monitor: VerificationMonitor
 
 
 def make_folds(x, labels, cv, seed, far=None, on_divergence=None):
-    """`cv` folds, no two of which hold out the same identity; raises if one of them has no pairs."""
+    """Returns `cv` folds, each with other held-out identities; raises if one of them has no pairs."""
     if (identities := len(np.unique(labels))) < cv:
         raise ValueError(f"`labels` must hold at least as many identities as folds, cv={cv}; got {identities}")
     folds = []
@@ -54,7 +54,7 @@ def make_folds(x, labels, cv, seed, far=None, on_divergence=None):
 
 
 def make_monitor(validation, far=None, on_divergence=None):
-    """The monitor of held-out data; raises if they do not support a rate in `far`, `{"far": rates}` or None."""
+    """The monitor of held-out data; raises if there are too few pairs for a rate in `far`, `{"far": rates}` or None."""
     kind = VerificationMonitor if on_divergence is None else DivergenceMonitor
     monitor = kind(validation, **(far or {}))
     if far and len(monitor.far) < np.size(far["far"]):
@@ -63,7 +63,7 @@ def make_monitor(validation, far=None, on_divergence=None):
 
 
 def monitor_of(template, on_divergence=None, **settings):
-    """A copy of a monitor for one fit. A flagged run is not warned of, but stopped where `on_divergence` is "stop"."""
+    """A copy of a monitor for one fit. It stops a flagged run if `on_divergence` is "stop", and never warns."""
     monitor = copy.deepcopy(template)
     vars(monitor).update(settings)
     if on_divergence is not None:
@@ -77,22 +77,22 @@ def monitor_of(template, on_divergence=None, **settings):
 
 
 def check_on_divergence(on_divergence):
-    """Returns what a search does about a run that diverges: nothing, tag it, or stop it too."""
+    """Returns what a search does with a run that diverges: nothing (None), tag it, or tag and stop it."""
     return _checks.check_choice("on_divergence", on_divergence, (None, "warn", "stop"))
 
 
 def cause_of(monitor):
-    """The first cause that explains a flagged run, "undetermined" if none does, None if nothing was flagged."""
+    """The first cause found for a flagged run, "undetermined" if none was found, None if nothing was flagged."""
     if not monitor.flags:
         return None
     return monitor.diagnosis.findings[0].cause if monitor.diagnosis.findings else "undetermined"
 
 
 def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
-    """The record of a fit from its curves, `{key: [value an epoch, …]}`; epochs with NaN are never best.
+    """The record of a fit from its curves, `{key: [one value an epoch, …]}`; an epoch with NaN is never the best.
 
     Raises:
-        ValueError: if nobody logged a key of `objective`, naming those that are.
+        ValueError: if a key of `objective` was not logged; the error lists the keys that were.
         FloatingPointError: if the objective is NaN in every epoch.
     """
     missing = [key for key in keys_of(objective) if key not in history]
@@ -102,7 +102,7 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
     epochs = [{key: float(curve[at]) for key, curve in history.items() if len(curve) == count} for at in range(count)]
     scores = sign_of(objective) * np.array([objective.get_value(logs) for logs in epochs], dtype=float)
     if np.isnan(scores).all():
-        # Before KerasTuner sees it, whose own treatment of NaN begins with the least of no values, which warns.
+        # KerasTuner's own handling of NaN takes the minimum of an empty array, which warns.
         raise FloatingPointError(f"{objective.name} is NaN in every epoch")
     best = int(np.nanargmax(scores))
     logs = {**epochs[best], objective.name: float(objective.get_value(epochs[best]))}
@@ -118,11 +118,12 @@ def measure(folds, objective, give_up, file, fit, shown, initial_epoch=0):
     Args:
         folds: list of `Fold`.
         objective: KerasTuner's `Objective`.
-        give_up: as of `SiameseGridSearch`; None measures all folds.
-        file: where the records are written, after each fold: in the trial's folder, which is in the search's.
+        give_up: as in `SiameseGridSearch`; None measures all folds.
+        file: the file in the trial's folder to which the records are written after each fold.
         fit: a function of a fold and its number, from 0, that returns Keras's `History` and the monitor.
-        shown: a function of a fold's number and its record, or None if the trial is given up before that fold.
-        initial_epoch: number of epochs that were trained before.
+        shown: a function that is called with each fold's number and record; the record is None if the trial is given up
+            before that fold.
+        initial_epoch: number of epochs trained before.
     """
     best = None if give_up is None else best_values(Path(file).parent.parent, len(folds), objective)
     records = []
@@ -146,13 +147,13 @@ def values_of(records, objective):
 
 
 def metrics_of(records, cv, objective, best=None):
-    """What KerasTuner is told of a trial's folds: of each key the mean; of the objective also spread and folds.
+    """The metrics of a trial for KerasTuner: the mean of each key, and the objective's spread and value in each fold.
 
     Args:
-        records: of the folds that were measured, at most `cv`.
-        best: values `(cv,)` of the best trial so far, where this one was given up against it: the objective then is
-            that trial's mean, and the mean difference to it over the folds measured, so as not to mistake an easy fold
-            for a good trial.
+        records: records of the measured folds, at most `cv`.
+        best: values `(cv,)` of the best trial so far, if this one was given up. The objective is then that trial's mean
+            plus the mean difference to it over the measured folds, so that an easy fold does not look like a good
+            trial.
     """
     values = values_of(records, objective)
     shared = [key for key in records[0]["logs"] if all(key in record["logs"] for record in records)]
@@ -161,27 +162,27 @@ def metrics_of(records, cv, objective, best=None):
         metrics[f"std_{objective.name}"] = float(np.std(values)) if np.isfinite(values).all() else np.nan
         metrics |= {f"split{fold}_{objective.name}": float(value) for fold, value in enumerate(values)}
     metrics["best_epoch"] = float(np.mean([record["epoch"] for record in records]))
-    # KerasTuner's bookkeeping of a metric of NaN only warns.
+    # KerasTuner would only warn about metrics that are NaN.
     metrics = {key: value for key, value in metrics.items() if not np.isnan(value)}
     metrics[objective.name] = expected(values, best) if len(records) < cv else float(values.mean())
     return metrics
 
 
 def expected(values, best):
-    """The mean that `values` `(k,)` of some folds let expect of all, given `best` `(n,)` of another trial."""
+    """The expected mean over all folds, from `values` `(k,)` of the first ones and `best` `(n,)` of another trial."""
     best = np.asarray(best, dtype=float)
     return float(best.mean() + np.mean(values - best[: len(values)]))
 
 
 def is_hopeless(values, best, objective, give_up):
-    """Whether a trial with `values` `(k,)` is worse than `best` `(n,)` over these folds by more than `give_up`."""
+    """Whether `values` `(k,)` are worse than `best` `(n,)` over the same folds by more than `give_up` on average."""
     if give_up is None or best is None or not len(values):
         return False
     return sign_of(objective) * np.mean(best[: len(values)] - np.asarray(values)) > give_up
 
 
 def best_values(project, cv, objective):
-    """The values `(cv,)` of the best of the trials in the folder of a search that measured all folds, or None."""
+    """The values `(cv,)` of the best trial in a search's folder that has measured all folds, or None."""
     finished = [json.loads(path.read_text()) for path in sorted(Path(project).glob(f"trial_*/{FILE}"))]
     candidates = [values_of(records, objective) for records in finished if len(records) == cv]
     candidates = [values for values in candidates if not np.isnan(values).any()]
@@ -189,7 +190,7 @@ def best_values(project, cv, objective):
 
 
 def write_json(path, content):
-    """Writes a JSON file such that whoever reads it, or is left with it after a kill, finds it whole."""
+    """Writes a JSON file atomically: a reader, or a process that resumes after a crash, never sees half of it."""
     path = Path(path)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content))
@@ -197,12 +198,12 @@ def write_json(path, content):
 
 
 def claim(folder, ours, is_fresh):
-    """Writes what a search is into its folder, or raises if another one's is there.
+    """Writes the settings of a search into its folder, or raises if the folder belongs to another search.
 
     Args:
         folder: KerasTuner's project folder.
-        ours: a dict that JSON can hold.
-        is_fresh: whether a folder without such a file holds no search.
+        ours: the settings, as a dict for JSON.
+        is_fresh: whether the folder is free if it holds no settings.
     """
     file = _checks.check_writable("directory", Path(folder) / "search.json")
     held = json.loads(file.read_text()) if file.exists() else ours if is_fresh else {}
@@ -213,15 +214,15 @@ def claim(folder, ours, is_fresh):
 
 
 def data_hash(x, labels):
-    """A hash of samples `(n, …)` and labels `(n,)`, the same for the same values however they are held."""
-    import joblib  # comes with scikit-learn; heavy: the package's import stays light
+    """A hash of samples `(n, …)` and labels `(n,)` that depends on their values only, not on how they are stored."""
+    import joblib  # comes with scikit-learn; imported here because it is slow to import
 
     return joblib.hash([x, labels], coerce_mmap=True)
 
 
 @contextmanager
 def seeded(seed):
-    """Sets the generator from which Keras seeds initializers and dropout, and puts it back."""
+    """Seeds Python's generator, from which Keras draws seeds of initializers and dropout; restores it afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:
@@ -231,13 +232,13 @@ def seeded(seed):
 
 
 def check_callbacks(callbacks):
-    """Returns a list of Keras callbacks, copied once here to see that it can be."""
+    """Returns a copy of a list of Keras callbacks, or raises if they cannot be copied."""
     try:
         callbacks = copy.deepcopy(list(callbacks or []))
     except Exception as error:
         raise TypeError(f"`callbacks` must be a list that copy.deepcopy can copy: {error}") from error
     for one in callbacks:
         if not isinstance(one, keras.callbacks.Callback) or isinstance(one, VerificationMonitor):
-            why = "callbacks other than a monitor, of which each fold has its own"
+            why = "callbacks other than a monitor; each fold has its own monitor"
             raise TypeError(f"`callbacks` must hold Keras {why}; got {one!r} of type {type(one).__name__}")
     return callbacks

@@ -1,9 +1,9 @@
 """Grid search over a siamese network's hyperparameters, cross-validated on folds that share no identity.
 
-Contract: `build_fn(**params)` gives a model, `fit(x, labels)` takes a source `(n, …)` (see `data.sources`) and
-identities `(n,)`; results have scikit-learn's names. What to try next, what is saved and what becomes of a failure is
-up to KerasTuner's `GridSearch` (extra `tuner`, imported when a search is made); ours is its trial: one model trained
-and verified a fold. Imports `_checks`, `callbacks`, `data`, `layers`, `losses` and the room's `folds` and `results`.
+Contract: `build_fn(**params)` returns a model, `fit(x, labels)` takes a source `(n, …)` (see `data.sources`) and
+identities `(n,)`; results have scikit-learn's names. KerasTuner's `GridSearch` (extra `tuner`, imported when a search
+is created) chooses what to try next, saves it and handles failures. This module runs a trial: one model is trained and
+verified for each fold. Imports `_checks`, `callbacks`, `data`, `losses` and the room's `folds`, `recipe` and `results`.
 
     def build_fn(embedding_dim):
         return keras.Sequential([keras.layers.Dense(embedding_dim), keras.layers.UnitNormalization()])
@@ -47,50 +47,54 @@ logger = logging.getLogger(__name__)
 class SiameseGridSearch:
     """Tries every combination of a grid by cross-validation on identity-disjoint folds, and refits the best one.
 
-    In place of ``GridSearchCV(KerasClassifier(build_fn), param_grid, cv=3)``, whose folds share identities. For each
-    fold a new model trains on a `PairSequence` of the other folds' identities, and a `VerificationMonitor` measures it
-    on the fold's own. A fold's value is the objective **at its best epoch** (KerasTuner's convention; a little
-    optimistic, for all alike), epochs with NaN aside. The refit takes the mean of the best combination's best epochs.
+    It replaces ``GridSearchCV(KerasClassifier(build_fn), param_grid, cv=3)``, whose folds share identities. For each
+    fold a new model is trained on a `PairSequence` of the other folds' identities and measured on the fold's own
+    identities by a `VerificationMonitor`. The value of a fold is the objective **at its best epoch** (KerasTuner's
+    convention, slightly optimistic for all combinations); epochs with NaN are ignored. The best combination is then
+    trained on all samples, for the mean number of its best epochs.
 
     Args:
         build_fn: a function of keyword arguments that returns an encoder (any uncompiled model or layer from one input
-            to `(batch, dim)`; it becomes ``SiameseWrapper(encoder, distance="euclidean")``), a `SiameseWrapper`, or a
-            compiled model that takes pairs. What comes uncompiled is compiled with ``Adam(learning_rate)`` and
-            ``ContrastiveLoss(margin)``, from the grid where it has them, whether or not `build_fn` takes them too.
-        param_grid: dict from names to lists of values, for parameters of `build_fn` and of the default compile. A
-            value is what JSON can hold: 0.5, "cosine", [64, 128], None. `{}` is one combination.
-        cv, epochs, batch_size: folds, ≥ 2, each to hold out two identities; epochs a fold and pairs a batch, ≥ 1.
+            to `(batch, dim)`; a siamese network with Euclidean distance is built around it), an uncompiled siamese
+            network, or a compiled model that takes pairs. An uncompiled model is compiled with ``Adam(learning_rate)``
+            and ``ContrastiveLoss(margin)``, with values from the grid if it has them.
+        param_grid: dict from names to lists of values: parameters of `build_fn`, `margin` and `learning_rate`. A value
+            is anything that JSON can hold: 0.5, "cosine", [64, 128], None. `{}` is one combination.
+        cv, epochs, batch_size: number of folds, ≥ 2, with at least two identities each; epochs for each fold, ≥ 1;
+            pairs in a batch, ≥ 1.
         objective: "val_eer" (default), "val_auc", "val_verification_accuracy", "val_d_prime", "val_tar@far=0.01" (or
-            another rate), or "loss", the training loss. Which way is better is known.
-        callbacks: list of Keras callbacks, deep-copied for each fit, called after the monitor. Those that monitor a
-            "val_" key sit out the refit, which holds nothing out.
-        on_divergence: "warn" watches each fit with a `DivergenceMonitor` and tags it with the cause if the loss falls
-            while verification does not follow; "stop" ends such a fit as well; None (default) does neither.
-        give_up: a trial that over its folds so far is worse than the best trial over the same folds by more than this,
-            in units of the objective, is not measured on the others; its mean is the best trial's and the mean
-            difference. None (default) measures all.
-        directory, project_name: where KerasTuner keeps the trials; None: in a temporary folder. The same search goes
-            on there, failed trials anew; the code of `build_fn` and the callbacks are not compared.
-        seed: integer ≥ 0, of folds and pairs and, different in each fold, of initial weights and dropout (not PyTorch's
-            dropout, which Keras draws from the global generator).
-        verbose: 1 shows a line a fit and the table at the end, 0 none. Failures are logged and warned of in any case.
+            another rate), or "loss", the training loss. The direction follows from the name.
+        callbacks: list of Keras callbacks, deep-copied for each fit and called after the monitor. Callbacks that
+            monitor a "val_" key are left out of the refit, which has no validation data.
+        on_divergence: "warn" watches each fit with a `DivergenceMonitor`, and tags it with the cause if the loss falls
+            while verification does not improve; "stop" also ends such a fit; None (default) does neither.
+        give_up: if a trial's folds so far are worse, on average, than the same folds of the best trial by more than
+            this (in units of the objective), its other folds are skipped. Its value is then the best trial's mean plus
+            the mean difference. None (default) measures all folds.
+        directory, project_name: where KerasTuner keeps the trials; None: in a temporary folder. If the same search is
+            run again, it continues there and repeats failed trials. Changes of the code of `build_fn` or of the
+            callbacks are not noticed.
+        seed: integer ≥ 0 for folds and pairs and, different in each fold, for initial weights and dropout (but not on
+            PyTorch, where Keras draws dropout from the global generator).
+        verbose: 1 prints a line for each fit and the table at the end, 0 prints nothing. Failures are always logged,
+            and raise a warning.
 
     Attributes:
-        cv_results_: dict of arrays with an entry a combination, in the order of `itertools.product`: scikit-learn's
-            `params`, `param_<name>`, `split<i>_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`,
-            `mean_fit_time`, `std_fit_time` (seconds); `split<i>_<objective>`, `mean_<objective>`, `std_<objective>`,
-            and `split<i>_best_epoch` (from 1). **A test score is greater when better**: for "val_eer" it is −EER, as
-            with scikit-learn's `neg_` scorers, and `mean_val_eer` is the EER.
-        best_params_, best_index_, best_score_: the combination ranked first, its entry, and its `mean_test_score`.
-        best_model_, refit_epochs_: that combination, trained on all samples, and for how many epochs.
-        failures_: dict from the entry of a failed combination, whose scores are NaN and rank last, to its traceback.
-        causes_: dict from each cause to the number of combinations that were tagged with it.
+        cv_results_: dict of arrays with one entry for each combination, in the order of `itertools.product`:
+            scikit-learn's `params`, `param_<name>`, `split<i>_test_score`, `mean_test_score`, `std_test_score`,
+            `rank_test_score`, `mean_fit_time`, `std_fit_time` (seconds); also `split<i>_<objective>`,
+            `mean_<objective>`, `std_<objective>` and `split<i>_best_epoch` (from 1). **A greater test score is
+            better**: for "val_eer" it is −EER, as for scikit-learn's `neg_` scorers, while `mean_val_eer` is the EER.
+        best_params_, best_index_, best_score_: the best combination, its index, and its `mean_test_score`.
+        best_model_, refit_epochs_: the model of that combination, trained on all samples, and its number of epochs.
+        failures_: dict from the index of each failed combination to its traceback. Its scores are NaN and rank last.
+        causes_: dict from each cause of divergence to the number of combinations that were tagged with it.
         results_: all of this as `SearchResults`: a table, a DataFrame, an HTML page, TensorBoard's HParams.
 
     Raises:
-        ValueError, TypeError: before training, naming the argument: a grid key that nothing takes, values that are no
-            list of distinct JSON values, too few identities, NaN, a `directory` that holds another search, and such.
-        RuntimeError: if every combination failed; with the first traceback.
+        ValueError, TypeError: before training, if an argument is wrong: a grid key that nothing takes, values that are
+            not a list of distinct JSON values, too few identities, NaN, a `directory` that holds another search.
+        RuntimeError: if every combination failed; it contains the first traceback.
     """
 
     def __init__(
@@ -146,13 +150,13 @@ class SiameseGridSearch:
         return self
 
     def read(self, trials, objective):
-        """Sets the attributes that follow from the list of `TrialResult`; warns of failures, raises if all failed."""
+        """Sets the attributes from a list of `TrialResult`; warns about failures, raises if all failed."""
         self.results_ = SearchResults(trials, objective, self.cv)
         self.cv_results_, self.causes_ = self.results_.cv_results_, self.results_.causes
         self.failures_ = {entry: trial.error for entry, trial in enumerate(trials) if trial.error is not None}
         if self.failures_:
             first = min(self.failures_)
-            from sklearn.exceptions import FitFailedWarning  # heavy: the package's import stays light
+            from sklearn.exceptions import FitFailedWarning  # imported here because it is slow to import
 
             best = self.results_.best  # raises if there is none
             count = f"{len(self.failures_)} of {len(trials)} trials failed"
@@ -166,7 +170,7 @@ class SiameseGridSearch:
 
     @contextlib.contextmanager
     def project_folder(self, x, labels):
-        """The folder of the trials: the given one, if it holds no other search, or one that goes at the end."""
+        """The folder of the trials: the given one, if it holds no other search, or a temporary one."""
         if self.directory is None:
             with tempfile.TemporaryDirectory(prefix="keras_siamese_") as folder:
                 yield Path(folder)
@@ -176,13 +180,13 @@ class SiameseGridSearch:
         yield folder
 
     def fingerprint(self, x, labels):
-        """What makes a search another one."""
+        """The settings that identify a search; with others it is another search."""
         names = ("cv", "epochs", "batch_size", "objective", "seed", "on_divergence", "give_up")
         ours = {name: getattr(self, name) for name in names}
         return ours | {"param_grid": self._texts, "data": folding.data_hash(x, labels)}
 
     def search(self, x, labels, folds, params, folder):
-        """KerasTuner's search: a `TrialResult` for each of `params`."""
+        """Runs KerasTuner's search; returns a `TrialResult` for each of `params`."""
         keras_tuner = _checks.check_installed("keras_tuner", "tuner")
         entries = {row: entry for entry, row in enumerate(itertools.product(*self._texts.values()))}
         space = keras_tuner.HyperParameters()
@@ -197,8 +201,8 @@ class SiameseGridSearch:
                 objective=objective_of(self.objective),
                 hyperparameters=space,
                 tune_new_entries=False,
-                seed=1,  # of no use to a grid, but without one KerasTuner draws it from Python's global generator
-                max_consecutive_failed_trials=len(params) + 1,  # neighbours fail together: go on, as GridSearchCV does
+                seed=1,  # not used by a grid, but otherwise KerasTuner draws one from Python's global generator
+                max_consecutive_failed_trials=len(params) + 1,  # go on after failures, as GridSearchCV does
                 directory=str(folder.parent),
                 project_name=folder.name,
             )
@@ -213,7 +217,7 @@ class SiameseGridSearch:
         return [dataclasses.replace(trial, params=one) for trial, one in zip(found, params, strict=True)]
 
     def cross_validate(self, x, labels, folds, params, entry, file):
-        """One trial: what KerasTuner is told of it; `file` keeps the records of its folds, as far as it gets."""
+        """Runs one trial; returns its metrics for KerasTuner and writes the records of its folds into `file`."""
         at = f"trial {entry + 1}/{len(params)}"
 
         def title(number):
@@ -238,7 +242,7 @@ class SiameseGridSearch:
             raise
 
     def line_of(self, record):
-        """What is shown of a fit."""
+        """The text of one line about a fit."""
         value, cause = record["logs"][self.objective], record.get("cause")
         line = f"{self.objective} {value:.4f} at epoch {record['epoch']} of {self.epochs}, {record['seconds']:.1f} s"
         return f"{line}; diverged: {cause}" if cause else line
@@ -249,7 +253,7 @@ class SiameseGridSearch:
         with folding.seeded(seed):
             model = build_model(self.build_fn, self._taken, params)
             callbacks = [SetEpoch(sequence), *callbacks]
-            # Unshuffled: pairs come in random order already, and Keras up to 3.5 would use TensorFlow's global seed.
+            # Not shuffled: the pairs are in random order already.
             return model, model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
 
     def show(self, line):
@@ -258,22 +262,22 @@ class SiameseGridSearch:
 
 
 def fold_grid_search():
-    """KerasTuner's `GridSearch` with our trial: a class in a function, so that KerasTuner is imported by its call."""
+    """KerasTuner's `GridSearch` with our trials; a class inside a function, so that KerasTuner is imported late."""
 
     class FoldGridSearch(_checks.check_installed("keras_tuner", "tuner").GridSearch):
-        """A trial is `self.evaluate(trial, file)`, the logs of each fold, whose mean KerasTuner takes; it resumes."""
+        """Runs `self.evaluate(trial, file)` as a trial, and can resume a search."""
 
         def folds_file(self, trial):
             return Path(self.get_trial_dir(trial.trial_id)) / folding.FILE
 
         def run_trial(self, trial):
-            gc.collect()  # a model holds itself in cycles, and a search would pile them up on the accelerator
+            gc.collect()  # models hold reference cycles; without this they would fill the accelerator's memory
             return self.evaluate(trial, self.folds_file(trial))
 
         def reload(self):
             super().reload()
-            # A reloaded oracle does not know which trial follows which, and soon ends in a KeyError
-            # (https://github.com/keras-team/keras-tuner/issues/1055). A grid's follow in the order of their starts.
+            # A reloaded oracle does not know the order of the trials, and soon raises a KeyError
+            # (https://github.com/keras-team/keras-tuner/issues/1055). In a grid it is the order of their starts.
             oracle = self.oracle
             for previous, trial_id in itertools.pairwise([None, *oracle.start_order]):
                 oracle._ordered_ids.insert(trial_id, previous)
@@ -286,16 +290,16 @@ def fold_grid_search():
 
 
 def build_model(build_fn, taken, params):
-    """The compiled model of `params`: the `taken` go to `build_fn`, margin and rate to the default compile."""
-    errors = _checks.check_installed("keras_tuner", "tuner").errors  # a fatal one ends more than its trial: the search
+    """The compiled model of `params`: `build_fn` gets the `taken` ones, our compile gets margin and learning rate."""
+    errors = _checks.check_installed("keras_tuner", "tuner").errors  # fatal errors end the search, not only the trial
     model = build_fn(**{name: copy.deepcopy(value) for name, value in params.items() if name in taken})
     if not isinstance(model, keras.layers.Layer):
         raise errors.FatalTypeError(f"`build_fn` must return an encoder or a model that takes pairs; got {model!r}")
     if getattr(model, "compiled", False):
         unused = ", ".join(name for name in params if name not in taken)
         if unused:
-            why = "it returned a compiled model, which nobody tells these values"
-            raise errors.FatalValueError(f"`build_fn` must take {unused}, or leave the compile to the search: {why}")
+            why = "it returned a compiled model, which cannot be given these values"
+            raise errors.FatalValueError(f"`build_fn` must take {unused}, or return an uncompiled model: {why}")
         return model
     model = siamese_of(model)
     rate, margin = ({name: params[name]} if name in params else {} for name in ("learning_rate", "margin"))
@@ -304,7 +308,7 @@ def build_model(build_fn, taken, params):
 
 
 def check_grid(param_grid):
-    """Returns `{name: [value, …]}`, NumPy's numbers as Python's, and it in JSON: a `Choice` takes one type of value."""
+    """Returns the grid with Python's numbers, and the same with values as JSON: a `Choice` takes one type of value."""
     if not isinstance(param_grid, dict):
         raise TypeError(f"`param_grid` must be a dict of lists of values; got a {type(param_grid).__name__}")
     grid, texts = {}, {}
@@ -315,14 +319,16 @@ def check_grid(param_grid):
         try:
             texts[name] = [json.dumps(value, allow_nan=False) for value in grid[name]]
         except (TypeError, ValueError) as error:
-            raise TypeError(f"`param_grid[{name!r}]` must hold what JSON can hold; got {values!r}: {error}") from error
+            raise TypeError(
+                f"`param_grid[{name!r}]` must hold values that JSON can hold; got {values!r}: {error}"
+            ) from error
         if not texts[name] or len(set(texts[name])) < len(texts[name]):
             raise ValueError(f"`param_grid[{name!r}]` must hold one value or several distinct ones; got {values!r}")
     return grid, texts
 
 
 def check_build_fn(build_fn, grid):
-    """Returns the names of the grid that `build_fn` takes; the others must be of use to the default compile."""
+    """Returns the names of the grid that `build_fn` takes; others must be `margin` or `learning_rate`."""
     if not callable(build_fn):
         raise TypeError(f"`build_fn` must be a function that returns a model; got a {type(build_fn).__name__}")
     parameters = inspect.signature(build_fn).parameters.values()
@@ -334,7 +340,7 @@ def check_build_fn(build_fn, grid):
     taken = {name for name in grid if takes_all or name in named}
     for name in [name for name in grid if name not in taken]:
         if name not in ("margin", "learning_rate"):
-            known = f"parameters of `build_fn` ({', '.join(named)}), or of the default compile (margin, learning_rate)"
+            known = f"parameters of `build_fn` ({', '.join(named)}), margin or learning_rate"
             raise ValueError(f"`param_grid` must hold {known}; got {name!r}")
         for value in grid[name]:
             _checks.check_number(f"param_grid[{name!r}]", value, low=0, open_low=True, open_high=True)

@@ -1,8 +1,8 @@
-"""`SiameseHyperModel`: a siamese network and its search space, for any of KerasTuner's tuners.
+"""`SiameseHyperModel`: a siamese network and its search space, for any KerasTuner tuner.
 
-Contract: what to try next, and what is saved, is the tuner's; `build(hp)` gives the compiled model of a point of the
-space, and `fit` measures it on held-out identities, one set or folds. KerasTuner (extra `tuner`) is imported with this
-module. Imports `_checks`, `callbacks`, `data` and the room's modules but `grid`.
+Contract: the tuner chooses what to try next and what is saved. `build(hp)` returns the compiled model of a point of the
+space; `fit` trains it and measures it on held-out identities, either one set or folds. KerasTuner (extra `tuner`) is
+imported with this module. Imports `_checks`, `callbacks`, `data` and all modules of the room except `grid`.
 
     space = SearchSpace(loss=["ContrastiveLoss", "NTXentLoss"], learning_rate=Range(1e-4, 1e-2, log=True))
     tuner = keras_tuner.Hyperband(SiameseHyperModel(encoder, space), objective=objective("val_eer"), max_epochs=27)
@@ -36,24 +36,26 @@ logger = logging.getLogger(__name__)
 
 
 class SiameseHyperModel(keras_tuner.HyperModel):
-    """Builds, trains and verifies the siamese network of a point of the space.
+    """Builds, trains and verifies the siamese network of a point of the search space.
 
     Args:
-        encoder: a function that returns a new encoder, a model or layer from one input to `(batch, dim)`, from fields
-            of the space by name, as `embedding_dim` and those of ``SearchSpace(encoder={…})``, or from KerasTuner's
-            `hp`, or both.
+        encoder: a function that returns a new encoder: a model or layer from one input to `(batch, dim)`. Its
+            parameters are fields of the space (`embedding_dim`, those of ``SearchSpace(encoder={…})`` and others),
+            KerasTuner's `hp`, or both.
         space: `SearchSpace`; its defaults if None.
-        augment: a function of ``SearchSpace(augmentation=…)`` that returns what ``PairSequence(augment=…)`` takes; by
-            default rotations of 30°, shifts of a tenth and zooms of a fifth of an image, each times the strength.
-        seed: integer ≥ 0, of folds, batches and, different in each fold and execution, initial weights.
-        name, tunable: as of every `keras_tuner.HyperModel`.
+        augment: a function of the strength, ``SearchSpace(augmentation=…)``, that returns what
+            ``PairSequence(augment=…)`` takes. By default: rotations of 30°, shifts of a tenth and zooms of a fifth of
+            an image, each times the strength.
+        seed: integer ≥ 0 for folds and batches and, different in each fold and execution, for initial weights.
+        name, tunable: as in `keras_tuner.HyperModel`.
 
-    ``tuner.search(x, labels, …)`` takes samples `(n, …)`, identities `(n,)` and the options of `fit`. What a trial
-    measured stands in its folder and, as metrics, in KerasTuner's `trial.json`; `SearchResults.of(tuner)` reads both.
+    ``tuner.search(x, labels, …)`` takes samples `(n, …)`, identities `(n,)` and the options of `fit`. The measurements
+    of a trial are in its folder and, as metrics, in KerasTuner's `trial.json`; `SearchResults.of(tuner)` reads both.
 
     Raises:
-        ValueError, TypeError: on construction, if `encoder` needs what the space does not hold, or the space holds what
-            no one takes. A search that cannot work ends at its first trial, with KerasTuner's `FatalValueError`.
+        ValueError, TypeError: on construction, if `encoder` has a parameter that the space lacks, or the space has a
+            field that `encoder` does not take. A search with wrong arguments ends at its first trial with KerasTuner's
+            `FatalValueError`.
 
     >>> def encoder(embedding_dim):
     ...     layers = [keras.Input((8,)), keras.layers.Dense(embedding_dim), keras.layers.UnitNormalization()]
@@ -77,7 +79,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
         self._held = self._last = None
 
     def build(self, hp):
-        """The compiled model of KerasTuner's `hp`: a `SiameseWrapper`, or of a batch loss the encoder itself."""
+        """The compiled model for KerasTuner's `hp`: a siamese network or, for a batch loss, the encoder itself."""
         with reported(hp, None):
             return self._built(hp, self.seed + self._executions(hp))
 
@@ -91,7 +93,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             return compiled_model(self.space, values, encoder)
 
     def _executions(self, hp):
-        """How often `fit` has just run these values: executions of one trial differ in their initial weights."""
+        """How often `fit` has just run with these values, so that executions of a trial differ in initial weights."""
         values, count = self._last or (None, 0)
         return count if values == hp.values else 0
 
@@ -112,24 +114,26 @@ class SiameseHyperModel(keras_tuner.HyperModel):
         verbose=0,
         **unknown,
     ):
-        """Trains `model` and measures it each epoch; returns what KerasTuner is told of the trial, a dict.
+        """Trains `model`, measures it each epoch, and returns the metrics of the trial for KerasTuner, a dict.
 
-        Outside a search it trains on all samples and returns Keras's `History`; there is no `cv` then.
+        Outside a search it trains on all samples and returns Keras's `History`; `cv` must then be None.
 
         Args:
-            hp, model: KerasTuner's hyperparameters, and what `build` made of them.
-            x: samples, a source `(n, …)`, to train on, or with `cv` to be divided.
+            hp, model: KerasTuner's hyperparameters, and the model that `build` made of them.
+            x: samples to train on, a source `(n, …)`; with `cv` they are divided into folds.
             labels: identities `(n,)`.
             validation_data: `(x, labels)`, `(left, right, same)` or a frozen `PairSequence` of other identities.
-            cv: number of identity-disjoint folds, in place of `validation_data`, ≥ 2: a model each, the first is
-                `model`. The metrics are their means; `std_<objective>` and `split<i>_<objective>` stand beside. The
-                trial's checkpoint is the best epoch's of the best fold. Not with Hyperband.
-            epochs, initial_epoch: as in `keras.Model.fit`. A trial counts by its best epoch, those with NaN aside.
+            cv: number of identity-disjoint folds, ≥ 2, instead of `validation_data`. Each fold trains a model of its
+                own; the first is `model`. The metrics are the means over folds, and `std_<objective>` and
+                `split<i>_<objective>`. The checkpoint of the trial is that of the best epoch of the best fold. Not
+                possible with Hyperband.
+            epochs, initial_epoch: as in `keras.Model.fit`. The value of a trial is that of its best epoch; epochs with
+                NaN are ignored.
             callbacks: deep-copied for each fold and called after the monitor; those that KerasTuner adds are shared.
-            on_divergence: "warn" watches each fit with a `DivergenceMonitor` and tags a flagged one with the cause;
-                "stop" ends it as well; None does neither.
-            give_up: with `cv`: a trial that over its folds so far is worse than the best trial over the same folds by
-                more than this, in units of the objective, is not measured on the others; None measures all.
+            on_divergence: "warn" watches each fit with a `DivergenceMonitor` and tags a flagged fit with the cause;
+                "stop" also ends it; None does neither.
+            give_up: with `cv`, as in `SiameseGridSearch`: how much worse than the best trial, on the same folds, a
+                trial may be before its other folds are skipped; None measures all folds.
             verbose: as in `keras.Model.fit`.
         """
         trial = Trial.of(callbacks)
@@ -150,18 +154,21 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             return run.measure(model, folds, trial, give_up) if trial else run.train(model, folds[0], 0)[0]
 
     def _prepared(self, hp, trial, x, labels, validation_data, *, cv, on_divergence, give_up):
-        """The folds of a search, made once; raises if the search cannot work, or its folder holds another one."""
+        """The folds of a search, made once; raises if an argument is wrong, or if the folder holds another search."""
         folding.check_on_divergence(on_divergence)
         if give_up is not None:
             _checks.check_number("give_up", give_up, low=0)
         if cv is not None:
             _checks.check_integer("cv", cv, low=2)
             if trial is None:
-                raise ValueError(f"`cv` must be None outside a search, in which a model is trained on all; got {cv}")
+                raise ValueError(
+                    f"`cv` must be None outside a search, where one model is trained on all samples; got {cv}"
+                )
             if "tuner/epochs" in hp.values:
                 raise ValueError(
-                    "`cv` does not go with Hyperband, which trains a trial on from the weights of an earlier one: "
-                    "these have seen what other folds hold out. Give `validation_data`, or take another tuner"
+                    "`cv` must be None with Hyperband, which continues training from the weights of an earlier trial: "
+                    "these weights have seen samples that other folds hold out. Give `validation_data`, or use another "
+                    "tuner"
                 )
         far = None
         if trial is not None:
@@ -170,7 +177,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
         if cv is None and validation_data is None:
             return [folding.Fold(np.arange(len(labels)), None)]
         if cv is not None and validation_data is not None:
-            raise ValueError("`validation_data` must be None where `cv` divides the samples; got both")
+            raise ValueError("`validation_data` must be None if `cv` is given, which divides the samples; got both")
         key = (id(x), id(labels), id(validation_data), cv, on_divergence, str(far))
         if self._held is None or self._held[0] != key:
             if cv is None:
@@ -178,7 +185,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 folds = [folding.Fold(np.arange(len(labels)), monitor)]
             else:
                 folds = folding.make_folds(x, labels, cv, self.seed, far, on_divergence)
-            # The samples are kept as well: an id is theirs alone only as long as they are.
+            # The samples are kept too, because an id is unique only while its object exists.
             self._held = key, folds, (x, labels, validation_data), folding.data_hash(x, labels)
         ours = {"space": describe(self.space), "cv": cv, "on_divergence": on_divergence, "give_up": give_up}
         ours |= {"seed": self.seed, "data": self._held[3]}
@@ -188,7 +195,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
 
 
 class Run:
-    """One trial's training: a model a fold, with its monitor before the callbacks."""
+    """The training of one trial: one model for each fold, with its monitor before the other callbacks."""
 
     def __init__(self, hypermodel, hp, values, x, labels, callbacks, options, on_divergence):
         self.hypermodel, self.hp, self.values = hypermodel, hp, values
@@ -196,7 +203,7 @@ class Run:
         self.callbacks, self.options, self.on_divergence = callbacks, options, on_divergence
 
     def train(self, model, fold, number):
-        """Keras's `History` of `model` after training on the rows of a `Fold`, and the monitor."""
+        """Trains `model` on the rows of a `Fold`; returns Keras's `History` and the monitor."""
         hypermodel, space, values = self.hypermodel, self.hypermodel.space, self.values
         is_part = len(fold.rows) < len(self.labels)
         x, labels = (subset(self.x, fold.rows), self.labels[fold.rows]) if is_part else (self.x, self.labels)
@@ -225,7 +232,7 @@ class Run:
 
 
 class Trial(NamedTuple):
-    """The trial that KerasTuner runs, found in a callback of its own."""
+    """The trial that KerasTuner is running, found in one of KerasTuner's own callbacks."""
 
     tuner: object
     trial: object
@@ -252,26 +259,26 @@ class Trial(NamedTuple):
 
     @property
     def has_finished_others(self):
-        """Whether the project's folder holds a trial that was finished."""
+        """Whether the project's folder holds a finished trial."""
         trials = [json.loads(path.read_text()) for path in Path(self.tuner.project_dir).glob("trial_*/trial.json")]
         return any(one["status"] == "COMPLETED" for one in trials)
 
     def check_tuner(self, measured):
-        """Raises if nobody will log the objective, or the tuner was told to compile what the space compiles."""
+        """Raises if the objective will not be logged, or if the tuner sets what the space already chooses."""
         keys = keys_of(self.objective)
         if not measured and any(key != "loss" for key in keys):
             raise ValueError(
-                f"`objective` must be a key that is logged, which without `validation_data` and `cv` is loss only; got "
+                f"`objective` must be a key that is logged: without `validation_data` and `cv` that is only loss; got "
                 f"{', '.join(keys)}"
             )
         given = [name for name in ("loss", "optimizer", "metrics") if getattr(self.tuner, name, None) is not None]
         if given:
-            raise ValueError(f"`{given[0]}` is the space's to choose: SearchSpace({given[0]}=…), not the tuner's")
+            raise ValueError(f"`{given[0]}` must be None in the tuner: give it as SearchSpace({given[0]}=…) instead")
 
 
 @contextmanager
 def reported(hp, trial):
-    """Logs what ends a trial with its hyperparameters and traceback, and leaves the latter in its folder."""
+    """Logs an error of a trial with its hyperparameters and traceback, and writes the traceback into its folder."""
     try:
         yield
     except Exception as error:
@@ -289,7 +296,7 @@ def reported(hp, trial):
 
 @contextmanager
 def fatal():
-    """Turns an error in what the search was given into one that ends it: KerasTuner would go on to the next trial."""
+    """Makes an error in the arguments of a search fatal: otherwise KerasTuner would go on to the next trial."""
     try:
         yield
     except TypeError as error:
@@ -299,12 +306,12 @@ def fatal():
 
 
 def is_tuners(callback):
-    """Whether a callback is one that KerasTuner adds to the user's."""
+    """Whether a callback was added by KerasTuner."""
     return type(callback).__module__.partition(".")[0] in ("keras_tuner", "tensorboard")
 
 
 def copy_for(callback, fold):
-    """The callback for a fold: KerasTuner's own as it is, a copy of the user's; TensorBoard's folds in folders."""
+    """The callback for a fold: KerasTuner's own ones unchanged, others copied; TensorBoard's with a folder a fold."""
     if is_tuners(callback):
         return callback
     copied = copy.deepcopy(callback)
@@ -314,7 +321,7 @@ def copy_for(callback, fold):
 
 
 def check_encoder(encoder, space):
-    """Returns the names that `encoder` takes, of the space's fields and "hp"."""
+    """Returns the names of the parameters of `encoder`: fields of the space and "hp"."""
     if not callable(encoder) or isinstance(encoder, keras.layers.Layer):
         why = "a function that returns a new encoder for each trial"
         raise TypeError(f"`encoder` must be {why}; got {encoder!r} of type {type(encoder).__name__}")
@@ -331,11 +338,11 @@ def check_encoder(encoder, space):
     unused = [name for name in its_own if name not in named and not takes_all]
     if unused:
         known = ", ".join(named) or "none"
-        raise ValueError(f"`encoder` must take {', '.join(unused)}, which the space holds; it takes {known}")
+        raise ValueError(f"`encoder` must take {', '.join(unused)}, which are in the space; it takes {known}")
     return {name for name in named if name in everywhere or name == "hp"} | (set(its_own) if takes_all else set())
 
 
 def describe(space):
-    """The space in JSON, as far as it decides what a trial is."""
+    """The parts of a space that define its trials, as JSON."""
     losses = {name: keras.saving.serialize_keras_object(loss)["config"] for name, loss in space.losses.items()}
     return json.loads(json.dumps({"losses": losses, "fields": {name: repr(one) for name, one in space.fields.items()}}))

@@ -1,7 +1,7 @@
-"""Objectives: the keys that a search can go by, and which way each is better.
+"""Objectives of a search: the keys that can be optimised, and their directions.
 
-Contract: the keys are those that `VerificationMonitor` writes, and "loss". KerasTuner cannot tell the direction of a
-key it does not know, so it takes them as its own `Objective`. Imports `_checks`.
+Contract: the keys are those that `VerificationMonitor` writes, and "loss". KerasTuner does not know the direction of
+these keys, so they are given to it as its `Objective`. Imports `_checks`.
 
     tuner = keras_tuner.RandomSearch(hypermodel, objective=objective("val_tar@far=0.01"), max_trials=20)
 """
@@ -10,19 +10,19 @@ import contextlib
 
 from keras_siamese import _checks
 
-SIGNS = {"val_eer": -1, "val_auc": 1, "val_verification_accuracy": 1, "val_d_prime": 1, "loss": -1}  # 1: more is better
-TAR = "val_tar@far="  # and a rate; more is better
+SIGNS = {"val_eer": -1, "val_auc": 1, "val_verification_accuracy": 1, "val_d_prime": 1, "loss": -1}  # 1: maximised
+TAR = "val_tar@far="  # followed by a rate; larger is better
 
 
 def objective(name):
     """KerasTuner's `Objective` of a key, with its direction.
 
     Args:
-        name: "val_eer" or "loss", less is better; "val_auc", "val_verification_accuracy", "val_d_prime" or
-            "val_tar@far=0.01" (or another rate), more is better. "val_threshold" is written and is neither.
+        name: "val_eer" or "loss", which are minimised, or "val_auc", "val_verification_accuracy", "val_d_prime" or
+            "val_tar@far=0.01" (or another rate), which are maximised. "val_threshold" cannot be an objective.
 
     Raises:
-        ValueError: for another name, listing these.
+        ValueError: for any other name.
 
     >>> objective("val_auc").direction
     'max'
@@ -32,7 +32,7 @@ def objective(name):
 
 
 def check_objective(objective):
-    """Returns the sign, 1 if more is better or else −1, and what the monitor must be told to write this key."""
+    """Returns the sign (1 if larger is better, else −1) and the arguments with which the monitor writes this key."""
     if isinstance(objective, str) and objective in SIGNS:
         return SIGNS[objective], {}
     with contextlib.suppress(ValueError):
@@ -43,18 +43,21 @@ def check_objective(objective):
 
 
 def sign_of(objective):
-    """1 if more of KerasTuner's `objective` is better, or else −1."""
+    """1 if a larger value of KerasTuner's `objective` is better, else −1."""
     return 1 if objective.direction == "max" else -1
 
 
 def keys_of(objective):
-    """The keys of the logs that KerasTuner's `objective` reads: one, or several of a `MultiObjective`."""
+    """The log keys of KerasTuner's `objective`: one, or several for a `MultiObjective`."""
     return list(getattr(objective, "name_to_direction", {objective.name: objective.direction}))
 
 
 def check_known(objective):
-    """Returns `{"far": rates}` or `{}` for the monitor, if it writes every key of KerasTuner's `objective`, and in that
-    direction."""
+    """Returns the monitor's arguments, `{"far": rates}` or `{}`, if it writes all keys of KerasTuner's `objective`.
+
+    Raises:
+        ValueError: for a key that it does not write, or with the wrong direction.
+    """
     directions = getattr(objective, "name_to_direction", {objective.name: objective.direction})
     rates = []
     for name, direction in directions.items():
@@ -62,6 +65,6 @@ def check_known(objective):
         rates += far.values()
         known = "max" if sign > 0 else "min"
         if direction != known:
-            hint = "keras_siamese.tuning.objective(name) knows it"
+            hint = "Use keras_siamese.tuning.objective(name), which sets the direction"
             raise ValueError(f"`objective` must have direction {known!r} for {name!r}; got {direction!r}. {hint}")
     return {"far": tuple(rates)} if rates else {}

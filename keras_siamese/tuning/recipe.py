@@ -1,8 +1,8 @@
-"""The recipe: of the values that hold in a trial, the compiled model, its batches, its monitor and its callbacks.
+"""Recipe of a trial: from its hyperparameter values to the compiled model, the batches and the callbacks.
 
-Contract: `values` are those of `SearchSpace.declare`, by name. A loss on pairs or triplets gets a `SiameseWrapper` and
-a `PairSequence` or `TripletSequence`, a batch loss the encoder itself and a `BalancedBatchSequence`. Imports
-`callbacks`, `data`, `distances`, `layers` and the room's `space`.
+Contract: `values` are those of `SearchSpace.declare`, by name. Losses on pairs or triplets are used with a siamese
+network and a `PairSequence` or `TripletSequence`, batch losses with the encoder itself and a `BalancedBatchSequence`.
+Imports `callbacks`, `data`, `distances`, `layers` and the room's `space`.
 
     model = compiled_model(space, values, encoder)
     model.fit(batches_of(space, values, x, labels, seed=0, augment=None), epochs=10)
@@ -18,7 +18,7 @@ from keras_siamese.tuning.space import kind_of
 
 
 def compiled_model(space, values, encoder):
-    """The model of `values` around a new `encoder`, compiled."""
+    """Builds the model for `values` around a new `encoder`, and compiles it."""
     loss = space.losses[values["loss"]]
     compares = SiameseWrapper(encoder, values.get("distance", "cosine"))
     options = loss.get_config()
@@ -48,12 +48,12 @@ def siamese_of(model):
 
 
 def reach(loss, siamese):
-    """The largest margin that a loss can have on the distances of a siamese network."""
+    """The largest margin that a loss can reach on the distances of a siamese network."""
     low, high = siamese.distance_bounds()
     if high == float("inf") or high <= 0:
         raise ValueError(
             f"`relative_margin` needs distances with an upper bound above 0; {siamese.distance!r} of this encoder is "
-            f"in [{low:g}, {high:g}]. End the encoder with UnitNormalization, or give `margin` in the distance's units"
+            f"in [{low:g}, {high:g}]. End the encoder with UnitNormalization, or give `margin` in units of the distance"
         )
     options = loss.get_config()
     if "beta" in options:
@@ -86,13 +86,13 @@ def augment_images(strength):
 
 
 def mining_callbacks(space, values, sequence):
-    """The callbacks that mine pairs or triplets; a batch loss mines by itself."""
+    """The callbacks that mine hard pairs or triplets; batch losses do their own mining."""
     mines = values.get("mining") == "hard" and kind_of(space.losses[values["loss"]]) != "batch"
     return [HardPairRefresh(sequence)] if mines else []
 
 
 def compared_by(space, values):
-    """`{"distance": …}` where the monitor must be told how to compare the embeddings of a bare encoder."""
+    """`{"distance": …}` if the monitor must be told how to compare the embeddings of an encoder, else `{}`."""
     if kind_of(space.losses[values["loss"]]) != "batch" or "distance" not in values:
         return {}
     return {"distance": distances.get(values["distance"])}

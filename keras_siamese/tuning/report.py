@@ -1,7 +1,7 @@
-"""A search on a page and in TensorBoard: `SearchResults` as one self-contained HTML file, and as HParams summaries.
+"""Report of a search: `SearchResults` as one self-contained HTML file, and as HParams summaries for TensorBoard.
 
-Contract: as of `verification.pages`, which the page is made with (extra `report`: matplotlib, jinja2). The summaries
-are written with `tensorboard` alone, on any backend; the extra `tuner` brings it. Imports `verification.pages`,
+Contract: the page is made with `verification.pages` (extra `report`: matplotlib, jinja2). The summaries need only the
+package `tensorboard`, on any backend; the extra `tuner` installs it. Imports `verification.pages`,
 `_checks` and the room's `objectives`; `results` imports it.
 
     html = render(results)
@@ -17,7 +17,7 @@ from keras_siamese import _checks
 from keras_siamese.tuning.objectives import sign_of
 from keras_siamese.verification.pages import svg, template
 
-LOG_FROM = 20  # largest over smallest value from which numbers are drawn on a logarithmic axis
+LOG_FROM = 20  # ratio of largest to smallest value from which an axis is logarithmic
 UNSET = "–"
 
 
@@ -27,7 +27,7 @@ def render(results, title="Search"):
     return template("keras_siamese.tuning", "report.html.jinja").render(
         title=title,
         summary=results.summary(),
-        objective=f"{results.objective.name}, {'less' if sign_of(results.objective) < 0 else 'more'} is better",
+        objective=f"{results.objective.name}, {'smaller' if sign_of(results.objective) < 0 else 'larger'} is better",
         head=head,
         rows=rows,
         failures=[(trial.name, trial.params, trial.error) for trial in results.trials if trial.error is not None],
@@ -36,7 +36,7 @@ def render(results, title="Search"):
 
 
 def can_draw(results):
-    """Whether there is something to compare: two finished trials that differ in a hyperparameter."""
+    """Whether there is something to compare: at least two finished trials, and a hyperparameter that varies."""
     return len(drawn_trials(results)) > 1 and len(results.names) > len(results.constants)
 
 
@@ -45,8 +45,11 @@ def drawn_trials(results):
 
 
 def draw_coordinates(figure, results):
-    """Parallel coordinates on a matplotlib figure: an axis for each hyperparameter that varies and one for the
-    objective, a line for each finished trial, coloured by the objective, the best one bold."""
+    """Draws parallel coordinates on a matplotlib figure.
+
+    There is one axis for each hyperparameter that varies and one for the objective, and one line for each finished
+    trial, coloured by the objective; the best one is bold.
+    """
     trials = drawn_trials(results)
     names = [name for name in results.names if name not in results.constants]
     sign = sign_of(results.objective)
@@ -71,7 +74,7 @@ def draw_coordinates(figure, results):
     axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
 
 
-LABEL = {  # on white, so that the lines do not strike it through
+LABEL = {  # with a white background, so that the lines do not cross the text
     "textcoords": "offset points",
     "va": "center",
     "fontsize": "x-small",
@@ -81,10 +84,10 @@ LABEL = {  # on white, so that the lines do not strike it through
 
 
 def axis_of(values):
-    """The height in [0, 1] of each value on its axis, and the axis's ticks, `[(height, text), …]`.
+    """The height in [0, 1] of each value on its axis, and the ticks of the axis, `[(height, text), …]`.
 
-    Numbers stand where they belong, on a logarithmic axis where they span much; names are spread evenly, with a place
-    of its own for what a trial does not have.
+    Numbers are placed on a linear axis, or on a logarithmic one if they span a factor of `LOG_FROM`. Names are spread
+    evenly; trials that do not have the hyperparameter get a place of their own.
     """
     known = [value for value in values if value is not None]
     is_number = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known)
@@ -104,7 +107,7 @@ def axis_of(values):
 
 
 def order(value):
-    """A key by which numbers come before names, and what is unset before both."""
+    """A sort key: unset values come first, then numbers, then names."""
     is_number = isinstance(value, (int, float))
     return (value != UNSET, not is_number, value if is_number else 0, str(value))
 
@@ -114,17 +117,17 @@ def shorter(value):
 
 
 def thinned(ticks, most=10):
-    """At most so many ticks, the first and the last among them."""
+    """At most `most` of the ticks, including the first and the last."""
     if len(ticks) <= most:
         return ticks
     return [ticks[at] for at in np.unique(np.linspace(0, len(ticks) - 1, most).round().astype(int))]
 
 
 def write_hparams(results, log_dir):
-    """Writes a run for each trial into the folder `log_dir`: its hyperparameters, its objective, and how it ended.
+    """Writes one TensorBoard run for each trial into the folder `log_dir`: its hyperparameters and its objective.
 
     Raises:
-        ImportError: without `tensorboard`, naming the extra.
+        ImportError: without `tensorboard`; the error names the extra.
         ValueError: if the folder cannot be written.
     """
     summary = _checks.check_installed("tensorboard.plugins.hparams.summary_v2", "tuner")
@@ -138,7 +141,7 @@ def write_hparams(results, log_dir):
 
 
 def write_events(folder, hparams, scalars):
-    """One event file: an HParams summary, and scalars by their tags."""
+    """Writes one event file with an HParams summary and scalars by tag."""
     event_file_writer = _checks.check_installed("tensorboard.summary.writer.event_file_writer", "tuner")
     event_pb2 = _checks.check_installed("tensorboard.compat.proto.event_pb2", "tuner")
     summary_pb2 = _checks.check_installed("tensorboard.compat.proto.summary_pb2", "tuner")

@@ -1,7 +1,8 @@
-"""Results of a search: what each trial had, measured and ended with, as a table, scikit-learn's `cv_results_`, a page.
+"""Results of a search: all trials as a table, as scikit-learn's `cv_results_`, and as an HTML page.
 
-Contract: a `TrialResult` holds a trial's values, the records of its fits (see `folds`), and the traceback if it failed.
-`SearchResults.of(tuner)` reads them from a KerasTuner tuner, during a search, after it, or made anew on its folder.
+Contract: a `TrialResult` holds a trial's hyperparameters, the records of its fits (see `folds`), and the traceback if
+it failed. `SearchResults.of(tuner)` reads them from a KerasTuner tuner: during a search, after it, or from a new tuner
+on the same folder.
 Imports `_checks` and the room's `folds`, `objectives` and `report`, which draws.
 
     results = SearchResults.of(tuner)
@@ -28,14 +29,14 @@ FAILURE = "failure.txt"
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """What is known of one trial.
+    """The result of one trial.
 
     Attributes:
-        name: KerasTuner's id of it.
-        params: its hyperparameters by name, those that hold.
-        records: of each fit that was measured, see `folds`.
-        value: the objective, the mean over folds; NaN if the trial failed or is not finished.
-        error: the traceback of a failed trial, None of others.
+        name: KerasTuner's id of the trial.
+        params: its active hyperparameters by name.
+        records: one record for each fit, see `folds`.
+        value: the mean of the objective over the folds; NaN if the trial failed or is not finished.
+        error: the traceback of a failed trial, else None.
     """
 
     name: str
@@ -46,32 +47,32 @@ class TrialResult:
 
     @property
     def cause(self):
-        """The cause that most of its flagged fits have, None if none was flagged."""
+        """The most frequent cause among its flagged fits, None if no fit was flagged."""
         causes = collections.Counter(record["cause"] for record in self.records if record.get("cause"))
         return causes.most_common(1)[0][0] if causes else None
 
 
 class SearchResults:
-    """The trials of a search, with everything that can be read from them.
+    """The trials of a search, as tables, page and TensorBoard summaries.
 
     Args:
-        trials: list of `TrialResult`, in the order of their starts.
+        trials: list of `TrialResult`, in the order in which they were started.
         objective: KerasTuner's `Objective`.
-        cv: how many folds a trial has; 1 where all are measured on the same held-out data.
+        cv: number of folds of a trial; 1 if all trials are measured on the same held-out data.
 
     Attributes:
         trials, objective, cv: as given.
         failures: dict from the name of each failed trial to its traceback.
-        causes: dict from each cause to the number of trials that were flagged for it.
+        causes: dict from each cause of divergence to the number of trials flagged with it.
         best: the best `TrialResult`.
-        cv_results_: dict of arrays with an entry a trial, `(trials,)`, as of scikit-learn's searches: `params`,
-            `param_<name>` (masked where a condition did not hold), `split<i>_test_score`, `mean_test_score`,
-            `std_test_score`, `rank_test_score`, `mean_fit_time`, `std_fit_time` (seconds); and `split<i>_<objective>`,
-            `mean_<objective>`, `std_<objective>`, `split<i>_best_epoch` (from 1). A test score is greater when better:
-            of an objective to be minimised it is the negative, as with scikit-learn's `neg_` scorers.
+        cv_results_: dict of arrays with one entry for each trial, as in scikit-learn: `params`, `param_<name>` (masked
+            where the trial does not have it), `split<i>_test_score`, `mean_test_score`, `std_test_score`,
+            `rank_test_score`, `mean_fit_time`, `std_fit_time` (seconds); also `split<i>_<objective>`,
+            `mean_<objective>`, `std_<objective>`, `split<i>_best_epoch` (from 1). A greater test score is better: if
+            the objective is minimised, it is the negative value, as for scikit-learn's `neg_` scorers.
 
     Raises:
-        RuntimeError: from `best`, and from `of`, if every trial failed; with the first traceback.
+        RuntimeError: from `best` and `of`, if every trial failed; it contains the first traceback.
     """
 
     def __init__(self, trials, objective, cv):
@@ -83,10 +84,10 @@ class SearchResults:
 
     @classmethod
     def of(cls, tuner):
-        """The results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`."""
+        """Reads the results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`."""
         known = getattr(tuner.oracle, "trials", None)
         if known is None:
-            raise ValueError("`tuner` must be the chief's, which knows all trials; got a worker's")
+            raise ValueError("`tuner` must be the tuner of the chief, which knows all trials; got that of a worker")
         trials = [known[name] for name in tuner.oracle.start_order]
         folder = Path(tuner.project_dir)
         found = [read_trial(folder / f"trial_{trial.trial_id}", trial, tuner.oracle.objective) for trial in trials]
@@ -96,7 +97,7 @@ class SearchResults:
         return results
 
     def refuse(self):
-        """Raises with what the first failed trial had and met."""
+        """Raises an error with the hyperparameters and the traceback of the first failed trial."""
         first = next(trial for trial in self.trials if trial.error is not None)
         count = f"{len(self.failures)} of {len(self.trials)} trials failed"
         raise RuntimeError(f"{count}; first {first.params}:\n{first.error}")
@@ -110,7 +111,7 @@ class SearchResults:
         return self.trials[int(np.argmin(self.cv_results_["rank_test_score"]))]
 
     def to_frame(self):
-        """`cv_results_` as a pandas DataFrame, a row a trial, best first, with `trial`, `cause` and `error` besides."""
+        """`cv_results_` as a pandas DataFrame, best trial first, with the extra columns `trial`, `cause`, `error`."""
         pandas = _checks.check_installed("pandas", "test")
         frame = pandas.DataFrame({key: list(column) for key, column in self.cv_results_.items()})
         frame.insert(0, "trial", [trial.name for trial in self.trials])
@@ -119,8 +120,7 @@ class SearchResults:
         return frame.sort_values("rank_test_score", kind="stable").reset_index(drop=True)
 
     def rows(self):
-        """The table, a list of rows of strings, best first; the first row is the head. What all trials have alike is in
-        `constants`."""
+        """The table as rows of strings, best trial first, after a head row; it leaves out what is in `constants`."""
         names = [name for name in self.names if name not in self.constants]
         name = self.objective.name
         table = [["rank", "trial", name, "±", "epoch", "seconds", *names, "remark"]]
@@ -137,26 +137,26 @@ class SearchResults:
 
     @property
     def names(self):
-        """The names of the hyperparameters of any of the trials, in the order in which they come up."""
+        """The names of all hyperparameters of the trials, in order of their first occurrence."""
         return names_of(self.trials)
 
     @property
     def constants(self):
-        """The hyperparameters that all of several trials have alike, by name."""
+        """The hyperparameters that have the same value in all of several trials, by name."""
         first, *others = self.trials or [None]
         same = [name for name in self.names if all(name in trial.params for trial in self.trials)]
         same = [name for name in same if all(trial.params[name] == first.params[name] for trial in others)]
         return {name: first.params[name] for name in same if others}
 
     def remark(self, trial):
-        """What else there is to say of a trial: that it failed, was given up, or diverged, and why."""
+        """A remark on a trial: whether it failed, was given up, or diverged, and why."""
         if trial.error is not None:
             return f"failed: {trial.error.strip().splitlines()[-1]}"
         parts = [f"given up after {len(trial.records)} of {self.cv} folds"] if len(trial.records) < self.cv else []
         return "; ".join(parts + ([f"diverged: {trial.cause}"] if trial.cause else []))
 
     def summary(self):
-        """One line: how many trials, failures and causes, and what all trials have alike."""
+        """One line: the numbers of trials and failures, the causes, and the values that all trials share."""
         parts = [f"{len(self.trials)} trials"]
         parts += [f"{len(self.failures)} failed"] * bool(self.failures)
         parts += [f"{sum(self.causes.values())} diverged ({counted(self.causes)})"] * bool(self.causes)
@@ -167,17 +167,17 @@ class SearchResults:
         return "\n".join([*aligned(self.rows()), self.summary()])
 
     def to_html(self, path):
-        """Writes one self-contained page: the table and a parallel-coordinates plot (extra `report`)."""
+        """Writes one self-contained HTML page with the table and a parallel-coordinates plot (extra `report`)."""
         path = _checks.check_writable("path", path)
         path.write_text(report.render(self), encoding="utf-8")
 
     def to_tensorboard(self, log_dir):
-        """Writes the trials into a folder such that TensorBoard's HParams tab shows them (package `tensorboard`)."""
+        """Writes the trials into a folder for the HParams tab of TensorBoard (package `tensorboard`)."""
         report.write_hparams(self, log_dir)
 
 
 def read_trial(folder, trial, objective):
-    """The `TrialResult` of KerasTuner's `trial`, with what ours wrote into its folder."""
+    """The `TrialResult` of KerasTuner's `trial`, with the records and the traceback in its folder."""
     file, failure = folder / FILE, folder / FAILURE
     records = json.loads(file.read_text()) if file.exists() else []
     params = {name: value for name, value in trial.hyperparameters.values.items() if not name.startswith("tuner/")}
@@ -190,7 +190,7 @@ def read_trial(folder, trial, objective):
 
 
 def names_of(trials):
-    """The hyperparameters of any of the trials, in the order in which they come up."""
+    """The names of all hyperparameters of the trials, in order of their first occurrence."""
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
@@ -204,7 +204,7 @@ def counted(causes):
 
 
 def cv_results(trials, objective, cv):
-    """`cv_results_` of a list of `TrialResult`; what a trial did not get to is NaN."""
+    """`cv_results_` of a list of `TrialResult`; folds that a trial did not reach are NaN."""
     table = np.full((3, cv, len(trials)), np.nan)
     for entry, trial in enumerate(trials):
         for fold, (record, value) in enumerate(zip(trial.records, values_of(trial.records, objective), strict=True)):
@@ -212,7 +212,7 @@ def cv_results(trials, objective, cv):
     values, epochs, seconds = table
     sign, name = sign_of(objective), objective.name
     means = np.array([trial.value for trial in trials], dtype=float)
-    with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread then is NaN
+    with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread is then NaN
         spread = values.std(axis=0)
     ranked = np.where(np.isnan(means), -np.inf, sign * means)
     return {
@@ -232,7 +232,7 @@ def cv_results(trials, objective, cv):
 
 
 def column_of(trials, name):
-    """A hyperparameter of each trial, masked where it has none."""
-    # But for the None at its end, values that are lists of one length would become the rows of a matrix.
+    """One hyperparameter of all trials, masked for trials that do not have it."""
+    # Without the None at the end, values that are lists of equal length would become the rows of a matrix.
     values = np.array([*(trial.params.get(name) for trial in trials), None], dtype=object)[:-1]
     return np.ma.masked_array(values, [name not in trial.params for trial in trials])

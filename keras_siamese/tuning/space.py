@@ -1,15 +1,16 @@
-"""The search space: what may vary in training a siamese network, as hyperparameters of KerasTuner.
+"""Search space: the hyperparameters of training a siamese network, for KerasTuner.
 
-Contract: every field is one value, a list of values, or a `Range`. `SearchSpace.declare(hp)` registers them on
-KerasTuner's `HyperParameters` under the fields' names, those that only some losses use on the condition of these, and
-returns the values that hold, by name. Imports `_checks`, `distances` and `losses`; KerasTuner is the caller's.
+Contract: each field is one value, a list of values, or a `Range`. `SearchSpace.declare(hp)` registers the fields on
+KerasTuner's `HyperParameters` under their names, and returns the active values by name. A field that only some losses
+use is registered on the condition that one of these is chosen. Imports `_checks`, `distances` and `losses`; not
+KerasTuner.
 
     space = SearchSpace(
         loss=["ContrastiveLoss", "BatchTripletLoss", "NTXentLoss"],
-        relative_margin=Range(0.1, 0.7),                  # of the distance's reach; none for NT-Xent
+        relative_margin=Range(0.1, 0.7),                  # share of the largest distance; not used by NT-Xent
         learning_rate=Range(1e-4, 1e-2, log=True),
         mining=["none", "hard"],
-        encoder={"depth": [2, 3, 4]},                     # what `encoder(embedding_dim, depth)` takes besides
+        encoder={"depth": [2, 3, 4]},                     # a further parameter of `encoder(embedding_dim, depth)`
     )
 """
 
@@ -20,8 +21,8 @@ import keras
 
 from keras_siamese import _checks, distances, losses
 
-KINDS = {"distance": "pairs", "score": "pairs", "embedding": "batch"}  # what a loss expects: how it is fed
-LOW = {  # fields that are numbers: the least value, and whether it is itself out of range
+KINDS = {"distance": "pairs", "score": "pairs", "embedding": "batch"}  # what a loss expects: the data it needs
+LOW = {  # fields that are numbers: the lower bound, and whether it is excluded
     "margin": (0, True),
     "relative_margin": (0, True),
     "embedding_dim": (1, False),
@@ -39,12 +40,12 @@ MINING = ("none", "hard", "semi_hard", "easy", "distance_weighted")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """All numbers from `low` to `high`, both included: whole ones if both are.
+    """All numbers from `low` to `high`, both included; only whole numbers if `low`, `high` and `step` are integers.
 
     Args:
         low, high: numbers, low < high; above 0 with `log`.
-        step: the distance between two values, or with `log` their quotient; None: any value, of whole numbers each.
-        log: whether values are drawn evenly over their logarithm.
+        step: the difference of two neighbouring values, or with `log` their ratio; None allows all values.
+        log: whether values are drawn uniformly on a logarithmic scale.
 
     >>> Range(1e-4, 1e-2, log=True)
     Range(low=0.0001, high=0.01, step=None, log=True)
@@ -63,42 +64,42 @@ class Range:
 
     @property
     def is_whole(self):
-        """Whether the range holds whole numbers only."""
+        """Whether the range has only whole numbers."""
         return all(isinstance(one, int) for one in (self.low, self.high, 1 if self.step is None else self.step))
 
     def register(self, hp, name):
-        """Registers the range on KerasTuner's `hp`; returns the value that holds."""
+        """Registers the range on KerasTuner's `hp`; returns the active value."""
         kind = hp.Int if self.is_whole else hp.Float
         return kind(name, self.low, self.high, step=self.step, sampling="log" if self.log else "linear")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What may vary: each field is one value, a list of distinct values, or a `Range`. None is left alone.
+    """Search space of a siamese network: each field is one value, a list of distinct values, a `Range`, or None.
 
     Args:
-        loss: name of a class of `keras_siamese.losses`, or an instance, whose other options stay; of losses on pairs,
-            triplets or whole batches. (Proxy losses need the number of classes, which differs from fold to fold.)
-        margin: of the losses that have one, in their own units; the loss's own by default.
-        relative_margin: the margin as a share, in (0, 1], of the most that the distance can reach on unit vectors:
-            with "cosine" 0.5 is 1.0, with "angular" 0.5. For losses on a distance; in place of `margin`.
-        distance: name from `keras_siamese.distances.names()`. Losses that have their own similarity do not use it.
+        loss: name of a class in `keras_siamese.losses`, or an instance, whose other options are kept. It must be a loss
+            on pairs, triplets or whole batches. (Proxy losses need the number of classes, which differs between folds.)
+        margin: margin of the losses that have one, in their own units; by default each loss keeps its own.
+        relative_margin: the margin as a share, in (0, 1], of the largest distance between unit vectors: 0.5 means 1.0
+            for "cosine" and 0.5 for "angular". For losses on a distance; use it instead of `margin`.
+        distance: name from `keras_siamese.distances.names()`; not used by losses with a similarity of their own.
         head: for losses on probabilities: "logistic" (default), or a function that returns a layer.
         embedding_dim: for an `encoder` with a parameter of this name; ≥ 1.
         learning_rate: above 0.
         optimizer: name that `keras.optimizers.get` knows.
         batch_size: pairs or triplets in a batch, ≥ 1.
-        classes_per_batch, samples_per_class: the make-up of the batches of batch losses, each ≥ 2.
-        mining: "none" or "hard": for pairs and triplets `HardPairRefresh`, for batch losses with `negatives` that
-            option, "all" or "hard". If all losses of the space have `negatives`, also "semi_hard", "easy" and
-            "distance_weighted".
+        classes_per_batch, samples_per_class: composition of the batches of batch losses, each ≥ 2.
+        mining: "none" or "hard". For pairs and triplets "hard" adds `HardPairRefresh`; batch losses with the option
+            `negatives` get "all" or "hard" for it. If all losses of the space have `negatives`, "semi_hard", "easy" and
+            "distance_weighted" are possible too.
         positive_fraction: share of genuine pairs, in (0, 1], for losses on pairs.
-        augmentation: strength ≥ 0, which `SiameseHyperModel(augment=…)` turns into an augmentation; 0 is none.
-        encoder: dict of further fields for parameters of the encoder, by name.
+        augmentation: strength ≥ 0 of the augmentation of `SiameseHyperModel(augment=…)`; 0 means none.
+        encoder: dict of further fields, for other parameters of the encoder, by name.
 
     Raises:
-        ValueError, TypeError: naming the field: an unknown name, an empty list, a value out of range, a field that no
-            loss of the space uses.
+        ValueError, TypeError: for an unknown name, an empty list, a value out of range, or a field that no loss of the
+            space uses; the error names the field.
 
     >>> SearchSpace(loss="NTXentLoss", margin=1.0)
     Traceback (most recent call last):
@@ -129,7 +130,7 @@ class SearchSpace:
             raise TypeError(f"`encoder` must be a dict of fields; got {self.encoder!r}")
         object.__setattr__(self, "fields", self._checked_fields())
         if self.margin is not None and self.relative_margin is not None:
-            raise ValueError("`relative_margin` must be None where `margin` is given; got both")
+            raise ValueError("`relative_margin` must be None if `margin` is given; got both")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in self.fields and value != field.default and not self.users(field.name):
@@ -137,7 +138,7 @@ class SearchSpace:
                 raise ValueError(f"`{field.name}` is used by no `loss` of the space; got {value!r} with {names}")
 
     def _checked_fields(self):
-        """By hyperparameter's name, a `Range` or a list of values."""
+        """By name of the hyperparameter, a `Range` or a list of values."""
         fields = {"loss": list(self.losses)}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -163,7 +164,7 @@ class SearchSpace:
         return [loss for loss, instance in self.losses.items() if uses(instance, name)]
 
     def declare(self, hp):
-        """Registers the space on KerasTuner's `HyperParameters`; returns the values that hold, by name."""
+        """Registers the space on KerasTuner's `HyperParameters`; returns the active values by name."""
         values = {}
         for name, choices in self.fields.items():
             users = self.users(name)
@@ -178,19 +179,19 @@ class SearchSpace:
 
 
 def register(hp, name, choices):
-    """Registers a `Range` or a list of values; returns the value that holds, None if its condition does not."""
+    """Registers a `Range` or a list of values; returns the active value, or None if its condition is not met."""
     if isinstance(choices, Range):
         return choices.register(hp, name)
     return hp.Fixed(name, choices[0]) if len(choices) == 1 else hp.Choice(name, choices)
 
 
 def kind_of(loss):
-    """How a loss is fed: "pairs", "triplets" or "batch"."""
+    """The kind of data that a loss needs: "pairs", "triplets" or "batch"."""
     return "triplets" if isinstance(loss, losses.TripletLoss) else KINDS[loss.expects]
 
 
 def uses(loss, name):
-    """Whether a loss uses the field `name`; what is no field of some losses only is used with all."""
+    """Whether a loss uses the field `name`; fields that are not listed here are used with all losses."""
     kind, options = kind_of(loss), loss.get_config()
     compares = kind != "batch" or "distance" in options
     special = {
@@ -208,7 +209,7 @@ def uses(loss, name):
 
 
 def check_losses(loss):
-    """Returns losses by name, of a name, an instance or a list of them; a class's name, or the instance's own."""
+    """Returns the losses by class name, from a name, an instance or a list of these."""
     found = {}
     for one in loss if isinstance(loss, (list, tuple)) else [loss]:
         instance = one
@@ -222,26 +223,26 @@ def check_losses(loss):
             raise ValueError(f"`loss` must hold each class once; got {name} twice")
         found[name] = instance
     if not found:
-        raise ValueError("`loss` must hold a loss; got an empty list")
+        raise ValueError("`loss` must hold at least one loss; got an empty list")
     return found
 
 
 def with_defaults(cls):
-    """A loss with its own options, if it has one for each."""
+    """A loss with its default options; raises if an option has no default."""
     try:
         return cls()
     except TypeError as error:
-        raise ValueError(f"`loss` must be an instance where the class has no defaults, as {cls.__name__}") from error
+        raise ValueError(f"`loss` must be an instance, because {cls.__name__} has options without default") from error
 
 
 def is_of_use(cls):
-    """Whether a class is a loss on pairs, triplets or batches that may be compiled."""
+    """Whether a class is a loss on pairs, triplets or batches, and no base class."""
     bases = (losses.SiameseLoss, losses.PairLoss, losses.BatchLoss, losses.ProxyLoss)
     return issubclass(cls, losses.SiameseLoss) and cls not in bases and cls.expects in KINDS
 
 
 def check_heads(head):
-    """Returns heads by name: "logistic", and functions that return a layer, by their own."""
+    """Returns the heads by name: "logistic", or the name of a function that returns a layer."""
     found = {}
     for one in head if isinstance(head, (list, tuple)) else [head]:
         if not callable(one):
@@ -251,12 +252,12 @@ def check_heads(head):
             raise ValueError(f"`head` must hold distinct functions, each of which returns a layer; got {one!r}")
         found[name] = one
     if not found:
-        raise ValueError("`head` must hold a head; got an empty list")
+        raise ValueError("`head` must hold at least one head; got an empty list")
     return found
 
 
 def check_field(name, value):
-    """Returns a `Range` as it is, and else a list of one or several distinct values of one type."""
+    """Returns a `Range` unchanged, anything else as a list of distinct values of one type."""
     if isinstance(value, tuple):
         raise TypeError(f"`{name}` must be a value, a list, or Range(low, high); got the tuple {value!r}")
     if isinstance(value, Range):
@@ -276,7 +277,7 @@ def check_field(name, value):
 
 
 def check_value(name, value):
-    """Returns a value of the field `name` as Python's own str, bool, int or float, if it is in range."""
+    """Returns a value of the field `name` as Python's str, bool, int or float; raises if it is out of range."""
     value = value.item() if hasattr(value, "item") else value
     if name in WHOLE:
         return _checks.check_integer(name, value, low=LOW[name][0])
@@ -290,7 +291,7 @@ def check_value(name, value):
 
 
 def check_optimizer(name):
-    """Refuses what `keras.optimizers.get` does not know."""
+    """Raises if `keras.optimizers.get` does not know the name."""
     try:
         keras.optimizers.get(name)
     except ValueError as error:

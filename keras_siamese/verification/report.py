@@ -210,9 +210,9 @@ class VerificationReport:
         else:
             note = "each pair at a threshold chosen on other folds"
             if self.cross_fitted_accuracy is None:
-                note = "too few pairs or identities to choose a threshold on other folds"
+                note = "too few pairs or identities to choose thresholds on other folds"
             yield "accuracy, cross-fitted", "cross_fitted_accuracy", self.cross_fitted_accuracy, note
-        at_best = f"at threshold {self.best_threshold:.6g}, the best for these pairs"
+        at_best = f"at threshold {self.best_threshold:.6g}, best for these pairs"
         note = f"{at_best}; random scores reach {self.best_accuracy_floor:.4f}"
         yield "best accuracy", "best_accuracy", self.best_accuracy, note
         yield "minDCF", "min_dcf", self.min_dcf, "if 1 pair in 100 is genuine; a constant answer costs 1"

@@ -274,7 +274,7 @@ def test_any_rate_can_be_the_objective():
     ("build_fn", "grid", "error", "message"),
     [
         (lambda: None, {}, TypeError, "`build_fn` must return an encoder.*got None"),
-        (functional_model, {"margin": [1.0]}, ValueError, "`build_fn` must take margin.*nobody tells these values"),
+        (functional_model, {"margin": [1.0]}, ValueError, "`build_fn` must take margin.*cannot be given these values"),
     ],
 )
 def test_what_build_fn_must_not_return_ends_the_search_at_once(build_fn, grid, error, message, monkeypatch):
@@ -401,8 +401,8 @@ class Uncopiable(keras.callbacks.Callback):
         ({"dim": [1, 2, 1]}, ValueError, r"\['dim'\]` must hold one value or several distinct ones; got \[1, 2, 1\]"),
         ({"dim": 3}, TypeError, r"\['dim'\]` must be a list; got 3 of type int"),
         ({"dim": "64"}, TypeError, r"\['dim'\]` must be a list; got '64' of type str"),
-        ({"dim": [np.zeros(2)]}, TypeError, r"\['dim'\]` must hold what JSON can hold; got \[array"),
-        ({"dim": [1.0, float("nan")]}, TypeError, r"\['dim'\]` must hold what JSON can hold; got \[1.0, nan\]"),
+        ({"dim": [np.zeros(2)]}, TypeError, r"\['dim'\]` must hold values that JSON can hold; got \[array"),
+        ({"dim": [1.0, float("nan")]}, TypeError, r"\['dim'\]` must hold values that JSON can hold; got \[1.0, nan\]"),
         ({"margin": [1.0, -1.0]}, ValueError, r"\['margin'\]` must be in \(0, inf\); got -1"),
         ({"margin": ["big"]}, TypeError, r"\['margin'\]` must be a number; got 'big'"),
         ({"learning_rate": [0.0]}, ValueError, r"\['learning_rate'\]` must be in \(0, inf\); got 0"),

@@ -154,7 +154,7 @@ def test_with_hyperband_on_held_out_data(tmp_path):
 def test_hyperband_with_folds_is_refused_with_the_reason(tmp_path, monkeypatch):
     fits = script(monkeypatch, lambda model, sequence: {"val_eer": [0.5]})
     tuner = tuner_of(SiameseHyperModel(encoder), tmp_path, kind="Hyperband", max_epochs=2)
-    with pytest.raises(keras_tuner.errors.FatalValueError, match="`cv` does not go with Hyperband.*have seen what"):
+    with pytest.raises(keras_tuner.errors.FatalValueError, match="`cv` must be None with Hyperband.*have seen samples"):
         tuner.search(*few(), cv=2)
     assert fits == []
 

@@ -17,11 +17,11 @@ pytestmark = quiet
         ({"cv": 1}, "`cv` must be at least 2; got 1"),
         ({"cv": 7}, "`labels` must hold at least as many identities as folds, cv=7; got 6"),
         ({"cv": 2, "epochs": 0}, "`epochs` must be at least 1; got 0"),
-        ({"cv": 2, "validation_data": few()}, "`validation_data` must be None where `cv` divides the samples"),
+        ({"cv": 2, "validation_data": few()}, "`validation_data` must be None if `cv` is given"),
         ({"cv": 2, "on_divergence": "raise"}, "`on_divergence` must be one of None, 'warn', 'stop'; got 'raise'"),
         ({"cv": 2, "give_up": -1}, r"`give_up` must be in \[0, inf\]; got -1"),
         ({"cv": 2, "batch_size": 8}, "`search` takes x, labels, validation_data, cv, .*verbose; got batch_size"),
-        ({}, "`objective` must be a key that is logged, which without .* is loss only; got val_eer"),
+        ({}, "`objective` must be a key that is logged: without .* that is only loss; got val_eer"),
         ({"labels": np.arange(3), "cv": 2}, "`labels` must have one entry for each of the 18 samples; got 3"),
     ],
 )
@@ -94,5 +94,5 @@ def test_a_folder_of_another_kind_of_search_is_refused(tmp_path, monkeypatch):
 
 def test_what_the_space_chooses_the_tuner_may_not(tmp_path):
     tuner = tuner_of(SiameseHyperModel(encoder), tmp_path, loss="mse")
-    with pytest.raises(keras_tuner.errors.FatalValueError, match="`loss` is the space's to choose"):
+    with pytest.raises(keras_tuner.errors.FatalValueError, match="`loss` must be None in the tuner"):
         tuner.search(*few(), cv=2)

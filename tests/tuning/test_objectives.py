@@ -57,5 +57,8 @@ def test_several_objectives_have_several_keys():
 
 
 def test_a_direction_that_is_wrong_is_refused():
-    with pytest.raises(ValueError, match=r"must have direction 'max' for 'val_auc'; got 'min'.*objective\(name\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"must have direction 'max' for 'val_auc'; got 'min'. Use keras_siamese.tuning.objective\(name\)",
+    ):
         check_known(keras_tuner.Objective("val_auc", "min"))

@@ -61,9 +61,9 @@ def test_a_page_holds_the_table_the_failures_and_the_picture(tmp_path):
     results = made_up(error="Traceback ...\nOverflowError: no room for <b>")
     results.to_html(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "val_eer, less is better" in page and "&lt;b&gt;" in page and "<b>" not in page.replace("<b>4", "")
+    assert "val_eer, smaller is better" in page and "&lt;b&gt;" in page and "<b>" not in page.replace("<b>4", "")
     assert results.summary() in page and "data:image/svg+xml" in page
-    assert "val_auc, more is better" in report.render(made_up(aim="val_auc"))
+    assert "val_auc, larger is better" in report.render(made_up(aim="val_auc"))
 
 
 def test_lines_are_drawn_for_finished_trials_and_the_best_is_bold():

@@ -123,5 +123,5 @@ def test_a_trial_is_read_from_its_folder(tmp_path):
 
 def test_a_workers_tuner_is_refused():
     worker = type("Tuner", (), {"oracle": object()})
-    with pytest.raises(ValueError, match="`tuner` must be the chief's.*got a worker's"):
+    with pytest.raises(ValueError, match="`tuner` must be the tuner of the chief.*got that of a worker"):
         SearchResults.of(worker)

@@ -176,7 +176,7 @@ def test_noise_is_not_taken_for_inversion(rng):
 def test_too_few_identities_to_cross_fit_give_no_accuracy():
     report = evaluate([1, 1, 0], [3, 2, 1], left=[0, 1, 0], right=[0, 1, 1])
     assert report.cross_fitted_accuracy is None
-    assert "too few pairs or identities to choose a threshold on other folds" in str(report)
+    assert "too few pairs or identities to choose thresholds on other folds" in str(report)
 
 
 def test_the_same_seed_gives_the_same_report(pairs):
