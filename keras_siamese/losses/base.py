@@ -6,6 +6,7 @@ hands over what it puts out.
 """
 
 import inspect
+import math
 import weakref
 
 import keras
@@ -15,17 +16,49 @@ from keras import ops
 from keras_siamese._checks import check_choice, check_labels
 from keras_siamese.losses.statistics import BatchStatistic
 
+KINDS = {"distance": "pair", "score": "pair", "embedding": "batch", "similarity matrix": "batch", "cosine": "proxy"}
+RANGES = {"distance": (0.0, math.inf), "score": (0.0, 1.0), "cosine": (-1.0, 1.0)}
+
 
 class SiameseLoss(keras.losses.Loss):
-    """Base of the losses: `expects` names what `y_pred` holds, `check_output` compares it with a model's output.
+    """Base class of the losses. A loss states what it is by its attributes; nothing has to know it by its name.
 
     `call(y_true, y_pred)` returns one value a row, `(batch,)`.
 
     Attributes:
-        expects: "distance", "score" (a probability of being the same), "embedding", or "cosine" (to class weights).
+        expects: what y_pred holds: "distance", "score" (a probability of being the same), "embedding", "cosine" (to
+            class weights) or "similarity matrix".
+        kind: "pair", "triplet", "batch" (all pairs or triplets of a batch) or "proxy" (class weights).
+        expected_range: `(lowest, highest)` value that y_pred may have.
+        distance_margin: the margin in units of the distance; None if the loss has no margin, does not use it (a soft
+            hinge), or means an angle or a difference of cosines by it.
+        margin_is_gap: True if that margin is a difference between two distances, False if it is one distance.
+        mining: `(positives, negatives)`, which ones of an anchor the loss uses, in the words of `BatchTripletLoss`;
+            None if it uses all of them.
+        minimum: the loss is never smaller than this.
     """
 
     expects = "distance"
+    distance_margin = None
+    margin_is_gap = False
+    mining = None
+    minimum = 0.0
+
+    @property
+    def kind(self):
+        return KINDS.get(self.expects)
+
+    @property
+    def expected_range(self):
+        return RANGES.get(self.expects, (-math.inf, math.inf))
+
+    def value_at_collapse(self, positive_fraction=None):
+        """The loss of an encoder that gives all inputs the same embedding, or None if that is not known.
+
+        Args:
+            positive_fraction: share of genuine pairs in the training data, in [0, 1]; only pair losses need it.
+        """
+        return None
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None, **unknown):
         if unknown:

@@ -11,6 +11,8 @@ refused.
     contrastive(same, distance, margin=1.0)                              # (batch,)
 """
 
+import math
+
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_number
@@ -109,6 +111,17 @@ class PairLoss(SiameseLoss):
         self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
         self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
         self.similar_label = check_similar_label(similar_label)
+
+    @property
+    def distance_margin(self):
+        return getattr(self, "margin", None)
+
+    def value_at_collapse(self, positive_fraction=None):
+        if positive_fraction is None or self.expects != "distance":
+            return None
+        impostor, genuine = ops.convert_to_numpy(self.per_pair(ops.convert_to_tensor([0.0, 1.0]), ops.zeros(2)))
+        weighted = (1.0 - positive_fraction) * self.negative_weight * impostor
+        return float(weighted + positive_fraction * self.positive_weight * genuine)
 
     def call(self, y_true, y_pred):
         same, prediction = self.read(y_true, y_pred)
@@ -224,6 +237,8 @@ class MarginLoss(PairLoss):
     [0.0, 0.3, 0.6]
     """
 
+    margin_is_gap = True
+
     def __init__(self, margin=0.2, beta=1.2, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
@@ -311,6 +326,10 @@ class WeightedBinaryCrossentropy(PairLoss):
         super().__init__(**kwargs)
         self.class_weight = check_class_weight(class_weight)
         self.from_logits = bool(from_logits)
+
+    @property
+    def expected_range(self):
+        return (-math.inf, math.inf) if self.from_logits else super().expected_range
 
     def per_pair(self, same, prediction):
         weight = self.class_weight

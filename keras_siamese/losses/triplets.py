@@ -8,6 +8,8 @@ y_pred is `(batch, 3)`, d(positive, negative) last.
     siamese.fit((anchor, positive, negative), np.zeros(len(anchor)))
 """
 
+import math
+
 from keras import ops
 
 from keras_siamese._checks import check_number
@@ -55,11 +57,21 @@ class TripletLoss(SiameseLoss):
     [0.3, 0.0]
     """
 
+    kind = "triplet"
+    margin_is_gap = True
+
     def __init__(self, margin=1.0, soft=False, swap=False, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
         self.soft = bool(soft)
         self.swap = bool(swap)
+
+    @property
+    def distance_margin(self):
+        return None if self.soft else self.margin
+
+    def value_at_collapse(self, positive_fraction=None):
+        return math.log(2.0) if self.soft else self.margin
 
     def call(self, y_true, y_pred):
         positive, negative = self.read(y_pred)

@@ -60,6 +60,9 @@ class BatchContrastiveLoss(DistanceLoss):
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, high=self.margin)
         self.squared = bool(squared)
 
+    def value_at_collapse(self, positive_fraction=None):
+        return self.margin**2 if self.squared else self.margin
+
     def terms(self, rows):
         options = self.margin, self.positive_margin, self.squared
         return batch_contrastive(rows.matrix, rows.positive, rows.negative, *options)
@@ -251,6 +254,7 @@ class BatchMarginLoss(DistanceLoss):
     """
 
     hinged = True
+    margin_is_gap = True
 
     def __init__(self, margin=0.2, beta=1.2, **kwargs):
         super().__init__(**kwargs)
@@ -318,6 +322,7 @@ class RankedListLoss(DistanceLoss):
     """
 
     hinged = True
+    margin_is_gap = True
 
     def __init__(self, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None, **kwargs):
         super().__init__(**kwargs)

@@ -8,6 +8,8 @@ Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`. Not
     encoder.compile("adam", loss=TripletSemiHardLoss())                 # tensorflow-addons' own, same values
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -42,6 +44,10 @@ class DistanceLoss(BatchLoss):
     def __init__(self, distance="euclidean", **kwargs):
         super().__init__(**kwargs)
         self.distance = check_distance("distance", distance)
+
+    @property
+    def distance_margin(self):
+        return getattr(self, "margin", None)
 
     def measure(self, a, b):
         return self.distance.matrix(a, b)
@@ -139,6 +145,7 @@ class BatchTripletLoss(DistanceLoss):
     """
 
     hinged = True
+    margin_is_gap = True
 
     def __init__(self, margin=0.2, positives="all", negatives="all", soft=False, **kwargs):
         super().__init__(**kwargs)
@@ -156,6 +163,16 @@ class BatchTripletLoss(DistanceLoss):
                 '`negatives="distance_weighted"` holds for the Euclidean distance of unit-norm embeddings; '
                 f"got {self.distance!r}"
             )
+
+    @property
+    def mining(self):
+        chosen = self.positives, self.negatives
+        return None if chosen == ("all", "all") else chosen
+
+    def value_at_collapse(self, positive_fraction=None):
+        if "semi_hard" in (self.positives, self.negatives):
+            return 0.0  # of equal distances none is beyond the other
+        return math.log1p(math.exp(self.margin)) if self.soft else self.margin
 
     def terms(self, rows):
         return [batch_triplet(rows, self.margin, self.positives, self.negatives, self.soft)]
@@ -180,6 +197,8 @@ class AddonsTripletLoss(BatchLoss):
     """
 
     hinged = True
+    margin_is_gap = True
+    soft = False
 
     def __init__(self, margin=1.0, distance_metric="L2", **kwargs):
         super().__init__(**kwargs)
@@ -188,6 +207,13 @@ class AddonsTripletLoss(BatchLoss):
         self.distance = check_distance("distance_metric", known)
         self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
         self.distance_metric = distance_metric if named else self.distance
+
+    @property
+    def distance_margin(self):
+        return None if self.soft else self.margin
+
+    def value_at_collapse(self, positive_fraction=None):
+        return math.log(2.0) if self.soft else self.margin
 
     def measure(self, a, b):
         return self.distance.matrix(a, b)
@@ -222,6 +248,8 @@ class TripletSemiHardLoss(AddonsTripletLoss):
     >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
     1.0
     """
+
+    mining = ("all", "semi_hard")
 
     def terms(self, rows):
         total, active, slopes = semi_hard_triplets(rows, self.margin)
@@ -269,6 +297,8 @@ class TripletHardLoss(AddonsTripletLoss):
     >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
     1.0
     """
+
+    mining = ("hard", "hard")
 
     def __init__(self, margin=1.0, soft=False, distance_metric="L2", **kwargs):
         super().__init__(margin, distance_metric, **kwargs)
@@ -329,6 +359,8 @@ class PNLoss(DistanceLoss):
     1.1369
     """
 
+    margin_is_gap = True
+
     def __init__(self, margin=None, positives="hard", negatives="semi_hard", distance="cosine", **kwargs):
         super().__init__(distance=distance, **kwargs)
         if margin is not None:
@@ -336,6 +368,13 @@ class PNLoss(DistanceLoss):
         self.margin = margin
         self.positives = check_choice("positives", positives, ("hard", "easy"))
         self.negatives = check_choice("negatives", negatives, ("semi_hard", "hard", "easy"))
+
+    @property
+    def mining(self):
+        return self.positives, self.negatives
+
+    def value_at_collapse(self, positive_fraction=None):
+        return math.log(2.0) if self.margin is None else self.margin
 
     def terms(self, rows):
         return [positive_negative(rows, self.distance.between, self.margin, self.positives, self.negatives)]

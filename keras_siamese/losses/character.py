@@ -1,0 +1,208 @@
+"""What a loss is: its kind, which label means same, its margin and its minimum, read from the loss or measured.
+
+Contract: `character_of(loss)` takes a loss of the package, any other `keras.losses.Loss`, a function `(y_true, y_pred)`
+or a Keras name. A loss of the package states what it is; any other is called on single pairs at chosen distances. What
+cannot be found out is None; `character_of` raises nothing.
+
+    character_of("binary_crossentropy", expects="score").similar_label      # 1
+    character_of(ContrastiveLoss(margin=2.0)).margin                        # 2.0
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_siamese.losses.base import KINDS, RANGES, SiameseLoss
+
+logger = logging.getLogger(__name__)
+
+# Rows of each call: one number, so that JAX compiles one shape. Distances from 1e-3 to 1e4, eight a decade, and 0.
+DECADES = 7
+POINTS = 8 * DECADES + 2
+REFINEMENTS = 4  # each divides the interval around the margin by the number of points
+EQUAL = 1e-12  # costs that differ by less are the same
+
+
+@dataclass(frozen=True)
+class LossCharacter:
+    """What a loss is; None where it is not known.
+
+    Attributes:
+        kind: "pair", "triplet", "batch" or "proxy".
+        expects: what y_pred holds: "distance", "score", "embedding", "cosine" or "similarity matrix".
+        similar_label: of a pair loss, the label of genuine pairs: the one whose cost pulls the distance down.
+        margin: in units of the distance: where the cost of an impostor pair ends, or the gap between two distances.
+        margin_is_gap: whether that margin is a gap between two distances.
+        expected_range: `(lowest, highest)` value that y_pred may have.
+        mining: `(positives, negatives)` in the words of `BatchTripletLoss`, or None if all are used.
+        minimum: the loss is never smaller than this; −inf if it falls without end.
+        at_zero: of a pair loss on distances, the costs `(impostor, genuine)` at distance 0.
+        collapsed: the value at collapse of a loss for which it does not depend on the pairs.
+        is_stated: whether the loss states all this; otherwise it was measured.
+    """
+
+    kind: str | None = None
+    expects: str | None = None
+    similar_label: int | None = None
+    margin: float | None = None
+    margin_is_gap: bool = False
+    expected_range: tuple | None = None
+    mining: tuple | None = None
+    minimum: float | None = None
+    at_zero: tuple | None = None
+    collapsed: float | None = None
+    is_stated: bool = False
+
+    def value_at_collapse(self, positive_fraction=None):
+        """The loss of an encoder that gives all inputs the same embedding, or None if that is not known.
+
+        Args:
+            positive_fraction: share of genuine pairs in the training data, in [0, 1]; only pair losses need it.
+        """
+        if self.at_zero is None or positive_fraction is None:
+            return self.collapsed
+        impostor, genuine = self.at_zero
+        return float((1.0 - positive_fraction) * impostor + positive_fraction * genuine)
+
+
+def character_of(loss, expects="distance"):
+    """`LossCharacter` of any loss.
+
+    Args:
+        loss: a `SiameseLoss`, another `keras.losses.Loss`, a function `(y_true, y_pred)`, or a name that
+            `keras.losses.get` knows.
+        expects: what the model puts out, for losses that do not say what they expect: "distance", "score",
+            "embedding" or "cosine". Losses on distances and scores are measured.
+
+    Example:
+
+    >>> from keras_siamese import losses
+    >>> character_of(losses.TripletLoss(margin=0.2)).margin_is_gap
+    True
+    """
+    if isinstance(loss, SiameseLoss):
+        return stated(loss)
+    unknown = LossCharacter(expects=expects)
+    if expects not in ("distance", "score"):
+        return LossCharacter(kind=KINDS.get(expects), expects=expects, expected_range=RANGES.get(expects))
+    try:
+        function = keras.losses.get(loss)
+        return unknown if function is None else measured(function, expects)
+    except Exception as error:  # a stranger's code may raise anything
+        logger.debug("The loss %r could not be measured: %s", loss, error)
+        return unknown
+
+
+def stated(loss):
+    """`LossCharacter` of a `SiameseLoss`, from its attributes."""
+    pairs = loss.kind == "pair" and loss.expects == "distance"
+    ends = [loss.value_at_collapse(fraction) for fraction in (0.0, 1.0)] if pairs else (None, None)
+    return LossCharacter(
+        kind=loss.kind,
+        expects=loss.expects,
+        similar_label=getattr(loss, "similar_label", None),
+        margin=None if loss.distance_margin is None else float(loss.distance_margin),
+        margin_is_gap=loss.margin_is_gap,
+        expected_range=loss.expected_range,
+        mining=loss.mining,
+        minimum=loss.minimum,
+        at_zero=None if None in ends else tuple(ends),
+        collapsed=None if pairs else loss.value_at_collapse(),
+        is_stated=True,
+    )
+
+
+def measured(function, expects):
+    """`LossCharacter` of a loss on pairs, from its costs at many distances (or scores) for labels 0 and 1."""
+    costs = by_distance(function)
+    if expects == "score":
+        points = np.linspace(0.0, 1.0, POINTS)
+    else:
+        points = np.concatenate([[0.0], np.geomspace(1e-3, 10.0 ** (DECADES - 3), POINTS - 1)])
+    values = [costs(label, points) for label in (0, 1)]
+    finite = np.isfinite(values).all(axis=0)
+    # Costs may overflow at large distances: the points up to the first of those.
+    last = len(points) if finite.all() else int(np.argmin(finite))
+    if last < 3:
+        return LossCharacter(expects=expects)
+    points, values = points[:last], [one[:last] for one in values]
+    rise = rise_of(values[1] - values[0], values)
+    genuine = None if rise == 0 else int((rise > 0) == (expects == "distance"))
+    found = LossCharacter(
+        kind="pair" if max(map(np.ptp, values)) > 0 else None,
+        expects=expects,
+        similar_label=genuine,
+        expected_range=RANGES[expects],
+        minimum=minimum_of(values),
+    )
+    if genuine is None or expects == "score":
+        return found
+    margin = end_of(lambda at: costs(1 - genuine, at), points, values[1 - genuine])
+    at_zero = float(values[1 - genuine][0]), float(values[genuine][0])
+    return LossCharacter(**{**vars(found), "margin": margin, "at_zero": at_zero})
+
+
+def by_distance(function):
+    """`costs(label, points) → (n,)`: what a loss costs for single pairs of one label at `points` `(n,)`."""
+
+    def call(label, points):
+        column = np.asarray(points, "float32")[:, None]
+        y_true = ops.convert_to_tensor(np.full_like(column, label))
+        value = ops.convert_to_numpy(ops.cast(function(y_true, ops.convert_to_tensor(column)), "float32"))
+        return np.asarray(value, "float64").reshape(-1)
+
+    if isinstance(function, keras.losses.Loss):
+        function = function.call
+
+    def costs(label, points):
+        with np.errstate(all="ignore"):
+            together = call(label, points)
+            if len(together) == len(points):
+                return together
+            # One number for the batch: each pair is a batch of its own.
+            return np.array([call(label, points[i : i + 1])[0] for i in range(len(points))])
+
+    return costs
+
+
+def rise_of(difference, values):
+    """+1 if `difference`, the cost of label 1 less that of label 0, rises with y_pred, −1 if it falls, 0 if neither."""
+    change = difference[-1] - difference[0]
+    scale = max(np.abs(values).max(), 1e-30)
+    return 0 if abs(change) <= 1e-6 * scale else int(np.sign(change))
+
+
+def minimum_of(values):
+    """The smallest cost of either label, or −inf if one falls without end: no slower over a decade than over the one
+    before.
+    """
+    lowest = float(min(one.min() for one in values))
+    for one in values:
+        if len(one) < POINTS or one.argmin() != len(one) - 1:
+            continue
+        earlier, later = one[-17] - one[-9], one[-9] - one[-1]
+        if later > 0.9 * earlier > 0:
+            return -math.inf
+    return lowest
+
+
+def end_of(costs, points, values):
+    """The distance from which on `costs` stay as they are, or None if they do not, or never change."""
+    flat = np.abs(values - values[-1]) <= EQUAL
+    start = len(values) - int(np.argmin(flat[::-1])) if not flat.all() else 0
+    if start == 0 or len(values) - start < 4:
+        return None
+    low, high = points[start - 1], points[start]
+    for _ in range(REFINEMENTS):
+        inside = np.linspace(low, high, POINTS)
+        changes = np.flatnonzero(np.abs(costs(inside) - values[-1]) > EQUAL)
+        if not len(changes) or changes[-1] == POINTS - 1:
+            break
+        low, high = inside[changes[-1]], inside[changes[-1] + 1]
+    # Shortly before its margin a hinge or its square is well above the end; an exponential tail has no margin.
+    before = abs(costs(np.full(POINTS, 0.9 * high))[0] - values[-1])
+    return float(f"{high:.5g}") if before > 1e-4 * np.ptp(values) else None
