@@ -9,9 +9,12 @@ from keras_siamese._version import __version__
 
 
 def main(arguments=None):
-    """Runs the command in `arguments` (default: those of the process); returns its exit status.
+    """Runs a command; returns its exit status.
 
-    0 is fine, 2 for input that cannot be used, 1 for a diagnosis that found something (`run_diagnose`).
+    The status is 0 on success, 2 if the input cannot be used, and 1 if `diagnose` found a problem.
+
+    Args:
+        arguments: list of strings; by default those of the process.
     """
     options = parser().parse_args(arguments)
     try:
@@ -26,53 +29,61 @@ def parser():
     top.add_argument("--version", action="version", version=f"keras-siamese {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    demo = commands.add_parser("demo", help="train a network that goes wrong, name the cause, repair it; two minutes")
-    demo.add_argument("--output", type=Path, default=Path("siamese-demo"), help="folder for the files it writes")
-    demo.add_argument("--seed", type=int, default=0, help="of the data, the weights and the pairs")
+    text = "train a network that fails, diagnose the cause and repair it; takes two minutes"
+    demo = commands.add_parser("demo", help=text, description=text)
+    demo.add_argument("--output", type=Path, default=Path("siamese-demo"), help="folder for the files that it writes")
+    demo.add_argument("--seed", type=int, default=0, help="random seed for data, weights and pairs")
     demo.set_defaults(run=run_demo)
 
-    text = "verification figures, with intervals, of the scores of any system"
+    text = "compute verification figures, with confidence intervals, from the scores of any system"
     evaluate = commands.add_parser("evaluate", help=text, description=text)
-    columns = "CSV file with the columns score and same (1 or 0); left and right, the identities, bring the intervals"
-    evaluate.add_argument("scores", metavar="SCORES.csv", help=columns + "; - is standard input")
-    evaluate.add_argument("--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates for the TAR")
-    evaluate.add_argument("--threshold", type=float, help="score from which a pair is accepted, chosen on other pairs")
+    columns = (
+        "CSV file with the columns score and same (1 or 0), and optionally left and right, the identities, from which "
+        "the intervals are computed; - reads standard input"
+    )
+    evaluate.add_argument("scores", metavar="SCORES.csv", help=columns)
+    evaluate.add_argument(
+        "--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported"
+    )
+    evaluate.add_argument(
+        "--threshold", type=float, help="accept pairs from this score on; must have been chosen on other pairs"
+    )
     evaluate.add_argument(
         "--distance", action="store_true", help="the scores are distances; thresholds are shown as −distance"
     )
-    evaluate.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the intervals and the folds")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    evaluate.add_argument("--html", type=Path, metavar="FILE", help="write a page with the curves (extra `report`)")
+    evaluate.add_argument("--confidence", type=float, default=0.95, help="nominal coverage of the intervals")
+    evaluate.add_argument("--seed", type=int, default=0, help="random seed for intervals and folds")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    evaluate.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with table and curves to this file (extra `report`)"
+    )
     evaluate.set_defaults(run=run_evaluate)
     add_diagnose(commands)
     return top
 
 
 def add_diagnose(commands):
-    text = "whether a trained model verifies, whether its run diverged, and why"
+    text = "check whether a trained model verifies well, whether its training diverged, and why"
     status = "Exit status: 0 if nothing was found, 1 if a finding is a warning or an error, 2 if input cannot be used."
     diagnose = commands.add_parser("diagnose", help=text, description=text, epilog=status)
-    diagnose.add_argument(
-        "model", metavar="MODEL.keras", help="siamese network, encoder or Verifier, as saved by Keras"
-    )
-    held_out = "held-out samples: .npz with x and labels, the identities; or left, right and same (1 or 0)"
+    diagnose.add_argument("model", metavar="MODEL.keras", help="siamese network, encoder or Verifier, saved by Keras")
+    held_out = "held-out samples: .npz file with x and labels (the identities), or with left, right and same (1 or 0)"
     diagnose.add_argument("--data", required=True, metavar="FILE.npz", help=held_out)
-    diagnose.add_argument("--train", metavar="FILE.npz", help="training samples: .npz with x and labels")
-    log = "curves of the run: the log of DivergenceMonitor(log=…), or the CSV file of CSVLogger behind a monitor"
+    diagnose.add_argument("--train", metavar="FILE.npz", help="training samples: .npz file with x and labels")
+    log = "curves of the training: log of DivergenceMonitor(log=…), or CSV file of a CSVLogger placed after a monitor"
     diagnose.add_argument("--history", metavar="LOG", help=log)
     diagnose.add_argument(
-        "--threshold", type=float, help="score (−distance, or probability) from which you accept a pair"
+        "--threshold", type=float, help="score (−distance or probability) from which on you accept pairs"
     )
-    diagnose.add_argument("--target-eer", type=float, help="EER that you want, in (0, 1)")
-    label = "the value in `same` that means the same"
+    diagnose.add_argument("--target-eer", type=float, help="the EER that you want to reach, in (0, 1)")
+    label = "the value in `same` that means a genuine pair"
     diagnose.add_argument("--similar-label", type=int, choices=(0, 1), default=1, help=label)
-    diagnose.add_argument("--json", type=Path, metavar="FILE", help="write the diagnosis there too")
-    diagnose.add_argument("--html", type=Path, metavar="FILE", help="write the report there (extra `report`)")
+    diagnose.add_argument("--json", type=Path, metavar="FILE", help="also write the diagnosis to this file")
+    diagnose.add_argument("--html", type=Path, metavar="FILE", help="write the report to this file (extra `report`)")
     diagnose.set_defaults(run=run_diagnose)
 
 
-# What a command needs is imported by it, so that --help and --version answer at once.
+# Each command imports what it needs, so that --help and --version are fast.
 
 
 def run_demo(options):
@@ -82,13 +93,19 @@ def run_demo(options):
     return 0
 
 
-def run_evaluate(options):
+def check_outputs(options):
+    """Raises if a file that the command is to write cannot be written."""
     from keras_siamese._checks import check_writable
-    from keras_siamese.verification import evaluate, read_scores
 
     for name in ("json", "html"):
         if getattr(options, name) is not None:
             check_writable(f"--{name}", getattr(options, name))
+
+
+def run_evaluate(options):
+    from keras_siamese.verification import evaluate, read_scores
+
+    check_outputs(options)
     table = read_scores(options.scores)
     sign = -1.0 if options.distance else 1.0
     report = evaluate(
@@ -111,14 +128,15 @@ def run_evaluate(options):
 
 
 def run_diagnose(options):
-    """Status 1 if a finding is a warning or an error; a run that diverged and did not recover always has one."""
-    from keras_siamese._checks import check_installed, check_writable
+    """Runs the diagnosis; the status is 1 if a finding is a warning or an error.
+
+    A run that diverged and did not recover always has such a finding.
+    """
+    from keras_siamese._checks import check_installed
     from keras_siamese.diagnosis import diagnose
     from keras_siamese.diagnosis.files import read_model, read_samples
 
-    for name in ("json", "html"):
-        if getattr(options, name) is not None:
-            check_writable(f"--{name}", getattr(options, name))
+    check_outputs(options)
     for module in ("matplotlib", "jinja2") if options.html is not None else ():
         check_installed(module, "report")
     saved = read_model(options.model)

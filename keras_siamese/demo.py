@@ -1,8 +1,8 @@
-"""`keras-siamese demo`: a run that goes wrong, the flag, the cause, the repair, and a verifier that ships.
+"""`keras-siamese demo`: a training run that fails, its diagnosis, the repair, and a verifier ready for use.
 
-The question is whether two scans show the same drawing. The drawings are scikit-learn's 1,797 handwritten digits,
-each an identity of its own; the scans of one are turned, shifted, scaled and noisy copies. The recipe is the usual
-first one: few identities, no augmentation, many epochs. Everything printed is measured in the run.
+The task is to decide whether two scans show the same drawing. The drawings are scikit-learn's 1,797 handwritten digits,
+each of which is an identity of its own; its scans are rotated, shifted, scaled and noisy copies. The training recipe is
+a typical first attempt: few identities, no augmentation, many epochs. All printed figures are measured in the run.
 """
 
 import time
@@ -28,47 +28,57 @@ RECIPE = {
 
 
 def run(output, seed=0):
-    """Runs the demo, writes report.html, report.json and verifier.keras into the folder `output`; returns the paths."""
+    """Runs the demo; writes report.html, report.json and verifier.keras into the folder `output`; returns the paths."""
     paths = {name: check_writable("output", output / name) for name in ("report.html", "report.json", "verifier.keras")}
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
-    say("Data: is it the same drawing? 1,797 handwritten digits, six scans of each.")
+    say("Task: do two scans show the same drawing? Data: 1,797 handwritten digits, six scans of each.")
     train, valid, test = data.split_identities(*scan_digits(seed), (0.6, 0.2, 0.2), seed=seed)
-    say(f"Identities: {count(train)} to train on, {count(valid)} held out, {count(test)} for the final report.")
+    say(f"Identities: {count(train)} for training, {count(valid)} for validation, {count(test)} for the final test.")
 
-    say(f"1. The usual recipe: {RECIPE}")
-    say(f"   Wanted: held-out EER of at most {TARGET_EER:.2f}.")
+    say(f"1. A typical first recipe: {RECIPE}")
+    say(f"   Goal: a validation EER of at most {TARGET_EER:.2f}.")
     _, monitor = fit(RECIPE, train, valid, seed, report=paths["report.html"])
     first = monitor.diagnosis
     say(f"2. The diagnosis\n\n{first}\n")
     advised = next((finding for finding in first.findings if finding.apply is not None), None)
     if advised is None:
-        raise RuntimeError(f"The run of seed {seed} left nothing to repair: {first.verdict}")
+        raise RuntimeError(f"The run with seed {seed} has no fault to repair: {first.verdict}. Use another --seed")
 
     repaired = advised.apply(RECIPE)
     changed = {name: value for name, value in repaired.items() if RECIPE.get(name) != value}
-    say(f"3. The advice applied: {changed}")
+    say(f"3. The repair that the diagnosis suggests: {changed}")
     siamese, second_monitor = fit(repaired, train, valid, seed)
     before, after = first.run.eer.estimate, min(second_monitor.history["eer"])
-    say(f"   Held-out EER {before:.3f} before, {after:.3f} after.")
+    say(f"   Validation EER {before:.3f} before, {after:.3f} after.")
 
-    say("4. Threshold chosen on the held-out identities, applied to those of the final report")
+    say("4. The final test: the threshold is chosen on the validation identities and applied to the test identities")
     shipped = verifier.Verifier.calibrate(siamese, *valid, criterion="eer")
     shipped.save(paths["verifier.keras"])
     loaded = verifier.Verifier.load(paths["verifier.keras"])
     pairs = data.PairSequence(*test, frozen=True, batch_size=512, seed=seed)[0][0]
     if not np.array_equal(shipped.verify(*pairs), loaded.verify(*pairs)):
-        raise RuntimeError("The reloaded verifier decides differently")
-    say(f"\n{loaded.evaluate(*test)}\n")
-    say("5. Written (the verifier was reloaded in safe mode and decides alike):")
+        raise RuntimeError("The reloaded verifier decides differently from the saved one")
+    final = loaded.evaluate(*test)
+    say(f"\n{final}\n\n{explanation(final)}")
+    say("5. Files (the verifier was loaded again in safe mode and makes the same decisions):")
     for path in paths.values():
         say(f"   {path.resolve()}")
     say(f"Done in {time.perf_counter() - started:.0f} s.")
     return paths
 
 
+def explanation(report):
+    """Explains why the accuracy of many impostor pairs means little, and which figures to read instead."""
+    constant = report.impostors / (report.genuines + report.impostors)
+    return (
+        f'Always answering "different" would score {constant:.4f}, so this accuracy says little. '
+        f"The balanced accuracy is {report.balanced_accuracy:.4f}."
+    )
+
+
 def scan_digits(seed):
-    """`(scans, drawing)`: SCANS copies of each digit `(n, 8, 8, 1)` in [0, 1], and the digit that each shows `(n,)`."""
+    """SCANS scans of each drawing, `(n, 8, 8, 1)` in [0, 1], and the number of the drawing that each shows, `(n,)`."""
     from sklearn.datasets import load_digits
 
     drawings = load_digits().images[..., None] / 16.0
@@ -90,7 +100,7 @@ def scanner():
 
 
 def fit(recipe, train, valid, seed, report=None):
-    """Trains a siamese network by `recipe`; returns it and its monitor."""
+    """Trains a siamese network with `recipe`; returns it and its monitor."""
     x, labels = train
     if recipe["identities"] is not None:
         kept = np.isin(labels, np.unique(labels)[: recipe["identities"]])
@@ -126,12 +136,12 @@ def build_encoder():
 
 
 class EpochLine(keras.callbacks.Callback):
-    """One line an epoch: the loss beside held-out verification."""
+    """Prints one line an epoch: the loss and the validation figures."""
 
     def on_epoch_end(self, epoch, logs=None):
         number = f"epoch {epoch + 1:2d}/{self.params['epochs']}"
         accuracy = logs["val_verification_accuracy"]
-        say(f"   {number}   loss {logs['loss']:.4f}   held-out EER {logs['val_eer']:.3f}   accuracy {accuracy:.3f}")
+        say(f"   {number}   loss {logs['loss']:.4f}   validation EER {logs['val_eer']:.3f}   accuracy {accuracy:.3f}")
 
 
 def count(part):

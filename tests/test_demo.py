@@ -22,7 +22,7 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
 
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["findings"][0]["cause"] == "memorising"
-    before, after = map(float, printed.split("Held-out EER ")[1].split(" after")[0].split(" before, "))
+    before, after = map(float, printed.split("Validation EER ")[1].split(" after")[0].split(" before, "))
     assert after < before - 0.05
     assert report["verification"]["eer"] == pytest.approx(before, abs=5e-4)
     assert "memorising" in (tmp_path / "out" / "report.html").read_text()
@@ -90,7 +90,15 @@ def test_a_short_fit_prints_a_line_an_epoch(few, monkeypatch, capsys):
     _, monitor = demo.fit({**demo.RECIPE, "epochs": 2}, few, few, seed=0)
     lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
     assert len(lines) == 2 and lines[1].startswith("   epoch  2/2   loss ")
-    assert f"held-out EER {monitor.history['eer'][1]:.3f}   accuracy " in lines[1]
+    assert f"validation EER {monitor.history['eer'][1]:.3f}   accuracy " in lines[1]
+
+
+def test_the_accuracy_of_many_impostors_is_explained():
+    report = ks.verification.evaluate([1, 0, 0, 0], [0.9, 0.6, 0.2, 0.1], threshold=0.5)
+    assert demo.explanation(report) == (
+        'Always answering "different" would score 0.7500, so this accuracy says little. '
+        "The balanced accuracy is 0.8333."
+    )
 
 
 def test_the_encoder_has_unit_embeddings():
