@@ -1,6 +1,7 @@
 """The rooms: imports run one way, modules stay short and named for what they hold, importing costs little."""
 
 import ast
+import graphlib
 import importlib.util
 from pathlib import Path
 
@@ -89,6 +90,26 @@ def faults(root):
     return wrong
 
 
+def circle(root):
+    """The modules of a circle of imports, at the top of modules or inside functions; [] if there is none."""
+    known, seen = modules(root), {}
+    for module, path in known.items():
+        names = imports(ast.parse(path.read_text(encoding="utf-8")), module, path.name == "__init__.py")
+        seen[module] = {nearest(name, known) for name in names} - {module, None}
+    try:
+        graphlib.TopologicalSorter(seen).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def nearest(name, known):
+    """The module that an imported dotted `name` is or is in, or None for another package's."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in known), None)
+
+
 def may_import(room, seen):
     if room in BESIDE:
         return seen in BESIDE[room]
@@ -97,6 +118,18 @@ def may_import(room, seen):
 
 def test_imports_run_one_way():
     assert faults(ROOT) == []
+
+
+def test_no_modules_import_each_other():
+    assert circle(ROOT) == []
+
+
+def test_a_circle_is_found_even_if_one_import_is_inside_a_function(tmp_path):
+    (tmp_path / "a.py").write_text("def f():\n    from . import b")
+    (tmp_path / "b.py").write_text(f"import {tmp_path.name}.c")
+    (tmp_path / "c.py").write_text(f"from {tmp_path.name}.a import f")
+    (tmp_path / "__init__.py").write_text("")
+    assert {name.split(".")[1] for name in circle(tmp_path)} == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(
