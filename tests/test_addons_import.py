@@ -3,13 +3,12 @@
 import importlib.metadata
 import sys
 
+import keras
 import pytest
 
 from keras_siamese import addons
 from tests.support.addons_here import with_tfa
 from tests.support.fresh_python import fresh
-
-pytestmark = pytest.mark.any_backend
 
 
 @pytest.fixture
@@ -57,6 +56,42 @@ def test_what_the_user_has_imported_is_taken(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_addons", own)
     monkeypatch.setattr(sys, "version_info", (3, 13, 1))
     assert addons.load() is own
+
+
+def test_the_modules_below_a_name():
+    found = addons.modules_below("keras_siamese.losses")
+    assert found["keras_siamese.losses"] is sys.modules["keras_siamese.losses"]
+    assert "keras_siamese.losses.base" in found
+    assert not {"keras_siamese", "keras_siamese.layers"} & set(found)
+    assert addons.modules_below("keras_siam", "siamese") == {}
+
+
+@with_tfa
+def test_tf_keras_takes_the_place_of_keras_only_inside():
+    """The import itself is tested in processes of its own, below."""
+    import tensorflow
+    import tf_keras
+
+    before, modules = vars(tensorflow)["keras"], dict(sys.modules)
+    with pytest.raises(ZeroDivisionError), addons.legacy_keras(tensorflow, tf_keras):
+        assert tensorflow.keras is sys.modules["tensorflow.keras"] is tf_keras
+        assert sys.modules["tensorflow.keras.layers"] is sys.modules["tf_keras.layers"]
+        assert sys.modules["keras.src.engine.keras_tensor"].KerasTensor is not keras.KerasTensor
+        raise ZeroDivisionError
+    assert vars(tensorflow)["keras"] is before
+    aliased = addons.modules_below("tensorflow.keras", "keras.src.engine")
+    assert aliased == {name: modules[name] for name in aliased}
+    assert not any(name.startswith("keras.src.engine") for name in aliased)
+
+
+@with_tfa
+def test_loading_leaves_keras_as_it_was():
+    import tensorflow
+
+    tfa = addons.load()
+    assert addons.load() is tfa is sys.modules["tensorflow_addons"]
+    assert tensorflow.keras.Model is keras.Model
+    assert float(tfa.losses.contrastive_loss([1, 0], [0.5, 0.5])[0]) == 0.25
 
 
 STATE = """
@@ -115,6 +150,7 @@ print(json.dumps({
 )
 
 
+@pytest.mark.deep
 @with_tfa
 @pytest.mark.parametrize(
     ("touched", "environment"),
@@ -168,6 +204,7 @@ print(json.dumps({
 )
 
 
+@pytest.mark.deep
 @with_tfa
 def test_an_import_that_fails_half_way_is_undone_and_can_be_repeated():
     found = fresh(HALFWAY, KERAS_BACKEND="tensorflow")
@@ -183,6 +220,7 @@ def test_an_import_that_fails_half_way_is_undone_and_can_be_repeated():
     assert found["value"] == 0.25
 
 
+@pytest.mark.deep
 @with_tfa
 def test_warnings_other_than_its_own_are_not_hidden():
     code = """

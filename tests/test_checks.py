@@ -9,8 +9,6 @@ import pytest
 
 from keras_siamese import _checks as checks
 
-pytestmark = pytest.mark.any_backend
-
 NAN, INF = float("nan"), float("inf")
 
 

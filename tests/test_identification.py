@@ -34,7 +34,13 @@ def by_hand(verifier, probes, gallery):
 
 @pytest.mark.parametrize(
     ("distance", "head"),
-    [("euclidean", None), ("cosine", None), ("manhattan", None), ("cosine", "logistic"), ("euclidean", "layer")],
+    [
+        pytest.param("euclidean", None, marks=pytest.mark.each_backend),
+        ("cosine", None),
+        ("manhattan", None),
+        ("cosine", "logistic"),
+        ("euclidean", "layer"),
+    ],
 )
 def test_the_nearest_are_those_of_all_pairs(distance, head, monkeypatch):
     head = layers.Dense(1, activation="sigmoid") if head == "layer" else head
@@ -63,6 +69,7 @@ def test_labels_come_along_and_a_gallery_is_embedded_once(monkeypatch):
     np.testing.assert_array_equal(found.scores, again.scores)
 
 
+@pytest.mark.each_backend
 def test_near_duplicates_are_told_apart_by_the_scores_of_single_pairs():
     """Matrix products lose them: a shortlist alone would take them in any order."""
     verifier = verifier_of(threshold=-1e-3)

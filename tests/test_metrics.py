@@ -15,6 +15,9 @@ KINDS = {
     "tar": (lambda **k: metrics.TARAtFAR(0.1, **k), lambda same, scores: verification.tar_at_far(same, scores, 0.1)),
     "best": (metrics.BestVerificationAccuracy, lambda same, scores: balanced_best(same, scores)),
 }
+# Which way of compiling takes less time here; PyTorch's needs a C++ toolchain, and is not tested.
+FASTER = keras.backend.backend() == "jax"
+XLA = [pytest.mark.tensorflow, pytest.mark.jax]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -39,6 +42,7 @@ def streamed(metric, same, output, size=100, weights=None):
     return float(metric.result())
 
 
+@pytest.mark.each_backend
 @every_kind
 @pytest.mark.parametrize("output", ["distance", "score"])
 def test_is_the_figure_of_all_pairs_at_once(kind, output):
@@ -65,6 +69,7 @@ def test_few_bins_err_by_no_more_than_stated(kind, bins):
     assert 0 < error <= bound + 1e-5
 
 
+@pytest.mark.each_backend
 @every_kind
 def test_weights_count_as_repetitions(kind):
     make, _ = KINDS[kind]
@@ -86,6 +91,7 @@ def test_other_labels_of_the_same_pairs_give_the_same(kind, similar_label):
     assert found == pytest.approx(exact(same, -distance), abs=1e-5)
 
 
+@pytest.mark.each_backend
 @every_kind
 def test_merged_parts_are_the_whole(kind):
     make, _ = KINDS[kind]
@@ -119,6 +125,7 @@ def test_reset_forgets(kind):
     assert streamed(metric, same, distance) == pytest.approx(exact(same, -distance), abs=1e-5)
 
 
+@pytest.mark.each_backend
 @every_kind
 def test_one_class_nan_outputs_and_strange_labels_give_nan(kind):
     make, _ = KINDS[kind]
@@ -143,6 +150,7 @@ def test_degenerate_scores(kind):
         assert streamed(make(), same, distance) == pytest.approx(exact(same, -distance), abs=1e-6), distance
 
 
+@pytest.mark.each_backend
 def test_accuracy_is_exact_at_its_threshold():
     same, distance = pairs()
     threshold = float(distance[5])  # a pair on the threshold is accepted
@@ -157,6 +165,7 @@ def test_accuracy_is_exact_at_its_threshold():
     assert np.isnan(float(metrics.VerificationAccuracy(1.0).result()))
 
 
+@pytest.mark.each_backend
 @every_kind
 def test_states_can_be_kept_outside(kind):
     """As JAX's training step keeps them."""
@@ -170,11 +179,10 @@ def test_states_can_be_kept_outside(kind):
     assert np.isnan(float(metric.result()))
 
 
-@pytest.mark.parametrize("head", [None, "logistic"])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.each_backend
+@pytest.mark.parametrize("head", [None, pytest.param("logistic", marks=pytest.mark.deep)])
+@pytest.mark.parametrize("jit", [FASTER, pytest.param(not FASTER, marks=[pytest.mark.deep, *XLA])])
 def test_evaluate_gives_the_figures_of_predict(head, jit):
-    if jit and keras.backend.backend() == "torch":
-        pytest.skip("torch.compile needs a C++ toolchain")
     rng = np.random.default_rng(5)
     left, right = rng.normal(size=(2, 150, 4)).astype("float32")
     same = rng.random(150) < 0.4
@@ -193,6 +201,7 @@ def test_evaluate_gives_the_figures_of_predict(head, jit):
     assert all(np.isfinite(history[name]).all() for name in KINDS)
 
 
+@pytest.mark.each_backend
 def test_half_precision_outputs_are_read_in_float32():
     same, distance = pairs(decimals=1)
     expected = streamed(metrics.EqualErrorRate(), same, distance.astype("float16").astype("float32"))

@@ -13,6 +13,8 @@ from tests.support.gradients import gradient, numerical_gradient
 
 X = np.array([-2.0, -0.0, 0.0, 1e-30, 1e-12, 0.25, 4.0, 1e30], "float32")
 
+pytestmark = pytest.mark.each_backend
+
 
 def array(tensor):
     return ops.convert_to_numpy(tensor)
@@ -34,7 +36,8 @@ def test_at_least_float32(came, becomes):
     np.testing.assert_array_equal(array(wide), [[0.0, 1.0]])
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 unless it is configured so")
+@pytest.mark.tensorflow  # JAX has no float64 unless it is configured so
+@pytest.mark.torch
 def test_float64_is_not_narrowed():
     wide = pieces.at_least_float32(ops.convert_to_tensor([1.0 + 1e-12], "float64"))
     assert array(wide)[0] == 1.0 + 1e-12
@@ -116,3 +119,33 @@ def test_other_shapes_are_refused(shape):
 def test_unlike_lengths_are_refused():
     with pytest.raises(ValueError, match=r"one row a pair; got \(2,\) and \(1,\)"):
         pieces.pair_rows(np.zeros(2, "float32"), np.zeros((1, 1), "float32"))
+
+
+# Masked rows
+
+
+def test_masked_rows_are_the_loops():
+    """Values below −80 under the largest, a row without any entry, and a masked entry that is the largest."""
+    matrix = np.array([[3.0, -1.0, 0.5], [-200.0, 100.0, 2.0], [4.0, 5.0, 6.0]], "float32")
+    mask = np.array([[True, True, False], [True, False, True], [False, False, False]])
+    kept = [[value for value, inside in zip(*row, strict=True) if inside] for row in zip(matrix, mask, strict=True)]
+    assert array(pieces.count(mask)).tolist() == [2.0, 2.0, 0.0]
+    assert array(pieces.masked_sum(matrix, mask)).tolist() == [float(sum(row)) for row in kept]
+    assert array(pieces.masked_max(matrix, mask)).tolist()[:2] == [max(row) for row in kept[:2]] == [3.0, 2.0]
+    assert array(pieces.masked_min(matrix, mask)).tolist()[:2] == [min(row) for row in kept[:2]] == [-1.0, -200.0]
+    total = array(pieces.masked_logsumexp(matrix, mask))
+    np.testing.assert_allclose(total[:2], [math.log(math.exp(3.0) + math.exp(-1.0)), 2.0], rtol=1e-6)
+    for nothing, sign in ((pieces.masked_max, -1), (pieces.masked_min, 1), (pieces.masked_logsumexp, -1)):
+        assert array(nothing(matrix, mask))[2] == pytest.approx(sign * 1e30)
+
+
+def test_gradient_of_the_masked_logsumexp_is_the_softmax():
+    matrix = np.array([[3.0, -1.0, 0.5], [4.0, 5.0, 6.0]], "float32")
+    mask = np.array([[True, True, False], [False, False, False]])
+    (slope,) = gradient(lambda x: ops.sum(pieces.masked_logsumexp(x, mask)), matrix)
+    share = math.exp(3.0) / (math.exp(3.0) + math.exp(-1.0))
+    np.testing.assert_allclose(slope, [[share, 1.0 - share, 0.0], [0.0, 0.0, 0.0]], rtol=1e-4, atol=1e-7)
+
+
+def test_a_column_meets_a_matrix_row_by_row():
+    assert array(pieces.column(ops.convert_to_tensor([1.0, 2.0]))).tolist() == [[1.0], [2.0]]

@@ -1,27 +1,23 @@
 """From a model to scores: the encoder that is found or refused, the pairs that are drawn, one embedding an item."""
 
-import copy
-
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 from keras_siamese import verification
-from keras_siamese.data import PairSequence
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.scoring import (
     ScoredTrials,
     Trials,
     as_siamese,
-    draw_pairs,
     embed,
     score,
-    spread_over_identities,
 )
-from tests.oracles import diagnosis as oracles
 
 FEATURES = 4
+# JAX has none unless it is told so for the whole process.
+FLOAT64 = pytest.param("float64", marks=[pytest.mark.tensorflow, pytest.mark.torch])
 
 
 @pytest.fixture
@@ -96,6 +92,7 @@ def test_a_layer_is_an_encoder_too(x):
     assert_compares_as(model, as_siamese(model), x)
 
 
+@pytest.mark.each_backend
 def test_layers_before_and_after_the_shared_encoder_come_along(x):
     scale, encoder, norm = layers.Rescaling(3.0, offset=1.0), encoder_model(), layers.LayerNormalization()
     model = two_towers(lambda a, b: DistanceLayer()([norm(encoder(scale(a))), norm(encoder(scale(b)))]))
@@ -104,6 +101,7 @@ def test_layers_before_and_after_the_shared_encoder_come_along(x):
     assert_compares_as(model, siamese, x)
 
 
+@pytest.mark.each_backend
 def test_a_branching_encoder_without_a_model_around_it_is_found(x):
     first, second, join = layers.Dense(3), layers.Dense(3, activation="tanh"), layers.Add()
 
@@ -260,185 +258,6 @@ def test_what_contradicts_the_model_is_refused(x):
         as_siamese(mixed)
 
 
-# --- pairs drawn of a labelled set
-
-
-def codes_of(sizes):
-    return np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
-
-
-@pytest.mark.parametrize(
-    ("sizes", "max_pairs"),
-    [
-        ([3] * 10, 1000),  # all pairs
-        ([3] * 10, 435),  # just all
-        ([3] * 10, 434),
-        ([3] * 10, 60),  # all 30 genuine
-        ([3] * 10, 20),  # a draw of both
-        ([20, 1, 1, 1], 60),  # hardly an impostor
-        ([1] * 30 + [2], 50),  # one genuine pair
-        ([9, 8], 10),
-    ],
-)
-def test_a_draw_has_exact_counts_distinct_pairs_and_right_labels(sizes, max_pairs):
-    codes = codes_of(sizes)
-    genuine, impostor = oracles.pairs_of(codes.tolist())
-    left, right = draw_pairs(codes, max_pairs, np.random.default_rng(0))
-    drawn = list(zip(left.tolist(), right.tolist(), strict=True))
-    assert len(set(drawn)) == len(drawn)
-    assert all(i < j for i, j in drawn)
-    counts = (len(set(drawn) & genuine), len(set(drawn) & impostor))
-    if len(genuine) + len(impostor) <= max_pairs:
-        assert counts == (len(genuine), len(impostor))
-    else:
-        wanted = min(len(genuine), max_pairs // 2)
-        assert counts == (wanted, min(len(impostor), max_pairs - wanted))
-    assert sum(counts) == len(drawn)
-
-
-def test_every_pair_is_drawn_equally_often():
-    codes = codes_of([4, 3, 2, 5, 1])
-    genuine, impostor = oracles.pairs_of(codes.tolist())
-    rng, times, rounds = np.random.default_rng(0), dict.fromkeys(genuine | impostor, 0), 3000
-    for _ in range(rounds):
-        for pair in zip(*draw_pairs(codes, 20, rng), strict=True):
-            times[pair] += 1
-    for kind in (genuine, impostor):
-        expected = rounds * 10 / len(kind)
-        chi = sum((times[pair] - expected) ** 2 / expected for pair in kind)
-        # Without replacement a pair's count varies less than Poisson's; the statistic is about its degrees of freedom.
-        assert chi < len(kind) + 4 * np.sqrt(2 * len(kind))
-        assert min(times[pair] for pair in kind) > 0.85 * expected
-
-
-def test_the_draw_follows_the_seed():
-    codes = codes_of([5] * 40)
-    one, again, other = (draw_pairs(codes, 200, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, again)
-    assert not np.array_equal(one, other)
-
-
-def test_many_samples_need_no_list_of_all_pairs():
-    codes = np.arange(100_000) // 4  # 5 · 10⁹ pairs
-    left, right = draw_pairs(codes, 10_000, np.random.default_rng(0))
-    assert len(left) == 10_000 and np.count_nonzero(codes[left] == codes[right]) == 5_000
-
-
-@pytest.mark.parametrize(("max_items", "counts"), [(9, {1, 2}), (14, {1, 2, 4, 5}), (1000, {1, 2, 40})])
-def test_items_are_kept_evenly_and_two_at_least(max_items, counts):
-    codes = codes_of([40, 1, 2, 40, 2])
-    kept = spread_over_identities(codes, max_items, np.random.default_rng(0))
-    assert len(kept) == len(set(kept.tolist())) == min(max_items, len(codes))
-    assert (np.diff(kept) > 0).all()
-    sizes = np.bincount(codes[kept])
-    assert set(sizes.tolist()) == counts
-
-
-def test_too_few_items_for_all_identities_still_come_in_twos():
-    codes = np.repeat(np.arange(50), 4)
-    sizes = np.bincount(codes[spread_over_identities(codes, 20, np.random.default_rng(0))], minlength=50)
-    assert sorted(sizes.tolist()) == [0] * 40 + [2] * 10
-
-
-# --- trials
-
-
-def test_trials_of_labelled_samples_are_all_their_pairs(x):
-    trials = Trials.of((x, LABELS))
-    assert len(trials) == 435 and np.count_nonzero(trials.same) == 30
-    np.testing.assert_array_equal(trials.same, LABELS[trials.left] == LABELS[trials.right])
-    left, right = trials.pair_identities
-    np.testing.assert_array_equal(left == right, trials.same)
-    np.testing.assert_array_equal(trials.items, x)
-    named = Trials.of((x, np.array([f"person {label}" for label in LABELS])))
-    np.testing.assert_array_equal(named.same, trials.same)
-
-
-def test_trials_keep_at_most_max_items(x):
-    trials = Trials.of((x, LABELS), max_items=20)
-    assert len(trials.items) == 20 and len(np.unique(trials.identities)) == 10
-    rows = [int(np.flatnonzero((x == item).all(axis=1))[0]) for item in trials.items]
-    np.testing.assert_array_equal(LABELS[rows], trials.identities)
-
-
-@pytest.mark.parametrize("similar_label", [1, 0])
-def test_trials_of_pairs_keep_their_order_and_labels(x, similar_label):
-    same = np.arange(15) % 3 == 0
-    given = same if similar_label == 1 else ~same
-    trials = Trials.of((x[:15], x[15:], given.astype("float32")[:, None]), similar_label=similar_label)
-    np.testing.assert_array_equal(trials.same, same)
-    np.testing.assert_array_equal(trials.items[trials.left], x[:15])
-    np.testing.assert_array_equal(trials.items[trials.right], x[15:])
-    assert trials.identities is None and trials.pair_identities == (None, None)
-
-
-@pytest.mark.parametrize("similar_label", [1, 0])
-def test_trials_of_a_frozen_sequence_are_its_pairs(x, similar_label):
-    sequence = PairSequence(x, LABELS, batch_size=7, frozen=True, similar_label=similar_label, seed=3)
-    trials = Trials.of(sequence)
-    batches = [sequence[index] for index in range(len(sequence))]
-    left, right = (np.concatenate([towers[side] for towers, _ in batches]) for side in (0, 1))
-    np.testing.assert_array_equal(trials.items[trials.left], left)
-    np.testing.assert_array_equal(trials.items[trials.right], right)
-    labels = np.concatenate([same for _, same in batches])
-    np.testing.assert_array_equal(trials.same, labels == similar_label)
-    np.testing.assert_array_equal(trials.identities[trials.left] == trials.identities[trials.right], trials.same)
-
-
-def test_trials_take_dicts(x):
-    items = {"image": x, "size": x[:, :1]}
-    labelled = Trials.of((items, LABELS), max_items=10)
-    assert {key: len(array) for key, array in labelled.items.items()} == {"image": 10, "size": 10}
-    half = {key: array[:15] for key, array in items.items()}
-    paired = Trials.of((half, {key: array[15:] for key, array in items.items()}, np.arange(15) < 4))
-    np.testing.assert_array_equal(paired.items["size"], items["size"])
-
-
-def test_trials_do_not_change_and_are_not_copied(x):
-    trials = Trials.of((x, LABELS))
-    assert copy.deepcopy(trials) is trials and Trials.of(trials) is trials
-    with pytest.raises(AttributeError):
-        trials.same = None
-
-
-ONE = np.ones(30, int)
-
-
-@pytest.mark.parametrize(
-    ("validation", "message"),
-    [
-        (lambda x: (x, ONE), "435 genuine and 0 impostor ones: they have 1 identities"),
-        (lambda x: (x, np.arange(30)), "0 genuine and 435 impostor ones: they have 30 identities"),
-        (lambda x: (x, LABELS[:-1]), "`validation labels` must have one entry for each of the 30 samples; got 29"),
-        (lambda x: (x[:0], LABELS[:0]), "`validation x` must hold at least one sample"),
-        (lambda x: (x * np.nan, LABELS), "`validation x` must be finite; 30 of its 30 samples"),
-        (lambda x: (x, x[:, 0]), "`validation labels` must be whole numbers"),
-        (lambda x: (x[:15], x[:14], ONE[:15]), r"must have the same shapes; got .*\(15, 4\).*\(14, 4\)"),
-        (lambda x: (x[:15], x[:15, :2], ONE[:15]), "must have the same shapes"),
-        (lambda x: (x[:15], x[15:], ONE[:14]), "`validation same` must have one entry for each of the 15 pairs"),
-        (lambda x: (x[:15], x[15:], ONE[:15] * 2), "must hold 1 .genuine. and 0 .impostor. only"),
-        (lambda x: (x[:15], x[15:], ONE[:15]), "15 genuine and 0 impostor ones$"),
-        (lambda x: (x[:0], x[:0], ONE[:0]), "`validation left` must hold at least one sample"),
-        (lambda x: PairSequence(x, LABELS), "must be a frozen PairSequence"),
-        (lambda x: x, r"must be \(x, labels\), .*; got a ndarray"),
-        (lambda x: (x,), "got a tuple of 1"),
-        (lambda x: None, "got a NoneType"),
-    ],
-)
-def test_bad_validation_is_refused(x, validation, message):
-    with pytest.raises(ValueError, match=message):
-        Trials.of(validation(x))
-
-
-def test_a_balanced_subset_has_as_many_of_each_kind(x):
-    trials = Trials.of((x, LABELS))
-    rows = trials.balanced()
-    assert np.count_nonzero(trials.same[rows]) == 30 and len(rows) == len(set(rows.tolist())) == 60
-    np.testing.assert_array_equal(rows, trials.balanced())
-    few_impostors = Trials.of((x[:15], x[15:], np.arange(15) > 3))
-    assert np.count_nonzero(few_impostors.same[few_impostors.balanced()]) == 4
-
-
 # --- scores
 
 
@@ -465,6 +284,7 @@ def test_each_item_is_embedded_once(x):
     np.testing.assert_allclose(scored.embeddings, x, rtol=1e-6)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("head", [None, "logistic"])
 def test_scores_are_minus_the_distance_or_what_the_head_says(x, head):
     siamese = SiameseWrapper(encoder_model(), "euclidean", head=head)
@@ -485,6 +305,7 @@ def test_scores_do_not_depend_on_blocks_and_batches(x, monkeypatch):
     np.testing.assert_allclose(score(siamese, trials, batch_size=7).scores, whole, atol=1e-6)
 
 
+@pytest.mark.each_backend
 def test_embedding_is_inference(x):
     inputs = keras.Input((FEATURES,))
     encoder = keras.Model(inputs, layers.Dropout(0.9)(layers.BatchNormalization()(inputs)))
@@ -493,10 +314,9 @@ def test_embedding_is_inference(x):
     np.testing.assert_array_equal(np.concatenate(before), np.concatenate(encoder.get_weights()))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+@pytest.mark.each_backend
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", FLOAT64])
 def test_any_policy_gives_float32_embeddings_and_scores(x, policy):
-    if policy == "float64" and keras.backend.backend() == "jax":
-        pytest.skip("JAX has no float64 unless told so for the whole process")
     inputs = keras.Input((FEATURES,), dtype="float32")
     encoder = keras.Model(inputs, layers.Dense(3, dtype=policy)(inputs))
     scored = score(SiameseWrapper(encoder, "euclidean"), Trials.of((x, LABELS)))

@@ -90,6 +90,8 @@ def export(verifier, path, format):
         pytest.skip(f"Keras {keras.__version__} knows no {format}")
 
 
+@pytest.mark.tensorflow
+@pytest.mark.jax
 def test_a_saved_model_decides_as_the_verifier(tmp_path):
     skip_without("tf_saved_model", "tensorflow")
     import tensorflow as tf
@@ -104,7 +106,7 @@ def test_a_saved_model_decides_as_the_verifier(tmp_path):
     check_decides_alike(verifier, run)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["euclidean", pytest.param("logistic", marks=pytest.mark.each_backend), "learned"])
 def test_onnx_decides_as_the_verifier(model, tmp_path):
     skip_without("onnx", "onnx", "onnxruntime", CONVERTER)
     import onnxruntime
@@ -121,6 +123,8 @@ def test_onnx_decides_as_the_verifier(model, tmp_path):
     check_decides_alike(verifier, run)
 
 
+@pytest.mark.deep
+@pytest.mark.each_backend
 def test_litert_decides_as_the_verifier(tmp_path):
     skip_without("litert", "tensorflow", *(["litert_torch"] if BACKEND == "torch" else []))
     import tensorflow as tf

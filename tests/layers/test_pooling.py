@@ -25,6 +25,7 @@ def loop(features, p, pool=oracles.generalized_mean, **options):
     return [[pool(row[:, channel], p, **options) for channel in range(flat.shape[2])] for row in flat]
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("p", POWERS)
 def test_is_the_loop(p):
     two = array(GeneralizedMeanPooling2D(p, data_format="channels_last")(FEATURES))
@@ -34,6 +35,7 @@ def test_is_the_loop(p):
     assert not np.allclose(loop(FEATURES, p), loop(FEATURES, p, oracles.wrong_generalized_mean), rtol=0.1)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("p", POWERS)
 def test_gradients_are_the_loops_by_the_features_and_by_p(p):
     upstream = np.random.default_rng(8).normal(size=(3, 2)).astype("float32")
@@ -56,7 +58,10 @@ def test_limits_are_the_mean_and_the_maximum():
     np.testing.assert_allclose(largest, FEATURES.max(axis=(1, 2)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("p", [1.0, 3.0, 40.0])
+@pytest.mark.each_backend
+@pytest.mark.parametrize(
+    "p", [pytest.param(1.0, marks=pytest.mark.deep), 3.0, pytest.param(40.0, marks=pytest.mark.deep)]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_degenerate_features(p, dtype):
     """All zero, one position alone above zero, negative ones: finite, values below ε count as ε."""
@@ -78,6 +83,7 @@ def test_degenerate_features(p, dtype):
     assert np.isfinite(gradient(by_p, np.array(np.log(p), "float32"))[0])
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("value", [300.0, 60000.0])
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16"])
 def test_large_float16_features_do_not_overflow(policy, value):
@@ -88,6 +94,7 @@ def test_large_float16_features_do_not_overflow(policy, value):
     assert keras.backend.standardize_dtype(layer.log_p.dtype) == "float32"
 
 
+@pytest.mark.each_backend
 def test_nan_is_not_hidden():
     features = SEQUENCES.copy()
     features[1, 3, 2] = np.nan
@@ -98,6 +105,7 @@ def test_nan_is_not_hidden():
 # Masks
 
 
+@pytest.mark.each_backend
 def test_masked_steps_take_no_part():
     """Not even NaN: padding may hold anything. A sequence of nothing but padding is ε."""
     mask = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
@@ -116,6 +124,7 @@ def test_masked_steps_take_no_part():
     assert np.all(slope[[0, 2]][mask[[0, 2]]] > 0)
 
 
+@pytest.mark.each_backend
 def test_masks_arrive_as_at_keras_own_pooling():
     """Through the model, where p = 1 has to equal GlobalAveragePooling1D; the mask ends there."""
     padded = np.array([[3, 5, 0, 0], [1, 0, 0, 0], [2, 4, 6, 8]])
@@ -147,6 +156,7 @@ def test_shapes_are_those_of_keras_own_pooling(data_format, keepdims):
         assert tuple(layer(features).shape) == tuple(other(features).shape)
 
 
+@pytest.mark.each_backend
 def test_channels_first_is_the_same_turned_round():
     last = array(GeneralizedMeanPooling2D(data_format="channels_last")(FEATURES))
     first = array(GeneralizedMeanPooling2D(data_format="channels_first")(np.moveaxis(FEATURES, 3, 1)))
@@ -162,6 +172,7 @@ def test_images_of_any_size():
 # The exponent
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("learned", [True, False])
 def test_the_exponent_is_learned_and_stays_positive(learned):
     """A target near the maximum asks for a larger p, one below the mean for a smaller one; a huge step is survived."""

@@ -22,12 +22,14 @@ def built(weights, classes, centers=1, **options):
     return layer
 
 
+@pytest.mark.each_backend
 def test_cosines_are_the_loop(rng):
     embeddings, weights = 3 * rng.normal(size=(6, 4)), 0.2 * rng.normal(size=(5, 4))
     expected = [[oracles.cosine(x, w) for w in weights] for x in embeddings]
     np.testing.assert_allclose(array(built(weights, 5)(embeddings.astype("float32"))), expected, atol=1e-6)
 
 
+@pytest.mark.each_backend
 def test_centers_of_a_class_are_neighbours(rng):
     embeddings, weights = rng.normal(size=(6, 4)), rng.normal(size=(6, 4))
     cosine = array(built(weights, 2, centers=3)(embeddings.astype("float32")))
@@ -44,6 +46,7 @@ def test_output_shapes():
     assert tuple(model(np.ones((2, 4), "float32")).shape) == (2, 7, 3)
 
 
+@pytest.mark.each_backend
 def test_holding_within_one_keeps_the_gradient():
     """A plain clip has gradient 0 past its ends."""
     past = np.array([1.0 + 2e-7, 1.0, 0.5, -1.0, -1.0 - 2e-7, np.nan], "float32")
@@ -53,6 +56,7 @@ def test_holding_within_one_keeps_the_gradient():
     np.testing.assert_array_equal(slope, np.ones(5))
 
 
+@pytest.mark.each_backend
 def test_rounding_stays_within_one():
     """In float32 some vectors have a cosine above 1 with themselves."""
     weights = np.random.default_rng(1).normal(size=(200, 7)).astype("float32")
@@ -71,6 +75,7 @@ def test_rounding_stays_within_one():
     np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.each_backend
 def test_gradient_is_the_loops(rng):
     embeddings, weights = rng.normal(size=(3, 4)).astype("float32"), rng.normal(size=(4, 4)).astype("float32")
     upstream = rng.normal(size=(3, 4)).astype("float32")
@@ -87,6 +92,7 @@ def test_gradient_is_the_loops(rng):
         np.testing.assert_allclose(got, right, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 def test_at_least_float32_under_every_policy(policy, rng):
     embeddings, weights = rng.normal(size=(6, 4)).astype("float32"), rng.normal(size=(5, 4)).astype("float32")
@@ -106,6 +112,7 @@ def test_narrow_embeddings(dtype, rng):
     np.testing.assert_allclose(array(cosine), expected, atol=2e-2)
 
 
+@pytest.mark.each_backend
 def test_vectors_without_a_direction_have_cosine_zero(rng):
     weights = rng.normal(size=(5, 4)).astype("float32")
     nothing = np.array([[0.0] * 4, [1e-20] * 4], "float32")
@@ -125,6 +132,7 @@ def test_weights_start_in_all_directions_with_length_near_one():
     assert np.linalg.norm((weights / length[:, None]).mean(axis=0)) < 0.05
 
 
+@pytest.mark.each_backend
 def test_sparsity_joins_the_models_losses(rng):
     weights = rng.normal(size=(4, 3))
     layer = built(weights, 2, centers=2, center_sparsity=0.5)
@@ -135,6 +143,7 @@ def test_sparsity_joins_the_models_losses(rng):
     assert built(weights, 2, centers=2).losses == []
 
 
+@pytest.mark.each_backend
 def test_a_mask_of_time_steps_does_not_reach_the_loss():
     sequence = keras.Input((None, 4))
     pooled = keras.layers.Masking()(sequence)

@@ -27,6 +27,7 @@ from tests.support.encoders import (
 BACKEND = keras.backend.backend()
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("joint", [True, False])
 def test_two_inputs_are_the_distance_of_their_embeddings(joint, rng):
     left, right = towers(rng, 4)
@@ -39,6 +40,7 @@ def test_two_inputs_are_the_distance_of_their_embeddings(joint, rng):
         np.testing.assert_allclose(model.predict((left, right), batch_size=4, verbose=0), expected, rtol=1e-4)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("distance", ["euclidean", "snr"])
 def test_three_inputs_are_anchor_positive_and_anchor_negative(joint, distance, rng):
@@ -63,6 +65,7 @@ def normalise(x, epsilon):
     return (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + epsilon)
 
 
+@pytest.mark.each_backend
 def test_joint_towers_share_their_batch_statistics(rng):
     left, right = towers(rng, 4)
     right = 3 * right + 1
@@ -78,6 +81,7 @@ def test_joint_towers_share_their_batch_statistics(rng):
     np.testing.assert_allclose(*frozen, rtol=1e-5)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("container", [dict, list])
 @pytest.mark.parametrize("joint", [True, False])
 def test_encoders_with_several_inputs(container, joint, rng):
@@ -96,6 +100,7 @@ def test_encoders_with_several_inputs(container, joint, rng):
     np.testing.assert_allclose(array(again(tuple(pair))), expected, rtol=1e-4)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_encoders_of_every_kind(kind, rng):
     left, right = towers(rng, 4)
@@ -127,6 +132,7 @@ def test_inputs_of_higher_rank(shape, joint, rng):
     )
 
 
+@pytest.mark.each_backend
 def test_training_is_the_same_in_one_run_and_per_tower(rng):
     x = tuple(towers(rng, 4))
     weights = dense_encoder().get_weights()
@@ -142,6 +148,7 @@ def test_training_is_the_same_in_one_run_and_per_tower(rng):
 # As a layer
 
 
+@pytest.mark.each_backend
 def test_inside_a_functional_model(rng, tmp_path):
     left, right = towers(rng, 4)
     inputs = [keras.Input((4,)), keras.Input((4,))]

@@ -49,6 +49,7 @@ class Seen(keras.callbacks.Callback):
         self.epochs.append(getattr(data, "epoch", None))
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("eager", [True, False])
 def test_every_batch_is_of_its_epoch(eager):
     model, data = counting_model(run_eagerly=eager), Epochs()
@@ -89,6 +90,7 @@ def test_a_callback_list_does_not_keep_the_data_of_an_earlier_fit():
     assert callbacks.callbacks == kept
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("form", ["tuple", "list", "generator"])
 def test_other_data_is_seen_as_it_was_given(form, rng):
     left, right = np.zeros((N, 1), "float32"), np.ones((N, 1), "float32")
@@ -123,6 +125,7 @@ def test_data_is_let_go_when_fit_raises():
     assert len(callbacks.callbacks) == 2
 
 
+@pytest.mark.each_backend
 def test_fit_takes_its_data_by_name_and_by_place(rng):
     left, right = np.zeros((N, 1), "float32"), np.ones((N, 1), "float32")
     model = counting_model(run_eagerly=True)

@@ -37,7 +37,11 @@ def mask_of(tensor):
     return ask.seen
 
 
-@pytest.mark.parametrize(("make", "joint"), [(masked_encoder, True), (leaky_encoder, True), (leaky_encoder, False)])
+@pytest.mark.each_backend
+@pytest.mark.parametrize(
+    ("make", "joint"),
+    [pytest.param(masked_encoder, True, marks=pytest.mark.deep), (leaky_encoder, True), (leaky_encoder, False)],
+)
 def test_masks_work_inside_and_do_not_reweight_the_loss(make, joint, rng):
     left, right = sequences(rng)
     model = SiameseWrapper(make(), joint=joint)
@@ -52,6 +56,7 @@ def test_masks_work_inside_and_do_not_reweight_the_loss(make, joint, rng):
     assert model.evaluate((left, right), SAME, verbose=0) == pytest.approx(oracles.mean(terms), rel=1e-4)
 
 
+@pytest.mark.each_backend
 def test_padding_does_not_change_the_embedding(rng):
     """The masks reach the encoder in one run over both towers: other tokens under the mask would change the value."""
     left, right = sequences(rng)
@@ -67,6 +72,7 @@ def test_encoder_does_leak_its_mask(rng):
     np.testing.assert_array_equal(array(mask_of(leaky_encoder()(left))), left > 0)
 
 
+@pytest.mark.each_backend
 @pytest.mark.filterwarnings("ignore:.*does not support masking")  # Keras says so of every functional model
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("masked", ["both", "left", "first input"])
@@ -95,6 +101,7 @@ def test_masks_that_come_with_the_inputs(joint, masked, rng):
     np.testing.assert_allclose(array(whole(given)), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("joint", [True, False])
 def test_a_mask_on_the_inputs_does_not_come_out(joint, rng):
     x = rng.normal(size=(2, N, 5, 2)).astype("float32")

@@ -18,6 +18,7 @@ def triplets(rng, rows=6):
     return tuple(rng.normal(size=(3, rows, 4)).astype("float32"))
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("name", ["euclidean", "snr"])  # snr: d(p, n) is not d(n, p)
 def test_the_third_distance_is_the_loops(name, rng):
     anchor, positive, negative = triplets(rng)
@@ -49,7 +50,8 @@ def test_with_a_head(rng):
     assert dense.head.kernel.shape == (3, 1)
 
 
-@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.each_backend
+@pytest.mark.parametrize("soft", [False, pytest.param(True, marks=pytest.mark.deep)])
 def test_training_and_saving(soft, tmp_path, rng):
     anchor, positive, negative = triplets(rng, 32)
     towers = (anchor, anchor + 0.1 * positive, negative)
