@@ -136,7 +136,7 @@ def build_encoder():
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Prints one line an epoch: the loss and the validation figures."""
+    """Prints one line per epoch: the loss and the validation figures."""
 
     def on_epoch_end(self, epoch, logs=None):
         number = f"epoch {epoch + 1:2d}/{self.params['epochs']}"

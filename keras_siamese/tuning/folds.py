@@ -89,7 +89,7 @@ def cause_of(monitor):
 
 
 def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
-    """The record of a fit from its curves, `{key: [one value an epoch, …]}`; an epoch with NaN is never the best.
+    """The record of a fit from its curves, `{key: [value of each epoch, …]}`; an epoch with NaN is never the best.
 
     Raises:
         ValueError: if a key of `objective` was not logged; the error lists the keys that were.

@@ -311,7 +311,7 @@ def is_tuners(callback):
 
 
 def copy_for(callback, fold):
-    """The callback for a fold: KerasTuner's own ones unchanged, others copied; TensorBoard's with a folder a fold."""
+    """The callback for a fold: KerasTuner's own ones unchanged, others copied; TensorBoard's get a folder per fold."""
     if is_tuners(callback):
         return callback
     copied = copy.deepcopy(callback)

@@ -35,7 +35,7 @@ def check_scores(scores):
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
     if scores.ndim != 1:
-        raise ValueError(f"`scores` must have shape (n,), one score a pair; got shape {scores.shape}")
+        raise ValueError(f"`scores` must have shape (n,), one score per pair; got shape {scores.shape}")
     if scores.dtype.name == "bfloat16":
         scores = scores.astype(np.float32)
     if scores.dtype.kind not in "biuf":

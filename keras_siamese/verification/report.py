@@ -127,7 +127,7 @@ class VerificationReport:
         return _finite(plain)
 
     def to_frame(self):
-        """The table as a pandas `DataFrame`: one row a figure, columns value, low, high and note; NaN if missing.
+        """The table as a pandas `DataFrame`: one row per figure, columns value, low, high and note; NaN if missing.
 
         Raises:
             ImportError: without pandas.

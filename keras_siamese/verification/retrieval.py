@@ -21,7 +21,7 @@ import numpy as np
 
 from keras_siamese._checks import check_finite, check_integer, check_labels
 from keras_siamese._tables import aligned
-from keras_siamese.verification import neighbours
+from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification.pairs import encode_identities
 
 __all__ = ["Retrieval", "cmc", "evaluate_retrieval", "map_at_r", "r_precision", "recall_at_k"]
@@ -300,19 +300,16 @@ def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
     mates = inputs.mates[queries]
     if need_mates:
         depth = max(depth, int(mates.max()))
-    columns = neighbours.Columns(inputs.gallery)
-    scores = neighbours.scores_of(distance, inputs.queries, columns)
-    # Times eight, because ranks are held in 64 bits and in several arrays.
-    rows = max(1, neighbours.BLOCK // max(columns.count, 8 * depth))
+    blocks = nearest_blocks(inputs.queries, inputs.gallery, depth, distance, own=inputs.own, chosen=queries)
     bar = _progress_bar(len(queries)) if progress else None
-    found = []
-    for start in range(0, len(queries), rows):
-        block, own_mates = queries[start : start + rows], mates[start : start + rows]
-        nearest = neighbours.nearest_rows(scores, columns, block, depth, inputs.own)
+    found, done = [], 0
+    for block, nearest in blocks:
+        own_mates = mates[done : done + len(block)]
+        done += len(block)
         hits = inputs.gallery_codes[nearest] == inputs.query_codes[block, None]
         found.append(_read(hits, own_mates))
         if bar is not None:
-            bar.update(start + len(block))
+            bar.update(done)
     return _Mates(*map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -38,7 +38,7 @@ class ScoreTable(NamedTuple):
 
 
 def read_scores(path):
-    """Reads pairs from a CSV file, one pair a line, with the columns `score`, `same` and optionally `left` and `right`.
+    """Reads pairs, one per line, from a CSV file with the columns `score`, `same` and optionally `left` and `right`.
 
     Columns are separated by commas, semicolons or tabs. They may be in any order, and other columns are ignored. `same`
     is 1 or 0, or true or false. Empty lines are skipped.
@@ -104,6 +104,6 @@ def parse(name, file):
             f"{len(wrong):,} of its lines do not:\n{listed}{more}"
         )
     if not found["score"]:
-        raise ValueError(f"{name} must have one pair a line below its header; it has no pairs")
+        raise ValueError(f"{name} must have one pair per line below its header; it has no pairs")
     sides = [np.array(found[side]) if side in places else None for side in ("left", "right")]
     return ScoreTable(np.array(found["same"], bool), np.array(found["score"], np.float64), *sides)

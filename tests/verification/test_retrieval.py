@@ -177,7 +177,6 @@ def test_of_an_asymmetric_distance_the_query_comes_first():
     assert backward.map_at_r == pytest.approx(forward["map_at_r"], abs=1e-12)
 
 
-@pytest.mark.each_backend
 def test_names_instances_configs_and_learned_distances():
     embeddings, labels, *_ = random_embeddings(3, gallery=False)
     expected = map_at_r(embeddings, labels, distance="euclidean")

@@ -51,7 +51,7 @@ def test_quoted_names_may_hold_the_delimiter(tmp_path):
     ("text", "message"),
     [
         ("", "must begin with a header"),
-        ("score,same\n", "must have one pair a line below its header; it has no pairs"),
+        ("score,same\n", "must have one pair per line below its header; it has no pairs"),
         ("skore,same\n1,1\n", "must have the columns 'score'; it has 'skore', 'same'"),
         ("0.5,1\n0.2,0\n", "must have the columns 'score', 'same'; it has '0.5', '1'"),
         ("score,same,left\n1,1,a\n", "must have the columns 'right'"),
