@@ -14,13 +14,13 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese.data.sources import take
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
 from keras_siamese.diagnosis.facts.measure import measure
 from keras_siamese.diagnosis.facts.verification import below_chance, intervals
-from keras_siamese.diagnosis.trend import GOOD_EER, find_flags, has_recovered, why_no_flags
+from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
 from keras_siamese.scoring import ScoredTrials, UnsharedTowers
 
-BAD_EER = 0.25  # from which on a run without a target leaves something to explain
 BATCH = 64  # samples that are drawn at a time from training data without batches of their own
 
 
@@ -198,6 +198,6 @@ class Observed:
     @property
     def verifies_badly(self):
         """Whether the held-out EER wants explaining: above the target (or .25), or of a flagged run not recovered."""
-        wanted = BAD_EER if self.target_eer is None else self.target_eer
+        wanted = limits.BAD_EER if self.target_eer is None else self.target_eer
         diverged = bool(self.flags) and not self.recovered
-        return self.eer.estimate >= GOOD_EER and (diverged or self.eer.estimate > wanted)
+        return self.eer.estimate >= limits.GOOD_EER and (diverged or self.eer.estimate > wanted)

@@ -8,6 +8,7 @@ Keras's `History`, columns of a CSV log. What is flagged at an epoch depends on 
     why_no_flags(loss, auc, eer, pairs=5000)       # "only 7 measured epochs …" where none could have been found
 """
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise, permutations
@@ -15,17 +16,10 @@ from itertools import pairwise, permutations
 import numpy as np
 
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese.diagnosis import limits
 
-WINDOW = 5  # epochs
-MIN_PAIRS = 100
-SIGNIFICANT = 0.05
-MIN_DROP = 0.05  # of the loss at the window's start
-GOOD_EER = 0.02
-FLOOR = 1e-3  # of the largest loss seen
-MARGIN_OF_ERROR = 2.0  # standard errors
-ABOVE_NULL = 2.326  # standard errors to the normal's 99th percentile
-SHARED = 3.6  # widening of a standard error by pairs that share identities
-EXACT = 7  # longest window whose permutations are counted out, 5,040 of them
+WINDOW = int(limits.WINDOW)
+EXACT = 7  # longest window whose permutations are counted, 5,040 of them
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ def every_order(n):
 
 def warmup_of(epochs):
     """Epochs before the first window: max(3, 10 % of `epochs`, rounded up)."""
-    return max(3, -(-epochs // 10))
+    return max(int(limits.MIN_WARMUP), math.ceil(limits.WARMUP_SHARE * epochs))
 
 
 def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=WINDOW):
@@ -120,9 +114,9 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
         A list of `Flag`.
     """
     curves = check_curves(loss, auc, eer, pairs, auc_se, eer_se, target_eer)
-    if pairs < MIN_PAIRS:
+    if pairs < limits.MIN_PAIRS:
         return []
-    window = check_integer("window", window, low=4)
+    window = check_integer("window", window, low=int(limits.MIN_WINDOW))
     after_warmup = measured_after_warmup(curves, epochs)
     windows = [examine_window(curves, after_warmup[end - window : end]) for end in range(window, len(after_warmup) + 1)]
     return [now for before, now in pairwise(windows) if before is not None and now is not None]
@@ -140,13 +134,13 @@ def has_recovered(flags, auc, eer, *, pairs, auc_se=None, eer_se=None):
     last, flag = measured[-1], flags[-1]
     gained_auc = (curves.auc[last] - flag.best_auc) / curves.auc_se[last]
     gained_eer = (flag.best_eer - curves.eer[last]) / curves.eer_se[last]
-    return bool(min(gained_auc, gained_eer) > MARGIN_OF_ERROR)
+    return bool(min(gained_auc, gained_eer) > limits.ERRORS_WORSE)
 
 
 def why_no_flags(loss, auc, eer, *, pairs, epochs=None, window=WINDOW):
     """What a run lacks for `find_flags` to find anything, in words; None if it lacks nothing."""
-    if pairs < MIN_PAIRS:
-        return f"only {pairs} held-out pairs, of the {MIN_PAIRS} that it takes"
+    if pairs < limits.MIN_PAIRS:
+        return f"only {pairs} held-out pairs, of the {limits.MIN_PAIRS:.0f} that it takes"
     curves = check_curves(loss, auc, eer, pairs)
     measured = len(measured_after_warmup(curves, epochs))
     if measured > window:
@@ -182,14 +176,14 @@ def check_curves(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=Non
 
 
 def standard_errors(name, figure, errors, pairs):
-    """Standard errors `(n,)` of `figure` `(n,)`: those given, where NaN those of independent pairs times `SHARED`."""
+    """Standard errors `(n,)` of `figure` `(n,)`: those given; if NaN, those of independent pairs times 3.6."""
     given = np.full(figure.shape, np.nan) if errors is None else np.asarray(errors, float)
     if given.shape not in ((), figure.shape):
         raise ValueError(f"`{name}` must be a number or a curve of shape {figure.shape}; got shape {given.shape}")
     # Of an AUC of ½ on n independent pairs, half genuine, it is √(1/3n), and √(f(1 − f) / 0.75n) is near it elsewhere.
     # No smaller one is believed: a collapsed encoder scores all pairs alike, and no resample moves that.
     independent = np.sqrt(figure * (1 - figure) / (0.75 * max(pairs, 1)))
-    return np.maximum(np.where(np.isnan(given), SHARED * independent, given), np.maximum(independent, 1e-9))
+    return np.maximum(np.where(np.isnan(given), limits.SHARED * independent, given), np.maximum(independent, 1e-9))
 
 
 def measured_after_warmup(curves, epochs):
@@ -204,23 +198,23 @@ def examine_window(curves, epochs):
     epoch = epochs[-1]
     so_far = slice(epoch + 1)
     falls_from = abs(loss[0])
-    if falls_from <= FLOOR * np.nanmax(np.abs(curves.loss[so_far])) or eer[-1] < GOOD_EER:
+    if falls_from <= limits.LOSS_FLOOR * np.nanmax(np.abs(curves.loss[so_far])) or eer[-1] < limits.GOOD_EER:
         return None
     drop = (loss[0] - loss[-1]) / falls_from
-    if drop < MIN_DROP or (loss_p := mann_kendall(loss, "falling")) >= SIGNIFICANT:
+    if drop < limits.MIN_DROP or (loss_p := mann_kendall(loss, "falling")) >= limits.SIGNIFICANT:
         return None
     auc_p, eer_p = mann_kendall(auc, "rising"), mann_kendall(eer, "falling")
-    if auc_p < SIGNIFICANT or eer_p < SIGNIFICANT:
+    if auc_p < limits.SIGNIFICANT or eer_p < limits.SIGNIFICANT:
         return None
     best_auc, best_eer = np.nanmax(curves.auc[so_far]), np.nanmin(curves.eer[so_far])
-    auc_null = 0.5 + ABOVE_NULL * curves.auc_se[epochs]
+    auc_null = 0.5 + limits.ABOVE_NULL * curves.auc_se[epochs]
     lost_auc = (best_auc - auc) / curves.auc_se[epochs]
     lost_eer = (eer - best_eer) / curves.eer_se[epochs]
     if np.all(auc < auc_null):
         reason = "no better than chance"
     elif curves.target_eer is not None and np.all(eer > curves.target_eer):
         reason = "below target"
-    elif np.all(lost_auc > MARGIN_OF_ERROR) or np.all(lost_eer > MARGIN_OF_ERROR):
+    elif np.all(lost_auc > limits.ERRORS_WORSE) or np.all(lost_eer > limits.ERRORS_WORSE):
         reason = "worse than its best"
     else:
         return None

@@ -1,11 +1,11 @@
 """What a cause is, and what it answers with.
 
-Contract: a cause takes `Facts` and answers with a `Finding`, `RuledOut` (what it measured), or `NotExamined` (what it
-would have needed). Adding a cause is adding one subclass of `Cause` in one file of this room. A repair works on a
-*recipe*, a plain dict of options under this package's argument names, and returns a new one.
+Contract: a cause takes `Facts` and answers with a `Finding`, with `RuledOut` (what it measured), or with `NotExamined`
+(what it would have needed). A repair works on a *recipe*, a plain dict of options under this package's argument names,
+and returns a new one.
 
-A finding's `strength` says how far past its threshold the leading signal is; severities say how sure it is that
-something is wrong: "error" where the signal has no innocent reading, "warning" where it has to be looked at.
+A finding's `strength` is how far the leading signal is past its limit. Its severity says how sure it is that something
+is wrong: "error" if the signal has no harmless explanation, "warning" if a person should look at it.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_siamese.diagnosis.trend import GOOD_EER
-
-SEVERITIES = ("info", "warning", "error")
-STRONGEST = 10.0  # past this the strengths of two causes are as good as equal
-TOLD_APART = 0.10  # EER of identities that an encoder has learned
+from keras_siamese.diagnosis import limits
 
 
 @dataclass(frozen=True)
 class Signal:
-    """A measured value beside the threshold it is held against and its value under the null."""
+    """A measured value, the threshold that it is compared with, and its value under the null hypothesis."""
 
     value: float
     threshold: float | None = None
@@ -42,19 +38,20 @@ class Signal:
 
 @dataclass(frozen=True)
 class Finding:
-    """A cause, found.
+    """A cause that was found.
 
     Attributes:
         cause: identifier, such as "inverted_labels".
         severity: "info", "warning" or "error".
-        epoch: epoch of the evidence, or None.
+        epoch: epoch at which it was found, or None.
         summary: one sentence that says what was seen.
         evidence: `Signal` by name.
         advice: what to change, as code that runs.
         apply: a function from a recipe (dict of options) to a repaired one, or None where only a person can act.
         strength: how far past its threshold the leading signal is, as a ratio in [1, 10]; ranks within a severity.
-        explains: causes that would be found as well if this one were the only one.
         explained_by: the cause that brings this finding about as well, or None.
+        stage: the stage of the run that the cause belongs to, see `ranking`; "" for "undetermined".
+        explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
     """
 
     cause: str
@@ -65,13 +62,14 @@ class Finding:
     advice: str
     apply: Callable[[dict], dict] | None = None
     strength: float = 1.0
-    explains: tuple[str, ...] = ()
     explained_by: str | None = None
+    stage: str = ""
+    explains_flag: bool = True
 
 
 @dataclass(frozen=True)
 class RuledOut:
-    """A cause that the evidence speaks against."""
+    """A cause that the measured values speak against."""
 
     cause: str
     evidence: dict[str, Signal] = field(default_factory=dict)
@@ -90,17 +88,17 @@ class Cause:
 
     Attributes:
         name: the identifier.
-        explains_flag: whether it can be why AUC and EER do not follow the loss.
+        stage: the stage of the run that it belongs to, one of `ranking.STAGES`.
+        explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
         reads: facts without which it cannot be examined.
-        needs: how a user brings them about, in words.
-        explains: causes that would be found as well if this one were the only one.
+        needs: how a user provides them, in words.
     """
 
     name = ""
+    stage = ""
     explains_flag = True
     reads = ()
     needs = ""
-    explains = ()
 
     def examine(self, facts):
         """A `Finding`, `RuledOut` or `NotExamined` from `facts`."""
@@ -112,12 +110,21 @@ class Cause:
         """A `Finding` or `RuledOut`; the facts in `reads` are there."""
         raise NotImplementedError
 
-    def found(self, facts, severity, summary, signals, advice, apply, strength, explains=None):
-        strength = float(np.clip(strength, 1.0, STRONGEST))
+    def found(self, facts, severity, summary, signals, advice, apply, strength, stage=None):
+        """The `Finding` of this cause, with its strength in [1, 10]; `stage` if it is another than usual."""
         epochs = facts.get("epochs")
-        epoch = None if epochs is None else int(epochs) - 1
-        explains = self.explains if explains is None else explains
-        return Finding(self.name, severity, epoch, summary, signals, advice, apply, strength, tuple(explains))
+        return Finding(
+            self.name,
+            severity,
+            None if epochs is None else int(epochs) - 1,
+            summary,
+            signals,
+            advice,
+            apply,
+            float(np.clip(strength, 1.0, limits.STRONGEST)),
+            stage=stage or self.stage,
+            explains_flag=self.explains_flag,
+        )
 
 
 def change(**options):
@@ -135,8 +142,8 @@ def signals_of(facts, **thresholds):
     return found
 
 
-def is_imperfect(facts, least=GOOD_EER):
-    """Whether held-out verification leaves anything to gain."""
+def is_imperfect(facts, least=limits.GOOD_EER):
+    """Whether held-out verification can still improve: its EER is at least `least`."""
     return facts["eer"] >= least
 
 
@@ -146,5 +153,5 @@ def leaves_to_explain(facts):
 
 
 def is_told_apart(facts):
-    """Whether training did its job on its own identities; False where they are not known."""
-    return facts.get("train_eer", 1.0) < TOLD_APART
+    """Whether the encoder has learned its training identities; False if they are not known."""
+    return facts.get("train_eer", 1.0) < limits.TOLD_APART

@@ -10,8 +10,8 @@ a few thousand rows in every epoch. No fact decides anything: limits are in `lim
 import numpy as np
 
 from keras_siamese import verification
-
-LEAST_GAIN = 0.01  # EER that another distance gains, from which on its interval is worth computing
+from keras_siamese.diagnosis import limits
+from keras_siamese.neighbours import nearest_blocks
 
 
 def of_embeddings(run):
@@ -48,7 +48,7 @@ def of_swaps(run):
     for name, scores in scores_by(run.valid.embeddings, trials.left, trials.right).items():
         found[f"eer_{name}"] = verification.eer(trials.same, scores)
         gain = run.eer.estimate - found[f"eer_{name}"]
-        if gain > max(LEAST_GAIN, found["swap_gain"]):  # an interval takes a hundred sorts
+        if gain > max(limits.LEAST_GAIN, found["swap_gain"]):  # an interval takes a hundred sorts
             used = used or replicates(run, run.valid.scores)
             low = np.quantile(used.replicates - replicates(run, scores).replicates, 0.025)
             found["swap_gain"], found["swap_gain_low"] = gain, float(low)
@@ -145,14 +145,9 @@ def alignment(embeddings, left, right):
 
 
 def neighbours(embeddings, k):
-    """The `k` nearest other rows of each of the unit vectors, nearest first: `(n, k)`."""
-    z = normalised(embeddings).astype("float32")
-    similarity = z @ z.T
-    np.fill_diagonal(similarity, -np.inf)
-    k = min(k, len(z) - 1)
-    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(similarity, nearest, 1), axis=1, kind="stable")
-    return np.take_along_axis(nearest, order, 1)
+    """The `k` nearest other rows of each row by the cosine distance, nearest first: `(n, k)`."""
+    z = normalised(embeddings)
+    return np.concatenate([rows for _, rows in nearest_blocks(z, z, min(k, len(z) - 1), own=True)])
 
 
 def purity(embeddings, identities, k=10, permutations=20):

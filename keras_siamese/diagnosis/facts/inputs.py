@@ -5,10 +5,10 @@ import numpy as np
 from keras import ops
 
 from keras_siamese.data.sources import count_samples, take
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import is_pairs
 from keras_siamese.scoring import to_numpy
 
-LEAST_SIDE = 12  # pixels, below which an image has too few octaves
 SOME = 512  # samples that are looked at for their scale
 NORMALISING = (
     keras.layers.Rescaling,
@@ -24,7 +24,7 @@ def of_inputs(run):
     some = take(trials.items, np.unique(np.linspace(0, count_samples(trials.items) - 1, SOME).astype(int)))
     if siamese is not None and not isinstance(some, dict) and np.issubdtype(some.dtype, np.number):
         found["input_scale"] = root_mean_square(first_inputs(siamese.encoder, some))
-        if some.ndim == 4 and min(some.shape[1:3]) >= LEAST_SIDE:
+        if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
     if run.valid.trials.identities is None and not isinstance(some, dict):
         found["held_out_towers"] = log_ratio(*(take(trials.items, side) for side in (trials.left, trials.right)))

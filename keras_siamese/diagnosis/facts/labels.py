@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_siamese.data.sources import count_samples
+from keras_siamese.diagnosis import limits
 
 
 def of_labels(run):
@@ -12,7 +13,7 @@ def of_labels(run):
         if scored is None:
             continue
         found[name] = impostor_like(scored.same, scored.scores)
-        found[f"{name}_se"] = np.sqrt(found[name] / (0.25 * np.count_nonzero(scored.same)))
+        found[f"{name}_se"] = np.sqrt(found[name] / (limits.IMPOSTOR_TAIL * np.count_nonzero(scored.same)))
     if "impostor_like" in found:
         trials = run.train.trials
         pairs = trials.same, run.train.scores, trials.left, trials.right
@@ -23,7 +24,7 @@ def of_labels(run):
     return found, rows
 
 
-def impostor_like(same, scores, quantile=0.25):
+def impostor_like(same, scores, quantile=float(limits.IMPOSTOR_TAIL)):
     """Share of the genuine pairs `(n,)` that score as impostors do: the genuine pairs below the impostors' `quantile`,
     over `quantile`, at most 1. Wrong labels put it near their share of the pairs; of right ones that are told apart
     with AUC .97 it is a few hundredths.
@@ -41,7 +42,7 @@ def impostor_like(same, scores, quantile=0.25):
     return float(min(np.mean(scores[same] < bound) / quantile, 1.0))
 
 
-def suspected_labels(same, scores, left, right, items, wrong_pairs, quantile=0.9):
+def suspected_labels(same, scores, left, right, items, wrong_pairs, quantile=float(limits.SUSPECT_TAIL)):
     """Rows `(m,)` of the `items` that belong least to their label, most suspected first: those of whose genuine pairs
     most, and more than half, lie below the impostors' `quantile`. A wrong label makes impostors of all pairs of its
     row, and of one pair of each other's.

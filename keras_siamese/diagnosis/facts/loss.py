@@ -3,9 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.embeddings import active_fraction
-
-LAST = 3  # epochs whose losses are compared with a constant encoder's
 
 
 def of_loss(run):
@@ -22,12 +21,13 @@ def of_loss(run):
     if hasattr(loss, "per_pair") and run.output_kind == loss.expects == "distance" and train is not None:
         distances = -train.scores[~train.same]
         found["median_impostor_distance"] = np.median(distances)
-        found["impostor_distance_reached"] = np.quantile(distances, 0.99)
+        found["impostor_distance_reached"] = np.quantile(distances, float(limits.REACHED))
         if "margin" in found:
             found["active_impostors"] = active_fraction(distances, found["margin"])
     floor = loss_of_constant_encoder(run)
-    losses = np.array(run.history.get("loss", [])[-LAST:], float)
-    if floor and len(losses) == LAST and np.isfinite(losses).all():
+    last = int(limits.LAST_LOSSES)
+    losses = np.array(run.history.get("loss", [])[-last:], float)
+    if floor and len(losses) == last and np.isfinite(losses).all():
         found["loss_from_collapsed_value"] = float(np.max(np.abs(losses - floor)) / floor)
     losses = pair_losses(run)
     if losses is not None:

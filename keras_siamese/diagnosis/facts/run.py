@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_siamese.diagnosis import limits
+
 
 def of_run(run):
     """The flag, the loss curve and the sizes of steps."""
@@ -16,7 +18,7 @@ def of_run(run):
     if len(finite) > 1:
         found["loss_first"], found["loss_last"] = finite[0], finite[-1]
         steps, reach = np.diff(finite), finite.max() - finite.min()
-        found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), 1e-12)
+        found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), limits.TINY_LOSS)
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
     eers = np.array(run.history["eer"], float)
     if np.isfinite(eers).any():

@@ -11,9 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_siamese import verification
-from keras_siamese.diagnosis.trend import SHARED
-
-THREE_SIGMA = 0.99865  # the normal's probability below 3 standard deviations
+from keras_siamese.diagnosis import limits
 
 
 def of_verification(run):
@@ -65,7 +63,7 @@ def below_chance(scored, auc):
 
     error = max(auc.standard_error, noise_error(scored.same)) * widening(scored.trials)
     identities = count_identities(scored.trials)
-    critical = 3.0 if identities is None else float(stdtrit(identities - 1, THREE_SIGMA))
+    critical = float(limits.SIGMAS) if identities is None else float(stdtrit(identities - 1, limits.THREE_SIGMA))
     return BelowChance((0.5 - auc.estimate) / error, critical)
 
 
@@ -78,7 +76,7 @@ def intervals(scored, samples=100):
 
 def widening(trials):
     """What a standard error over pairs is multiplied by: pairs of unknown identities are taken to share them."""
-    return SHARED if trials.identities is None else 1.0
+    return float(limits.SHARED) if trials.identities is None else 1.0
 
 
 def count_identities(trials):

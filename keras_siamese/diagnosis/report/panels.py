@@ -1,16 +1,18 @@
 """The curves of health that a run may have: which way is good, and the values that alarm.
 
 Contract: `PANELS` holds a `Panel` for each curve's name; `lines_of` gives what to hold a curve against, where some of
-it depends on the data (the dimension, how many identities there are). NumPy alone.
+it depends on the data (the dimension, how many identities there are). Alarm lines are those of `limits`.
 
     PANELS["spread"].better                      # "higher"
-    lines_of("spread", evidence)                 # [Line("error", 0.1), Line("warning", 0.3), Line("uniform", 1.0)]
+    lines_of("spread", run)                      # [Line("error", 0.1), Line("warning", 0.25), Line("uniform", 1.0)]
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_siamese.diagnosis import limits
 
 
 class Line(NamedTuple):
@@ -37,15 +39,20 @@ class Panel:
     logarithmic: bool = False
 
 
+def alarms(warning, error=None):
+    """The `Line`s of a limit beyond which a curve is a warning, and of one beyond which it is an error."""
+    return (*([] if error is None else [Line("error", float(error))]), Line("warning", float(warning)))
+
+
 PANELS = {
-    "spread": Panel("spread", "higher", (Line("error", 0.1), Line("warning", 0.3), Line("uniform", 1.0))),
-    "uniformity": Panel("uniformity", "lower", (Line("error", -0.5), Line("warning", -1.0))),
+    "spread": Panel("spread", "higher", (*alarms(limits.POINT, limits.COLLAPSED), Line("uniform", 1.0))),
+    "uniformity": Panel("uniformity", "lower", alarms(limits.UNIFORMITY_WARNING, limits.UNIFORMITY_ERROR)),
     "alignment": Panel("alignment", "lower", (Line("chance", 2.0),)),
     "effective_rank": Panel("effective rank", "higher"),
-    "d_prime": Panel("d′", "higher", (Line("warning", 0.5),)),
-    "intra_inter_ratio": Panel("intra/inter ratio", "lower", (Line("warning", 0.9), Line("chance", 1.0))),
+    "d_prime": Panel("d′", "higher", alarms(limits.LOW_D_PRIME)),
+    "intra_inter_ratio": Panel("intra/inter ratio", "lower", (*alarms(limits.HIGH_INTRA_INTER), Line("chance", 1.0))),
     "purity": Panel("neighbour purity", "higher"),
-    "active_fraction": Panel("active fraction", None, (Line("warning", 0.01), Line("warning", 0.99))),
+    "active_fraction": Panel("active fraction", None, (*alarms(limits.NONE_ACTIVE), *alarms(limits.ALL_ACTIVE))),
     "update_size": Panel("update size", None, logarithmic=True),
 }
 HEALTH = tuple(PANELS)
@@ -68,9 +75,9 @@ def lines_of(name, evidence):
 
 
 def lowest_rank(dim, identities):
-    """The effective rank below which embeddings `(items, dim)` use too few dimensions: max(2, .05·min(dim, K − 1))."""
+    """The effective rank below which embeddings `(items, dim)` use too few dimensions: max(2, .15·min(dim, K − 1))."""
     known = dim if identities is None else len(np.unique(identities)) - 1
-    return max(2.0, 0.05 * min(dim, known))
+    return max(float(limits.LEAST_RANK), limits.RANK_SHARE * min(dim, known))
 
 
 def chance_purity(identities):

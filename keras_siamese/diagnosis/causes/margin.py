@@ -1,0 +1,56 @@
+"""Margin: on the scale of the embedding, the margin is too small or cannot be reached."""
+
+import numpy as np
+
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
+
+
+class Margin(Cause):
+    """With this margin the loss is satisfied with all impostor pairs, or with none.
+
+    What is small depends on the scale of the embeddings, which is taken from the encoder before training.
+    """
+
+    name = "margin"
+    stage = "objective"
+    reads = ("margin", "untrained_distance")
+    needs = "a loss with a margin, and an encoder that Keras can copy"
+
+    def judge(self, facts):
+        margin, natural = facts["margin"], facts["untrained_distance"]
+        reach = facts.get("reach", float("inf"))
+        relative = margin / natural if natural else 0.0
+        signals = {
+            "margin": Signal(margin, reach if np.isfinite(reach) else None),
+            "margin_over_untrained_distance": Signal(relative, limits.SMALL_MARGIN, 1.0),
+        }
+        signals |= signals_of(
+            facts, impostor_distance=None, active_impostors=limits.ALL_ACTIVE, median_impostor_distance=None
+        )
+        if not natural or not is_imperfect(facts, limits.WELL_EER):
+            return RuledOut(self.name, signals)
+        # A triplet margin is a gap between two distances, usually a fifth of one; a pair margin is one distance.
+        small, large, usual = limits.SMALL_MARGIN, limits.LARGE_MARGIN, 1.0
+        if facts.get("margin_is_gap"):
+            small, large, usual = limits.SMALL_GAP, limits.LARGE_GAP, float(limits.USUAL_GAP)
+        ratio = "times the distance of impostor pairs before training"
+        if relative < small:
+            what = f"The margin {margin:g} is {relative:.2g} {ratio}: it is too small to keep impostors apart."
+            strength = small / max(relative, small / limits.STRONGEST)
+        elif margin > reach or (relative > large and np.isinf(reach)):
+            what = f"The margin {margin:g} is {relative:.3g} {ratio}: no pair can satisfy it, so all count alike."
+            strength = relative / large
+        else:
+            return RuledOut(self.name, signals)
+        better = float(f"{(usual if np.isfinite(reach) else usual * natural):.2g}")
+        return self.found(
+            facts,
+            "error",
+            what,
+            signals,
+            f"loss = ks.losses.{facts.words['loss']}(margin={better:g})  # on the scale of these distances\n"
+            "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])  # which fixes the scale",
+            lambda recipe: {**recipe, "margin": usual, "normalize": True},
+            strength,
+        )

@@ -1,0 +1,43 @@
+"""Pair imbalance: one kind of pair has so little weight that the loss falls without it."""
+
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect
+
+
+class PairImbalance(Cause):
+    """Genuine or impostor pairs have so little weight that the loss falls by treating all pairs as the other kind."""
+
+    name = "pair_imbalance"
+    stage = "data"
+    reads = ("weighted_positive_fraction",)
+    needs = "the training pairs: fit on a PairSequence, or DivergenceMonitor(…, train=…)"
+
+    def judge(self, facts):
+        fraction = facts["weighted_positive_fraction"]
+        is_genuine = fraction < 0.5
+        rare, kind = (fraction, "genuine") if is_genuine else (1 - fraction, "impostor")
+        bound = limits.RARE_KIND if is_genuine else limits.COMMON_KIND
+        signals = {"weighted_positive_fraction": Signal(fraction, bound, 0.5)}
+        if "genuine_loss" in facts:
+            losses = facts["genuine_loss"], facts["impostor_loss"]
+            lost, kept = losses if is_genuine else losses[::-1]
+            ratio = min(lost / max(kept, limits.TINY_LOSS), limits.LARGEST_RATIO)
+            signals[f"loss_of_{kind}_pairs_over_others"] = Signal(ratio, limits.LOSS_RATIO, 1.0)
+            if lost <= limits.LOSS_RATIO * kept:
+                return RuledOut(self.name, signals)
+        # Without any impostor pair nothing keeps embeddings apart: that is `collapse`.
+        if rare >= limits.RARE_KIND or (rare == 0 and kind == "impostor") or not is_imperfect(facts):
+            return RuledOut(self.name, signals)
+        weight = (1 - rare) / max(rare, limits.SMALLEST_KIND)
+        return self.found(
+            facts,
+            "error" if rare < limits.VERY_RARE_KIND else "warning",
+            f"Only {rare:.1%} of the weight in the loss is on {kind} pairs: the loss falls by treating every pair as "
+            "the other kind.",
+            signals,
+            "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
+            f"loss = ks.losses.ContrastiveLoss({'positive' if is_genuine else 'negative'}_weight={weight:.3g})"
+            "  # or, if the pairs are given",
+            change(positive_fraction=0.5),
+            limits.RARE_STRENGTH / max(rare, limits.SMALLEST_KIND),
+        )

@@ -1,0 +1,174 @@
+"""All limits of the diagnosis in one table: value, unit, where it comes from, and which modules use it.
+
+Contract: each `Limit` is a float with a unit, an origin and its users, so it can be compared and printed like a
+number. The flag, the facts, the causes and the panels of the report read the same entry. `TABLE` holds them by name.
+
+    facts["spread"] < limits.POINT
+    limits.POINT.unit, limits.POINT.origin, limits.POINT.used_by
+
+Origins: "tuned" means chosen on the tuning half of the fault benchmark (`benchmarks/faults.py`) and fixed before the
+test half was run; "definition" and "derivation" need no data; everything else names its source.
+"""
+
+
+class Limit(float):
+    """A number to compare with.
+
+    Attributes:
+        unit: of the value, such as "EER" or "epochs".
+        origin: where the value comes from.
+        used_by: the modules of `diagnosis` that read it, such as "causes.collapse".
+    """
+
+    def __new__(cls, value, unit="", origin="", used_by=""):
+        self = super().__new__(cls, value)
+        self.unit, self.origin, self.used_by = unit, origin, tuple(used_by.split())
+        return self
+
+
+# --- the flag
+WINDOW = Limit(5, "epochs", "the shortest window in which a trend can be significant, and one epoch more", "trend")
+MIN_WINDOW = Limit(4, "epochs", "derivation: of three values no order has p < .05", "trend")
+MIN_WARMUP = Limit(3, "epochs", "tuned", "trend")
+WARMUP_SHARE = Limit(0.1, "share of the epochs", "tuned", "trend")
+MIN_PAIRS = Limit(100, "pairs", "derivation: of fewer pairs the EER has a standard error above .05", "trend")
+SIGNIFICANT = Limit(0.05, "p-value", "convention", "trend")
+MIN_DROP = Limit(0.05, "share of the loss at the window's start", "tuned", "trend")
+LOSS_FLOOR = Limit(1e-3, "share of the largest loss", "tuned", "trend")
+ERRORS_WORSE = Limit(2.0, "standard errors", "97.7 % of a normal", "trend causes.label_noise causes.threshold")
+ABOVE_NULL = Limit(2.326, "standard errors", "the normal's 99th percentile", "trend")
+SHARED = Limit(
+    3.6,
+    "ratio of standard errors",
+    "the most by which shared identities widened an error in simulations",
+    "trend facts.verification",
+)
+
+# --- how good is good
+GOOD_EER = Limit(0.02, "EER", "tuned: below it nothing is left to gain", "trend observed causes.base")
+WELL_EER = Limit(0.05, "EER", "tuned", "causes.margin causes.batch_norm")
+SCALED_EER = Limit(0.08, "EER", "tuned: large inputs are harmless to many networks", "causes.input_scale")
+FAILED_EER = Limit(
+    0.1,
+    "EER",
+    "tuned: below it training did not fail",
+    "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate",
+)
+BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "observed")
+TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.base causes.memorising")
+UNLEARNED = Limit(0.15, "EER", "tuned: training identities that an encoder has not learned", "causes.weak_features")
+THREE_SIGMA = Limit(0.99865, "probability", "the normal's below 3 standard deviations", "facts.verification")
+SIGMAS = Limit(3.0, "standard errors", "an alarm by chance in 1 of 700 runs", "facts.verification causes.leakage")
+UPPER_TAIL = Limit(0.975, "probability", "upper end of a 95 % interval", "causes.memorising")
+NORMAL_TAIL = Limit(1.96, "standard errors", "the normal's 97.5th percentile", "causes.memorising")
+
+# --- strength of a finding
+STRONGEST = Limit(
+    10.0,
+    "ratio",
+    "convention: beyond it, the strengths of two causes count as equal",
+    "causes.base causes.inverted_labels causes.leakage causes.collapse causes.mining causes.input_scale "
+    "causes.unshared_weights causes.margin causes.learning_rate",
+)
+
+# --- what training is shown: pairs and identities
+RARE_KIND = Limit(0.05, "share of the weight in the loss", "tuned: 1:5 is harmless", "causes.pair_imbalance")
+COMMON_KIND = Limit(
+    0.95, "share of the weight in the loss", "derivation: 1 − RARE_KIND", "causes.pair_imbalance causes.collapse"
+)
+VERY_RARE_KIND = Limit(0.025, "share of the weight in the loss", "half of RARE_KIND", "causes.pair_imbalance")
+RARE_STRENGTH = Limit(0.1, "share of the weight in the loss", "twice RARE_KIND", "causes.pair_imbalance")
+SMALLEST_KIND = Limit(1e-3, "share of the weight in the loss", "keeps a ratio finite", "causes.pair_imbalance")
+LOSS_RATIO = Limit(1.5, "ratio of losses", "tuned: the rare kind must have the larger loss", "causes.pair_imbalance")
+LARGEST_RATIO = Limit(1e6, "ratio of losses", "keeps a ratio finite", "causes.pair_imbalance")
+TINY_LOSS = Limit(1e-12, "loss", "keeps a ratio finite", "causes.pair_imbalance facts.run")
+FEW_DRAWN = Limit(8, "identities", "derivation: two of fewer are a quarter", "causes.identity_imbalance")
+SHARE_OF_TWO = Limit(0.5, "share of the samples", "tuned", "causes.identity_imbalance")
+LARGE_SHARE_OF_TWO = Limit(0.8, "share of the samples", "tuned", "causes.identity_imbalance")
+MISSED = Limit(0.03, "1 − AUC of training pairs", "tuned: below it nothing is left to mine", "causes.mining")
+MISSED_BADLY = Limit(0.06, "1 − AUC of training pairs", "twice MISSED", "causes.mining")
+EASY = Limit(0.2, "ratio of 1 − AUC", "tuned: shown pairs over all pairs", "causes.mining")
+EASIEST = Limit(1e-3, "1 − AUC", "keeps a ratio finite", "causes.mining")
+MINED_WRONG = Limit(0.5, "share of mined triplets", "derivation: chance", "causes.mining")
+MINED_SPACING = Limit(0.3, "spacing", "tuned: the hardest triplets are pulling it together", "causes.mining")
+
+# --- labels
+LABEL_EXCESS = Limit(
+    0.02, "share of genuine pairs", "tuned: more of them than of held-out ones", "causes.label_noise causes.mining"
+)
+TRAINED_BETTER = Limit(0.02, "EER", "tuned: noise lets training be no better", "causes.label_noise")
+NOISY_TWICE = Limit(2.0, "ratio", "convention: an error from twice the limit on", "causes.label_noise")
+IMPOSTOR_TAIL = Limit(0.25, "share of the impostor pairs", "tuned: genuine pairs stay out of it", "facts.labels")
+SUSPECT_TAIL = Limit(0.9, "share of the impostor pairs", "tuned: about the share of wrong suspects", "facts.labels")
+DUPLICATES = Limit(0.01, "share of held-out samples", "tuned", "causes.leakage")
+NEAR_DUPLICATES = Limit(0.05, "share of held-out samples", "tuned: digits resemble each other", "causes.leakage")
+SHARED_AUC = Limit(0.7, "AUC", "tuned: equal names on both sides are near each other", "causes.leakage")
+RANK_VARIANCE = Limit(12, "", "derivation: the variance of a uniform rank is 1/12", "causes.leakage")
+
+# --- inputs and the encoder's structure
+TOWERS_APART = Limit(0.3, "log10 of a ratio", "tuned: a factor of two", "causes.input_scale")
+LARGE_INPUT = Limit(20.0, "root mean square", "tuned", "causes.input_scale")
+VERY_LARGE_INPUT = Limit(50.0, "root mean square", "tuned: pixels in [0, 255] are above", "causes.input_scale")
+SMALL_INPUT = Limit(0.005, "root mean square", "tuned", "causes.input_scale")
+VERY_SMALL_INPUT = Limit(0.002, "root mean square", "tuned", "causes.input_scale")
+LEAST_SIDE = Limit(12, "pixels", "derivation: two octaves of frequencies", "facts.inputs")
+MODE_GAP = Limit(0.1, "EER", "tuned: inference less training mode", "causes.batch_norm")
+FEW_IN_BATCH = Limit(
+    4, "identities", "tuned: in smaller batches, their mean is what the identities share", "causes.batch_norm"
+)
+
+# --- how the loss and the optimizer move the embedding
+POINT = Limit(0.25, "spread, spacing", "tuned: embeddings are nearly one point", "causes.collapse report.panels")
+COLLAPSED = Limit(0.1, "spread", "tuned", "causes.collapse report.panels")
+LOOSE_SPACING = Limit(0.5, "spacing", "tuned: without any impostor pair", "causes.collapse")
+AT_COLLAPSE = Limit(0.02, "share of the loss", "tuned: the loss is that of a constant encoder", "causes.collapse")
+LAST_LOSSES = Limit(3, "epochs", "one epoch may lie there by chance", "facts.loss")
+REACHED = Limit(0.99, "share of the impostor pairs", "convention", "facts.loss")
+ALL_ACTIVE = Limit(0.99, "share of the impostor pairs", "tuned", "causes.margin report.panels")
+NONE_ACTIVE = Limit(0.01, "share of the impostor pairs", "derivation: 1 − ALL_ACTIVE", "report.panels")
+SMALL_MARGIN = Limit(0.1, "untrained distances of impostors", "tuned", "causes.margin")
+LARGE_MARGIN = Limit(8.0, "untrained distances of impostors", "tuned", "causes.margin")
+SMALL_GAP = Limit(0.01, "untrained distances of impostors", "tuned", "causes.margin")
+LARGE_GAP = Limit(5.0, "untrained distances of impostors", "tuned", "causes.margin")
+USUAL_GAP = Limit(0.2, "distance", "FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832", "causes.margin")
+SMALL_UPDATE = Limit(0.01, "share of the weights an epoch", "tuned", "causes.learning_rate")
+NO_UPDATE = Limit(0.001, "share of the weights an epoch", "a tenth of SMALL_UPDATE", "causes.learning_rate")
+USUAL_UPDATE = Limit(
+    0.1, "share of the weights an epoch", "the healthy programs' first epoch", "causes.learning_rate causes.collapse"
+)
+TINY_UPDATE = Limit(1e-9, "share of the weights an epoch", "keeps a ratio finite", "causes.learning_rate")
+LARGE_UPDATE = Limit(1.0, "share of the weights an epoch", "derivation", "causes.learning_rate causes.mining")
+HUGE_UPDATE = Limit(3.0, "share of the weights an epoch", "tuned", "causes.learning_rate")
+LARGE_LAST_UPDATE = Limit(0.5, "share of the weights an epoch", "only shown", "causes.learning_rate")
+USUAL_LAST_UPDATE = Limit(0.05, "share of the weights an epoch", "only shown", "causes.learning_rate")
+LITTLE_GAINED = Limit(0.1, "EER", "tuned: below what an untrained encoder has", "causes.learning_rate")
+USUAL_RATE = Limit(1e-3, "learning rate", "Keras's default for Adam", "causes.learning_rate causes.collapse")
+
+# --- generalisation
+GAP = Limit(0.1, "EER", "tuned: held-out less training identities", "causes.memorising")
+LARGE_EER_GAP = Limit(0.15, "EER", "tuned", "causes.memorising")
+TIMES_BETTER = Limit(2.5, "ratio of EERs", "tuned: held-out over training identities", "causes.memorising")
+FEW_IDENTITIES = Limit(5, "identities", "derivation: an interval over fewer is useless", "causes.memorising")
+LEAST_RANK = Limit(2.0, "dimensions", "tuned", "causes.weak_features report.panels")
+RANK_SHARE = Limit(
+    0.15, "share of the dimensions that identities can use", "tuned", "causes.weak_features report.panels"
+)
+FEW_DIMENSIONS = Limit(4, "dimensions", "tuned", "causes.weak_features")
+FROZEN = Limit(0.3, "share of the weights that train", "tuned", "causes.weak_features")
+BLURRED = Limit(0.1, "ratio of powers", "tuned; natural images are between .27 and 1.8", "causes.weak_features")
+WITH_REASON = Limit(3, "ratio of EERs", "tuned: a visible reason needs less proof", "causes.weak_features")
+
+# --- comparison and decision
+LEAST_GAIN = Limit(0.01, "EER", "below it an interval is not worth its time", "facts.embeddings")
+SWAP_GAIN = Limit(0.02, "EER", "tuned", "causes.wrong_distance")
+SWAP_GAIN_LOW = Limit(0.01, "EER", "tuned: lower end of the interval", "causes.wrong_distance")
+LARGE_SWAP_GAIN = Limit(0.06, "EER", "three times SWAP_GAIN", "causes.wrong_distance")
+ACCURACY_LOST = Limit(0.03, "accuracy", "tuned", "causes.threshold")
+
+# --- lines that only the report draws
+UNIFORMITY_WARNING = Limit(-1.0, "log of a kernel's mean", "tuned", "report.panels")
+UNIFORMITY_ERROR = Limit(-0.5, "log of a kernel's mean", "tuned", "report.panels")
+LOW_D_PRIME = Limit(0.5, "d′", "derivation: an EER of .40", "report.panels")
+HIGH_INTRA_INTER = Limit(0.9, "ratio of distances", "tuned; 1 is chance", "report.panels")
+
+TABLE = {name: value for name, value in globals().items() if isinstance(value, Limit)}

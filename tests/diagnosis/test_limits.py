@@ -1,0 +1,56 @@
+"""The table of limits: every entry is used by whom it names, and the causes hold no numbers of their own."""
+
+import ast
+import copy
+import re
+from pathlib import Path
+
+import pytest
+
+import keras_siamese
+from keras_siamese.diagnosis import limits
+
+ROOM = Path(keras_siamese.__file__).parent / "diagnosis"
+MODULES = {
+    ".".join(path.relative_to(ROOM).with_suffix("").parts): path.read_text(encoding="utf-8")
+    for path in ROOM.rglob("*.py")
+    if path.name != "limits.py"
+}
+
+
+@pytest.mark.parametrize("name", limits.TABLE)
+def test_a_limit_says_what_it_is_and_names_its_users(name):
+    limit = limits.TABLE[name]
+    assert limit.origin and isinstance(limit.unit, str)
+    users = {module for module, text in MODULES.items() if re.search(rf"\blimits\.{name}\b", text)}
+    assert users == set(limit.used_by) != set()
+
+
+def test_a_limit_is_a_number():
+    assert limits.POINT == 0.25 and limits.POINT / 2 == 0.125 and f"{limits.POINT:.3f}" == "0.250"
+    assert repr(limits.POINT) == "0.25" and copy.deepcopy(limits.POINT) == 0.25
+    assert (limits.POINT.unit, limits.POINT.used_by) == ("spread, spacing", ("causes.collapse", "report.panels"))
+
+
+def test_derived_limits_follow_their_origin():
+    assert limits.COMMON_KIND == 1 - limits.RARE_KIND and limits.VERY_RARE_KIND == limits.RARE_KIND / 2
+    assert pytest.approx(1 - limits.ALL_ACTIVE) == limits.NONE_ACTIVE
+    assert pytest.approx(3 * limits.SWAP_GAIN) == limits.LARGE_SWAP_GAIN
+    assert pytest.approx(limits.SMALL_UPDATE / 10) == limits.NO_UPDATE
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("causes.")))
+def test_a_cause_holds_no_numbers_of_its_own(module):
+    """Other numbers than 0, ½ and 1 are in `limits`; what a repair sets is its own."""
+    allowed = {0.0, 0.5, 1.0}
+    tree = ast.parse(MODULES[module])
+    repairs = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "change"
+    ]
+    own = {id(inner) for node in repairs for inner in ast.walk(node)}
+    found = [
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, float) and id(node) not in own
+    ]
+    assert [one for one in found if one[1] not in allowed] == []
