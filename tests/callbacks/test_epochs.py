@@ -13,8 +13,6 @@ from keras_siamese.callbacks import HardPairRefresh, SetEpoch
 from keras_siamese.data import PairSequence, TripletSequence
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 
-pytestmark = pytest.mark.any_backend
-
 FEATURES = 5
 EAGERLY = keras.backend.backend() == "tensorflow"  # a graph takes longer to trace than these runs take
 RANKS = {"negative_ranks": (0, 3), "positive_ranks": (0, 2)}
@@ -87,8 +85,8 @@ def is_hard(table, embeddings, **options):
 @pytest.mark.parametrize(
     ("every", "start", "initial", "expected"),
     [
-        (1, 1, 0, [1, 2, 3, 4]),
-        (2, 1, 0, [1, 3]),
+        pytest.param(1, 1, 0, [1, 2, 3, 4], marks=pytest.mark.deep),
+        pytest.param(2, 1, 0, [1, 3], marks=pytest.mark.deep),
         (2, 0, 0, [0, 2, 4]),
         (3, 2, 0, [2]),
         (2, 1, 2, [2, 3]),
@@ -104,7 +102,8 @@ def test_epochs_that_refresh(every, start, initial, expected):
     assert (refresh.candidates is None) == (expected == [])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.each_backend
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.deep)])
 def test_pairs_are_hard_by_the_weights_at_the_refresh(workers):
     sequence = pairs(workers=workers, max_queue_size=2)
     log = fit(siamese(), sequence, HardPairRefresh(sequence, every=2, start=1, **RANKS), epochs=5)
@@ -119,8 +118,9 @@ def test_pairs_are_hard_by_the_weights_at_the_refresh(workers):
     assert not is_hard(log.tables[4], log.at_start[3], distance=lambda a, b: -np.sum((a - b) ** 2))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.each_backend
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("start", [0, pytest.param(1, marks=pytest.mark.deep)])
 def test_the_model_is_shown_the_hard_pairs(workers, start):
     """What reaches the model in an epoch, also the first, whose first batches Keras looks at before it begins."""
     x = np.arange(len(LABELS), dtype="float32")[:, None]
@@ -202,6 +202,7 @@ def test_training_is_the_same_with_a_refresh_that_never_comes():
 # Resuming, copying
 
 
+@pytest.mark.each_backend
 def test_a_resumed_run_goes_on_as_if_uninterrupted(tmp_path):
     """BackupAndRestore after a failure, with every=1: the same pairs and the same weights."""
 
@@ -331,7 +332,7 @@ def test_wrong_arguments(options, error, message):
         HardPairRefresh(**{"sequence": pairs(), **options})
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_worker_processes_serve_the_refreshed_pairs():
     """Each epoch's processes are begun with the sequence as it is then: losses are those of one thread.
@@ -346,7 +347,7 @@ def test_worker_processes_serve_the_refreshed_pairs():
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_search_refreshes_in_every_trial(tmp_path):
     """KerasTuner hands each trial a copy of the callbacks; all of them draw the trial's own hard pairs."""
     tuner_module = pytest.importorskip("keras_tuner")
@@ -366,3 +367,16 @@ def test_a_search_refreshes_in_every_trial(tmp_path):
     callbacks = [HardPairRefresh(sequence, every=1, start=1, **RANKS), Shown()]
     search.search(sequence, epochs=2, callbacks=callbacks, verbose=0)
     assert shown == [(0, False), (1, True)] * 2
+
+
+def test_set_epoch_tells_the_sequence():
+    left, right = keras.Input((FEATURES,)), keras.Input((FEATURES,))
+    encoder = keras.Sequential([layers.Dense(4)])
+    model = keras.Model([left, right], DistanceLayer("euclidean")([encoder(left), encoder(right)]))
+    model.compile("sgd", loss=ks.losses.ContrastiveLoss(), run_eagerly=EAGERLY)
+    sequence, seen = pairs(), []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, sequence.epoch)))
+    fit(model, sequence, SetEpoch(sequence), note, epochs=3)
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(TypeError, match=r"`sequence` must have a method set_epoch\(epoch\); got a list"):
+        SetEpoch([1])

@@ -37,6 +37,7 @@ class Recorder(keras.callbacks.Callback):
 # --- what is written
 
 
+@pytest.mark.each_backend
 def test_figures_are_those_of_the_weights_at_the_end_of_each_epoch():
     monitor, recorder = VerificationMonitor(VALID, far=0.01), Recorder(by_hand)
     history = fit(compiled(), [monitor, recorder], epochs=3).history
@@ -49,6 +50,7 @@ def test_figures_are_those_of_the_weights_at_the_end_of_each_epoch():
     assert history["val_eer"][0] != history["val_eer"][2]  # not the first weights each time
 
 
+@pytest.mark.each_backend
 def test_a_bare_encoder_with_batch_normalisation_is_measured_as_it_trains():
     inputs = keras.Input((FEATURES,))
     outputs = layers.Dense(3)(layers.BatchNormalization(momentum=0.5)(layers.Dropout(0.2)(inputs)))
@@ -157,6 +159,7 @@ def test_validation_data_may_be_evaluated_at_the_same_time():
     assert history["val_eer"][-1] == pytest.approx(by_hand(model)["val_eer"], abs=1e-4)
 
 
+@pytest.mark.each_backend
 def test_a_run_that_is_taken_up_again_goes_on(tmp_path):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -178,6 +181,7 @@ def test_a_run_that_is_taken_up_again_goes_on(tmp_path):
     assert history["val_eer"][-1] == pytest.approx(by_hand(again)["val_eer"], abs=1e-4)
 
 
+@pytest.mark.deep
 def test_keras_tuner_takes_it_as_an_objective(tmp_path, monkeypatch):
     keras_tuner = pytest.importorskip("keras_tuner")
     # It imports tensorboard, which TensorFlow no longer brings.
@@ -237,6 +241,7 @@ def functional_model():
     return keras.Model([left, right], DistanceLayer("euclidean")([encoder(left), encoder(right)]))
 
 
+@pytest.mark.each_backend
 def test_a_functional_model_is_measured_through_its_encoder():
     model = compiled(functional_model())
     data = pairs()
@@ -410,20 +415,3 @@ def test_an_encoder_of_another_model_is_refused_before_it_trains():
             [VerificationMonitor(VALID, encoder=encoder_model()), SetEpoch(data)],
             data=data,
         )
-
-
-# --- SetEpoch
-
-
-def test_set_epoch_tells_the_sequence():
-    data = pairs()
-    seen = []
-
-    class Note(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            seen.append((epoch, data.epoch))
-
-    fit(compiled(functional_model()), [SetEpoch(data), Note()], epochs=3, data=data)
-    assert seen == [(0, 0), (1, 1), (2, 2)]
-    with pytest.raises(TypeError, match=r"`sequence` must have a method set_epoch\(epoch\); got a list"):
-        SetEpoch([1])

@@ -55,6 +55,7 @@ def test_a_divergence_warns_once_with_its_diagnosis():
     )
 
 
+@pytest.mark.each_backend
 def test_a_divergence_stops_the_run():
     monitor = DivergenceMonitor(VALID, "stop", far=0.01)
     with pytest.warns(UserWarning, match="does not follow"):

@@ -108,6 +108,7 @@ def test_a_run_that_is_taken_up_again_goes_on_and_replaces_what_it_repeats(tmp_p
     np.testing.assert_allclose([event.value for event in events][2:], [log["val_eer"] for log in later], rtol=1e-6)
 
 
+@pytest.mark.each_backend
 def test_only_measured_epochs_are_written(tmp_path, plain):
     run(VerificationMonitor((X, LABELS), far=0.01, every=3, log_dir=tmp_path), epochs=5)
     assert [event.step for event in read(tmp_path).Scalars("verification/val_auc")] == [0, 2, 4]
@@ -136,6 +137,7 @@ def test_copies_write_into_folders_of_their_own(tmp_path, plain):
     assert [event.step for event in read(tmp_path / "copy2").Scalars("verification/val_eer")] == [0, 1]
 
 
+@pytest.mark.deep
 def test_keras_tuner_has_a_folder_for_each_execution(tmp_path, plain):
     keras_tuner = pytest.importorskip("keras_tuner")
 
@@ -198,7 +200,9 @@ def test_a_log_dir_that_cannot_be_written_is_refused_on_construction(tmp_path):
         VerificationMonitor((X, LABELS), log_dir=3)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow is there already")
+@pytest.mark.deep
+@pytest.mark.jax
+@pytest.mark.torch
 def test_tensorflow_is_not_imported(tmp_path):
     code = (
         "import json, sys, numpy as np\n"

@@ -9,14 +9,6 @@ from keras_siamese.diagnosis.history import ALWAYS, curves_of
 from keras_siamese.diagnosis.runlog import RunLog
 from tests.support.diagnoses import history
 
-pytestmark = pytest.mark.any_backend
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    """In place of conftest's: nothing here touches Keras."""
-
-
 LOGS = {"loss": [3.0, 2.0], "val_auc": [0.6, 0.7], "val_eer": [0.4, 0.3], "val_d_prime": [0.5, 1.0], "accuracy": [1, 1]}
 
 

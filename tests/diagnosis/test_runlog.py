@@ -7,13 +7,6 @@ import pytest
 
 from keras_siamese.diagnosis.runlog import SCHEMA, RunLog, read_run_log
 
-pytestmark = pytest.mark.any_backend
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    """In place of conftest's: nothing here touches Keras."""
-
 
 @pytest.fixture
 def path(tmp_path):

@@ -8,8 +8,6 @@ from keras_siamese.diagnosis.report.errors import errors_dict, identity_errors, 
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support.diagnoses import Images, made
 
-pytestmark = pytest.mark.any_backend
-
 LABELS = np.array(["bo", "ada", "bo", "cy", "ada", "bo", "dot"])
 
 

@@ -20,7 +20,7 @@ from tests.support.diagnoses import HOSTILE, made
 
 WIDTHS = {"desktop": 1280, "telephone": 390}
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.deep]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,103 @@
+"""The report's pictures: what is drawn of a diagnosis, and thumbnails of samples."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+
+from keras_siamese.diagnosis.causes import Finding
+from keras_siamese.diagnosis.diagnose import Diagnosis, diagnosis_of
+from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.report import page as report
+from keras_siamese.diagnosis.report.panels import HEALTH, lines_of
+from keras_siamese.diagnosis.report.pictures import draw_curves, draw_health, thumbnails
+from tests.support.diagnoses import EPOCHS, history, made
+
+QUICK = ("spread", "active_fraction")
+
+
+@pytest.fixture(scope="module")
+def diagnosis():
+    return made(curves=history() | {"auc": [*history()["auc"][:-1], float("nan")]})
+
+
+def drawn(draw, *arguments):
+    figures = pytest.importorskip("matplotlib.figure")
+    figure = figures.Figure(layout="constrained")
+    draw(figure, *arguments)
+    return figure
+
+
+def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnosis):
+    left, right = drawn(draw_curves, diagnosis).axes
+    # In data coordinates; matplotlib before 3.9 shades by polygons.
+    extents = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in left.patches]
+    shaded = sorted(round(extent.x0 + 0.5) for extent in extents)
+    assert shaded == [flag.epoch + 1 for flag in diagnosis.flags]
+    (text,) = right.texts
+    assert text.get_text() == diagnosis.leading[0].cause.replace("_", " ") and diagnosis.leading[0].cause in str(
+        diagnosis
+    )
+    loss = left.lines[0].get_ydata()
+    assert loss == pytest.approx(diagnosis.run.history["loss"])
+    eer, auc = (line.get_ydata() for line in right.lines)
+    assert len(eer) == EPOCHS and len(auc) == EPOCHS - 1  # the last AUC is not known
+    labels = [text.get_text() for text in left.figure.legends[0].get_texts()]
+    assert labels == ["flagged", "training loss", "held-out EER", "held-out AUC"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("spread", "active_fraction") else pytest.param(name, marks=pytest.mark.deep) for name in HEALTH],
+)
+def test_a_curve_of_health_stands_beside_its_alarms(diagnosis, name):
+    (axes,) = drawn(draw_health, name, diagnosis.run).axes
+    curve, *lines = axes.lines
+    assert curve.get_ydata() == pytest.approx(diagnosis.run.history[name])
+    expected = lines_of(name, diagnosis.run)
+    assert [line.get_ydata()[0] for line in lines] == pytest.approx([line.value for line in expected])
+
+
+def test_curves_without_a_panel_and_below_zero_are_drawn_as_well(diagnosis):
+    curves = history(3, ("update_size",)) | {"$mood_": [1.0, float("nan"), 2.0], "update_size": [0.0, 1e-3, -1.0]}
+    evidence = Observed(curves, diagnosis.run.valid)
+    (axes,) = drawn(draw_health, "$mood_", evidence).axes
+    assert axes.lines[0].get_ydata().tolist() == [1.0, 2.0] and axes.get_legend() is None
+    (axes,) = drawn(draw_health, "update_size", evidence).axes
+    assert axes.lines[0].get_ydata().tolist() == [1e-3] and axes.get_yscale() == "log"
+    assert [title for title, _, _ in report.health(evidence)] == ["update size", "$mood "]
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [((5, 4), (5, 4)), ((5, 4, 1), (5, 4)), ((5, 4, 4), (5, 4)), ((300, 500, 3), (75, 125)), ((3, 1000), (1, 125))],
+)
+def test_thumbnails_show_the_samples(shape, shown):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    items = np.random.default_rng(0).integers(0, 9, (6, *shape)).astype("uint8")
+    items[2], items[4] = 0, 8
+    found = thumbnails({"age": np.zeros(6), "face": items}, [4, 2, 4])
+    assert sorted(found) == [2, 4]
+    for row, value in ((2, 0), (4, 255)):
+        pixels = np.array(image.open(io.BytesIO(base64.b64decode(found[row].partition(",")[2]))).convert("RGB"))
+        assert pixels.shape == (*shown, 3) and (pixels == value).all()
+
+
+def test_what_is_no_image_has_no_thumbnail():
+    for items in (np.zeros((4, 3)), np.zeros((4, 5, 5, 2)), np.zeros((4, 2, 2, 2, 3)), {"x": np.zeros((4, 1))}):
+        assert thumbnails(items, [0]) == {}
+    assert thumbnails(np.zeros((4, 5, 5)), []) == {}
+
+
+def test_ties_are_all_named():
+    whole = diagnosis_of(made().run)
+    causes = ("memorising", "margin", "collapse")
+    findings = [
+        Finding(cause, "error", 5, "", {}, "", strength=s) for cause, s in zip(causes, (2, 1.9, 1.1), strict=True)
+    ]
+    tied = Diagnosis(whole.run, tuple(findings), (), ())
+    assert [finding.cause for finding in tied.leading] == ["memorising", "margin"]
+    assert tied.verdict.endswith("cause: memorising or margin, which explain it equally well.")
+    assert drawn(draw_curves, tied).axes[1].texts[0].get_text() == "memorising\nor margin"
