@@ -15,9 +15,9 @@ import numpy as np
 
 from keras_siamese._checks import check_integer
 from keras_siamese.data.blocks import IdentityBlocks
+from keras_siamese.neighbours import nearest_blocks
 
 _BLOCK = 1 << 22  # distances held at once
-_QUERIES = 4096  # samples whose neighbours are searched at once
 # An identity with more samples than this is searched for apart, among the others alone: otherwise its own samples would
 # have to be found first, and set aside.
 _LARGE = 64
@@ -192,10 +192,9 @@ def nearest_others(embeddings, codes, ranks, progress=lambda rows: None):
         """Fills in `rows`, whose neighbours `among` these samples may hold up to `own` samples of their identity."""
         if len(among) == 0:
             return progress(len(rows))
-        query = _index(embeddings if len(among) == len(codes) else embeddings[among])
-        for start in range(0, len(rows), _QUERIES):
-            block = rows[start : start + _QUERIES]
-            near = among[query(embeddings[block], min(high + own, len(among)))]
+        depth = min(high + own, len(among))
+        for block, near in nearest_blocks(embeddings[rows], embeddings[among], depth):
+            block, near = rows[block], among[near]
             is_other = codes[near] != codes[block, None]
             rank = np.cumsum(is_other, axis=1) - 1
             at, column = np.nonzero(is_other & (rank >= low) & (rank < high))
@@ -209,18 +208,6 @@ def nearest_others(embeddings, codes, ranks, progress=lambda rows: None):
     for identity in np.flatnonzero(size > _LARGE):
         search(np.flatnonzero(codes == identity), np.flatnonzero(codes != identity), own=0)
     return found
-
-
-def _index(embeddings):
-    """A function `(queries, k) → (m, k)`: the rows of the k nearest of `embeddings`, nearest first.
-
-    In 64 dimensions and for k = 60 scikit-learn's brute force takes a fifth less processor time than faiss's
-    IndexFlatL2 at 10⁵ samples, and about a quarter of the time of NumPy's matmul with argpartition.
-    """
-    from sklearn.neighbors import NearestNeighbors  # heavy: the package's import stays light
-
-    index = NearestNeighbors(algorithm="brute").fit(embeddings)
-    return lambda queries, k: index.kneighbors(queries, k, return_distance=False)
 
 
 def farthest_same(embeddings, codes, ranks, progress=lambda rows: None):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from keras_siamese import neighbours
 from keras_siamese.data import PairSequence, TripletSequence, hardness
 from keras_siamese.data.blocks import IdentityBlocks
 from keras_siamese.data.hardness import HardCandidates
@@ -74,13 +75,13 @@ def test_the_loop_rejects_broken_searches(rng):
     assert negatives != by_loop(embeddings, codes, (0, 3), (0, 3))[0]
 
 
-@pytest.mark.parametrize(("large", "block", "queries"), [(2, 1 << 22, 4096), (64, 7, 3), (4, 20, 5)])
-def test_blocks_and_large_identities_change_nothing(rng, monkeypatch, large, block, queries):
+@pytest.mark.parametrize(("large", "block", "searched"), [(2, 1 << 22, 1 << 24), (64, 7, 100), (4, 20, 1)])
+def test_blocks_and_large_identities_change_nothing(rng, monkeypatch, large, block, searched):
     embeddings, codes = uneven(rng)
     expected = by_loop(embeddings, codes, (1, 6), (0, 3))
     monkeypatch.setattr(hardness, "_LARGE", large)
     monkeypatch.setattr(hardness, "_BLOCK", block)
-    monkeypatch.setattr(hardness, "_QUERIES", queries)
+    monkeypatch.setattr(neighbours, "BLOCK", searched)
     candidates = HardCandidates.from_embeddings(embeddings, codes, (1, 6), (0, 3))
     assert (lists(candidates.negatives), lists(candidates.positives)) == expected
 
