@@ -8,6 +8,7 @@ diagnosis.to_html("report.html")
 import json
 import platform
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -21,11 +22,12 @@ from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signa
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
 from keras_siamese.diagnosis.history import curves_of
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.runlog import plain
 from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
 
-SCHEMA = "keras_siamese.diagnosis/2"  # of report.schema.json
+SCHEMA = "keras_siamese.diagnosis/2.1"  # of report.schema.json
 MAX_ITEMS = 2_000
 MAX_TRAIN_ITEMS = 1_000
 MAX_PAIRS = 50_000
@@ -41,10 +43,10 @@ class Diagnosis:
         findings: `Finding`s, ranked; "undetermined" first if the run diverged for good and nothing explains it.
         ruled_out: `RuledOut` causes with what was measured.
         not_examined: `NotExamined` causes with what they would have needed.
-        run: the `Observed` it was made from.
+        run: the `Observed` it was made from, or the `Recorded` run that was read from JSON.
     """
 
-    run: Observed
+    run: Observed | Recorded
     findings: tuple[Finding, ...]
     ruled_out: tuple[RuledOut, ...]
     not_examined: tuple[NotExamined, ...]
@@ -120,7 +122,7 @@ class Diagnosis:
 
     def to_dict(self):
         """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
-        valid = self.run.valid
+        finite = self.run.not_finite_since is None
         return plain(
             {
                 "schema": SCHEMA,
@@ -130,20 +132,12 @@ class Diagnosis:
                 "findings": [finding_dict(finding) for finding in self.findings],
                 "ruled_out": [{"cause": a.cause, "evidence": signal_dicts(a.evidence)} for a in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
-                "signals": {} if self.run.not_finite_since is not None else self.run.facts.numbers,
+                "signals": self.facts.numbers if finite else {},
+                "facts": {"words": self.facts.words, "rows": self.facts.rows} if finite else {"words": {}, "rows": {}},
+                "run": {name: getattr(self.run, name) for name in ("recovered", "not_finite_since", "why_no_flags")},
                 "history": self.run.history,
-                "verification": {
-                    "items": len(valid.embeddings),
-                    "genuine_pairs": int(np.count_nonzero(valid.same)),
-                    "impostor_pairs": int(np.count_nonzero(~valid.same)),
-                    "eer": self.run.eer.estimate,
-                    "eer_interval": [self.run.eer.low, self.run.eer.high],
-                    "auc": self.run.auc.estimate,
-                    "auc_interval": [self.run.auc.low, self.run.auc.high],
-                },
-                "errors": errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold),
+                **measured_dict(self.run),
                 "settings": self.run.settings,
-                "versions": versions(),
             }
         )
 
@@ -153,14 +147,56 @@ class Diagnosis:
         path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
+    @classmethod
+    def from_json(cls, path):
+        """The `Diagnosis` of a report that `to_json` wrote: its causes are judged again from the recorded facts.
+
+        This takes milliseconds and needs neither the model nor its data. `to_html` cannot draw such a diagnosis.
+
+        Raises:
+            ValueError: if `path` is no report of a diagnosis, or of a version before 2.1, which recorded less.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        report = json.loads(text) if text.lstrip().startswith("{") else {}
+        if not {"schema", "facts", "run"} <= set(report):
+            found = report.get("schema", "no schema")
+            raise ValueError(
+                f"`path` must be a report that Diagnosis.to_json wrote, with the schema {SCHEMA!r}; {str(path)!r} has "
+                f"{found!r}. Diagnose the run again to write one"
+            )
+        return diagnosis_of(Recorded.from_report(report))
+
     def to_html(self, path):
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
+        if isinstance(self.run, Recorded):
+            raise ValueError(
+                "A diagnosis that was read from JSON has no samples and scores, so its page cannot be drawn. Call "
+                "to_html on the diagnosis of the model itself"
+            )
         from keras_siamese.diagnosis.report.page import render
 
         path = check_writable("path", path)
         # A file's name may hold what is no text: its bytes are spelt out.
         path.write_text(render(self), encoding="utf-8", errors="backslashreplace")
         return path
+
+
+def measured_dict(run):
+    """What a report says of the held-out verification, its errors, and the versions that measured it."""
+    if isinstance(run, Recorded):
+        return {name: run.report[name] for name in ("verification", "errors", "versions")}
+    valid = run.valid
+    figures = {
+        "items": len(valid.embeddings),
+        "genuine_pairs": int(np.count_nonzero(valid.same)),
+        "impostor_pairs": int(np.count_nonzero(~valid.same)),
+        "eer": run.eer.estimate,
+        "eer_interval": [run.eer.low, run.eer.high],
+        "auc": run.auc.estimate,
+        "auc_interval": [run.auc.low, run.auc.high],
+    }
+    errors = errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold)
+    return {"verification": figures, "errors": errors, "versions": versions()}
 
 
 def diagnosis_of(run):
