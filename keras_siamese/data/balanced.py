@@ -12,9 +12,9 @@ an epoch is indices, 8 bytes a row. Users and `callbacks` use this module.
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer, check_labels
+from keras_siamese._checks import check_choice, check_integer
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, take
+from keras_siamese.data.sources import count_samples, take
 
 
 class BalancedBatchSequence(EpochSequence):
@@ -35,7 +35,7 @@ class BalancedBatchSequence(EpochSequence):
         weighting: "balanced" (default): all identities equally often; "natural": in proportion to their samples.
         short: "repeat" (default) or "drop", for identities with fewer than K samples.
         augment: changes each batch; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch has the same batches, as validation wants it; excludes `augment`.
+        frozen: whether every epoch has the same batches, for validation; not possible with `augment`.
         seed: integer ≥ 0.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
@@ -75,9 +75,7 @@ class BalancedBatchSequence(EpochSequence):
         **kwargs,
     ):
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
-        self.x = check_source("x", x)
-        n = count_samples(self.x)
-        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+        self._set_samples(x, labels)
         self.classes_per_batch = check_integer("classes_per_batch", classes_per_batch, low=2)
         self.samples_per_class = check_integer("samples_per_class", samples_per_class, low=2)
         self.weighting = check_choice("weighting", weighting, ("balanced", "natural"))
@@ -132,10 +130,9 @@ class BalancedBatchSequence(EpochSequence):
         what = [f"{count_samples(self.x)} samples of {len(self.identities)} identities"]
         what += [f"{self.left_out} left out"] * (self.left_out > 0)
         what += [f"{self.repeated} with samples repeated"] * (self.repeated > 0)
-        augment = f"; augment={self.augment!r}" if self.augment else ""
         return (
             f"{type(self).__name__}({', '.join(what)}; {len(self)} batches of {self.classes_per_batch} × "
-            f"{self.samples_per_class}; {'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+            f"{self.samples_per_class}; {self._state()})"
         )
 
 

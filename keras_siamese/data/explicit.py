@@ -35,7 +35,7 @@ class ExplicitPairs(EpochSequence):
             they say, and scores get intervals over identities.
         batch_size: pairs in a batch, ≥ 1; the last batch of an epoch may be smaller.
         augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch has the same batches, as validation wants it; excludes `augment`.
+        frozen: whether every epoch has the same batches, for validation; not possible with `augment`.
         similar_label: 1, or 0 for a project in which 0 means "same", in `same` as in the batches.
         seed: integer ≥ 0.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
@@ -119,11 +119,10 @@ class ExplicitPairs(EpochSequence):
         return self._towers((left, right), epoch, index), (same == self.similar_label).astype("float32")
 
     def __repr__(self):
-        augment = f"; augment={self.augment!r}" if self.augment else ""
         return (
             f"{type(self).__name__}({self.pairs_per_epoch} pairs of {count_samples(self.x)} samples, "
             f"{100 * self.positive_fraction:.3g}% same, in {len(self)} batches of {self.batch_size}; "
-            f"{'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+            f"{self._state()})"
         )
 
 

@@ -20,7 +20,7 @@ from keras_siamese.neighbours import nearest_blocks
 _BLOCK = 1 << 22  # distances held at once
 # An identity with more samples than this is searched for apart, among the others alone: otherwise its own samples would
 # have to be found first, and set aside.
-_LARGE = 64
+_LARGE = 256
 _SHOW_AFTER = 5.0  # seconds without a progress bar
 
 

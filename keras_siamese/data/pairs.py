@@ -12,11 +12,11 @@ What a sequence holds of an epoch is indices, 17 bytes a pair. Users, `callbacks
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer, check_labels, check_number
+from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese.data.blocks import IdentityBlocks, draw_anchors
 from keras_siamese.data.hardness import HardPartners
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import check_source, count_samples, encode
+from keras_siamese.data.sources import count_samples
 from keras_siamese.data.weights import KINDS, pair_sample_weights
 
 
@@ -39,7 +39,7 @@ class PairSequence(HardPartners, EpochSequence):
         sample_weight: None; "balanced", which gives batches `((left, right), same, weight)` whose weights let genuine
             and impostor pairs count the same over an epoch; or "identities", which lets every identity count the same.
         augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch has the same pairs, as validation wants it; excludes `augment`.
+        frozen: whether every epoch has the same pairs, for validation; not possible with `augment`.
         similar_label: 1, or 0 for a project in which 0 means "same".
         seed: integer ≥ 0.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`. (For a shorter epoch
@@ -82,9 +82,7 @@ class PairSequence(HardPartners, EpochSequence):
         **kwargs,
     ):
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
-        self.x = check_source("x", x)
-        n = count_samples(self.x)
-        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+        n = self._set_samples(x, labels)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self.positive_fraction = check_number("positive_fraction", positive_fraction, low=0, high=1)
         self.weighting = check_choice("weighting", weighting, ("natural", "balanced"))
@@ -160,12 +158,11 @@ class PairSequence(HardPartners, EpochSequence):
 
     def __repr__(self):
         singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
-        augment = f"; augment={self.augment!r}" if self.augment else ""
         return (
             f"{type(self).__name__}({count_samples(self.x)} samples of {len(self.identities)} identities{singletons}; "
             f"{self.pairs_per_epoch} pairs an epoch, {100 * self.positive_fraction:.3g}% same, "
             f"in {len(self)} batches of {self.batch_size}; "
-            f"{'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+            f"{self._state()})"
         )
 
 

@@ -1,9 +1,9 @@
-"""The epoch of a sequence: what makes a batch a pure function of `(seed, epoch, index)` under Keras's `fit`.
+"""The base of all sequences, whose batches are a pure function of `(seed, epoch, index)` under Keras's `fit`.
 
-Contract: a subclass says `__len__`, `_draw(epoch)` (the table of all that is random about an epoch, indices only) and
-`_batch(table, epoch, index)`, and neither draws on any other state. The epoch comes from outside, by `set_epoch`, as
-with PyTorch's DistributedSampler, because Keras's own hooks cannot bring it: they are out of step with epochs, and
-`on_epoch_begin` comes when the workers have begun to draw already. The sequences of the room import this module.
+Contract: a subclass defines `__len__`, `_draw(epoch)`, which returns everything random about an epoch as a table of
+indices, and `_batch(table, epoch, index)`. Neither method uses any other state. The epoch is set from outside with
+`set_epoch`, as in PyTorch's DistributedSampler. Keras's own hooks cannot set it: they do not count epochs reliably, and
+`on_epoch_begin` is called after the workers have started. All sequences in `data` import this module.
 
     class Rows(EpochSequence):
         def __len__(self): return 10
@@ -24,20 +24,20 @@ import weakref
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_integer
+from keras_siamese._checks import check_integer, check_labels
 from keras_siamese._frames import callers
 from keras_siamese.data.augment import Augmentation
-from keras_siamese.data.sources import take
+from keras_siamese.data.sources import check_source, count_samples, encode, take
 
 _LOADER_OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
 
 class EpochSequence(keras.utils.PyDataset):
-    """Base of the room's sequences.
+    """Base class of the sequences in `keras_siamese.data`.
 
     Args:
         augment: changes the batches; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch is epoch 0, as validation wants it; excludes `augment`.
+        frozen: whether all epochs have the batches of epoch 0, for validation; not possible with `augment`.
         seed: integer ≥ 0.
         **options: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
     """
@@ -47,7 +47,7 @@ class EpochSequence(keras.utils.PyDataset):
         super().__init__(**options)
         if augment is not None and frozen:
             raise ValueError(
-                f"`augment` must be None when frozen=True, which asks for the same batches; got {augment!r}"
+                f"`augment` must be None when frozen=True, because then all epochs are the same; got {augment!r}"
             )
         self.augment = None if augment is None else Augmentation(augment)
         self.seed = check_integer("seed", seed, low=0)
@@ -64,8 +64,20 @@ class EpochSequence(keras.utils.PyDataset):
             known = ", ".join([*own, *_LOADER_OPTIONS])
             raise TypeError(f"{cls.__name__} knows no option {', '.join(map(repr, unknown))}; it knows {known}")
 
+    def _set_samples(self, x, labels):
+        """Checks the source `x` and its labels, sets `x`, `identities` and `labels` (codes), and returns n."""
+        self.x = check_source("x", x)
+        n = count_samples(self.x)
+        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+        return n
+
+    def _state(self):
+        """The end of every sequence's `repr`: its epoch and its augmentation."""
+        augment = f"; augment={self.augment!r}" if self.augment else ""
+        return f"{'frozen' if self.frozen else f'epoch {self.epoch}'}{augment}"
+
     def _forget(self):
-        """Starts afresh what belongs to this process and does not travel with a pickle or a copy."""
+        """Resets what belongs to this process and is not part of a pickle or a copy."""
         self._lock = threading.Lock()
         self._drawn = None
         self._ends = weakref.WeakKeyDictionary()
@@ -83,9 +95,9 @@ class EpochSequence(keras.utils.PyDataset):
         return self._epoch
 
     def set_epoch(self, epoch):
-        """Serves the batches of `epoch` from now on; to be called before the epoch's first batch is drawn.
+        """Sets the epoch whose batches are served; call it before the first batch of the epoch is drawn.
 
-        `SiameseWrapper.fit` does it, and so does `callbacks.SetEpoch` for any other model, in their `on_epoch_begin`.
+        `callbacks.SetEpoch` calls it at the beginning of each epoch; this package's own models do so by themselves.
         """
         self._epoch = check_integer("epoch", epoch, low=0)
         self._epoch_was_set = True
@@ -101,7 +113,7 @@ class EpochSequence(keras.utils.PyDataset):
         return self.batch(self._epoch, index)
 
     def batch(self, epoch, index):
-        """The batch `index` of `epoch`, whichever epoch `set_epoch` said; a frozen sequence has the same in all."""
+        """Returns batch `index` of `epoch`, whatever `set_epoch` was given; if frozen, all epochs are the same."""
         index = range(len(self))[operator.index(index)]
         epoch = 0 if self.frozen else epoch
         try:

@@ -7,16 +7,16 @@ a triplet. Users use this module.
 
     sequence = TripletSequence(x, labels, batch_size=64, seed=0)
     siamese.compile("adam", loss=ks.losses.TripletLoss(margin=0.2))
-    siamese.fit(sequence, epochs=20)                                    # SiameseWrapper takes three inputs as well
+    siamese.fit(sequence, epochs=20)                                    # a siamese model takes three inputs as well
 """
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer, check_labels
+from keras_siamese._checks import check_choice, check_integer
 from keras_siamese.data.blocks import IdentityBlocks, draw_anchors
 from keras_siamese.data.hardness import HardPartners
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import check_source, count_samples, encode
+from keras_siamese.data.sources import count_samples
 
 
 class TripletSequence(HardPartners, EpochSequence):
@@ -32,7 +32,7 @@ class TripletSequence(HardPartners, EpochSequence):
         triplets_per_epoch: ≥ 1; by default as many as samples can be anchors, so that each is the anchor of one.
         weighting: "natural" (default): every sample is an anchor equally often; "balanced": every identity is.
         augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch has the same triplets, as validation wants it; excludes `augment`.
+        frozen: whether every epoch has the same triplets, for validation; not possible with `augment`.
         seed: integer ≥ 0.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
@@ -68,9 +68,7 @@ class TripletSequence(HardPartners, EpochSequence):
         **kwargs,
     ):
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
-        self.x = check_source("x", x)
-        n = count_samples(self.x)
-        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
+        self._set_samples(x, labels)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self.weighting = check_choice("weighting", weighting, ("natural", "balanced"))
         self._blocks = IdentityBlocks(self.labels)
@@ -112,9 +110,8 @@ class TripletSequence(HardPartners, EpochSequence):
 
     def __repr__(self):
         singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
-        augment = f"; augment={self.augment!r}" if self.augment else ""
         return (
             f"{type(self).__name__}({count_samples(self.x)} samples of {len(self.identities)} identities{singletons}; "
             f"{self.triplets_per_epoch} triplets an epoch in {len(self)} batches of {self.batch_size}; "
-            f"{'frozen' if self.frozen else f'epoch {self.epoch}'}{augment})"
+            f"{self._state()})"
         )
