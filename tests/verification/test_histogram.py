@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_siamese.verification import curves
-from keras_siamese.verification.histogram import CHUNK, ScoreHistogram
+from keras_siamese.verification.histogram import CHUNK, ScoreHistogram, _Largest
 
 FARS = (0, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.9, 1)
 
@@ -145,6 +145,15 @@ def test_a_tail_of_two_dtypes():
     histogram.add([0, 0], np.full(2, 0.1, np.float32))
     assert histogram.threshold_at_far(0.2) == np.float32(0.1)
     assert histogram.threshold_at_far(0.1) == 0.5
+
+
+def test_the_tail_holds_only_as_much_as_it_needs():
+    largest = _Largest(3)
+    assert largest.values().tolist() == []
+    for start in range(0, 40, 4):
+        largest.add(np.arange(start, start + 4.0))
+        assert sum(map(len, largest._pieces)) <= 6 and largest.floor <= max(start + 1, 0)
+    assert largest.values().tolist() == [39, 38, 37] and largest.floor == 37
 
 
 def test_more_bins_tell_more():
