@@ -32,6 +32,7 @@ CASES = [
 ]
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize(("cls", "options", "loop"), CASES)
 def test_is_the_loop(cls, options, loop):
     expected = loop(SAME.tolist(), DISTANCE[:, 0].tolist(), **options)
@@ -39,6 +40,7 @@ def test_is_the_loop(cls, options, loop):
     assert value(cls(**options)) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize(("cls", "options", "loop"), CASES)
 def test_gradient_is_the_loops(cls, options, loop):
     loss = cls(**options)
@@ -135,6 +137,7 @@ def test_pairs_in_order_cost_nothing(dtype):
     np.testing.assert_array_equal(slope, np.zeros((9, 1)))
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("cls", EACH)
 def test_zero_distances(cls):
     (slope,) = gradient(lambda y_pred: cls()(SAME, y_pred), np.zeros((9, 1), "float32"))
@@ -152,6 +155,7 @@ def test_nan_is_not_hidden(cls, dtype, row):
     assert np.isnan(rows[row])
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize(("cls", "options", "loop"), CASES)
 def test_half_precision(cls, options, loop, dtype):
@@ -194,6 +198,7 @@ def test_options_are_checked(make, message):
         MarginLoss(alpha=1.0)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("cls", EACH)
 def test_training_lowers_it(cls, rng):
     x = rng.normal(size=(2, 64, 4)).astype("float32")

@@ -22,6 +22,7 @@ def encoder():
     return keras.Sequential(layers)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("similar_label", [1, 0])
 def test_pairs(similar_label):
     loss = losses.ContrastiveLoss(margin=1.0, positive_margin=0.25, similar_label=similar_label)
@@ -53,6 +54,7 @@ def test_a_metric_that_is_told_does_not_count_twice():
     assert (float(metric.count), read(metric)) == (3, pytest.approx(0.7))
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize(
     "jit_compile",
     [

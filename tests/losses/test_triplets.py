@@ -34,6 +34,7 @@ def value(loss, y_pred, y_true=ZEROS, **options):
     return ops.convert_to_numpy(loss(y_true, y_pred, **options))
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("options", FORMS)
 def test_is_the_loop(options):
     expected = loop(columns(options), **options)
@@ -41,6 +42,7 @@ def test_is_the_loop(options):
     assert value(TripletLoss(**options), columns(options)) == pytest.approx(oracles.mean(expected), rel=1e-5)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("options", FORMS)
 def test_gradient_is_the_loops(options):
     loss, weights = TripletLoss(**options, reduction="none"), np.arange(1.0, 7.0)
@@ -64,6 +66,7 @@ def test_separated_triplets_cost_nothing():
     np.testing.assert_array_equal(grad, np.zeros((6, 2)))
 
 
+@pytest.mark.each_backend
 def test_soft_form_does_not_overflow_and_ignores_the_margin():
     far, soft = np.array([[1e4, 0.0], [0.0, 1e4]] * 3, "float32"), TripletLoss(soft=True, reduction="none")
     np.testing.assert_allclose(value(soft, far), [1e4, 0.0] * 3)
@@ -91,6 +94,7 @@ def test_sample_weight_and_reduction(shape):
         np.testing.assert_allclose(np.ravel(got), terms, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(dtype):
     got = value(TripletLoss(), ops.cast(DISTANCES[:, :2], dtype))
@@ -138,6 +142,7 @@ def test_margin_out_of_reach():
         TripletLoss().check_output("score", (0.0, 1.0))
 
 
+@pytest.mark.deep
 def test_training_lowers_it(rng):
     anchor, positive, negative = rng.normal(size=(3, 32, 4)).astype("float32")
     encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.UnitNormalization()])

@@ -9,12 +9,18 @@ A loop is `(labels, embeddings) → (values, counted)`, both by row, lists of fl
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
-from tests.support.batches import array, evaluate
+from keras_siamese._export import exported
+from keras_siamese.losses import BatchLoss
+from tests.oracles import batch as oracles
+from tests.oracles.batch import Batch
+from tests.support.batches import FURTHER, array, evaluate, uneven
 from tests.support.gradients import gradient, numerical_gradient
 
 DTYPES = ("float32", "float16", "bfloat16")
+QUICK_DTYPES = ("float32", *(pytest.param(name, marks=pytest.mark.deep) for name in DTYPES[1:]))
 
 # Representable in 16 bits.
 A, B, C, D = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25), (0.25, -0.75, 1.0), (0.5, 0.5, -1.0)
@@ -135,3 +141,69 @@ def assert_nan_shows(loss, labels, embeddings, dtype):
     tensor = ops.convert_to_tensor(spoilt, dtype)
     assert np.isnan(array(per_row(loss)(labels, tensor))[1])
     assert np.isnan(array(loss(labels, tensor)))
+
+
+class Case:
+    """A loss, the loop it should equal on distances or similarities `measure`, and the mistake the loop must reject.
+
+    `held`: the loop takes what the gradient does not move as `fixed`. `unit`: embeddings of norm 1.
+    """
+
+    def __init__(self, loss, loop, wrong, measure=oracles.euclidean, held=False, unit=False):
+        self.loss, self.loop, self.wrong, self.measure, self.held, self.unit = loss, loop, wrong, measure, held, unit
+
+    def sides(self, labels, embeddings, fixed=None):
+        options = {"fixed": Batch(labels, embeddings if fixed is None else fixed, self.measure)} if self.held else {}
+        return self.loop(Batch(labels, embeddings, self.measure), **options)
+
+
+def itself(loop):
+    """The loop with a row as its own positive; `batch` is made again."""
+    return lambda batch, **options: loop(Batch(batch.labels, batch.x, batch.measure, itself=True), **options)
+
+
+def option(loop, **options):
+    return lambda batch, **others: loop(batch, **options, **others)
+
+
+# Rows an identity in batches of 11, singletons among them; rows of an identity overlap with others'.
+SIZES = ((4, 1, 3, 2, 1), (7, 1, 2, 1))
+
+
+def draw(case, rng, sizes, dim=4):
+    labels, embeddings = uneven(rng, sizes, dim)
+    return labels, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True) if case.unit else embeddings
+
+
+def for_each_case(cases):
+    """Runs a test for each case: on each backend for the first case of each loss."""
+    names = {type(make().loss): name for name, make in reversed(cases.items())}.values()
+    marks = {name: pytest.mark.each_backend if name in names else FURTHER for name in cases}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in cases])
+
+
+def assert_case(case, rng, sizes):
+    """Each row's value and the gradient are those of the case's loop."""
+    labels, embeddings = draw(case, rng, sizes)
+    values, grad = evaluate(per_row(case.loss), labels, embeddings)
+    sides = case.sides(labels, embeddings)
+    expected = oracles.shares(sides, len(labels))
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4 * max(1e-2, *map(abs, expected)))
+    assert np.mean(values) == pytest.approx(oracles.total(sides), rel=1e-4)
+    slopes = numerical_gradient(lambda x: oracles.total(case.sides(labels, x, embeddings)), embeddings)[0]
+    np.testing.assert_allclose(grad, slopes, rtol=0, atol=1e-3 * max(1e-2, np.abs(slopes).max()))
+
+
+def assert_loop_rejects_the_mistake(case, rng):
+    right, wrong = [], []
+    for sizes in SIZES:
+        labels, embeddings = draw(case, rng, sizes)
+        right.append(oracles.total(case.sides(labels, embeddings)))
+        wrong.append(oracles.total(case.wrong(Batch(labels, embeddings, case.measure))))
+    assert not np.allclose(right, wrong, rtol=1e-2), (right, wrong)
+
+
+def assert_has_a_case_for_each_loss(cases, module):
+    """`cases` hold each batch loss that the `module` defines."""
+    written = {name for name, cls in exported(BatchLoss).items() if cls.__module__ == module.__name__}
+    assert written == {type(make().loss).__name__ for make in cases.values()}

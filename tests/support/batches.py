@@ -10,11 +10,18 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_siamese._export import exported
 from keras_siamese.losses import BatchLoss
 from tests.support.gradients import gradient
+
+ON_TORCH = keras.backend.backend() == "torch"
+# Of further cases of a test: quick on PyTorch, where one takes milliseconds, and deep on the backends that trace it.
+FURTHER = () if ON_TORCH else (pytest.mark.deep,)
+# Losses that stand for the others: triplets with a gradient of their own, a softmax of cosines, means over the batch.
+REPRESENTATIVES = ("BatchTripletLoss", "NTXentLoss", "IntraPairVarianceLoss")
 
 # Rows an identity, in batches of 18: singletons among them, and one identity that is most of the batch.
 SIZES = {"mixed": (5, 4, 1, 3, 2, 3), "one large": (11, 1, 2, 1, 3), "pairs": (2, 3, 2, 2, 3, 2, 2, 2)}
@@ -22,6 +29,17 @@ IDENTITIES = (3, 9, 4, 70_001, 1, 12, 0, -5)
 
 # Options without a default.
 REQUIRED = {"RankedListLoss": {"margin": 0.4, "negative_temperature": 4.0}}
+
+
+def deep_elsewhere(test):
+    """Decorator of a test that is quick on PyTorch and deep on TensorFlow and JAX."""
+    return test if ON_TORCH else pytest.mark.deep(test)
+
+
+def for_each_loss(names, further=FURTHER):
+    """Runs a test for each loss: on each backend for those that stand for the others, which are marked `further`."""
+    marks = {name: pytest.mark.each_backend if name in REPRESENTATIVES else further for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
 
 
 def make(name, /, **options):

@@ -7,7 +7,7 @@ from keras_siamese.losses import AngularLoss
 from tests.oracles.angular import angular, wrong_angular
 from tests.support.batch_checks import (
     DEGENERATE,
-    DTYPES,
+    QUICK_DTYPES,
     assert_blocks_change_nothing,
     assert_compiles,
     assert_nan_shows,
@@ -16,18 +16,19 @@ from tests.support.batch_checks import (
     degenerate,
     weighted_gradient,
 )
-from tests.support.batches import SIZES, evaluate, uneven
+from tests.support.batches import SIZES, deep_elsewhere, evaluate, uneven
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("pytorch_metric_learning.losses")
 
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_dtype = pytest.mark.parametrize("dtype", QUICK_DTYPES)
 
 
 def loop(angle=40.0):
     return lambda labels, embeddings: angular(labels, embeddings, angle)
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("angle", [40.0, 55.0])
 def test_is_pytorch_metric_learnings_of_unit_vectors(angle, sizes, rng):
@@ -41,6 +42,7 @@ def test_is_pytorch_metric_learnings_of_unit_vectors(angle, sizes, rng):
     np.testing.assert_allclose(found[1], grad, rtol=0, atol=1e-4 * np.abs(grad).max())
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("angle", [1.0, 40.0, 80.0])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_rows_are_the_loops(sizes, angle, rng):
@@ -48,7 +50,8 @@ def test_rows_are_the_loops(sizes, angle, rng):
     assert_rows_are(loop(angle), AngularLoss(angle), *uneven(rng, sizes))
 
 
-@pytest.mark.parametrize("angle", [40.0, 60.0])
+@pytest.mark.each_backend
+@pytest.mark.parametrize("angle", [40.0, pytest.param(60.0, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("block_size", [None, 4])
 def test_gradient_with_sample_weights_is_the_loops(block_size, angle, rng):
     labels, embeddings = uneven(rng, (4, 1, 3, 2), dim=3)
@@ -69,12 +72,13 @@ def test_oracle_rejects_the_wrong_variant(rng):
     assert abs(sum(right) - sum(wrong)) / sum(counted) > 0.1
 
 
-@pytest.mark.any_backend
+@deep_elsewhere
 def test_blocks_change_nothing(rng):
     for sizes in SIZES:
         assert_blocks_change_nothing(AngularLoss(), *uneven(rng, sizes), rng)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("block_size", [None, 3])
 def test_compiled_for_any_batch_size(block_size, rng):
     batches = [uneven(rng, (4, 1, 3)), uneven(rng, (2, 5, 3, 1))]
@@ -86,6 +90,7 @@ def test_compiled_for_any_batch_size(block_size, rng):
 # Edge cases
 
 
+@deep_elsewhere
 @every_dtype
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_batch(case, dtype):
@@ -93,6 +98,7 @@ def test_degenerate_batch(case, dtype):
     assert np.abs(grad).max() < 1e3
 
 
+@deep_elsewhere
 @every_dtype
 @pytest.mark.parametrize("case", ["no positives: all different", "no negatives: all the same identity", "batch of one"])
 def test_no_pair_to_compare_is_zero(case, dtype):
@@ -101,6 +107,7 @@ def test_no_pair_to_compare_is_zero(case, dtype):
     assert not grad.any()
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tiny_vector_is_one_without_direction(dtype):
     labels, embeddings = degenerate("zero vector")
@@ -111,6 +118,7 @@ def test_tiny_vector_is_one_without_direction(dtype):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@deep_elsewhere
 @every_dtype
 def test_nan_shows(dtype, rng):
     assert_nan_shows(AngularLoss(), *uneven(rng), dtype)

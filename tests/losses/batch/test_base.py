@@ -16,11 +16,12 @@ from keras_siamese import losses
 from keras_siamese._export import exported
 from tests.oracles import batch as oracles
 from tests.oracles.batch import Batch
-from tests.support.batches import REQUIRED, array, evaluate, make, per_row, uneven
+from tests.support.batches import REQUIRED, array, deep_elsewhere, evaluate, for_each_loss, make, per_row, uneven
 from tests.support.encoders import LeakyMean
 
 NAMES = list(exported(losses.BatchLoss))
-every_loss = pytest.mark.parametrize("name", NAMES)
+every_loss = for_each_loss(NAMES)
+few_losses = for_each_loss(NAMES, pytest.mark.deep)
 BACKEND = keras.backend.backend()
 # torch.compile needs a C++ toolchain; without its compiler JAX goes through a step operation by operation.
 JIT, PLAIN = BACKEND != "torch", BACKEND == "jax"
@@ -34,7 +35,6 @@ def set_mask(tensor, mask):
 # Reductions, weights and masks
 
 
-@pytest.mark.any_backend
 @every_loss
 def test_reductions_are_those_of_keras(name, rng):
     labels, embeddings = uneven(rng, (3, 1, 2, 2))
@@ -60,6 +60,7 @@ def test_reductions_are_those_of_keras(name, rng):
             np.testing.assert_allclose(found, weighted, rtol=1e-5, atol=1e-6)
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("name", ["BatchTripletLoss", "CircleLoss", "BatchContrastiveLoss"])
 def test_class_weight_weighs_anchors(name, rng):
     labels, embeddings = uneven(rng, (3, 1, 2, 2))
@@ -87,6 +88,7 @@ def test_a_mask_over_time_steps_does_not_reach_the_rows(name, rng):
     np.testing.assert_allclose(array(make(name)(labels, masked)), values[rows].mean(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.each_backend
 def test_a_mask_that_an_encoder_hands_on_does_not_change_the_loss(rng):
     steps = keras.Sequential(
         [keras.Input((7,), dtype="int32"), keras.layers.Embedding(9, 4, mask_zero=True), LeakyMean()]
@@ -101,7 +103,6 @@ def test_a_mask_that_an_encoder_hands_on_does_not_change_the_loss(rng):
 # Blocks of rows
 
 
-@pytest.mark.any_backend
 @every_loss
 def test_blocks_of_rows_change_neither_value_nor_gradient(name, rng):
     """18 rows in blocks of 5, the last with 3."""
@@ -112,7 +113,7 @@ def test_blocks_of_rows_change_neither_value_nor_gradient(name, rng):
     np.testing.assert_allclose(blocked[1], grad, rtol=0, atol=2e-5 * max(1e-2, np.abs(grad).max()))
 
 
-@pytest.mark.any_backend
+@deep_elsewhere
 @pytest.mark.parametrize("size", [1, 18, 40])
 @pytest.mark.parametrize("name", ["BatchTripletLoss", "LiftedStructLoss", "IntraPairVarianceLoss"])
 def test_blocks_of_any_size(name, size, rng):
@@ -123,13 +124,12 @@ def test_blocks_of_any_size(name, size, rng):
     np.testing.assert_allclose(blocked[1], grad, rtol=0, atol=2e-5 * np.abs(grad).max())
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("name", "jit_compile"),
     [
-        ("BatchTripletLoss", JIT),
-        ("TripletSemiHardLoss", PLAIN),
-        ("LiftedStructLoss", PLAIN),
+        pytest.param("BatchTripletLoss", JIT, marks=pytest.mark.each_backend),
+        pytest.param("TripletSemiHardLoss", PLAIN, marks=pytest.mark.deep),
+        pytest.param("LiftedStructLoss", PLAIN, marks=pytest.mark.deep),
     ],
 )
 def test_blocks_in_fit_with_batches_of_other_sizes(name, jit_compile, rng):
@@ -160,7 +160,6 @@ SETTINGS = hypothesis.settings(deadline=None, max_examples=4, derandomize=True)
 ORDERED = {"MultipleNegativesRankingLoss"}
 
 
-@pytest.mark.any_backend
 @every_loss
 @SETTINGS
 @hypothesis.given(st.data())
@@ -191,8 +190,7 @@ def small_encoder(*tail):
     )
 
 
-@pytest.mark.any_backend
-@every_loss
+@few_losses
 def test_training_lowers_the_loss(name, rng):
     """Compiled by XLA where there is one."""
     x, labels = blobs(rng)
@@ -210,8 +208,7 @@ def policy():
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.any_backend
-@every_loss
+@few_losses
 def test_mixed_precision(name, rng, policy):
     x, labels = blobs(rng)
     found = {}
@@ -285,7 +282,7 @@ def mean_of(batches):
     return {key: sum(b[key][0] for b in batches) / sum(b[key][1] for b in batches) for key in batches[0]}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name in oracles.DEFAULTS])
+@for_each_loss([name for name in NAMES if name in oracles.DEFAULTS])
 def test_statistics_are_the_loops_over_the_batches_of_an_epoch(name, rng):
     loss = make(name)
     metrics = loss.metrics()
@@ -310,6 +307,7 @@ PARTLY = {
 }
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("name", PARTLY)
 def test_active_fraction_where_some_cost_nothing(name, rng):
     """Identities as far apart as they are wide, so that some of the anchors are in order and others are not."""
@@ -326,8 +324,7 @@ def test_active_fraction_where_some_cost_nothing(name, rng):
     assert 0.02 < expected < 0.98
 
 
-@pytest.mark.any_backend
-@pytest.mark.parametrize("name", [name for name in NAMES if make(name).statistic_names()])
+@for_each_loss([name for name in NAMES if make(name).statistic_names()])
 def test_statistics_are_the_same_in_blocks_and_alone(name, rng):
     labels, embeddings = uneven(rng, (3, 1, 2, 2))
     found = []
@@ -340,7 +337,10 @@ def test_statistics_are_the_same_in_blocks_and_alone(name, rng):
     assert all(np.isfinite(found[0]))
 
 
-@pytest.mark.parametrize(("name", "jit_compile"), [("RankedListLoss", PLAIN), ("BatchTripletLoss", JIT)])
+@deep_elsewhere
+@pytest.mark.parametrize(
+    ("name", "jit_compile"), [("RankedListLoss", PLAIN), pytest.param("BatchTripletLoss", JIT, marks=pytest.mark.deep)]
+)
 def test_statistics_in_fit_evaluate_and_after_reloading(name, jit_compile, rng, tmp_path):
     labels, x = uneven(rng, "mixed", dim=6, scale=0.7)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
@@ -358,6 +358,7 @@ def test_statistics_in_fit_evaluate_and_after_reloading(name, jit_compile, rng, 
         assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-4)
 
 
+@deep_elsewhere
 def test_statistics_cost_no_second_distance_matrix(rng, monkeypatch):
     calls = []
     measure = losses.NCALoss.measure
@@ -387,8 +388,7 @@ def test_statistics_of_a_name_that_does_not_exist():
 # Files
 
 
-@pytest.mark.any_backend
-@every_loss
+@few_losses
 def test_a_saved_encoder_has_its_loss(name, tmp_path, rng):
     labels, x = uneven(rng, (3, 1, 2, 2))
     model = small_encoder()

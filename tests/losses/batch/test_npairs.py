@@ -1,6 +1,5 @@
 """`NpairsLoss` and `NpairsMultilabelLoss` against TensorFlow Addons and loops; what is refused."""
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -8,7 +7,7 @@ from keras import ops
 from keras_siamese import addons
 from keras_siamese.losses import NpairsLoss, NpairsMultilabelLoss
 from tests.oracles import npairs as oracles
-from tests.support.batch_checks import DTYPES, assert_compiles
+from tests.support.batch_checks import QUICK_DTYPES, assert_compiles
 from tests.support.batches import array, evaluate
 from tests.support.gradients import gradient, numerical_gradient
 
@@ -27,7 +26,7 @@ def similarity(rng):
     return (3.0 * rng.normal(size=(7, 7))).astype("float32")
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow Addons works on TensorFlow's tensors")
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("scale", [1.0, 40.0])
 @every_loss
 def test_value_and_gradient_are_tensorflow_addons(name, scale, similarity):
@@ -43,6 +42,7 @@ def test_value_and_gradient_are_tensorflow_addons(name, scale, similarity):
     np.testing.assert_allclose(grad, tape.gradient(value, tensor).numpy(), atol=1e-6)
 
 
+@pytest.mark.each_backend
 @every_loss
 def test_rows_are_the_loops(name, similarity):
     cls, y_true, oracle, _ = CASES[name]
@@ -51,6 +51,7 @@ def test_rows_are_the_loops(name, similarity):
     assert array(cls()(y_true, similarity)) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+@pytest.mark.each_backend
 @every_loss
 def test_gradient_with_sample_weights_is_the_loops(name, similarity, rng):
     cls, y_true, oracle, _ = CASES[name]
@@ -67,6 +68,7 @@ def test_oracles_reject_wrong_variants(name, similarity):
     assert np.abs(np.subtract(oracle(*arguments), wrong(*arguments))).max() > 0.2
 
 
+@pytest.mark.each_backend
 @every_loss
 def test_compiled_for_any_batch_size(name, similarity):
     cls, y_true, _, _ = CASES[name]
@@ -76,7 +78,7 @@ def test_compiled_for_any_batch_size(name, similarity):
 # Edge cases
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @every_loss
 def test_batch_of_one_is_zero(name, dtype):
     cls, y_true, _, _ = CASES[name]
@@ -87,7 +89,7 @@ def test_batch_of_one_is_zero(name, dtype):
 KINDS = {"all the same": [4] * 7, "all different": list(range(7))}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_kind_alone(kind, dtype, similarity):
     similarity = np.round(similarity * 4) / 4
@@ -108,7 +110,7 @@ def test_row_without_a_class_costs_nothing(similarity):
     assert not grad.any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @every_loss
 def test_large_similarities_do_not_overflow(name, dtype):
     cls, y_true, _, _ = CASES[name]
@@ -117,7 +119,7 @@ def test_large_similarities_do_not_overflow(name, dtype):
     assert np.isfinite(grad).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @every_loss
 def test_nan_shows(name, dtype, similarity):
     cls, y_true, _, _ = CASES[name]

@@ -7,7 +7,7 @@ from keras_siamese.losses import FastAPLoss, HistogramLoss, SmoothAPLoss
 from tests.oracles import ranking as oracles
 from tests.support.batch_checks import (
     DEGENERATE,
-    DTYPES,
+    QUICK_DTYPES,
     assert_blocks_change_nothing,
     assert_compiles,
     assert_nan_shows,
@@ -15,7 +15,7 @@ from tests.support.batch_checks import (
     assert_weighted_gradient_is,
     degenerate,
 )
-from tests.support.batches import SIZES, evaluate, uneven
+from tests.support.batches import FURTHER, SIZES, deep_elsewhere, evaluate, uneven
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("pytorch_metric_learning.losses")
@@ -34,6 +34,9 @@ CASES = {
     "HistogramLoss, 7 bins": (HistogramLoss, {"bins": 7}, oracles.histogram, oracles.wrong_histogram),
 }
 every_case = pytest.mark.parametrize("name", CASES)
+first_cases = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=FURTHER if "," in n else pytest.mark.each_backend) for n in CASES]
+)
 every_loss = pytest.mark.parametrize("name", ["FastAPLoss", "SmoothAPLoss", "HistogramLoss"])
 
 
@@ -52,6 +55,7 @@ def assert_peers(ours, loss, labels, embeddings):
     np.testing.assert_allclose(found[1], grad, rtol=0, atol=1e-4 * np.abs(grad).max())
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("bins", [10, 3])
 def test_fast_ap_is_pytorch_metric_learnings(bins, sizes, rng):
@@ -59,6 +63,7 @@ def test_fast_ap_is_pytorch_metric_learnings(bins, sizes, rng):
     assert_peers(FastAPLoss(bins), peer.FastAPLoss(bins), labels, embeddings)
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("size", [3, 4, 5])
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
 def test_smooth_ap_is_pytorch_metric_learnings(temperature, size, rng):
@@ -70,6 +75,7 @@ def test_smooth_ap_is_pytorch_metric_learnings(temperature, size, rng):
     assert_peers(SmoothAPLoss(temperature), peer.SmoothAPLoss(temperature), labels, embeddings)
 
 
+@deep_elsewhere
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")
 @pytest.mark.parametrize("sizes", ["pairs", (6, 2, 5, 2, 3)])
 @pytest.mark.parametrize("bins", [100, 10])
@@ -78,6 +84,7 @@ def test_histogram_is_pytorch_metric_learnings_where_every_row_has_a_positive(bi
     assert_peers(HistogramLoss(bins), peer.HistogramLoss(bins), labels, embeddings)
 
 
+@deep_elsewhere
 @every_case
 @pytest.mark.parametrize("sizes", SIZES)
 def test_rows_are_the_loops(sizes, name, rng):
@@ -85,7 +92,7 @@ def test_rows_are_the_loops(sizes, name, rng):
     assert_rows_are(loop(oracle, **options), cls(**options), *uneven(rng, sizes))
 
 
-@every_case
+@first_cases
 def test_gradient_with_sample_weights_is_the_loops(name, rng):
     cls, options, oracle, _ = CASES[name]
     labels, embeddings = uneven(rng, (4, 1, 3, 2), dim=3)
@@ -101,13 +108,14 @@ def test_oracles_reject_wrong_variants(name, rng):
     assert abs(right - oracles.mean(*wrong(s, labels.tolist(), **options))) > 0.02
 
 
-@pytest.mark.any_backend
+@pytest.mark.deep
 @every_case
 def test_blocks_change_nothing(name, rng):
     cls, options, _, _ = CASES[name]
     assert_blocks_change_nothing(cls(**options), *uneven(rng), rng)
 
 
+@pytest.mark.deep
 @every_loss
 def test_compiled_for_any_batch_size(name, rng):
     cls, options, _, _ = CASES[name]
@@ -117,8 +125,8 @@ def test_compiled_for_any_batch_size(name, rng):
 # Edge cases
 
 
-@pytest.mark.any_backend
-@pytest.mark.parametrize("dtype", DTYPES)
+@deep_elsewhere
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize("case", DEGENERATE)
 @every_loss
 def test_degenerate_batch(name, case, dtype):
@@ -129,7 +137,8 @@ def test_degenerate_batch(name, case, dtype):
     assert np.abs(grad).max() < 1e3
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@deep_elsewhere
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize("case", ["no positives: all different", "no negatives: all the same identity", "batch of one"])
 @every_loss
 def test_nothing_to_rank_is_zero(name, case, dtype):
@@ -138,6 +147,7 @@ def test_nothing_to_rank_is_zero(name, case, dtype):
     np.testing.assert_allclose(grad, 0.0, atol=1e-6)
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @every_loss
 def test_tiny_vector_is_one_without_direction(name, dtype):
@@ -149,7 +159,8 @@ def test_tiny_vector_is_one_without_direction(name, dtype):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@deep_elsewhere
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @every_loss
 def test_nan_shows(name, dtype, rng):
     assert_nan_shows(CASES[name][0](), *uneven(rng), dtype)

@@ -11,7 +11,7 @@ from keras_siamese.losses.batch.views import paired
 from tests.oracles import views as oracles
 from tests.support.batch_checks import (
     DEGENERATE,
-    DTYPES,
+    QUICK_DTYPES,
     assert_blocks_change_nothing,
     assert_compiles,
     assert_nan_shows,
@@ -19,7 +19,7 @@ from tests.support.batch_checks import (
     assert_weighted_gradient_is,
     degenerate,
 )
-from tests.support.batches import SIZES, array, evaluate, uneven
+from tests.support.batches import FURTHER, SIZES, array, deep_elsewhere, evaluate, uneven
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("pytorch_metric_learning.losses")
@@ -49,8 +49,11 @@ CASES = {
     ),
 }
 every_case = pytest.mark.parametrize("name", CASES)
+first_cases = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=FURTHER if "," in n else pytest.mark.each_backend) for n in CASES]
+)
 every_loss = pytest.mark.parametrize("name", ["MultipleNegativesRankingLoss", "VICRegLoss", "BarlowTwinsLoss"])
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_dtype = pytest.mark.parametrize("dtype", QUICK_DTYPES)
 
 
 def loop(name):
@@ -79,6 +82,7 @@ def assert_torchs(loss, value_of, labels, embeddings):
 # Who makes a pair
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_pairs_are_in_the_order_of_the_batch(compiled, dtype, rng):
@@ -108,6 +112,7 @@ def test_pairs_are_in_the_order_of_the_batch(compiled, dtype, rng):
         assert np.flatnonzero(follows).tolist() == sorted(second for _, second in expected)
 
 
+@deep_elsewhere
 @every_loss
 def test_left_over_rows_and_singletons_have_no_part(name, rng):
     labels, embeddings = uneven(rng, (5, 1, 2, 3, 1))
@@ -125,6 +130,7 @@ def test_left_over_rows_and_singletons_have_no_part(name, rng):
 # Peers
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("scale", [20.0, 1.0])
 def test_ranking_is_the_cross_entropy_of_sentence_transformers(scale, rng):
     """`torch.nn.functional.cross_entropy(scale · cos(A, P), arange)` is its code."""
@@ -137,6 +143,7 @@ def test_ranking_is_the_cross_entropy_of_sentence_transformers(scale, rng):
     assert_torchs(MultipleNegativesRankingLoss(scale), cross_entropy, labels, embeddings)
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("sizes", [(2,) * 8, (6, 2, 5, 2, 3)])
 def test_vicreg_is_pytorch_metric_learnings(sizes, rng):
     labels, embeddings = uneven(rng, sizes)
@@ -145,6 +152,7 @@ def test_vicreg_is_pytorch_metric_learnings(sizes, rng):
         assert_torchs(VICRegLoss(**options), lambda a, b, loss=loss: loss(a, ref_emb=b), labels, embeddings)
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("sizes", [(2,) * 8, (6, 2, 5, 2, 3)])
 def test_barlow_twins_is_the_authors_code_with_batch_normalisation(sizes, rng):
     labels, embeddings = uneven(rng, sizes)
@@ -161,6 +169,7 @@ def test_barlow_twins_is_the_authors_code_with_batch_normalisation(sizes, rng):
 # Loops
 
 
+@deep_elsewhere
 @every_case
 @pytest.mark.parametrize("sizes", SIZES)
 def test_rows_are_the_loops(sizes, name, rng):
@@ -168,7 +177,7 @@ def test_rows_are_the_loops(sizes, name, rng):
     assert_rows_are(loop(name), cls(**options), *uneven(rng, sizes))
 
 
-@every_case
+@first_cases
 def test_gradient_with_sample_weights_is_the_loops(name, rng):
     cls, options, _, _ = CASES[name]
     labels, embeddings = uneven(rng, (5, 1, 3, 2, 2), dim=3)
@@ -182,11 +191,12 @@ def test_oracles_reject_wrong_variants(name, rng):
     assert abs(sum(right[0]) / sum(right[1]) - sum(wrong[0]) / sum(wrong[1])) > 0.02
 
 
-@pytest.mark.any_backend
+@deep_elsewhere
 def test_blocks_change_nothing(rng):
     assert_blocks_change_nothing(MultipleNegativesRankingLoss(), *uneven(rng), rng)
 
 
+@pytest.mark.deep
 @every_loss
 def test_compiled_for_any_batch_size(name, rng):
     assert_compiles(CASES[name][0](), [uneven(rng, (4, 1, 3, 2)), uneven(rng, (2, 5, 3, 1))], y_pred_dim=6)
@@ -195,7 +205,7 @@ def test_compiled_for_any_batch_size(name, rng):
 # Edge cases
 
 
-@pytest.mark.any_backend
+@deep_elsewhere
 @every_dtype
 @pytest.mark.parametrize("case", DEGENERATE)
 @every_loss
@@ -205,6 +215,7 @@ def test_degenerate_batch(name, case, dtype):
     assert np.abs(grad).max() < 1e3
 
 
+@deep_elsewhere
 @every_dtype
 @pytest.mark.parametrize("case", ["no positives: all different", "batch of one"])
 @every_loss
@@ -214,6 +225,7 @@ def test_no_pair_is_zero(name, case, dtype):
     assert not grad.any()
 
 
+@deep_elsewhere
 @every_dtype
 def test_ranking_without_another_identity_is_zero(dtype):
     case = degenerate("no negatives: all the same identity")
@@ -228,6 +240,7 @@ def test_one_pair_has_no_variance_to_tell():
     assert evaluate(BarlowTwinsLoss(), labels, embeddings)[0] == 0
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @every_loss
 def test_tiny_vector_is_as_good_as_zero(name, dtype):
@@ -239,6 +252,7 @@ def test_tiny_vector_is_as_good_as_zero(name, dtype):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@deep_elsewhere
 @every_dtype
 @every_loss
 def test_nan_shows(name, dtype, rng):

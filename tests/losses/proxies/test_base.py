@@ -1,6 +1,4 @@
-"""Proxy losses through `ProxyLogits` against pytorch-metric-learning: values and gradients, and what it leaves open."""
-
-import warnings
+"""What all proxy losses share: weights and reductions, degenerate batches, NaN, training, saving, refused outputs."""
 
 import keras
 import numpy as np
@@ -9,174 +7,34 @@ from keras import ops
 
 from keras_siamese import losses
 from keras_siamese.layers import ProxyLogits, SiameseWrapper
-from tests.oracles import proxies as oracles
-from tests.support.gradients import gradient, numerical_gradient
+from tests.support.batch_checks import QUICK_DTYPES
+from tests.support.batches import FURTHER, deep_elsewhere
+from tests.support.gradients import gradient
+from tests.support.proxy_batches import (
+    CLASSES,
+    COSINES,
+    LABELS,
+    ROWS,
+    arrays,
+    cosines,
+    through_layer,
+    value,
+)
 
-CLASSES, DIM = 5, 4
-LABELS = np.array([0, 3, 0, 1, 3, 3, 4, 0, 1])  # uneven, 4 a singleton, 2 absent
-ROWS = len(LABELS)
-
-
-def arrays(centers=1):
-    """Embeddings `(rows, dim)` and weights `(classes · centers, dim)`, of unlike lengths."""
-    rng = np.random.default_rng(11)
-    embeddings = rng.normal(size=(ROWS, DIM)) * rng.uniform(0.3, 3.0, (ROWS, 1))
-    return embeddings.astype("float32"), rng.normal(size=(CLASSES * centers, DIM)).astype("float32")
-
-
-def degrees(options):
-    return {**options, "margin": np.degrees(options["margin"])}
-
-
-def same(options):
-    return options
-
-
-# Ours, centers a class, options, theirs, how theirs are named.
-CASES = [
-    ("NormalizedSoftmaxLoss", 1, {"temperature": 0.05}, same),
-    ("NormalizedSoftmaxLoss", 1, {"temperature": 0.4}, same),
-    ("ArcFaceLoss", 1, {"margin": 0.5, "scale": 64}, degrees),
-    ("ArcFaceLoss", 1, {"margin": 1.9, "scale": 4}, degrees),
-    ("ArcFaceLoss", 1, {"margin": 0.0, "scale": 8}, degrees),
-    ("SubCenterArcFaceLoss", 3, {"margin": 0.5, "scale": 64}, lambda o: {**degrees(o), "sub_centers": 3}),
-    ("SubCenterArcFaceLoss", 2, {"margin": 1.2, "scale": 5}, lambda o: {**degrees(o), "sub_centers": 2}),
-    ("CosFaceLoss", 1, {"margin": 0.35, "scale": 64}, same),
-    ("CosFaceLoss", 1, {"margin": 1.5, "scale": 3}, same),
-    ("SphereFaceLoss", 1, {"margin": 4, "scale": 1}, same),
-    ("SphereFaceLoss", 1, {"margin": 3, "scale": 7}, same),
-    ("SphereFaceLoss", 1, {"margin": 1, "scale": 3}, same),
-    ("ProxyNCALoss", 1, {"scale": 1}, lambda o: {"softmax_scale": o["scale"]}),
-    ("ProxyNCALoss", 1, {"scale": 9}, lambda o: {"softmax_scale": o["scale"]}),
-    ("ProxyAnchorLoss", 1, {"margin": 0.1, "scale": 32}, lambda o: {"margin": o["margin"], "alpha": o["scale"]}),
-    ("ProxyAnchorLoss", 1, {"margin": 0.4, "scale": 2}, lambda o: {"margin": o["margin"], "alpha": o["scale"]}),
-    (
-        "SoftTripleLoss",
-        10,
-        {"scale": 20, "gamma": 0.1, "margin": 0.01},
-        lambda o: {"la": o["scale"], "gamma": o["gamma"], "margin": o["margin"], "centers_per_class": 10},
-    ),
-    (
-        "SoftTripleLoss",
-        2,
-        {"scale": 3, "gamma": 0.7, "margin": 0.5},
-        lambda o: {"la": o["scale"], "gamma": o["gamma"], "margin": o["margin"], "centers_per_class": 2},
-    ),
+# Each loss, and the centers it takes a class.
+EACH = [
+    (losses.NormalizedSoftmaxLoss, 1),
+    (losses.ArcFaceLoss, 1),
+    (losses.SubCenterArcFaceLoss, 2),
+    (losses.CosFaceLoss, 1),
+    (losses.SphereFaceLoss, 1),
+    (losses.ProxyNCALoss, 1),
+    (losses.ProxyAnchorLoss, 1),
+    (losses.SoftTripleLoss, 2),
 ]
-NAMES = [f"{case[0]}-{'-'.join(f'{value:g}' for value in case[2].values())}" for case in CASES]
-EACH = [(getattr(losses, name), centers) for name, centers in dict(case[:2] for case in CASES).items()]
-
-
-def theirs(name, options, embeddings, weights, regularizer=None):
-    """Value and gradients of pytorch-metric-learning in float64, on unit embeddings, by the embeddings given."""
-    torch, pml = pytest.importorskip("torch"), pytest.importorskip("pytorch_metric_learning.losses")
-    extra = {} if regularizer is None else {"weight_regularizer": regularizer[0], "weight_reg_weight": regularizer[1]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # theirs, of SciPy on torch tensors
-        loss = getattr(pml, name)(num_classes=CLASSES, embedding_size=DIM, **options, **extra)
-    (parameter,) = loss.parameters()
-    by_columns = parameter.shape[0] == DIM
-    parameter.data = torch.tensor(weights.T if by_columns else weights, dtype=torch.float64)
-    inputs = torch.tensor(embeddings, dtype=torch.float64, requires_grad=True)
-    value = loss(torch.nn.functional.normalize(inputs), torch.tensor(LABELS))
-    value.backward()
-    slope = parameter.grad.numpy()
-    return value.item(), inputs.grad.numpy(), slope.T if by_columns else slope
-
-
-def through_layer(loss, centers, **options):
-    """The loss as a function of embeddings and class weights."""
-    layer = ProxyLogits(CLASSES, centers, **options)
-    layer.build((None, DIM))
-
-    def of(embeddings, weights, labels=LABELS):
-        cosine, _, extra = layer.stateless_call([weights], [], embeddings, return_losses=True)
-        return sum(extra, start=loss(labels, cosine))
-
-    return of
-
-
-@pytest.mark.parametrize(("name", "centers", "options", "names"), CASES, ids=NAMES)
-def test_value_and_gradients_are_those_of_pytorch_metric_learning(name, centers, options, names):
-    embeddings, weights = arrays(centers)
-    expected = theirs(name, names(options), embeddings, weights)
-    ours = through_layer(getattr(losses, name)(**options), centers)
-    assert float(ops.convert_to_numpy(ours(embeddings, weights))) == pytest.approx(expected[0], rel=1e-5)
-    for got, right in zip(gradient(ours, embeddings, weights), expected[1:], strict=True):
-        np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-5 * np.max(np.abs(right)))
-
-
-def test_the_comparison_has_power():
-    """Neighbouring losses and options differ by far more than the tolerance, and rows lie past π − m."""
-    embeddings, weights = arrays()
-    values = [theirs(n, names(o), embeddings, weights)[0] for n, centers, o, names in CASES if centers == 1]
-    gaps = np.abs(np.diff(np.sort(values)))
-    assert np.min(gaps) > 1e-3
-    own = [oracles.cosine(x, weights[y]) for x, y in zip(embeddings, LABELS, strict=True)]
-    assert min(own) < -np.cos(1.9) < max(own)
-
-
-def test_soft_triple_with_merging_centers():
-    embeddings, weights = arrays(3)
-    regularizers = pytest.importorskip("pytorch_metric_learning.regularizers")
-    regularizer = (regularizers.SparseCentersRegularizer(CLASSES, 3), 0.2)
-    expected = theirs("SoftTripleLoss", {"centers_per_class": 3}, embeddings, weights, regularizer)
-    alone = theirs("SoftTripleLoss", {"centers_per_class": 3}, embeddings, weights)
-    ours = through_layer(losses.SoftTripleLoss(), 3, center_sparsity=0.2)
-    assert abs(expected[0] - alone[0]) > 0.01
-    assert float(ops.convert_to_numpy(ours(embeddings, weights))) == pytest.approx(expected[0], rel=1e-5)
-    for got, right in zip(gradient(ours, embeddings, weights), expected[1:], strict=True):
-        np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-5)
-
-
-def test_centers_that_meet_do_not_make_nan():
-    embeddings, weights = arrays(3)
-    weights[1::3], weights[2] = 2 * weights[::3], -weights[0]
-    ours = through_layer(losses.SoftTripleLoss(), 3, center_sparsity=0.2)
-    (slope,) = gradient(lambda w: ours(embeddings, w), weights)
-    assert np.all(np.isfinite(slope))
-    assert np.max(np.abs(slope)) < 1e3
-
-
-# Where pytorch-metric-learning is no reference: rows, and angles at which its arccos has no gradient
-
-COSINES = np.random.default_rng(5).uniform(-0.95, 0.95, (ROWS, CLASSES)).astype("float32")
-COSINES[0, 0], COSINES[3, 1] = -0.99, 0.99
-
-
-def value(loss, y_true=LABELS, y_pred=COSINES, **options):
-    return ops.convert_to_numpy(ops.cast(loss(y_true, y_pred, **options), "float32"))
-
-
-def cosines(loss):
-    """A y_pred for `loss`, of its own."""
-    if not loss.several_centers:
-        return COSINES.copy()
-    return np.stack([COSINES, 0.5 * COSINES - 0.1], axis=2).astype("float32")
-
-
-def test_rows_are_the_loops():
-    rows = [(row.tolist(), int(label)) for row, label in zip(COSINES, LABELS, strict=True)]
-    for margin in (0.5, 2.0):
-        expected = [oracles.arcface(*row, margin=margin, scale=16.0) for row in rows]
-        got = value(losses.ArcFaceLoss(margin, 16, reduction="none"))
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-        wrong = [oracles.wrong_arcface(*row, margin=margin, scale=16.0) for row in rows]
-        assert not np.allclose(wrong, expected, rtol=0.1)
-    for margin in (1, 2, 5):
-        got = value(losses.SphereFaceLoss(margin, 2.0, reduction="none"))
-        np.testing.assert_allclose(got, [oracles.sphereface(*row, margin, 2.0) for row in rows], rtol=1e-4, atol=1e-5)
-
-
-def test_proxy_anchor_shares_its_logarithms_out_to_rows():
-    rows, classes = COSINES.tolist(), LABELS.tolist()
-    expected = oracles.proxy_anchor(rows, classes, scale=8.0)
-    wrong = oracles.wrong_proxy_anchor(rows, classes, scale=8.0)
-    assert not np.isclose(np.mean(expected), np.mean(wrong), rtol=0.02)
-    np.testing.assert_allclose(value(losses.ProxyAnchorLoss(scale=8, reduction="none")), expected, rtol=1e-4)
-    weight = np.linspace(0.0, 2.0, ROWS)
-    got = value(losses.ProxyAnchorLoss(scale=8), sample_weight=weight)
-    assert got == pytest.approx(np.mean(weight * expected), rel=1e-5)
+# One of them in the quick tests, the others in the deep ones.
+ONE = [case if case[0] is losses.ArcFaceLoss else pytest.param(*case, marks=pytest.mark.deep) for case in EACH]
+ON_EACH_BACKEND = [case if case[0] is losses.ArcFaceLoss else pytest.param(*case, marks=FURTHER) for case in EACH]
 
 
 @pytest.mark.parametrize(("cls", "centers"), EACH)
@@ -200,8 +58,9 @@ def test_order_of_the_batch_does_not_matter(cls, centers):
     )
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("own", [1.0, -1.0])
-@pytest.mark.parametrize(("cls", "centers"), EACH)
+@pytest.mark.parametrize(("cls", "centers"), ON_EACH_BACKEND)
 def test_gradient_is_finite_where_the_embedding_is_a_proxy_or_its_opposite(cls, centers, own):
     """By the cosines, and through the layer with the embedding on top of its class weight."""
     y_pred = cosines(cls())
@@ -217,29 +76,8 @@ def test_gradient_is_finite_where_the_embedding_is_a_proxy_or_its_opposite(cls, 
         assert np.max(np.abs(slope)) < 1e3
 
 
-def test_arcface_falls_with_the_own_cosine_over_all_of_its_range():
-    for margin in (0.3, 0.5, 1.5, 2.0):
-        own = np.linspace(-1.0, 1.0, 41, dtype="float32")
-        y_pred = np.stack([own, np.full(41, 0.2, "float32")], axis=1)
-        terms = value(losses.ArcFaceLoss(margin, 2.0, reduction="none"), np.zeros(41, int), y_pred)
-        expected = [oracles.arcface(row, 0, margin, 2.0) for row in y_pred.astype("float64").tolist()]
-        np.testing.assert_allclose(terms, expected, rtol=1e-4, atol=1e-5)
-        assert np.all(np.diff(terms) < 1e-6)
-
-
-def test_proxy_anchor_gradient_is_that_of_the_whole():
-    """Its rows hold shares that are not differentiated; their mean must not show it."""
-
-    def loop(y_pred):
-        return float(np.mean(oracles.proxy_anchor(y_pred.tolist(), LABELS.tolist(), scale=4.0)))
-
-    loss = losses.ProxyAnchorLoss(scale=4.0)
-    (slope,) = gradient(lambda cosine: loss(LABELS, cosine), COSINES)
-    np.testing.assert_allclose(slope, numerical_gradient(loop, COSINES)[0], rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.any_backend
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@deep_elsewhere
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_degenerate_batches(cls, centers, dtype):
     """One row; one class alone; every row another class; all rows at one point."""
@@ -264,8 +102,9 @@ def test_degenerate_batches(cls, centers, dtype):
         assert np.max(np.abs(slope)) > 0 or name == "all opposite", name
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("length", [0.0, 1e-20])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_vectors_without_a_direction(cls, centers, dtype, length):
     embeddings, weights = arrays(centers)
@@ -281,7 +120,7 @@ def test_vectors_without_a_direction(cls, centers, dtype, length):
     assert all(np.all(np.isfinite(slope)) and np.max(np.abs(slope)) < 1e3 for slope in slopes)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_nan_is_not_hidden(cls, centers, dtype):
     embeddings, weights = arrays(centers)
@@ -292,9 +131,6 @@ def test_nan_is_not_hidden(cls, centers, dtype):
     assert np.isnan(rows[4])
     if cls is not losses.ProxyAnchorLoss:  # whose logarithms run over the rows
         assert np.isfinite(np.delete(rows, 4)).all()
-
-
-# Training
 
 
 def blobs(rng, classes=4, samples=24, spread=0.35):
@@ -308,6 +144,7 @@ def small_encoder():
     return keras.Sequential([keras.Input((6,)), keras.layers.Dense(16, "tanh"), keras.layers.Dense(3)], name="encoder")
 
 
+@pytest.mark.each_backend
 def test_training_saving_and_verifying_with_the_encoder(tmp_path, rng):
     x, labels = blobs(rng, classes=6)
     x, labels, held, held_labels = x[labels < 4], labels[labels < 4], x[labels >= 4], labels[labels >= 4]
@@ -330,6 +167,7 @@ def test_training_saving_and_verifying_with_the_encoder(tmp_path, rng):
         assert np.median(apart[genuine]) < 0.5 * np.median(apart[~genuine])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
 def test_training_in_half_precision(policy, rng):
     x, labels = blobs(rng)
@@ -345,7 +183,8 @@ def test_training_in_half_precision(policy, rng):
     assert history[-1] < 0.5 * history[0]
 
 
-@pytest.mark.parametrize(("cls", "centers"), EACH)
+@pytest.mark.each_backend
+@pytest.mark.parametrize(("cls", "centers"), ONE)
 def test_training_with_each_loss_compiled_lowers_it(cls, centers, rng):
     x, labels = blobs(rng)
     model = keras.Sequential([small_encoder(), ProxyLogits(4, centers, center_sparsity=0.1 if centers > 1 else 0.0)])
@@ -353,3 +192,46 @@ def test_training_with_each_loss_compiled_lowers_it(cls, centers, rng):
     model.compile(keras.optimizers.Adam(0.02), loss=cls(), jit_compile=jit)
     history = model.fit(x, labels, batch_size=32, epochs=8, verbose=0).history["loss"]
     assert history[-1] < 0.8 * history[0]
+
+
+def test_output_shapes():
+    message = r"of ArcFaceLoss must hold cosines of shape \(batch, classes\); got \(9, 5, 2\).*one"
+    with pytest.raises(ValueError, match=message):
+        losses.ArcFaceLoss()(LABELS, cosines(losses.SoftTripleLoss()))
+    message = r"of SubCenterArcFaceLoss must hold cosines of shape \(batch, classes, centers\); got \(9, 5\).*several"
+    with pytest.raises(ValueError, match=message):
+        losses.SubCenterArcFaceLoss()(LABELS, COSINES)
+
+
+def test_logits_in_place_of_cosines():
+    with pytest.raises(ValueError, match=r"`y_pred` of CosFaceLoss must hold cosines in \[-1, 1\].* magnitude is 9.9"):
+        losses.CosFaceLoss()(LABELS, 10 * COSINES)
+
+
+def test_a_siamese_model_is_refused():
+    encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = SiameseWrapper(encoder)
+    model.compile(loss=losses.ArcFaceLoss())
+    with pytest.raises(ValueError, match="ArcFaceLoss expects y_pred to hold cosines, .* with a ProxyLogits layer"):
+        model.fit((np.zeros((4, 4)), np.zeros((4, 4))), np.zeros(4), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: losses.NormalizedSoftmaxLoss(0.0), ValueError, r"`temperature` must be in \(0, inf\); got 0.0"),
+        (lambda: losses.ArcFaceLoss(margin=28.6), ValueError, r"`margin` must be in \[0, 3.14159\); got 28.6"),
+        (lambda: losses.ArcFaceLoss(scale=0), ValueError, r"`scale` must be in \(0, inf\)"),
+        (lambda: losses.CosFaceLoss(margin=-0.1), ValueError, r"`margin` must be in \[0, 2\]; got -0.1"),
+        (lambda: losses.SphereFaceLoss(margin=1.5), TypeError, "`margin` must be an integer; got 1.5"),
+        (lambda: losses.SphereFaceLoss(margin=0), ValueError, "`margin` must be at least 1; got 0"),
+        (lambda: losses.ProxyNCALoss(scale=-1), ValueError, r"`scale` must be in \(0, inf\)"),
+        (lambda: losses.ProxyAnchorLoss(margin=-1), ValueError, r"`margin` must be in \[0, inf\)"),
+        (lambda: losses.SoftTripleLoss(gamma=0), ValueError, r"`gamma` must be in \(0, inf\)"),
+        (lambda: losses.ArcFaceLoss(alpha=2), TypeError, "ArcFaceLoss takes the options margin, scale, .*; got alpha"),
+        (lambda: losses.ArcFaceLoss(reduction="avg"), ValueError, "reduction"),
+    ],
+)
+def test_options_are_checked(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -3,24 +3,26 @@
 Every class below `BatchLoss` is in every test by itself; a loss with a loop in `oracles.batch` is compared with it.
 """
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_siamese import distances, losses
+from keras_siamese import losses
 from keras_siamese._export import exported
 from keras_siamese.losses.batch.base import Rows, as_batch
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from tests.oracles import batch as oracles
-from tests.support.batches import REQUIRED, array, evaluate, make, per_row
-
-pytestmark = pytest.mark.any_backend
+from tests.support.batch_checks import QUICK_DTYPES
+from tests.support.batches import REQUIRED, array, deep_elsewhere, evaluate, for_each_loss, make, per_row
 
 NAMES = list(exported(losses.BatchLoss))
-DTYPES = ("float32", "float16", "bfloat16")
-every_loss = pytest.mark.parametrize("name", NAMES)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+every_loss = for_each_loss(NAMES)
+
+
+every_dtype = pytest.mark.parametrize("dtype", QUICK_DTYPES)
+
 
 # Batches of six embeddings in the plane and one axis more, representable in 16 bits.
 A, B, C, D = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25), (0.25, -0.75, 1.0), (0.5, 0.25, -1.0)
@@ -104,6 +106,7 @@ def test_without_a_valid_pair_or_triplet_value_and_gradient_are_zero(name, dtype
             np.testing.assert_allclose(grad, np.zeros((6, 3)), atol=1e-6, err_msg=case)
 
 
+@deep_elsewhere
 def test_losses_on_one_side_have_a_value_on_it():
     for name in ONE_SIDED:
         cases = ("as many identities as rows, so no positives", "one identity, so no negatives")
@@ -126,6 +129,7 @@ def test_exactly_one_positive_and_one_negative_pair_is_the_true_loss(name):
     assert_loops(name, values, labels, embeddings)
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("index", [None, [4, 1, 5]])
 def test_a_row_is_neither_its_own_positive_nor_its_own_negative(index):
     labels, embeddings = batch_of("two identical positives")
@@ -192,6 +196,7 @@ SOFT = {
 }
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("name", SOFT)
 def test_soft_margins_at_huge_differences(name):
     make_loss, loop = SOFT[name]
@@ -204,19 +209,6 @@ def test_soft_margins_at_huge_differences(name):
     assert np.isfinite(grad).all()
 
 
-def test_ranked_lists_weights_do_not_overflow_near_zero():
-    labels, embeddings = np.array([1, 1, 2]), np.array([A, B, A], "float32")
-    value, grad = evaluate(losses.RankedListLoss(0.4, 500.0), labels, embeddings)
-    # The negative at distance 0 outweighs all: 1.2 inside α, for the two rows that have it; half of that by λ.
-    near = [0.5 * (oracles.euclidean(A, B) - 0.8), 0.5 * (oracles.euclidean(A, B) - 0.8), 0.0]
-    far = [0.5 * 1.2, max(0.0, 0.5 * (1.2 - oracles.euclidean(A, B))), 0.5 * 1.2]
-    assert value == pytest.approx((sum(near) + sum(far)) / 3, rel=1e-4)
-    assert np.isfinite(grad).all()
-
-
-# NaN
-
-
 @every_dtype
 @every_loss
 def test_a_nan_embedding_makes_its_row_and_the_batch_nan(name, dtype):
@@ -227,97 +219,6 @@ def test_a_nan_embedding_makes_its_row_and_the_batch_nan(name, dtype):
         assert np.isnan(values[row])
         assert np.isnan(array(make(name)(labels, ops.convert_to_tensor(embeddings, dtype))))
         embeddings = batch_of("an anchor without positives")[1]
-
-
-# Identities
-
-LARGE = {
-    "above 2¹¹": np.array([2049, 2049, 2048, 2048, 2050, 2050]),
-    "above 2²⁴": np.array([16_777_217, 16_777_217, 16_777_216, 16_777_216, 16_777_218, 16_777_218]),
-    "near 2³¹": np.array([2**31 - 1, 2**31 - 1, 2**31 - 2, 2**31 - 2, -(2**31), -(2**31)]),
-    "beyond 2³²": np.array([7, 7, 7 + 2**32, 7 + 2**32, 7 + 2**33, 7 + 2**33]),
-    "beyond 2⁶²": np.array([7, 7, 7 + 2**62, 7 + 2**62, -(2**63), -(2**63)]),
-    "negative": np.array([-1, -1, -2, -2, 1, 1]),
-    "unsigned": np.array([2**32 - 1, 2**32 - 1, 2**31, 2**31, 0, 0], "uint32"),
-    "strings": np.array(["ada", "ada", "bo", "bo", "cy", "cy"]),
-    "objects": np.array(["ada", "ada", "bo", "bo", "cy", "cy"], dtype=object),
-    "whole floats": np.array([3.0, 3.0, -2.0, -2.0, 2049.0, 2049.0], "float32"),
-    "a column": np.array([[3], [3], [4], [4], [5], [5]]),
-    "a list": [3, 3, 4, 4, 5, 5],
-    "booleans": None,
-}
-
-
-@pytest.mark.parametrize("dtype", [None, *DTYPES, "mixed_float16"])
-@pytest.mark.parametrize("kind", LARGE)
-def test_identities_are_compared_as_they_are(kind, dtype):
-    _, embeddings = batch_of("opposite positives")
-    plain, labels = np.array([1, 1, 2, 2, 3, 3]), LARGE[kind]
-    if labels is None:
-        plain, labels = np.array([1, 1, 0, 0, 0, 1]), np.array([True, True, False, False, False, True])
-    loss, reference = losses.NCALoss(dtype=dtype), losses.NCALoss()
-    value, expected = float(array(loss(labels, embeddings))), float(array(reference(plain, embeddings)))
-    assert value == pytest.approx(expected, rel=1e-5 if dtype in (None, "float32") else 1e-2)
-    assert expected > 0.1
-
-
-TENSORS = {
-    "int32": np.array([16_777_217, 16_777_217, 16_777_216, 16_777_216, -16_777_216, -16_777_216], "int32"),
-    "int32, high bits": np.array([300, 300, 301, 301, 0, 0], "int32") << 16,
-    "int32, neighbouring digits": np.array([255, 255, 256, 256, 65_280, 65_280], "int32"),
-    "int64, high bits": np.array([300, 300, 301, 301, 0, 0], "int64") << 48,
-    "uint8": np.array([255, 255, 0, 0, 127, 127], "uint8"),
-    "uint32": np.array([2**32 - 1, 2**32 - 1, 2**31, 2**31, 0, 0], "uint32"),
-    "float32": np.array([3.0, 3.0, -2.0, -2.0, 2049.0, 2049.0], "float32"),
-    "int64": np.array([7, 7, 7 + 2**32, 7 + 2**32, -(2**62), -(2**62)], "int64"),
-}
-
-
-@pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
-@pytest.mark.parametrize("kind", TENSORS)
-def test_identities_in_tensors_are_compared_as_they_are(kind, dtype):
-    if keras.backend.backend() == "jax" and kind.startswith("int64"):
-        pytest.skip("JAX has 32 bits unless told otherwise before it starts")
-    _, embeddings = batch_of("opposite positives")
-    tensor = ops.convert_to_tensor(TENSORS[kind], TENSORS[kind].dtype.name)
-    value = float(array(losses.NCALoss(dtype=dtype)(tensor, embeddings)))
-    expected = float(array(losses.NCALoss()(np.array([1, 1, 2, 2, 3, 3]), embeddings)))
-    assert value == pytest.approx(expected, rel=1e-5 if dtype is None else 1e-2)
-
-
-@every_loss
-def test_large_identities_under_a_loss_in_16_bits(name):
-    _, embeddings = batch_of("opposite positives")
-    for dtype in ("float16", "bfloat16"):
-        loss = make(name, dtype=dtype)
-        values = [array(loss(labels, embeddings)) for labels in (LARGE["above 2²⁴"], np.array([1, 1, 2, 2, 3, 3]))]
-        np.testing.assert_array_equal(*values)
-
-
-@pytest.mark.parametrize("bad", [[1.0, 1.5, 2.0], [1.0, float("nan"), 2.0], [1.0, float("inf"), 2.0]])
-@every_loss
-def test_identities_that_are_no_whole_numbers_are_an_error(name, bad):
-    embeddings = np.array([A, B, C], "float32")
-    for labels in (np.array(bad), ops.convert_to_tensor(bad, "float32")):
-        with pytest.raises(ValueError, match="`y_true` must be (whole numbers|finite)"):
-            make(name)(labels, embeddings)
-
-
-def test_identities_that_are_no_whole_numbers_make_a_compiled_loss_nan():
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    compiled = keras.backend.backend() != "torch"
-    model.compile("sgd", loss=losses.NCALoss(), jit_compile=compiled)
-    if not compiled:
-        with pytest.raises(ValueError, match="whole numbers"):
-            model.evaluate(np.array([A, B, C, D]), np.array([1.0, 1.0, 2.5, 2.0]), verbose=0)
-        return
-    x = np.array([A, B, C, D], "float32")
-    assert np.isfinite(model.evaluate(x, np.array([1.0, 1.0, 3.0, 2.0]), verbose=0))
-    for wrong in (2.5, np.inf, np.nan):
-        assert np.isnan(model.evaluate(x, np.array([1.0, 1.0, wrong, 2.0]), verbose=0)), wrong
-
-
-# What is refused
 
 
 @every_loss
@@ -374,50 +275,3 @@ def test_numbers_out_of_range_are_refused(option):
         for wrong in WRONG_NUMBERS[option]:
             with pytest.raises((ValueError, TypeError), match=f"`{option}` must be"):
                 exported()[name](**{**REQUIRED.get(name, {}), option: wrong})
-
-
-def test_margins_beyond_a_distance_without_scale_are_refused():
-    for cls in (losses.BatchTripletLoss, losses.BatchContrastiveLoss, losses.PNLoss, losses.BatchMarginLoss):
-        for distance, bound in (("cosine", 2), ("angular", 1)):
-            with pytest.raises(ValueError, match=rf"`(margin|beta)` must be at most {bound}, as .*; got "):
-                cls(margin=bound + 0.25, distance=distance)
-    for cls in (losses.TripletSemiHardLoss, losses.TripletHardLoss):
-        with pytest.raises(ValueError, match="`margin` must be at most 2, as CosineDistance"):
-            cls(margin=2.5, distance_metric="angular")
-        assert cls(margin=2.5).margin == 2.5
-    with pytest.raises(ValueError, match="`beta` must be at most 1"):
-        losses.BatchMarginLoss(distance="angular")
-
-
-def test_learned_and_unknown_distances_are_refused():
-    for learned in ("mahalanobis", distances.WeightedManhattanDistance()):
-        with pytest.raises(ValueError, match="`distance` must be a distance without weights"):
-            losses.BatchTripletLoss(distance=learned)
-    with pytest.raises(ValueError, match="`distance_metric` must be a distance without weights"):
-        losses.TripletSemiHardLoss(distance_metric="mahalanobis")
-    with pytest.raises(
-        TypeError, match="TripletHardLoss takes the options margin, soft, distance_metric, .*; got distance"
-    ):
-        losses.TripletHardLoss(distance="cosine")
-    with pytest.raises(ValueError, match="`distance` must be one of 'euclidean'"):
-        losses.NCALoss(distance="euclid")
-    with pytest.raises(ValueError, match="must be one of"):
-        losses.TripletHardLoss(distance_metric="L3")
-
-
-def test_mining_that_does_not_exist_is_refused():
-    with pytest.raises(
-        ValueError, match="`positives` must be one of 'all', 'hard', 'semi_hard', 'easy'; got 'semihard'"
-    ):
-        losses.BatchTripletLoss(positives="semihard")
-    with pytest.raises(ValueError, match="`negatives` must be one of .*'distance_weighted'; got 'random'"):
-        losses.BatchTripletLoss(negatives="random")
-    with pytest.raises(ValueError, match="`positives` must be one of 'hard', 'easy'; got 'all'"):
-        losses.PNLoss(positives="all")
-    with pytest.raises(ValueError, match="`negatives` must be one of 'semi_hard', 'hard', 'easy'; got 'all'"):
-        losses.PNLoss(negatives="all")
-    for negatives in ("all", "semi_hard", "distance_weighted"):
-        with pytest.raises(ValueError, match='`positives="semi_hard"` needs one negative'):
-            losses.BatchTripletLoss(positives="semi_hard", negatives=negatives)
-    with pytest.raises(ValueError, match="holds for the Euclidean distance"):
-        losses.BatchTripletLoss(negatives="distance_weighted", distance="cosine")

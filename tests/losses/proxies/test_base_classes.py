@@ -1,4 +1,4 @@
-"""What the proxy losses read: class numbers in every form, eagerly and compiled; cosines; their options."""
+"""Class numbers as the proxy losses read them: in every form, eagerly and compiled; labels that are no classes."""
 
 import keras
 import numpy as np
@@ -6,12 +6,17 @@ import pytest
 from keras import ops
 
 from keras_siamese import losses
-from keras_siamese.layers import SiameseWrapper
-from tests.losses.proxies.test_base import CLASSES, COSINES, EACH, LABELS, cosines, value
+from tests.losses.proxies.test_base import EACH, ONE
+from tests.support.batches import deep_elsewhere
+from tests.support.proxy_batches import (
+    CLASSES,
+    LABELS,
+    cosines,
+    value,
+)
 
-# Class labels
 
-
+@pytest.mark.each_backend
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_large_class_numbers_do_not_collide(dtype):
     """2049 is 2048 in float16, 257 is 256 in bfloat16."""
@@ -27,6 +32,7 @@ def test_large_class_numbers_do_not_collide(dtype):
 FORMS = [LABELS.astype(dtype) for dtype in ("int8", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32")]
 
 
+@deep_elsewhere
 @pytest.mark.parametrize("y_true", [*FORMS, LABELS[:, None], LABELS.tolist()], ids=lambda y: getattr(y, "dtype", None))
 def test_label_forms(y_true):
     assert value(losses.ArcFaceLoss(), y_true) == value(losses.ArcFaceLoss())
@@ -72,7 +78,8 @@ def compiled(function, *inputs):
     return None
 
 
-@pytest.mark.parametrize(("cls", "centers"), EACH)
+@pytest.mark.each_backend
+@pytest.mark.parametrize(("cls", "centers"), ONE)
 def test_compiled_values_are_the_eager_ones(cls, centers):
     loss = cls(reduction="none")
     got = compiled(loss, LABELS.astype("int32"), cosines(loss))
@@ -80,9 +87,11 @@ def test_compiled_values_are_the_eager_ones(cls, centers):
         np.testing.assert_allclose(got, value(loss, y_pred=cosines(loss)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.any_backend
-@pytest.mark.parametrize("wrong", [5, -1, 2**31 - 1, 0.5, np.nan])
-@pytest.mark.parametrize(("cls", "centers"), EACH)
+@pytest.mark.each_backend
+@pytest.mark.parametrize(
+    "wrong", [5, 0.5, *(pytest.param(label, marks=pytest.mark.deep) for label in (-1, 2**31 - 1, np.nan))]
+)
+@pytest.mark.parametrize(("cls", "centers"), ONE)
 def test_a_label_that_is_no_class_costs_nan_in_a_compiled_graph(cls, centers, wrong):
     labels = LABELS.astype("float32" if isinstance(wrong, float) else "int32")
     labels[6] = wrong
@@ -92,49 +101,3 @@ def test_a_label_that_is_no_class_costs_nan_in_a_compiled_graph(cls, centers, wr
         assert np.isnan(rows[6])
         assert np.isfinite(np.delete(rows, 6)).all()
         assert np.isnan(compiled(cls(), labels, cosines(loss)))
-
-
-# Outputs that are no cosines, and refused options
-
-
-def test_output_shapes():
-    message = r"of ArcFaceLoss must hold cosines of shape \(batch, classes\); got \(9, 5, 2\).*one"
-    with pytest.raises(ValueError, match=message):
-        losses.ArcFaceLoss()(LABELS, cosines(losses.SoftTripleLoss()))
-    message = r"of SubCenterArcFaceLoss must hold cosines of shape \(batch, classes, centers\); got \(9, 5\).*several"
-    with pytest.raises(ValueError, match=message):
-        losses.SubCenterArcFaceLoss()(LABELS, COSINES)
-
-
-def test_logits_in_place_of_cosines():
-    with pytest.raises(ValueError, match=r"`y_pred` of CosFaceLoss must hold cosines in \[-1, 1\].* magnitude is 9.9"):
-        losses.CosFaceLoss()(LABELS, 10 * COSINES)
-
-
-def test_a_siamese_model_is_refused():
-    encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    model = SiameseWrapper(encoder)
-    model.compile(loss=losses.ArcFaceLoss())
-    with pytest.raises(ValueError, match="ArcFaceLoss expects y_pred to hold cosines, .* with a ProxyLogits layer"):
-        model.fit((np.zeros((4, 4)), np.zeros((4, 4))), np.zeros(4), verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: losses.NormalizedSoftmaxLoss(0.0), ValueError, r"`temperature` must be in \(0, inf\); got 0.0"),
-        (lambda: losses.ArcFaceLoss(margin=28.6), ValueError, r"`margin` must be in \[0, 3.14159\); got 28.6"),
-        (lambda: losses.ArcFaceLoss(scale=0), ValueError, r"`scale` must be in \(0, inf\)"),
-        (lambda: losses.CosFaceLoss(margin=-0.1), ValueError, r"`margin` must be in \[0, 2\]; got -0.1"),
-        (lambda: losses.SphereFaceLoss(margin=1.5), TypeError, "`margin` must be an integer; got 1.5"),
-        (lambda: losses.SphereFaceLoss(margin=0), ValueError, "`margin` must be at least 1; got 0"),
-        (lambda: losses.ProxyNCALoss(scale=-1), ValueError, r"`scale` must be in \(0, inf\)"),
-        (lambda: losses.ProxyAnchorLoss(margin=-1), ValueError, r"`margin` must be in \[0, inf\)"),
-        (lambda: losses.SoftTripleLoss(gamma=0), ValueError, r"`gamma` must be in \(0, inf\)"),
-        (lambda: losses.ArcFaceLoss(alpha=2), TypeError, "ArcFaceLoss takes the options margin, scale, .*; got alpha"),
-        (lambda: losses.ArcFaceLoss(reduction="avg"), ValueError, "reduction"),
-    ],
-)
-def test_options_are_checked(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
