@@ -1,7 +1,7 @@
-"""keras_siamese: siamese (verification) networks for Keras 3.
+"""Siamese (verification) networks for Keras 3.
 
-A network with two inputs answers one question: same or not? Start with `SiameseWrapper`, `data.PairSequence` and
-`callbacks.DivergenceMonitor`; ship a `Verifier`.
+A siamese network takes two inputs and answers one question: do they show the same identity? Start with
+`SiameseWrapper`, `data.PairSequence` and `callbacks.DivergenceMonitor`; deploy a `Verifier`.
 """
 
 from keras_siamese import addons, callbacks, data, diagnosis, distances, layers, losses, metrics, tuning, verification

@@ -1,8 +1,8 @@
-"""Argument checks: each raises, or returns the value cleaned.
+"""Argument checks: each raises an error or returns the cleaned value.
 
-Contract: a `check_…` function takes the argument's name first and its value second. It raises `ValueError` (or
-`TypeError` for a thing of the wrong kind) with the argument, what was expected and what came, or returns the
-value in the form that the caller works with. Anything may import this module; it imports nothing of the package.
+Contract: a `check_…` function takes the argument's name and its value. It returns the value in the form that the caller
+needs, or raises `ValueError` (`TypeError` for a wrong type) that names the argument, the expectation and the value. Any
+module may import this one; it imports no other module of the package.
 
     margin = check_number("margin", margin, low=0, open_low=True)
     labels = check_labels("labels", labels, length=len(x))
@@ -18,7 +18,7 @@ import numpy as np
 
 
 def check_number(name, value, *, low=-np.inf, high=np.inf, open_low=False, open_high=False):
-    """Returns `value` as a float inside [low, high]; `open_low` and `open_high` exclude the ends."""
+    """Return `value` as a float inside [low, high]; `open_low` and `open_high` exclude the ends."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number; got {value!r} of type {type(value).__name__}")
     number = float(value)
@@ -31,7 +31,7 @@ def check_number(name, value, *, low=-np.inf, high=np.inf, open_low=False, open_
 
 
 def check_integer(name, value, *, low=None, high=None):
-    """Returns `value` as an int inside [low, high]."""
+    """Return `value` as an int inside [low, high]."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}")
     number = int(value)
@@ -43,16 +43,16 @@ def check_integer(name, value, *, low=None, high=None):
 
 
 def check_choice(name, value, choices):
-    """Returns `value` if it is one of `choices`."""
+    """Return `value` if it is one of `choices`."""
     if not any(value is choice or value == choice for choice in choices):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return value
 
 
 def check_finite(name, array):
-    """Returns `array` as a NumPy array without NaN or infinity."""
+    """Return `array` as a NumPy array, if it has no NaN or infinity."""
     array = np.asarray(array)
-    # By name: to NumPy the bfloat16 of a mixed-precision encoder is no float.
+    # By name, because NumPy does not count bfloat16 as a floating type.
     if "float" in array.dtype.name:
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
         if bad:
@@ -61,15 +61,15 @@ def check_finite(name, array):
 
 
 def check_labels(name, labels, *, length=None):
-    """Returns identity labels as a 1-D array of integers or strings, `(n,)`; `(n, 1)` is flattened.
+    """Return identity labels as a 1-D array of integers or strings, `(n,)`; `(n, 1)` is flattened.
 
-    Floating labels are accepted when each is a whole number.
+    Floating-point labels are accepted if each is a whole number.
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise ValueError(f"`{name}` must have shape (n,), one identity a sample; got shape {labels.shape}")
+        raise ValueError(f"`{name}` must have shape (n,), one identity for each sample; got shape {labels.shape}")
     if length is not None and len(labels) != length:
         raise ValueError(f"`{name}` must have one entry for each of the {length} samples; got {len(labels)}")
     if np.issubdtype(labels.dtype, np.floating):
@@ -81,24 +81,26 @@ def check_labels(name, labels, *, length=None):
     elif labels.dtype == object:
         missing = [label for label in labels if is_missing(label)]
         if missing:
-            raise ValueError(f"`{name}` must be whole numbers or strings; {len(missing)} missing, as {missing[0]!r}")
+            raise ValueError(
+                f"`{name}` must be whole numbers or strings; got {len(missing)} missing, such as {missing[0]!r}"
+            )
         labels = labels.astype(str)
     return labels
 
 
 def is_missing(label):
-    """Whether `label` is None, NaN or pandas' NA: the last two are not equal to themselves."""
+    """Whether `label` is None, NaN or pandas' NA. The last two are not equal to themselves."""
     equal = label is not None and label == label
     return not (isinstance(equal, (bool, np.bool_)) and equal)
 
 
 def check_same(name, same, *, length=None):
-    """Returns pair labels `(n,)` as booleans, True = genuine; accepts bool, 0/1 numbers and `(n, 1)`."""
+    """Return pair labels `(n,)` as booleans, True = genuine; accepts bool, 0/1 numbers and `(n, 1)`."""
     same = np.asarray(same)
     if same.ndim == 2 and same.shape[1] == 1:
         same = same[:, 0]
     if same.ndim != 1:
-        raise ValueError(f"`{name}` must have shape (n,), one label a pair; got shape {same.shape}")
+        raise ValueError(f"`{name}` must have shape (n,), one label for each pair; got shape {same.shape}")
     if length is not None and len(same) != length:
         raise ValueError(f"`{name}` must have one entry for each of the {length} pairs; got {len(same)}")
     if same.dtype != bool:
@@ -108,12 +110,12 @@ def check_same(name, same, *, length=None):
         }
         if other:
             found = f"{list(other)[:5]}, {sum(other.values())} of {same.size} labels"
-            raise ValueError(f"`{name}` must hold 1 (genuine) and 0 (impostor) only; got also {found}")
+            raise ValueError(f"`{name}` must hold only 1 (genuine) and 0 (impostor); got also {found}")
     return same.astype(bool)
 
 
 def check_writable(name, path):
-    """Returns `path` as a `Path` to a file that can be written; its folder is made if it is missing."""
+    """Return `path` as a `Path` to a file that can be written; make its folder if it does not exist."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
     path = Path(path)
@@ -124,12 +126,12 @@ def check_writable(name, path):
         with open(path, "ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ValueError(f"`{name}` must be a path that can be written; {str(path)!r} cannot: {error}") from error
+        raise ValueError(f"`{name}` must be a path that can be written; {str(path)!r} cannot be: {error}") from error
     return path
 
 
 def check_installed(module, extra):
-    """Returns the optional `module`, imported; a missing one raises `ImportError` naming the extra that brings it."""
+    """Import and return the optional `module`; if it is missing, `ImportError` names the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,17 +1,16 @@
-"""TensorFlow Addons next to Keras 3: `load()` imports it, `loss()` makes one of its losses a Keras 3 loss.
+"""TensorFlow Addons (TFA) with Keras 3: `load()` imports it, `loss()` makes one of its losses a Keras 3 loss.
 
-Contract: tensorflow-addons 0.23, its last release, is written against Keras 2. It is imported with `tf.keras` being
-`tf_keras` for as long as the import takes, and not a moment longer. `_checks`, `_export`, `ops`, `losses` and
-`distances` are all of the package that is used here, and nothing of TensorFlow is imported before a function asks for
-it: the extra ``addons`` and Python < 3.12 are needed to call TensorFlow Addons, not to import this module or to load a
-saved model.
+Contract: tensorflow-addons 0.23, the last release, was written for Keras 2. So `tf.keras` is `tf_keras` while it is
+imported, and only then. TensorFlow is imported when a function needs it: the extra ``addons`` and Python < 3.12 are
+needed to call TFA, but not to import this module or to load a saved model. Imports `_checks`, `_export`, `ops` and
+`losses`.
 
     tfa = addons.load()                                                # the module, on any backend
     encoder.compile("adam", loss=addons.loss("TripletSemiHardLoss", margin=0.5))
     siamese.compile("adam", loss=addons.loss(tfa.losses.ContrastiveLoss(margin=1.0)))
 
-The classes of `keras_siamese.losses` with the same names have the same defaults and values, on all backends and without
-TensorFlow Addons; docs/migration.md has the table.
+The classes of `keras_siamese.losses` with the same names have the same defaults and values. They work on all backends
+and do not need TFA; see the table in docs/migration.md.
 """
 
 import contextlib
@@ -27,23 +26,23 @@ import keras
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_installed, check_number
-from keras_siamese._export import export
+from keras_siamese._export import export, function_name, function_of
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
 from keras_siamese.ops import at_least_float32, pair_rows, row_vector
 
 __all__ = ["AddonsLoss", "load", "loss"]
 
 _lock = threading.RLock()
-_imported = {}  # modules of TensorFlow Addons that were imported here, by name
+_imported = {}  # modules of TensorFlow Addons that `load` imported, by name
 
 
 class Addon(NamedTuple):
-    """What is known of a TFA loss without importing it."""
+    """Properties of a TFA loss, so that TFA need not be imported."""
 
     function: str
     expects: str
     defaults: dict
-    of_batch: bool = True  # one number for the batch, or one a row
+    of_batch: bool = True  # whether the loss is one number for the batch instead of one for each row
 
 
 DISTANCE_METRICS = ("L2", "squared-L2", "angular")
@@ -60,21 +59,21 @@ ADDONS = {
 
 
 def load():
-    """Imports tensorflow-addons 0.23 in a Keras 3 process and returns the module; a second call returns it again.
+    """Import tensorflow-addons 0.23 in a Keras 3 process and return the module. Further calls return it again.
 
-    While the import runs, `tf.keras` is `tf_keras` for every thread of the process: load before starting threads that
-    use it. Afterwards `tf.keras` and `sys.modules` are as they were, `tf.keras.Model is keras.Model` included, whether
-    the import succeeded or not. The warnings about TFA's end of life and its range of TensorFlow versions are not
-    shown. What is imported works on TensorFlow's tensors and `tf_keras`' classes whatever Keras's backend is: its
-    functions on any tensors (images and text in a `tf.data` pipeline, say), its losses through `loss`. Its layers,
-    optimizers and metrics are those of `tf_keras` and take no part in a Keras 3 model.
+    During the import, `tf.keras` is `tf_keras` in every thread of the process, so call `load` before you start threads
+    that use it. Afterwards `tf.keras` and `sys.modules` are as before (`tf.keras.Model is keras.Model`), also if the
+    import failed. TFA's warnings about its end of life and its TensorFlow versions are hidden. TFA works on TensorFlow
+    tensors and `tf_keras` classes, whatever Keras's backend is. You can use its functions on TensorFlow tensors (for
+    example in a `tf.data` pipeline) and its losses through `loss`. Its layers, optimizers and metrics belong to
+    `tf_keras` and do not work in a Keras 3 model.
 
-    The extra ``addons`` brings it, on Python < 3.12. tf-keras has to be of TensorFlow's own version: next to an older
-    TensorFlow 2.x install ``"keras-siamese[addons]" "tf-keras~=2.x.0"``, or pip brings the newest TensorFlow along.
-    With ``TF_USE_LEGACY_KERAS=1`` a plain import fails as well, and this one works.
+    The extra ``addons`` installs it on Python < 3.12. tf-keras must have TensorFlow's version: with an older TensorFlow
+    2.x, install ``"keras-siamese[addons]" "tf-keras~=2.x.0"``, or else pip installs the newest TensorFlow. This also
+    works with ``TF_USE_LEGACY_KERAS=1``, with which a plain import fails too.
 
     Raises:
-        ImportError: if TensorFlow, tf-keras or TensorFlow Addons is missing, does not fit, or does not import.
+        ImportError: if TensorFlow, tf-keras or TFA is missing, has the wrong version, or cannot be imported.
     """
     with _lock:
         if sys.modules.get("tensorflow_addons") is not None:
@@ -82,16 +81,16 @@ def load():
         if sys.version_info >= (3, 12):
             raise ImportError(
                 "tensorflow-addons 0.23, the last, has no wheel for Python 3.12 or newer, and this is Python "
-                f"{sys.version_info[0]}.{sys.version_info[1]}: use its losses' counterparts in keras_siamese.losses, "
-                "which have their values; the table is in docs/migration.md"
+                f"{sys.version_info[0]}.{sys.version_info[1]}: use the losses of the same names in "
+                "keras_siamese.losses, which have the same values; see the table in docs/migration.md"
             )
         tensorflow = check_installed("tensorflow", "tensorflow")
         check_fitting(tensorflow.__version__)
         tf_keras = check_installed("tf_keras", "addons")
         if importlib.util.find_spec("tensorflow_addons") is None:
             check_installed("tensorflow_addons", "addons")
-        # What a failed plain import left behind is bound to Keras 3; what a failed `load` left is right, and repeating
-        # it would register TFA's gradients a second time, which TensorFlow refuses.
+        # Modules left by a failed plain import are bound to Keras 3, so they are removed. Those left by a failed `load`
+        # are kept: a second import would register TFA's gradients again, which TensorFlow refuses.
         for name, module in modules_below("tensorflow_addons").items():
             if _imported.get(name) is not module:
                 del sys.modules[name]
@@ -102,7 +101,7 @@ def load():
                 return importlib.import_module("tensorflow_addons")
         except Exception as error:
             raise ImportError(
-                f"tensorflow-addons does not import beside TensorFlow {tensorflow.__version__} and tf-keras "
+                f"tensorflow-addons cannot be imported with TensorFlow {tensorflow.__version__} and tf-keras "
                 f"{tf_keras.__version__}: {type(error).__name__}: {error}"
             ) from error
         finally:
@@ -110,7 +109,7 @@ def load():
 
 
 def check_fitting(tensorflow_version):
-    """Refuses a tf-keras of another version than TensorFlow's, which would fail somewhere inside."""
+    """Refuse a tf-keras whose version differs from TensorFlow's, because it would fail with an obscure error."""
     try:
         found = importlib.metadata.version("tf-keras")
     except importlib.metadata.PackageNotFoundError:
@@ -124,22 +123,21 @@ def check_fitting(tensorflow_version):
 
 
 def modules_below(*names):
-    """The imported modules of these names, and those below them."""
+    """The imported modules with these names, and their submodules."""
     found = list(sys.modules.items())
     return {name: module for name, module in found if any(f"{name}.".startswith(f"{top}.") for top in names)}
 
 
 @contextlib.contextmanager
 def legacy_keras(tensorflow, tf_keras):
-    """`tensorflow.keras` is `tf_keras`, and `keras.src.engine` its engine; everything is put back at the end."""
+    """Make `tensorflow.keras` be `tf_keras` and `keras.src.engine` be its engine; restore both at the end."""
     aliased = ("tensorflow.keras", "keras.src.engine")
     engine = importlib.import_module("tf_keras.src.engine.keras_tensor")
     modules, attribute = modules_below(*aliased), vars(tensorflow)["keras"]
     try:
         for name in modules:
             del sys.modules[name]
-        # Each submodule under its alias: a missing one would be executed a second time and take its place in
-        # `tf_keras`.
+        # Every submodule needs an alias: without one it would be executed again and replace the one in `tf_keras`.
         for name, module in modules_below("tf_keras").items():
             if not f"{name}.".startswith("tf_keras.src."):
                 sys.modules["tensorflow.keras" + name.removeprefix("tf_keras")] = module
@@ -155,13 +153,14 @@ def legacy_keras(tensorflow, tf_keras):
 
 
 def loss(obj, **options):
-    """A loss of TensorFlow Addons as a Keras 3 loss: an `AddonsLoss`, checked against the installed TFA.
+    """Make a Keras 3 loss of a TensorFlow Addons loss: an `AddonsLoss`, checked against the installed TFA.
 
     Args:
         obj: a TFA loss instance (``tfa.losses.TripletSemiHardLoss(margin=0.5)``), class or function, or its name
             ("TripletSemiHardLoss", "triplet_semihard_loss").
-        **options: the TFA loss's own (`margin`, …), where `obj` is not an instance, which has them; and `reduction`,
-            `name`, `dtype` as in `AddonsLoss`. An instance's reduction "none" becomes the mean, as in Keras 2's `fit`.
+        **options: the TFA loss's own options (`margin`, …), unless `obj` is an instance, which has them already; and
+            `reduction`, `name`, `dtype` as in `AddonsLoss`. The reduction "none" of an instance becomes the mean, as in
+            Keras 2's `fit`.
 
     Raises:
         RuntimeError: if Keras's backend is not TensorFlow.
@@ -179,10 +178,12 @@ def loss(obj, **options):
     shared = {key: options.pop(key) for key in ("reduction", "name", "dtype") if key in options}
     if isinstance(obj, keras_loss(tfa)):
         if options:
-            raise TypeError(f"`obj` is a {name} that has its options; got also {', '.join(options)}. Give its class")
+            raise TypeError(
+                f"`obj` is a {name} instance, which has its options; got also {', '.join(options)}. Pass its class"
+            )
         config = obj.get_config()
         options = {key: config[key] for key in ADDONS[name].defaults}
-        # "auto" and "none" became the mean inside Keras 2's `fit`.
+        # Keras 2's `fit` took the mean for "auto" and "none".
         if config["reduction"] == "sum":
             shared.setdefault("reduction", "sum")
         if config["name"] is not None:
@@ -191,21 +192,21 @@ def loss(obj, **options):
 
 
 def keras_loss(tfa):
-    """The base class of TFA's losses, that of `tf_keras`."""
+    """The base class of TFA's losses, which is that of `tf_keras`."""
     return tfa.losses.NpairsLoss.__bases__[0]
 
 
 def name_of(obj, tfa):
-    """The class name in `ADDONS` of a TFA loss, however it is given."""
+    """The class name in `ADDONS` of a TFA loss that is given as instance, class, function or name."""
     for name, addon in ADDONS.items():
         cls, function = getattr(tfa.losses, name), getattr(tfa.losses, addon.function)
         if (isinstance(obj, str) and obj in (name, addon.function)) or obj is cls or obj is function:
             return name
-        # Not a subclass: what it overrides could not be built again from the name.
+        # Not a subclass, because its overrides could not be rebuilt from the name.
         if type(obj) is cls:
             return name
     raise ValueError(
-        f"`obj` must be one of TensorFlow Addons' losses {', '.join(ADDONS)}, as instance, class, function or name; "
+        f"`obj` must be one of TensorFlow Addons' losses {', '.join(ADDONS)} (instance, class, function or name); "
         f"got {obj!r}"
     )
 
@@ -215,34 +216,33 @@ def check_backend():
     if backend != "tensorflow":
         raise RuntimeError(
             f"TensorFlow Addons' losses need Keras's TensorFlow backend, and this is {backend}, whose gradients do not "
-            "pass through TensorFlow: use their counterparts in keras_siamese.losses, which have their values; the "
-            "table is in docs/migration.md"
+            "pass through TensorFlow: use the losses of the same names in keras_siamese.losses, which have the same "
+            "values; see the table in docs/migration.md"
         )
 
 
 @export
 class AddonsLoss(SiameseLoss):
-    """The value of a TensorFlow Addons loss, as a Keras 3 loss that saves, loads and copies like any other.
+    """A TensorFlow Addons loss as a Keras 3 loss, which can be saved, loaded and copied like any other.
 
-    y_true and y_pred as the TFA loss takes them: for `ContrastiveLoss` y_true `(batch,)` 1 = same and y_pred
-    `(batch, 1)` distances, which are aligned; for `SigmoidFocalCrossEntropy` y_pred `(batch, 1)` probabilities of being
-    the same; for the triplet losses and `LiftedStructLoss` y_true `(batch,)` identities and y_pred `(batch, dim)`
-    embeddings; for `NpairsLoss` identities and y_pred `(batch, batch)` similarities; for `NpairsMultilabelLoss` y_true
-    `(batch, classes)` of 0 and 1. Identities are compared as integers, whatever their size, and all is computed in at
-    least float32.
+    y_true and y_pred are what the TFA loss takes. `ContrastiveLoss`: y_true `(batch,)`, 1 = same, and distances
+    `(batch, 1)`, which are aligned. `SigmoidFocalCrossEntropy`: the same labels, and probabilities `(batch, 1)` that
+    they are the same. The triplet losses and `LiftedStructLoss`: identities `(batch,)` and embeddings `(batch, dim)`.
+    `NpairsLoss`: identities and similarities `(batch, batch)`. `NpairsMultilabelLoss`: y_true `(batch, classes)` of 0
+    and 1, and similarities. Large identities stay distinct, and everything is computed in at least float32.
 
-    All but `ContrastiveLoss` and `SigmoidFocalCrossEntropy` are one number L for the batch, not one a row: `call`
-    returns it in each of the `(batch,)` rows, so the mean is L, ``reduction="sum"`` gives batch·L, and `sample_weight`
-    or `class_weight`, which cannot reach inside L, are refused. Where TFA's value is NaN (a batch without a positive
-    pair) so is this one; `keras_siamese.losses` masks such rows.
+    `ContrastiveLoss` and `SigmoidFocalCrossEntropy` give one value for each row. The others are one number L for the
+    batch: `call` returns L in each of the `(batch,)` rows, so the mean is L and ``reduction="sum"`` gives batch·L;
+    `sample_weight` and `class_weight` are refused, because they cannot be applied inside L. If TFA's value is NaN (a
+    batch without a positive pair), this value is NaN too; `keras_siamese.losses` masks such rows.
 
-    Built from a name, it can be made, saved and loaded where TensorFlow Addons is missing and on any backend; calling
-    it needs TFA and the TensorFlow backend. `loss` checks both at once.
+    It can be made, saved and loaded without TFA and on any backend. Calling it needs TFA and the TensorFlow backend;
+    `loss` checks both at once.
 
     Args:
-        loss: the name of the TFA class, such as "TripletSemiHardLoss".
-        options: dict of that class's own options; those left out have TFA's defaults. A `distance_metric` that is a
-            function is registered with ``keras.saving.register_keras_serializable()`` if the model is to be saved.
+        loss: name of the TFA class, such as "TripletSemiHardLoss".
+        options: dict of that class's own options; the defaults are TFA's. To save the model, a `distance_metric` that
+            is a function must be registered with ``keras.saving.register_keras_serializable()``.
         reduction, name, dtype: as in `keras.losses.Loss`; a 16-bit dtype computes in float32.
 
     Example:
@@ -263,11 +263,11 @@ class AddonsLoss(SiameseLoss):
         if ADDONS[self.loss].of_batch:
             if sample_weight is not None:
                 raise ValueError(
-                    f"{self.loss} of TensorFlow Addons is one number for the batch: it takes no `sample_weight` or "
-                    f"`class_weight`; got one of shape {tuple(ops.shape(sample_weight))}"
+                    f"{self.loss} of TensorFlow Addons is one number for the batch, so `sample_weight` and "
+                    f"`class_weight` must be None; got weights of shape {tuple(ops.shape(sample_weight))}"
                 )
             if self.loss != "NpairsMultilabelLoss":
-                # Keras casts y_true to floats, in which large identities would collide; rows of the batch do not.
+                # Keras casts y_true to floats, in which large identities may become equal; row numbers do not.
                 y_true = first_row(row_vector("y_true", y_true))
         return super().__call__(y_true, y_pred, sample_weight)
 
@@ -284,7 +284,7 @@ class AddonsLoss(SiameseLoss):
         return ops.broadcast_to(value, (ops.shape(y_pred)[0],))
 
     def aligned(self, y_true, y_pred):
-        """`(batch,)` each; `(batch, 1)` for the focal loss, which sums over its last axis."""
+        """Both as `(batch,)`, or as `(batch, 1)` for the focal loss, which sums over the last axis."""
         rows = pair_rows(y_true, y_pred)
         return rows if self.loss == "ContrastiveLoss" else [ops.expand_dims(row, 1) for row in rows]
 
@@ -292,7 +292,7 @@ class AddonsLoss(SiameseLoss):
         if self.expects == "similarity matrix":
             raise ValueError(
                 f"{self.loss} of TensorFlow Addons expects y_pred to hold the similarities (batch, batch) of all rows, "
-                f"and the model puts out {kind}s: let a model end in keras.ops.matmul(z, keras.ops.transpose(z))"
+                f"but the model's output is {kind}s: end the model in keras.ops.matmul(z, keras.ops.transpose(z))"
             )
         super().check_output(kind, bounds)
 
@@ -301,24 +301,30 @@ class AddonsLoss(SiameseLoss):
             refuse_margin(self, "margin", self.options["margin"], high, low, high)
 
     def get_config(self):
-        options = {key: serialised(value) if callable(value) else value for key, value in self.options.items()}
+        options = {
+            key: {"function": function_name(key, value)} if callable(value) else value
+            for key, value in self.options.items()
+        }
         return {**super().get_config(), "loss": self.loss, "options": options}
 
     @classmethod
     def from_config(cls, config):
         written = config.get("options") or {}
-        options = {key: deserialised(value) if isinstance(value, dict) else value for key, value in written.items()}
+        options = {
+            key: function_of(key, value["function"]) if isinstance(value, dict) else value
+            for key, value in written.items()
+        }
         return cls(**{**config, "options": options})
 
 
 def wide_dtype(dtype):
-    """`dtype`, or float32 in the place of a policy that computes in 16 bits."""
+    """`dtype`, or float32 if `dtype` is a policy that computes in 16 bits."""
     policy = keras.dtype_policies.get(dtype or keras.backend.floatx())
     return "float32" if policy.compute_dtype in ("float16", "bfloat16") else dtype
 
 
 def check_options(loss, defaults, options):
-    """The options of a TFA loss, complete and cleaned: plain numbers, so that they can be written into a file."""
+    """Return all options of a TFA loss, with its defaults, as plain values that can be written to a file."""
     if not isinstance(options, dict) or set(options) - set(defaults):
         takes = ", ".join(defaults) or "none"
         raise TypeError(f"`options` must be a dict of {loss}'s own options ({takes}); got {options!r}")
@@ -335,39 +341,19 @@ def check_options(loss, defaults, options):
 
 
 def scalar(value):
-    """A NumPy or tensor scalar as a Python number; anything else as it is."""
+    """Return a NumPy or tensor scalar as a Python number, and anything else unchanged."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
-def serialised(function):
-    name = keras.saving.get_registered_name(function)
-    if keras.saving.get_registered_object(name) is not function:
-        raise ValueError(
-            f"The distance_metric {getattr(function, '__name__', function)!r} cannot be saved so that it loads again: "
-            "decorate it with @keras.saving.register_keras_serializable()"
-        )
-    return {"function": name}
-
-
-def deserialised(written):
-    function = keras.saving.get_registered_object(written["function"])
-    if function is None:
-        raise ValueError(
-            f"The distance_metric {written['function']!r} is not registered here: import the module that defines it "
-            "before loading"
-        )
-    return function
-
-
 def first_row(labels):
-    """For each of the labels `(batch,)` the first row that has the same: `(batch,)`, int32 in [0, batch)."""
+    """For each of the labels `(batch,)`, the first row with the same label: `(batch,)`, int32 in [0, batch)."""
     same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))
     rows = ops.arange(ops.shape(labels)[0], dtype="int32")
     return ops.min(ops.where(same, ops.expand_dims(rows, 0), ops.shape(labels)[0]), axis=1)
 
 
 def check_rows(loss, y_true, y_pred):
-    """y_pred, if it is a matrix with a row for each of y_true, and square where it has to be; TFA would broadcast."""
+    """Return y_pred if it has one row for each row of y_true and is square if needed. TFA itself would broadcast."""
     shapes = f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}"
     if len(y_pred.shape) != 2 or unequal(y_true.shape[0], y_pred.shape[0]):
         raise ValueError(f"`y_true` and `y_pred` of {loss.loss} must be (batch, …) and (batch, columns); got {shapes}")
@@ -375,7 +361,7 @@ def check_rows(loss, y_true, y_pred):
         raise ValueError(f"`y_true` of {loss.loss} must have shape (batch, classes); got {tuple(y_true.shape)}")
     if loss.expects == "similarity matrix":
         rows, columns = y_pred.shape
-        # A known width over an open batch is an embedding's; a product of the batch with itself has two open sides.
+        # With an unknown batch size, a known width means embeddings; similarities have two unknown sides.
         if rows != columns:
             raise ValueError(
                 f"`y_pred` of {loss.loss} must hold the similarities (batch, batch) of all rows; got "
@@ -385,7 +371,7 @@ def check_rows(loss, y_true, y_pred):
             tensorflow = sys.modules["tensorflow"]
             message = f"y_pred of {loss.loss} must hold the similarities (batch, batch) of all rows"
             square = tensorflow.debugging.assert_equal(*ops.shape(y_pred), message=message)
-            # Before TFA's operations, which would fail first and say less.
+            # Run the check before TFA's operations, whose own error says less.
             with tensorflow.control_dependencies([square]):
                 return tensorflow.identity(y_pred)
     return y_pred

@@ -1,11 +1,11 @@
 """Distances between embeddings: smaller is closer.
 
-Contract: embeddings `(n, dim)` in, distances out, `rowwise(a, b)` → `(n,)` and `pairwise(a, b)` → `(n, m)`, computed
-in at least float32 and cast back to the dtype that came. `bounds` is the range on unit-norm embeddings; where the
-distance ignores norms (`scale_free`), it is the range on all. Gradients are finite everywhere, identical embeddings
-included. Learned distances are Keras layers with weights. Imports `_checks`, `_export` and `ops`.
+Contract: takes embeddings `(n, dim)` and returns distances: `rowwise(a, b)` → `(n,)`, `pairwise(a, b)` → `(n, m)`. They
+are computed in at least float32 and cast back to the dtype of `a`. `bounds` is the range on unit-norm embeddings, and
+on all embeddings if the distance ignores norms (`scale_free`). Gradients are finite everywhere, also between identical
+embeddings. Learned distances are Keras layers with weights. Imports `_checks`, `_export` and `ops`.
 
-    distance = get("euclidean")              # by name; an instance, its config or a callable will do as well
+    distance = get("euclidean")              # a name; an instance, its config or a callable also work
     distance.rowwise(left, right)            # (n,)
     distance.pairwise(embeddings)            # (n, n), zero diagonal
     distance.bounds                          # (0.0, 2.0)
@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
-from keras_siamese._export import export, exported
+from keras_siamese._export import export, exported, function_name, function_of
 from keras_siamese.ops import NORM_FLOOR, absolute, at_least_float32, safe_norm, safe_sqrt, unit, zero_diagonal
 
 __all__ = [
@@ -40,13 +40,13 @@ __all__ = [
 
 
 class Distance:
-    """A distance between embeddings.
+    """Base class of distances between embeddings.
 
-    A subclass defines `between(a, b)` over the last axis of broadcastable tensors and, where one matrix product does
-    it in less memory than the `(n, m, dim)` differences, `matrix(a, b)`.
+    A subclass defines `between(a, b)` over the last axis of broadcastable tensors. It may define `matrix(a, b)` if a
+    matrix product takes less memory than the `(n, m, dim)` differences.
 
     Attributes:
-        bounds: `(lowest, highest)` on embeddings of unit norm; `inf` where no number holds for every dimension.
+        bounds: `(lowest, highest)` on embeddings of unit norm; `inf` if no number holds for every dimension.
         scale_free: whether `bounds` holds for embeddings of any norm.
     """
 
@@ -60,22 +60,22 @@ class Distance:
         return self.between(ops.expand_dims(a, 1), ops.expand_dims(b, 0))
 
     def rowwise(self, a, b):
-        """Distance of each row of `a` `(n, dim)` to the same row of `b` `(n, dim)`: `(n,)`, in the dtype of `a`.
+        """Distance of each row of `a` `(n, dim)` to the same row of `b` `(n, dim)`: `(n,)`.
 
-        Of integers, float32.
+        The result has the dtype of `a`, or float32 if `a` holds integers.
         """
         a, b = check_embeddings(a, b)
         if None not in (a.shape[0], b.shape[0]) and a.shape[0] != b.shape[0]:
-            raise ValueError(f"`a` and `b` must have as many rows; got {tuple(a.shape)} and {tuple(b.shape)}")
+            raise ValueError(f"`a` and `b` must have equally many rows; got {tuple(a.shape)} and {tuple(b.shape)}")
         wide = at_least_float32(a)
         return ops.cast(self.between(wide, ops.cast(b, wide.dtype)), float_dtype(a))
 
     def pairwise(self, a, b=None):
         """Distances of every row of `a` `(n, dim)` to every row of `b` `(m, dim)`: `(n, m)`, in the dtype of `a`.
 
-        Without `b` the rows are compared with each other, and the diagonal is exactly 0 (−1 for unit vectors under
-        `inner_product`, which is no metric). Matrix products lose digits where two embeddings nearly coincide:
-        relative error up to 35 % at distances around 1e-3. Use `rowwise` where such small distances matter.
+        Without `b` the rows of `a` are compared with each other, and the diagonal is exactly 0 (but −1 for unit vectors
+        with `inner_product`, which is not a metric). Matrix products lose digits if two embeddings are nearly equal:
+        the relative error is up to 35 % at distances around 1e-3. Use `rowwise` if such small distances matter.
         """
         own = b is None or b is a
         a, b = check_embeddings(a, a if own else b)
@@ -98,7 +98,7 @@ class Distance:
 
 
 def check_embeddings(a, b):
-    """Returns both as tensors if they are `(n, dim)` and `(m, dim)`."""
+    """Return both as tensors; refuse all shapes but `(n, dim)` and `(m, dim)`."""
     a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(
@@ -108,19 +108,19 @@ def check_embeddings(a, b):
 
 
 def float_dtype(tensor):
-    """The dtype of `tensor`, or float32 if it holds no floats: a distance between integers is no integer."""
+    """The dtype of `tensor`, or float32 if it holds integers, whose distance need not be an integer."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     return dtype if "float" in dtype else "float32"
 
 
-# ‖a‖² + ‖b‖² − 2a·b of equal vectors is up to 16 units of rounding of ‖a‖² (2 to 2,048 dimensions, every backend).
+# For equal vectors, ‖a‖² + ‖b‖² − 2a·b is up to 16 rounding units of ‖a‖² (2 to 2,048 dimensions, every backend).
 ROUNDING = 20
 
 
 def expanded(a, b):
-    """‖a_i − b_j‖² for all i, j by ‖a‖² + ‖b‖² − 2a·b, `(n, m)`, and where that is not above its rounding.
+    """‖a_i − b_j‖² = ‖a‖² + ‖b‖² − 2a·b for all i, j: `(n, m)`; and a mask `(n, m)`, True where it is only rounding.
 
-    Taken about the mean of `b`, so that rounding is relative to the spread of the embeddings, not to their offset.
+    The mean of `b` is subtracted first, so that rounding is relative to the spread of the embeddings.
     """
     centre = ops.stop_gradient(ops.mean(ops.where(ops.isfinite(b), b, 0.0), axis=0, keepdims=True))
     a, b = a - centre, b - centre
@@ -128,18 +128,18 @@ def expanded(a, b):
     squares = own + ops.expand_dims(ops.sum(ops.square(b), axis=1), 0)
     apart = squares + ops.matmul(-2.0 * a, ops.transpose(b))
     epsilon = 2.0**-23 if keras.backend.standardize_dtype(a.dtype) == "float32" else 2.0**-52
-    # Vectors that nearly coincide have nearly the same norm, so one of them tells the rounding.
+    # Nearly equal vectors have nearly the same norm, so the norm of one of them gives the rounding error.
     return apart, apart <= ops.stop_gradient(ROUNDING * epsilon * own)
 
 
 def squared_differences(a, b):
-    """‖a_i − b_j‖² for all i, j: `(n, m)`; 0, with gradient 0, where it is not above its rounding."""
+    """‖a_i − b_j‖² for all i, j: `(n, m)`; 0 with gradient 0 where it is only rounding."""
     apart, equal = expanded(a, b)
     return ops.where(equal, 0.0, apart)
 
 
 def differences(a, b):
-    """‖a_i − b_j‖ for all i, j: `(n, m)`; 0, with gradient 0, where its square is not above its rounding."""
+    """‖a_i − b_j‖ for all i, j: `(n, m)`; 0 with gradient 0 where its square is only rounding."""
     apart, equal = expanded(a, b)
     return ops.where(equal, 0.0, ops.sqrt(ops.where(equal, 1.0, apart)))
 
@@ -178,7 +178,7 @@ class SquaredEuclideanDistance(Distance):
 
 @export
 class ManhattanDistance(Distance):
-    """Σ|a − b|; on unit-norm embeddings at most 2√dim, so without a bound that holds for every dimension."""
+    """Σ|a − b|, at most 2√dim on unit-norm embeddings, so no bound holds for every dimension."""
 
     def between(self, a, b):
         return ops.sum(absolute(a - b), axis=-1)
@@ -211,7 +211,7 @@ class MinkowskiDistance(Distance):
 
     def between(self, a, b):
         gap = absolute(a - b)
-        # Scaling by the largest gap keeps |gap|^p from overflow and underflow; the distance does not depend on it.
+        # Dividing by the largest gap prevents overflow and underflow of |gap|^p and does not change the distance.
         scale = ops.stop_gradient(ops.max(gap, axis=-1, keepdims=True))
         scale = ops.where(scale <= 0, ops.ones_like(scale), scale)
         total = ops.sum(ops.power(gap / scale, self.p), axis=-1)
@@ -225,15 +225,15 @@ class MinkowskiDistance(Distance):
 
 @export
 class CosineDistance(Distance):
-    """1 − cos(a, b), in [0, 2]; 1 to a vector shorter than 1e-6, which has no direction."""
+    """1 − cos(a, b), in [0, 2]; 1 if a vector is shorter than 1e-6, because it has no direction."""
 
     bounds = (0.0, 2.0)
     scale_free = True
 
     def between(self, a, b):
         u, v = unit(a), unit(b)
-        # ½‖u − v‖² is 1 − u·v on unit vectors, exact 0 at a = b and without cancellation near it;
-        # ‖u‖² + ‖v‖² is 2, or less by one for each vector without direction.
+        # ½‖u − v‖² is 1 − u·v on unit vectors, exactly 0 at a = b and without cancellation near it.
+        # ‖u‖² + ‖v‖² is 2, minus one for each vector without direction.
         directions = ops.sum(ops.square(u), axis=-1) + ops.sum(ops.square(v), axis=-1)
         return 0.5 * ops.sum(ops.square(u - v), axis=-1) + (1.0 - 0.5 * ops.stop_gradient(ops.round(directions)))
 
@@ -243,10 +243,10 @@ class CosineDistance(Distance):
 
 @export
 class AngularDistance(Distance):
-    """Angle between a and b over π, in [0, 1]; ½ to a vector shorter than 1e-6.
+    """Angle between a and b divided by π, in [0, 1]; ½ if a vector is shorter than 1e-6.
 
-    The angle is 2·atan2(‖u − v‖, ‖u + v‖) on unit vectors, which keeps its digits and a bounded gradient at 0 and π,
-    where arccos has neither.
+    The angle is computed as 2·atan2(‖u − v‖, ‖u + v‖) on unit vectors u and v. This is accurate and has a bounded
+    gradient near 0 and π, where arccos has neither property.
     """
 
     bounds = (0.0, 1.0)
@@ -262,14 +262,14 @@ class AngularDistance(Distance):
 
     @staticmethod
     def length(difference):
-        """Norm; 0 with gradient 0 below 1e-6, where it is the rounding of the unit vectors that XLA does not repeat."""
+        """Norm; 0 with gradient 0 below 1e-6, where it is only the rounding error of the unit vectors."""
         square = ops.sum(ops.square(difference), axis=-1)
         return safe_sqrt(ops.where(square <= NORM_FLOOR**2, ops.zeros_like(square), square))
 
     @staticmethod
     def angle(apart, together):
         pi = 3.141592653589793
-        # atan2(0, 0) has no gradient: it happens only between two vectors without direction, where the angle is ½π.
+        # atan2(0, 0) has no gradient. It occurs only for two vectors without direction, whose angle is ½π.
         undefined = (apart + together) <= 0
         angle = ops.arctan2(ops.where(undefined, 1.0, apart), ops.where(undefined, 1.0, together))
         return angle * (2.0 / pi)
@@ -277,7 +277,7 @@ class AngularDistance(Distance):
 
 @export
 class InnerProductDistance(Distance):
-    """−a·b, in [−1, 1] on unit-norm embeddings. Not a metric: a long embedding is near to everything."""
+    """−a·b, in [−1, 1] on unit-norm embeddings. Not a metric: long embeddings get low values."""
 
     bounds = (-1.0, 1.0)
 
@@ -290,9 +290,9 @@ class InnerProductDistance(Distance):
 
 @export
 class SNRDistance(Distance):
-    """var(a − b) / var(a) over the dimensions, a the anchor: noise over signal; not symmetric.
+    """var(a − b) / var(a) over the dimensions, where a is the anchor: noise over signal. Not symmetric.
 
-    The variance of an anchor is floored at 1e-12, so a constant anchor gives a large, finite distance.
+    The variance of the anchor is at least 1e-12, so a constant anchor gives a large, finite distance.
 
     Yuan, Deng, Tang, Tang, Chen, *Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning*, CVPR 2019,
     https://arxiv.org/abs/1904.02616
@@ -302,7 +302,7 @@ class SNRDistance(Distance):
         return ops.var(a - b, axis=-1) / ops.maximum(ops.var(a, axis=-1), 1e-12)
 
     def matrix(self, a, b):
-        # var(a − b) is the squared distance of the two about their own means, over the dimensions.
+        # dim·var(a − b) is the squared distance between a and b after each has its own mean subtracted.
         noise = squared_differences(*(vectors - ops.mean(vectors, axis=1, keepdims=True) for vectors in (a, b)))
         signal = ops.maximum(ops.var(a, axis=1, keepdims=True), 1e-12)
         return noise / (ops.cast(ops.shape(a)[1], noise.dtype) * signal)
@@ -324,20 +324,20 @@ class LearnedDistance(keras.layers.Layer, Distance):
 
     def check_built(self):
         if not self.built:
-            raise ValueError(f"{type(self).__name__} has weights: call build((None, dim)) before using it by hand")
+            raise ValueError(f"{type(self).__name__} has weights: call build((None, dim)) before using it directly")
 
 
 @export
 class MahalanobisDistance(LearnedDistance):
     """‖(a − b)L‖₂ with a learned L `(dim, rank)`: the Mahalanobis distance of M = LLᵀ, of rank ≤ `rank`.
 
-    Starts as the Euclidean distance (of a projection, if rank < dim).
+    It starts as the Euclidean distance (of a projection, if rank < dim).
 
     Weinberger, Saul, *Distance Metric Learning for Large Margin Nearest Neighbor Classification*, JMLR 2009,
     https://www.jmlr.org/papers/v10/weinberger09a.html
 
     Args:
-        rank: columns of L, 1 … dim; None (default) is dim.
+        rank: number of columns of L, 1 … dim; None (default) means dim.
     """
 
     def __init__(self, rank=None, **kwargs):
@@ -365,12 +365,13 @@ class MahalanobisDistance(LearnedDistance):
 
 @export
 class WeightedManhattanDistance(LearnedDistance):
-    """Σ w·|a − b| with learned w ≥ 0 `(dim,)`, all 1 at the start.
+    """Σ w·|a − b| with learned w ≥ 0 `(dim,)`, which start at 1.
 
-    With ``head="logistic"`` this is the comparison of Koch, Zemel, Salakhutdinov, *Siamese Neural Networks for
-    One-shot Image Recognition*, ICML deep learning workshop 2015,
-    https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf, with the sign of its weights fixed so that it stays a
-    distance.
+    With ``head="logistic"`` this is the comparison of the paper below, except that the weights cannot be negative, so
+    that it stays a distance.
+
+    Koch, Zemel, Salakhutdinov, *Siamese Neural Networks for One-shot Image Recognition*, ICML deep learning workshop
+    2015, https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf
     """
 
     def build(self, input_shape):
@@ -389,25 +390,25 @@ class WeightedManhattanDistance(LearnedDistance):
 
 @export
 class FunctionDistance(Distance):
-    """A function `(a, b) → (n,)` of two `(n, dim)` tensors as a distance; `pairwise` calls it on all n·m rows at once.
+    """A function `(a, b) → (n,)` of two `(n, dim)` tensors as a distance. `pairwise` calls it once with n·m rows.
 
     Args:
-        function: registered with ``keras.saving.register_keras_serializable()`` if the model is to be saved.
+        function: the function. Register it with ``keras.saving.register_keras_serializable()`` to save the model.
     """
 
     def __init__(self, function):
         if not callable(function):
             raise TypeError(f"`function` must be callable as (a, b) → (n,); got {function!r}")
         if isinstance(function, keras.layers.Layer):
-            # Held by a plain object, its weights would be neither trained nor saved.
-            raise TypeError(f"`function` must be a plain function; got {function!r}. Make a layer a LearnedDistance")
+            # A plain object would neither train nor save the layer's weights.
+            raise TypeError(f"`function` must be a plain function; got {function!r}. Make it a LearnedDistance instead")
         self.function = function
 
     def between(self, a, b):
         distances = self.function(a, b)
         if len(distances.shape) != 1:
             raise ValueError(
-                f"{self!r} must return one distance a row, shape (n,); got {tuple(distances.shape)} "
+                f"{self!r} must return one distance for each row, shape (n,); got {tuple(distances.shape)} "
                 f"from embeddings {tuple(a.shape)}"
             )
         return distances
@@ -418,36 +419,24 @@ class FunctionDistance(Distance):
         return ops.reshape(self.between(ops.repeat(a, m, axis=0), tiled), (n, m))
 
     def get_config(self):
-        name = keras.saving.get_registered_name(self.function)
-        if keras.saving.get_registered_object(name) is not self.function:
-            raise ValueError(
-                f"The distance function {getattr(self.function, '__name__', self.function)!r} cannot be saved so "
-                "that it loads again: decorate it with @keras.saving.register_keras_serializable()"
-            )
-        return {"function": name}
+        return {"function": function_name("distance function", self.function)}
 
     @classmethod
     def from_config(cls, config):
-        function = keras.saving.get_registered_object(config["function"])
-        if function is None:
-            raise ValueError(
-                f"The distance function {config['function']!r} is not registered here: import the module that "
-                "defines it before loading"
-            )
-        return cls(function)
+        return cls(function_of("distance function", config["function"]))
 
     def __repr__(self):
         return f"FunctionDistance({getattr(self.function, '__name__', self.function)})"
 
 
 def identifier(cls):
-    """The name that `get` knows a distance class by: ``SquaredEuclideanDistance`` is "squared_euclidean"."""
+    """The name of a distance class in `get`: ``SquaredEuclideanDistance`` is "squared_euclidean"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Distance"))
     return words.lower()
 
 
 def registry():
-    """Distance classes by name, built from the classes themselves."""
+    """Distance classes by name."""
     classes = exported(Distance).values()
     return {identifier(cls): cls for cls in classes if cls is not FunctionDistance}
 
@@ -462,7 +451,7 @@ def names():
 
 
 def get(identifier):
-    """A `Distance` from a name, an instance, a serialised config, or a callable `(a, b) → (n,)`.
+    """Get a `Distance` from a name, an instance, a serialised config, or a callable `(a, b) → (n,)`.
 
     >>> get("euclidean")
     EuclideanDistance()

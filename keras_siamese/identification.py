@@ -1,13 +1,13 @@
-"""Identification: whose is this? Probes against a gallery of enrolled samples, the nearest first.
+"""Identification (1:N search): find the samples of a gallery that are most similar to each probe.
 
-Contract: embeddings of a gallery, with identities or without, in; for each probe the rows of the gallery that score
-highest, their scores, and which of them are accepted, out. Scores are larger for more similar pairs. The whole matrix
-of scores is never held. `verifier` imports it; it imports `scoring`, `layers` and `distances`. faiss, where asked for,
-finds the same rows sooner.
+Contract: takes the embeddings of a gallery, with or without identities. Returns, for each probe, the rows of the
+gallery with the highest scores, these scores, and which of them are accepted. Scores are larger for more similar pairs.
+The whole matrix of scores is never in memory. With faiss the same rows are found faster. `verifier` imports this
+module, which imports `scoring`, `layers` and `distances`.
 
     gallery = verifier.enroll(x_enrolled, names)
     found = verifier.identify(x_probe, gallery, k=5)
-    found.labels[:, 0], found.accepted[:, 0]              # who it is most like, and whether that is enough
+    found.labels[:, 0], found.accepted[:, 0]              # most similar identity, and whether it is accepted
 """
 
 from dataclasses import dataclass, field
@@ -22,20 +22,20 @@ from keras_siamese.layers import LogisticHead
 from keras_siamese.ops import NORM_FLOOR
 from keras_siamese.scoring import score_embeddings, to_numpy
 
-CELLS = 2**24  # of the matrix of distances at once: 64 MB
-SPARE = 8  # how many more than asked for are scored, as rounding may have put the last ones into another order
+CELLS = 2**24  # size of a block of the distance matrix: 64 MB
+SPARE = 8  # candidates beyond k that are also scored, because rounding may have changed the order near the k-th
 BY_SQUARES = (distances.EuclideanDistance, distances.SquaredEuclideanDistance)
 BY_DIRECTIONS = (distances.CosineDistance, distances.AngularDistance)
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Enrolled samples, embedded once; made by `Verifier.enroll`.
+    """Enrolled samples with their embeddings. Made by `Verifier.enroll`.
 
     Attributes:
         embeddings: `(m, dim)` float32.
         labels: `(m,)` identities, or None.
-        index: the `FaissIndex` that is searched, or None.
+        index: the `FaissIndex` to search, or None.
     """
 
     embeddings: np.ndarray = field(repr=False)
@@ -51,12 +51,12 @@ class Gallery:
 
 
 class Identification(NamedTuple):
-    """The gallery's best k for each of n probes, best first.
+    """The k best matches in the gallery for each of n probes, best first.
 
     Attributes:
         rows: `(n, k)` rows of the gallery.
-        scores: `(n, k)` float32, falling.
-        accepted: `(n, k)` bool, score ≥ threshold. A probe without any is of nobody in the gallery.
+        scores: `(n, k)` float32, in descending order.
+        accepted: `(n, k)` bool, score ≥ threshold. A probe with no accepted row matches nobody in the gallery.
         labels: `(n, k)` identities of these rows, or None.
     """
 
@@ -67,11 +67,11 @@ class Identification(NamedTuple):
 
 
 def nearest(siamese, probes, gallery, k, index=None):
-    """Rows `(n, k)` of the `gallery` `(m, dim)` that score highest with each of the `probes` `(n, dim)`, and scores.
+    """Find the `k` rows of the `gallery` `(m, dim)` that score highest with each of the `probes` `(n, dim)`.
 
-    Of equal scores the lower row comes first. The matrix product that finds them loses digits between near duplicates;
-    the scores are the model's own, pair by pair, so a threshold decides here as it does elsewhere. With the gallery's
-    `FaissIndex` the result is the same.
+    Returns rows and scores, each `(n, k)`. If scores are equal, the lower row comes first. The candidates come from a
+    matrix product, which loses digits between near duplicates. Their scores are computed by the model, pair by pair, so
+    a threshold decides here as in `Verifier.verify`. With a `FaissIndex` the result is the same.
     """
     rows, scores = np.empty((len(probes), k), np.int64), np.empty((len(probes), k), np.float32)
     unsure = np.arange(len(probes))
@@ -88,12 +88,12 @@ def nearest(siamese, probes, gallery, k, index=None):
 
 
 def falls_with_distance(siamese):
-    """Whether the score falls as the distance grows, whatever the weights."""
+    """Whether the score falls as the distance grows, for all values of the weights."""
     return siamese.head is None or isinstance(siamese.head, LogisticHead)
 
 
 def shortlist_of_block(siamese, probes, gallery, k):
-    """Rows `(n, k + SPARE)` of the gallery, rising, among which are each probe's best `k`; all where none is sure."""
+    """Rows `(n, k + SPARE)` of the gallery, ascending, with each probe's best `k`; all rows under another head."""
     if not falls_with_distance(siamese):
         return np.broadcast_to(np.arange(len(gallery)), (len(probes), len(gallery)))
     matrix = to_numpy(siamese.distance.pairwise(ops.convert_to_tensor(probes), ops.convert_to_tensor(gallery)))
@@ -101,7 +101,7 @@ def shortlist_of_block(siamese, probes, gallery, k):
 
 
 def best_of(siamese, probes, gallery, shortlist, k):
-    """The best `k` of each probe's `shortlist` `(n, c)` of rising rows of the gallery: rows `(n, k)`, and scores."""
+    """The best `k` of each probe's `shortlist` `(n, c)` of ascending gallery rows: rows `(n, k)` and their scores."""
     left = np.repeat(np.arange(len(probes)), shortlist.shape[1])
     scores = score_embeddings(siamese, probes, left, shortlist.ravel(), gallery).reshape(shortlist.shape)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -109,10 +109,10 @@ def best_of(siamese, probes, gallery, shortlist, k):
 
 
 def smallest(values, count):
-    """Columns `(n, count)`, rising, of the `count` smallest `values` `(n, m)` of each row; of equal ones the first."""
+    """Ascending columns `(n, count)` of the `count` smallest `values` `(n, m)` in each row; the first of equal ones."""
     last = np.partition(values, count - 1, axis=1)[:, count - 1]
     row, column = np.divmod(np.flatnonzero(values <= last[:, None]), values.shape[1])
-    if len(row) > values.shape[0] * count:  # more are equal to the last than there is room for
+    if len(row) > values.shape[0] * count:  # more values equal the last one than fit
         at_last = values[row, column] == last[row]
         order = np.lexsort((column, at_last, row))
         row, column = row[order], column[order]
@@ -122,39 +122,39 @@ def smallest(values, count):
 
 
 class FaissIndex:
-    """A gallery in faiss's `IndexFlat`, which compares all of it, by squared Euclidean distance or inner product.
+    """A gallery in faiss's `IndexFlat`: exhaustive search by squared Euclidean distance or inner product.
 
-    faiss computes ‖u − v‖² as ‖u‖² + ‖v‖² − 2u·v, off by up to (dim + 16)·2⁻²³·(‖u‖² + ‖v‖²), and takes any of equal
-    ones. It serves for a shortlist, and says of which probes it is sure.
+    faiss computes ‖u − v‖² as ‖u‖² + ‖v‖² − 2u·v, with an error up to (dim + 16)·2⁻²³·(‖u‖² + ‖v‖²), and returns equal
+    values in any order. So it gives only a shortlist, and `search` says for which probes the shortlist is complete.
 
     Matthijs Douze, Alexandr Guzhva, Chengqi Deng and others, "The Faiss library", 2024,
     https://arxiv.org/abs/2401.08281.
 
     Args:
-        siamese: the `SiameseWrapper` that compares, by "euclidean", "squared_euclidean", "cosine", "angular" or
-            "inner_product", without a head or with the logistic one.
+        siamese: the siamese model, with the distance "euclidean", "squared_euclidean", "cosine", "angular" or
+            "inner_product", and no head or the logistic one.
         gallery: embeddings `(m, dim)` float32.
 
     Raises:
         ValueError: for another distance or head.
-        ImportError: without the extra `faiss`.
+        ImportError: if the extra `faiss` is not installed.
     """
 
     def __init__(self, siamese, gallery):
         kind = type(siamese.distance)
         if kind not in (*BY_SQUARES, *BY_DIRECTIONS, distances.InnerProductDistance):
             raise ValueError(
-                'index="faiss" needs a distance that faiss ranks by: euclidean, squared_euclidean, cosine, angular or '
-                f"inner_product; got {siamese.distance!r}"
+                'index="faiss" needs a distance that faiss can rank: euclidean, squared_euclidean, cosine, angular or '
+                f"inner_product; got {siamese.distance!r}. Use index=None"
             )
         if not falls_with_distance(siamese):
             raise ValueError(
-                'index="faiss" needs a score that falls as the distance grows, of no head or of the logistic one; got '
-                f"the head {siamese.head.name!r}"
+                'index="faiss" needs a score that falls as the distance grows: no head, or the logistic one; got the '
+                f"head {siamese.head.name!r}. Use index=None"
             )
         faiss = check_installed("faiss", "faiss")
         self.by_squares, self.by_directions = kind in BY_SQUARES, kind in BY_DIRECTIONS
-        # Only differences count, and about their mean the terms that cancel are smaller.
+        # Squared distances do not depend on the origin; around the mean, the terms that cancel are smaller.
         self.centre = gallery.mean(axis=0, dtype=np.float64).astype("float32") if self.by_squares else np.float32(0)
         points = self.points(gallery)
         self.largest = float(squares_of(points).max())
@@ -162,15 +162,15 @@ class FaissIndex:
         self.flat.add(points)
 
     def points(self, embeddings):
-        """What faiss compares of the embeddings `(n, dim)`: float32 `(n, dim)`."""
+        """The vectors that faiss compares for the embeddings `(n, dim)`: float32 `(n, dim)`."""
         points = embeddings.astype("float32") - self.centre
-        if self.by_directions:  # as in distances.CosineDistance, a vector that short has no direction
+        if self.by_directions:  # as in distances.CosineDistance, a shorter vector has no direction
             norms = np.sqrt(squares_of(points))[:, None]
             points = np.where(norms > NORM_FLOOR, points / np.maximum(norms, NORM_FLOOR), 0.0).astype("float32")
         return np.ascontiguousarray(points)
 
     def search(self, probes, k):
-        """A shortlist of rows `(n, min(m, k + SPARE))`, rising, and whether `(n,)` it is sure to hold the best `k`."""
+        """Ascending rows `(n, min(m, k + SPARE))`, and whether `(n,)` they certainly contain each probe's best `k`."""
         points, count = self.points(probes), min(self.flat.ntotal, k + SPARE)
         values, rows = self.flat.search(points, count)
         squares = squares_of(points)

@@ -1,14 +1,14 @@
-"""Streaming metrics: verification figures over an epoch of batches, in a few kilobytes of state.
+"""Keras metrics for verification, computed batch by batch with a few kilobytes of state.
 
-Contract: y_true pair labels, y_pred what the model puts out, a distance or a score, both `(batch,)` or `(batch, 1)`.
-The outputs are counted in bins, so the figures are those of `verification` on outputs rounded to a bin. Written on
-`keras.ops` for `compile(metrics=…)` on every backend; `callbacks` uses the exact functions instead.
+Contract: y_true are pair labels, y_pred is the model's output, a distance or a score; both are `(batch,)` or
+`(batch, 1)`. Outputs are counted in bins, so the figures are those of `verification` on outputs rounded to a bin. They
+work in `compile(metrics=…)` on every backend. `callbacks` uses the exact functions of `verification` instead.
 
     siamese.compile("adam", loss=ContrastiveLoss(), metrics=[EqualErrorRate(), TARAtFAR(0.01)])
     siamese.evaluate(PairSequence(*valid, frozen=True))
 
-These figures are of the pairs as they come, under weights that change as they come: during training a trend, in
-`evaluate` a result. `VerificationMonitor` measures at the epoch's end, on fixed pairs, with thresholds from others.
+During training the weights change from batch to batch, so these figures show only a trend; in `evaluate` they are
+results. `VerificationMonitor` measures at the end of an epoch on fixed pairs, with thresholds chosen on other pairs.
 """
 
 import keras
@@ -29,14 +29,14 @@ __all__ = [
 
 
 class VerificationMetric(keras.metrics.Metric):
-    """Base of the metrics: labels, outputs and weights of a batch as rows, and states that add up.
+    """Base class of the metrics. Its states are sums, so they can be merged.
 
-    y_true pair labels `(batch,)` or `(batch, 1)`, 1 = same; y_pred `(batch,)` or `(batch, 1)`. A label that is neither
-    0 nor 1, or an output that is not finite, makes the result NaN.
+    y_true are pair labels `(batch,)` or `(batch, 1)`, 1 = same; y_pred is `(batch,)` or `(batch, 1)`. The result is NaN
+    if a label is neither 0 nor 1 or an output is not finite.
 
     Args:
-        output: "distance" (smaller = more similar) or "score" (larger = more similar, as of a head).
-        similar_label: the label that means same, 1 or 0.
+        output: "distance" (smaller = more similar) or "score" (larger = more similar, such as a head's output).
+        similar_label: the label that means the same identity, 1 or 0.
         name, dtype: as in `keras.metrics.Metric`.
     """
 
@@ -60,19 +60,19 @@ class VerificationMetric(keras.metrics.Metric):
         self.add(-output if self.output == "distance" else output, weight * same, weight * (1.0 - same))
 
     def add(self, score, genuine, impostor):
-        """Takes in a batch: scores `(batch,)`, larger = more similar, and each row's weight in the two classes."""
+        """Add a batch: scores `(batch,)`, larger = more similar, and each row's weight in the two classes."""
         raise NotImplementedError
 
     def merge_state(self, metrics):
-        """Adds what other metrics of the same kind and options have counted, in another process say.
+        """Add the states of other metrics of the same class and options, for example from other processes.
 
         Raises:
-            ValueError: if one of them counts otherwise.
+            ValueError: if one of them has another class or other options.
         """
         for metric in metrics:
             if type(metric) is not type(self) or plain(metric) != plain(self):
                 raise ValueError(
-                    f"`metrics` must be {type(self).__name__}s with the options {plain(self)}; got a "
+                    f"`metrics` must be of class {type(self).__name__} with the options {plain(self)}; got a "
                     f"{type(metric).__name__} with {plain(metric)}"
                 )
             for own, other in zip(self.variables, metric.variables, strict=True):
@@ -83,19 +83,20 @@ class VerificationMetric(keras.metrics.Metric):
 
 
 def plain(metric):
-    """A metric's options, its name aside."""
+    """A metric's options without its name."""
     return {key: value for key, value in metric.get_config().items() if key != "name"}
 
 
 @export
 class VerificationAccuracy(VerificationMetric):
-    """The share of pairs decided rightly at a threshold that was chosen on other pairs.
+    """Share of correct decisions at a threshold that was chosen on other pairs.
 
-    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. Exact. A threshold of 0.5 fits hardly any
-    distance: take one from `verification.threshold_at_far` or `Verifier.calibrate` (theirs are of scores, −distance).
+    y_true are pair labels `(batch,)` or `(batch, 1)`; y_pred is `(batch, 1)`. The result is exact. A threshold of 0.5
+    suits hardly any distance: take one from `verification.threshold_at_far` or `Verifier.calibrate` (and change its
+    sign for distances, because those thresholds are for scores, −distance).
 
     Args:
-        threshold: in units of y_pred: a pair is accepted if its distance is ≤, or its score ≥, the threshold.
+        threshold: in units of y_pred. A pair is accepted if its distance is ≤ the threshold, or its score ≥ it.
         output, similar_label, name, dtype: as in `VerificationMetric`.
 
     Example:
@@ -125,19 +126,19 @@ class VerificationAccuracy(VerificationMetric):
 
 
 def share(part, whole):
-    """part / whole, two variables; NaN of nothing, which is no figure."""
+    """part / whole of two variables; NaN if whole is 0."""
     part, whole = ops.convert_to_tensor(part), ops.convert_to_tensor(whole)
     return ops.where(whole == 0, float("nan"), part / ops.where(whole == 0, 1.0, whole))
 
 
 class BinnedMetric(VerificationMetric):
-    """Base of the metrics over all thresholds: weights of both classes, `(bins,)` each, by score.
+    """Base class of the metrics over all thresholds. Its state is a histogram of scores `(bins,)` for each class.
 
-    The bins part x / (1 + |x|), x the output, evenly from −1 to 1, so no range needs to be known and nothing is cut
-    off: at x they are 2(1 + |x|)²/bins wide. All pairs of a bin count as equal. The figures depend on nothing but the
-    outputs' order, so the error is that of such ties: of the AUC at most ½ Σ g·i, of the others at most the largest g +
-    i, over bins that hold the shares g of the genuine and i of the impostor pairs. Until both classes have been seen
-    the result is NaN. In float32, counts are exact up to 2²⁴ pairs a bin.
+    The bins divide x / (1 + |x|), where x is the output, evenly from −1 to 1. So no range needs to be known and no
+    output is clipped; at x a bin is 2(1 + |x|)²/bins wide. All pairs in a bin count as ties. If a bin holds the share g
+    of the genuine and i of the impostor pairs, the error is at most ½ Σ g·i for the AUC, and at most the largest g + i
+    for the other metrics. The result is NaN until both classes have been seen. In float32, counts are exact up to 2²⁴
+    pairs per bin.
 
     Args:
         bins: number of bins, at least 2.
@@ -159,7 +160,7 @@ class BinnedMetric(VerificationMetric):
     def result(self):
         genuines, impostors = (accepted(ops.convert_to_tensor(held)) for held in (self.genuines, self.impostors))
         smaller = ops.minimum(genuines[-1], impostors[-1])
-        both = smaller > 0  # and neither is NaN
+        both = smaller > 0  # False also if one of them is NaN
         found = self.figure(*(counts / ops.where(both, counts[-1], 1.0) for counts in (genuines, impostors)))
         return ops.where(both, found, float("nan"))
 
@@ -172,16 +173,16 @@ class BinnedMetric(VerificationMetric):
 
 
 def accepted(weights):
-    """What thresholds from above all bins down to below all accept of the weights `(bins,)`: `(bins + 1,)`."""
+    """Sums of the weights `(bins,)` above each threshold, from the highest threshold to the lowest: `(bins + 1,)`."""
     falling = ops.flip(weights, axis=0)
     return ops.concatenate([ops.zeros_like(falling[:1]), ops.cumsum(falling)], axis=0)
 
 
 @export
 class EqualErrorRate(BinnedMetric):
-    """Where the false match rate equals the false non-match rate, between the two thresholds that straddle it.
+    """Equal error rate: the false match rate where it equals the false non-match rate, interpolated.
 
-    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. `verification.eer`, to a bin.
+    y_true are pair labels `(batch,)` or `(batch, 1)`; y_pred is `(batch, 1)`. This is `verification.eer` up to binning.
 
     Args:
         bins, output, similar_label, name, dtype: as in `BinnedMetric`.
@@ -199,7 +200,7 @@ class EqualErrorRate(BinnedMetric):
 
     def figure(self, tar, fmr):
         excess = fmr + tar - 1.0
-        # Rounding may leave the last a little below 0, where it is 0.
+        # Rounding may make the last value, which is 0, slightly negative.
         after = ops.argmax(ops.cast(excess[1:] >= -1e-6, "int32")) + 1
         below, above = ops.take(excess, after - 1), ops.take(excess, after)
         step = below / ops.where(below == above, 1.0, below - above)
@@ -209,9 +210,9 @@ class EqualErrorRate(BinnedMetric):
 
 @export
 class VerificationAUC(BinnedMetric):
-    """Area under the ROC curve: the chance that a genuine pair scores above an impostor pair, ties counted half.
+    """Area under the ROC curve: probability that a genuine pair scores above an impostor pair; ties count half.
 
-    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. `verification.auc`, to a bin.
+    y_true are pair labels `(batch,)` or `(batch, 1)`; y_pred is `(batch, 1)`. This is `verification.auc` up to binning.
 
     Args:
         bins, output, similar_label, name, dtype: as in `BinnedMetric`.
@@ -233,10 +234,10 @@ class VerificationAUC(BinnedMetric):
 
 @export
 class TARAtFAR(BinnedMetric):
-    """The largest true accept rate among the thresholds whose false match rate is at most `far`.
+    """Largest true accept rate among the thresholds whose false match rate is at most `far`.
 
-    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. `verification.tar_at_far`, to a bin, and never
-    above it. It takes 30/far impostor pairs to mean something: `verification.rule_of_30`.
+    y_true are pair labels `(batch,)` or `(batch, 1)`; y_pred is `(batch, 1)`. This is `verification.tar_at_far` up to
+    binning, and never above it. It is reliable from 30/far impostor pairs on, see `verification.rule_of_30`.
 
     Args:
         far: false match rate in (0, 1).
@@ -256,7 +257,7 @@ class TARAtFAR(BinnedMetric):
         super().__init__(bins, output, similar_label, f"tar@far={self.far:g}" if name is None else name, dtype)
 
     def figure(self, tar, fmr):
-        # A rate of far itself may come out of the division a little above it.
+        # The division may round a rate that equals `far` to slightly above it.
         return ops.max(ops.where(fmr <= self.far * (1.0 + 1e-6), tar, 0.0))
 
     def get_config(self):
@@ -265,11 +266,11 @@ class TARAtFAR(BinnedMetric):
 
 @export
 class BestVerificationAccuracy(BinnedMetric):
-    """The largest accuracy over all thresholds on as many genuine as impostor pairs: max ½ (TAR + 1 − FMR).
+    """Largest balanced accuracy over all thresholds: max ½ (TAR + 1 − FMR).
 
-    y_true pair labels `(batch,)` or `(batch, 1)`; y_pred `(batch, 1)`. Optimistic, as the threshold is chosen on the
-    same pairs: compare with `verification.best_accuracy_floor`. On a batch of both classes alike it is
-    `verification.best_accuracy`, to a bin.
+    y_true are pair labels `(batch,)` or `(batch, 1)`; y_pred is `(batch, 1)`. It is optimistic, because the threshold
+    is chosen on the same pairs: compare it with `verification.best_accuracy_floor`. On as many genuine as impostor
+    pairs it is `verification.best_accuracy` up to binning.
 
     Args:
         bins, output, similar_label, name, dtype: as in `BinnedMetric`.

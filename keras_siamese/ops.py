@@ -1,20 +1,20 @@
-"""Stateless tensor pieces that distances, losses and layers share, written once on `keras.ops`.
+"""Tensor functions that distances, losses and layers share, written with `keras.ops`.
 
-Contract: tensors of any backend in, tensors of the same backend out, static shapes, gradients finite everywhere.
-Imports nothing of the package.
+Contract: take and return tensors of the current backend, keep shapes static, and have finite gradients everywhere.
+Imports no other module of the package.
 
     z = unit(at_least_float32(embeddings))             # (batch, dim)
     d = safe_sqrt(ops.sum(ops.square(a - b), -1))      # exact 0 with gradient 0 at a = b
-    same, d = pair_rows(y_true, y_pred)                # (batch,) each, whatever their trailing axis
+    same, d = pair_rows(y_true, y_pred)                # (batch,) each, from (batch,) or (batch, 1)
 """
 
 import keras
 from keras import ops
 
-# Below this norm a vector has no direction that float32 could tell: its unit vector is 0, with gradient 0.
+# A vector with a smaller norm has no direction in float32: its unit vector is 0, with gradient 0.
 NORM_FLOOR = 1e-6
 
-# Stands for −∞ where a masked entry takes part in a maximum or a log-sum-exp: −∞ itself makes NaN of its own gradient.
+# Used in place of −∞ for masked entries in a maximum or a log-sum-exp, because −∞ would give NaN gradients.
 LOWEST = -1e30
 
 
@@ -26,24 +26,24 @@ def at_least_float32(tensor):
 
 
 def safe_sqrt(square):
-    """√x with the value 0 and the gradient 0 at x ≤ 0, where the plain root has an infinite or no derivative."""
-    # Asked as ≤ 0 and not as > 0: a NaN fails both and must come out as NaN.
+    """√x, with value 0 and gradient 0 at x ≤ 0, where the derivative of the square root is infinite or undefined."""
+    # Not written with `square > 0`: NaN must stay NaN.
     flat = square <= 0
     return ops.where(flat, 0.0, ops.sqrt(ops.where(flat, 1.0, square)))
 
 
 def absolute(tensor):
-    """|x| with the gradient 0 at 0, where JAX's own has 1 and so pushes equal embeddings apart."""
+    """|x| with gradient 0 at 0. JAX's own gradient there is 1, which would push equal embeddings apart."""
     return tensor * ops.stop_gradient(ops.sign(tensor))
 
 
 def safe_norm(tensor):
-    """Euclidean norm along the last axis, gradient 0 at the zero vector."""
+    """Euclidean norm along the last axis, with gradient 0 at the zero vector."""
     return safe_sqrt(ops.sum(ops.square(tensor), axis=-1))
 
 
 def unit(tensor):
-    """x / ‖x‖ along the last axis; vectors shorter than 1e-6 become 0, so the gradient never exceeds 1e6."""
+    """x / ‖x‖ along the last axis. Vectors shorter than 1e-6 become 0, so the gradient never exceeds 1e6."""
     square = ops.sum(ops.square(tensor), axis=-1, keepdims=True)
     short = square <= NORM_FLOOR**2
     inverse = ops.rsqrt(ops.where(short, 1.0, square))
@@ -51,53 +51,53 @@ def unit(tensor):
 
 
 def zero_diagonal(matrix):
-    """`matrix` `(n, n)` with exact zeros on its diagonal: a sample's distance to itself."""
+    """`matrix` `(n, n)` with exact zeros on its diagonal, the distances of samples to themselves."""
     rows = ops.arange(ops.shape(matrix)[0])
     diagonal = ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
     return ops.where(diagonal, 0.0, matrix)
 
 
 def count(mask):
-    """True entries of each row of a boolean `mask` `(rows, columns)`: `(rows,)`, float32."""
+    """Number of True entries in each row of a boolean `mask` `(rows, columns)`: `(rows,)`, float32."""
     return ops.sum(ops.cast(mask, "float32"), axis=1)
 
 
 def masked_sum(matrix, mask):
-    """Sum of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; 0 of none."""
+    """Sum of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; 0 if there are none."""
     return ops.sum(ops.where(mask, matrix, 0.0), axis=1)
 
 
 def masked_max(matrix, mask):
-    """Largest entry of each row inside `mask`, both `(rows, columns)`: `(rows,)`; −1e30 of none."""
+    """Largest entry of each row inside `mask`, both `(rows, columns)`: `(rows,)`; −1e30 if there are none."""
     return ops.max(ops.where(mask, matrix, LOWEST), axis=1)
 
 
 def masked_min(matrix, mask):
-    """Smallest entry of each row inside `mask`, both `(rows, columns)`: `(rows,)`; 1e30 of none."""
+    """Smallest entry of each row inside `mask`, both `(rows, columns)`: `(rows,)`; 1e30 if there are none."""
     return ops.min(ops.where(mask, matrix, -LOWEST), axis=1)
 
 
 def masked_logsumexp(matrix, mask):
-    """log Σ exp of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; about −1e30 of none."""
+    """log Σ exp of each row's entries inside `mask`, both `(rows, columns)`: `(rows,)`; −1e30 if there are none."""
     matrix = ops.where(mask, matrix, LOWEST)
     largest = ops.stop_gradient(ops.max(matrix, axis=1, keepdims=True))
-    # Beside the largest term's 1, anything below e^-80 is lost in the sum. Where exp underflows, PyTorch's takes ten to
-    # thirty times as long.
+    # The largest term is 1, so terms below e^-80 do not change the sum. PyTorch's exp is ten to thirty times slower
+    # where it underflows.
     terms = ops.exp(ops.maximum(matrix - largest, -80.0))
     return ops.log(ops.sum(terms, axis=1)) + ops.squeeze(largest, axis=1)
 
 
 def column(vector):
-    """`(n,)` as `(n, 1)`, to meet a matrix row by row."""
+    """`(n,)` as `(n, 1)`, to broadcast along the rows of a matrix."""
     return ops.expand_dims(vector, 1)
 
 
 def row_vector(name, tensor):
-    """`tensor` of shape `(batch,)` or `(batch, 1)` as `(batch,)`; another shape is refused.
+    """Return `tensor` of shape `(batch,)` or `(batch, 1)` as `(batch,)`.
 
     Raises:
-        ValueError: for any other shape. Broadcasting `(batch,)` against `(batch, 1)` makes a `(batch, batch)` matrix
-            whose mean looks like a loss.
+        ValueError: for any other shape. Broadcasting `(batch,)` against `(batch, 1)` would give a `(batch, batch)`
+            matrix, whose mean looks like a loss.
     """
     tensor = ops.convert_to_tensor(tensor)
     if len(tensor.shape) == 1:
@@ -108,10 +108,11 @@ def row_vector(name, tensor):
 
 
 def pair_rows(y_true, y_pred):
-    """Pair labels and pair outputs, each `(batch,)` or `(batch, 1)`, both as `(batch,)`."""
+    """Return pair labels and pair outputs, each `(batch,)` or `(batch, 1)`, both as `(batch,)`."""
     y_true, y_pred = row_vector("y_true", y_true), row_vector("y_pred", y_pred)
     if None not in (y_true.shape[0], y_pred.shape[0]) and y_true.shape[0] != y_pred.shape[0]:
         raise ValueError(
-            f"`y_true` and `y_pred` must have one row a pair; got {tuple(y_true.shape)} and {tuple(y_pred.shape)}"
+            f"`y_true` and `y_pred` must have one row for each pair; got {tuple(y_true.shape)} and "
+            f"{tuple(y_pred.shape)}"
         )
     return y_true, y_pred

@@ -1,10 +1,11 @@
-"""From a model and held-out data to verification scores: which pairs to compare, an embedding an item, a score a pair.
+"""Verification scores from a model and held-out data.
 
-Contract: `as_siamese` finds the encoder in any model, `Trials` fixes the comparisons once, `score` embeds each item
-once and gives `ScoredTrials`, whose `scores` are larger for more similar pairs: −distance, or the head's score. This is
-the only place that turns a distance into a score. Imports `layers`, `data` and `verification`.
+Contract: `as_siamese` finds the encoder in any model. `Trials` is a fixed list of pairs to compare. `score` embeds each
+item once and returns `ScoredTrials`. A score is larger for more similar pairs: it is −distance, or the head's output.
+Only this module turns a model into a siamese one and a distance into a score. Imports `layers`, `data` and
+`verification`.
 
-    siamese = as_siamese(model)                      # a SiameseWrapper over the model's own layers
+    siamese = as_siamese(model)                      # a siamese model made of the model's own layers
     trials = Trials.of((x_valid, labels_valid))      # or (left, right, same), or a frozen PairSequence
     scored = score(siamese, trials)                  # .scores (n,), .trials.same (n,), .embeddings (items, dim)
     keras_siamese.verification.eer(trials.same, scored.scores)
@@ -24,27 +25,27 @@ from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.layers.siamese import embedding_shape_of
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
 
-MAX_PAIRS = 200_000  # of a labelled set; all pairs of 632 items
-BLOCK = 65_536  # pairs compared at once
+MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
+BLOCK = 65_536  # number of pairs compared at once
 WHAT_IT_TAKES = "(x, labels), (left, right, same) or a frozen PairSequence"
 
 
 def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
-    """A `SiameseWrapper` that compares as `model` does, on the model's own layers and weights.
+    """Return a `SiameseWrapper` that compares as `model` does and shares its layers and weights.
 
     Args:
-        model: a `SiameseWrapper`; a functional model in which inputs reach a `DistanceLayer` (or a `SiameseWrapper`)
-            through the same layers; or an encoder, whose output is `(batch, dim)`. A single layer with weights between
-            the distance and the output is taken for the head.
-        encoder: the encoder, where it cannot be found; a part of `model`.
-        distance: for an encoder: how to compare, "cosine" by default. A model that has a distance keeps its own.
-        items: samples `(n, …)` that will be compared; they tell an encoder that does not know its output shape, and a
-            model with several inputs, for what they are.
-        unshared: whether a functional model with an encoder of its own for each input is taken, as `UnsharedTowers`.
+        model: a `SiameseWrapper`; a functional model in which the inputs reach a `DistanceLayer` (or a
+            `SiameseWrapper`) through the same layers; or an encoder with the output `(batch, dim)`. If one layer with
+            weights lies between the distance and the output, it becomes the head.
+        encoder: the encoder, a part of `model`. Needed only if it cannot be found.
+        distance: how to compare the embeddings of an encoder, "cosine" by default. A model with a distance keeps it.
+        items: samples `(n, …)` that will be compared. Needed for an encoder that does not know its output shape or has
+            several inputs.
+        unshared: whether a functional model with one encoder for each input is accepted, as `UnsharedTowers`.
 
     Raises:
-        ValueError: if no encoder is found (the message says how to pass it), or `encoder` or `distance` contradicts the
-            model.
+        ValueError: if no encoder is found (the message says how to pass it), or if `encoder` or `distance` contradicts
+            the model.
     """
     if isinstance(model, SiameseWrapper):
         refuse("encoder", None if encoder is model.encoder else encoder, model)
@@ -66,9 +67,9 @@ def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
         encoder = model
     if encoder is None:
         raise ValueError(
-            f"No encoder found in {getattr(model, 'name', model)!r} (a {type(model).__name__}): it is no "
-            "SiameseWrapper, no inputs reach a DistanceLayer in it through the same layers, and it does not put out "
-            "embeddings (batch, dim) of one input. Pass `encoder=`, the model from one input to its embedding"
+            f"No encoder found in {getattr(model, 'name', model)!r} (a {type(model).__name__}): it is not a "
+            "SiameseWrapper, its inputs do not reach a DistanceLayer through the same layers, and its output is not "
+            "the embedding (batch, dim) of one input. Pass `encoder=`, the model from one input to its embedding"
         )
     if not compared:
         return SiameseWrapper(encoder, distance or "cosine")
@@ -85,7 +86,7 @@ def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
 
 
 class UnsharedTowers(SiameseWrapper):
-    """Two encoders with weights of their own and a distance: `encoder` embeds the left input, `other` the right one."""
+    """A siamese model with two encoders: `encoder` embeds the left input, `other` embeds the right one."""
 
     def __init__(self, encoder, other, distance, head):
         super().__init__(encoder, distance, head=head, joint=False)
@@ -99,23 +100,24 @@ class UnsharedTowers(SiameseWrapper):
 def refuse(name, value, model):
     if value is not None:
         raise ValueError(
-            f"`{name}` must be None for {model.name!r} (a {type(model).__name__}), which has its own; got {value!r}"
+            f"`{name}` must be None for {model.name!r} (a {type(model).__name__}), which has its own {name}; got "
+            f"{value!r}"
         )
 
 
 def check_part(model, encoder):
-    """Refuses an `encoder` with weights that are not the weights of `model`: training would never reach it."""
+    """Refuse an `encoder` whose weights are not weights of `model`: training the model would not train it."""
     own = {id(weight) for weight in model.weights}
     foreign = sum(id(weight) not in own for weight in encoder.weights)
     if own and foreign:
         raise ValueError(
             f"`encoder` must be a part of {model.name!r}; {foreign} of the {len(encoder.weights)} weights of "
-            f"{encoder.name!r} are not in it"
+            f"{encoder.name!r} are not in it. Pass the layer or model that {model.name!r} itself uses"
         )
 
 
 def comparisons(model):
-    """The calls (nodes) of a `DistanceLayer` or `SiameseWrapper` that the outputs of a functional `model` come from."""
+    """Nodes (calls) of a `DistanceLayer` or `SiameseWrapper` from which a functional `model` computes its outputs."""
     found, seen, waiting = [], set(), list(known(model, "outputs") or [])
     while waiting:
         history = waiting.pop(0)._keras_history
@@ -131,7 +133,7 @@ def comparisons(model):
 
 
 def known(model, name):
-    """An attribute of a model that knows its graph, None of one that does not: Keras raises this or that."""
+    """Return an attribute of the model, or None if Keras raises an error because the model has no graph."""
     try:
         return getattr(model, name, None)
     except ValueError:
@@ -149,9 +151,9 @@ def is_input(model, *tensors):
 
 
 def shared_encoder(model, towers):
-    """What takes inputs of `model` to each of the symbolic embeddings `towers`, a layer or a chain of them; else None.
+    """Return the layer or model that computes every symbolic embedding in `towers` from an input, or None.
 
-    Towers with layers of their own (unshared weights, one tower preprocessed) share no encoder.
+    There is none if the towers have different layers: weights that are not shared, or preprocessing on one side only.
     """
     first, *others = towers
     if any(not is_same_path(model, first, other) for other in others):
@@ -164,7 +166,7 @@ def shared_encoder(model, towers):
 
 
 def own_encoders(model, towers):
-    """The two models that take one input each of the functional `model` to the embeddings `towers`, or None."""
+    """Return one model for each side, from an input of the functional `model` to its embedding in `towers`, or None."""
     sources = [inputs_behind(model, tower) for tower in towers]
     if any(len(source) != 1 for source in sources) or sources[0][0] is sources[1][0]:
         return None
@@ -183,7 +185,7 @@ def is_same_path(model, one, other):
 
 
 def inputs_behind(model, tensor):
-    """Inputs of `model` that `tensor` is computed from, each once."""
+    """The distinct inputs of `model` from which `tensor` is computed."""
     if is_input(model, tensor):
         return [tensor]
     before = node_of(tensor._keras_history).input_tensors
@@ -192,7 +194,7 @@ def inputs_behind(model, tensor):
 
 
 def head_of(model, compared):
-    """The one layer with weights that turns the distance into the output of a functional `model`, else None."""
+    """Return the layer with weights that turns the distance into the output of a functional `model`, or None."""
     last = node_of(model.outputs[0]._keras_history)
     distances = {id(tensor) for node in compared for tensor in node.output_tensors}
     is_head = len(model.outputs) == len(compared) == 1 and {id(tensor) for tensor in last.input_tensors} == distances
@@ -200,7 +202,7 @@ def head_of(model, compared):
 
 
 def is_encoder(model, items):
-    """Whether `model` puts out embeddings `(batch, dim)`, dim > 1, of one of the `items` (of one input if None)."""
+    """Whether `model` computes embeddings `(batch, dim)`, dim > 1, of one of the `items`, or of one input if None."""
     inputs = known(model, "inputs")
     if inputs and len(inputs) != (1 if items is None else len(named_arrays("items", items))):
         return False
@@ -215,15 +217,15 @@ def is_encoder(model, items):
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """A fixed list of comparisons between items, each of which is embedded once.
+    """A fixed list of comparisons between items. Each item is embedded once.
 
     Attributes:
-        items: array `(items, …)` or a dict of such arrays; what is read lazily stays so (`data.sources.Rows`).
-        left, right: `(n,)` rows of `items` that each comparison takes.
+        items: array `(items, …)` or a dict of such arrays. Lazy sources stay lazy (`data.sources.Rows`).
+        left, right: `(n,)` rows of `items` that are compared.
         same: `(n,)` bool, True = genuine.
-        identities: `(items,)` identity of each item, or None where only pair labels are known.
-        names: `(identities,)` the labels as they were given, `names[identities]` those of the items; or None.
-        rows: `(items,)` where each item is in what was given, of pairs the pair's number; or None.
+        identities: `(items,)` number of each item's identity, or None if only pair labels are known.
+        names: `(identities,)` labels as the user gave them, so `names[identities]` are the items' labels; or None.
+        rows: `(items,)` row of each item in the user's data (the number of the pair, if pairs were given); or None.
     """
 
     items: object
@@ -238,23 +240,24 @@ class Trials:
         genuine = int(np.count_nonzero(self.same))
         if not 0 < genuine < len(self.same):
             raise ValueError(
-                f"The samples must make at least one genuine and one impostor comparison; these "
-                f"{count_samples(self.items)} make {genuine} genuine and {len(self.same) - genuine} impostor ones"
+                f"At least one genuine and one impostor comparison are needed; these {count_samples(self.items)} "
+                f"samples give {genuine} genuine and {len(self.same) - genuine} impostor ones"
                 + ("" if self.identities is None else f": they have {len(np.unique(self.identities))} identities")
             )
 
     @classmethod
     def of(cls, validation, *, max_items=None, max_pairs=MAX_PAIRS, similar_label=1, seed=0):
-        """Trials from `(x, labels)`, `(left, right, same)` or a frozen `PairSequence`.
+        """Make trials from `(x, labels)`, `(left, right, same)` or a frozen `PairSequence`.
 
         Args:
-            max_items: items kept of a labelled set, spread evenly over its identities; None keeps all.
-            max_pairs: comparisons drawn of a labelled set, see `draw_pairs`.
-            similar_label: the value in `same` that means the same, 1 or 0. A `PairSequence` knows its own.
-            seed: of the draw.
+            max_items: number of items to keep from a labelled set, spread evenly over its identities; None keeps all.
+            max_pairs: number of comparisons to draw from a labelled set, see `draw_pairs`.
+            similar_label: the value in `same` that means the same identity, 1 or 0. A `PairSequence` has its own.
+            seed: seed of the draw.
 
         Raises:
-            ValueError: if there is no genuine or no impostor comparison, lengths differ, or samples are not finite.
+            ValueError: if no comparison is genuine or none is impostor, if lengths differ, or if samples are not
+                finite.
         """
         if isinstance(validation, cls):
             return validation
@@ -269,7 +272,7 @@ class Trials:
 
     @classmethod
     def from_labels(cls, x, labels, *, max_items=None, max_pairs=MAX_PAIRS, seed=0, name=""):
-        """Trials of samples `x` `(items, …)` with identities `labels` `(items,)`; `name` goes before them in errors."""
+        """Make trials from samples `x` `(items, …)` with identities `labels` `(items,)`; errors begin with `name`."""
         x = check_source(f"{name}x", x)
         names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
         rng, kept = np.random.default_rng(seed), np.arange(len(codes))
@@ -281,7 +284,7 @@ class Trials:
 
     @classmethod
     def from_pairs(cls, left, right, same, *, similar_label=1):
-        """Trials of the pairs `left[i]`, `right[i]`, each `(n, …)`, with labels `same` `(n,)`."""
+        """Make trials from the pairs `left[i]`, `right[i]`, each `(n, …)`, with labels `same` `(n,)`."""
         left, right = check_source("validation left", left), check_source("validation right", right)
         shapes = [[(path[4:], array.shape) for path, array in named_arrays("side", side)] for side in (left, right)]
         if shapes[0] != shapes[1]:
@@ -297,7 +300,7 @@ class Trials:
 
     @classmethod
     def from_sequence(cls, sequence):
-        """Trials of the pairs that a frozen `PairSequence`, or `ExplicitPairs`, shows every epoch."""
+        """Make trials from the pairs that a frozen `PairSequence` or `ExplicitPairs` gives in every epoch."""
         if not sequence.frozen:
             name = type(sequence).__name__
             given = "left, right, same" if isinstance(sequence, ExplicitPairs) else "labels"
@@ -313,18 +316,18 @@ class Trials:
         return len(self.same)
 
     def __deepcopy__(self, memo):
-        # Nothing here changes, and KerasTuner copies its callbacks for every execution of a trial.
+        # Trials never change, and KerasTuner copies its callbacks for every execution of a trial.
         return self
 
     @property
     def pair_identities(self):
-        """`(left, right)` identities of each comparison, `(None, None)` where they are not known."""
+        """`(left, right)` identities of each comparison, or `(None, None)` if they are not known."""
         if self.identities is None:
             return None, None
         return self.identities[self.left], self.identities[self.right]
 
     def balanced(self, seed=0):
-        """Rows `(k,)` of a subset with as many genuine as impostor comparisons, on which an accuracy has meaning."""
+        """Rows `(k,)` of a subset with as many genuine as impostor comparisons, for figures such as the accuracy."""
         genuine, impostor = np.flatnonzero(self.same), np.flatnonzero(~self.same)
         rng = np.random.default_rng(seed)
         size = min(len(genuine), len(impostor))
@@ -333,15 +336,15 @@ class Trials:
 
 
 def describe(value):
-    """What `value` is, for an error: its type, and how many parts a tuple or list has."""
+    """Describe `value` in an error: its type, and the length of a tuple or list."""
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
 
 
 def spread_over_identities(codes, max_items, rng):
-    """Sorted rows of `max_items` of the samples, as even over their identities `codes` `(n,)` as these allow.
+    """Sorted rows of `max_items` samples, spread as evenly over their identities `codes` `(n,)` as possible.
 
-    An identity comes with two samples or, if it has but one, with that; where `max_items` is less than that of all
-    identities, some are left out.
+    Each identity keeps at least two samples, or its only one. If `max_items` is too small for that, some identities are
+    left out.
     """
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
@@ -354,10 +357,10 @@ def spread_over_identities(codes, max_items, rng):
 
 
 def draw_pairs(codes, max_pairs, rng):
-    """Rows `(left, right)`, left < right, of all pairs of samples if these are no more than `max_pairs`, else a draw.
+    """Draw at most `max_pairs` pairs of samples: rows `(left, right)` with left < right.
 
-    The draw holds min(all, max_pairs // 2) genuine and min(all, the rest) impostor pairs, each a simple random sample
-    of all pairs of its kind: distinct, and every pair as likely as another.
+    If there are no more than `max_pairs` pairs, all are returned. Otherwise min(all, max_pairs // 2) genuine and
+    min(all, the rest) impostor pairs are drawn. Each kind is a simple random sample without replacement.
 
     Args:
         codes: identities `(n,)`, integers.
@@ -394,12 +397,12 @@ def blocks_of(ordered):
 
 @dataclass(frozen=True, eq=False)
 class ScoredTrials:
-    """Trials with what a model made of them.
+    """Trials with a model's embeddings and scores.
 
     Attributes:
         trials: the comparisons.
-        embeddings: `(items, dim)`.
-        scores: `(n,)`, larger = more similar.
+        embeddings: `(items, dim)` embeddings of the items.
+        scores: `(n,)` scores of the comparisons, larger = more similar.
     """
 
     trials: Trials
@@ -416,9 +419,9 @@ class ScoredTrials:
 
     @cached_property
     def accuracy(self):
-        """`(accuracy, threshold)` on as many genuine as impostor pairs, each at a threshold from other identities.
+        """`(accuracy, threshold)` on as many genuine as impostor pairs, with thresholds chosen on other identities.
 
-        Identities too few to set some aside leave folds of pairs instead; pairs too few for that, an accuracy of NaN.
+        With too few identities, the folds are over pairs instead. With too few pairs for folds, the accuracy is NaN.
         """
         rows = self.trials.balanced()
         same, scores = self.same[rows], self.scores[rows]
@@ -426,13 +429,13 @@ class ScoredTrials:
         for left, right in (sides, (None, None)):
             try:
                 return cross_fitted_accuracy(same, scores, left, right)
-            except ValueError:  # without a fold, one class is gone: there is no threshold to choose
+            except ValueError:  # a fold leaves only one class, so no threshold can be chosen
                 continue
         return float("nan"), best_accuracy(same, scores)[1]
 
 
 def score(siamese, trials, batch_size=256):
-    """`ScoredTrials` of `trials` under the `SiameseWrapper` `siamese`, embedding each item once."""
+    """Score `trials` with the siamese model `siamese`: `ScoredTrials`. Each item is embedded once."""
     embeddings = embed(siamese.encoder, trials.items, batch_size)
     others = embed(siamese.other, trials.items, batch_size) if isinstance(siamese, UnsharedTowers) else None
     scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others)
@@ -440,27 +443,31 @@ def score(siamese, trials, batch_size=256):
 
 
 def embed(encoder, x, batch_size=256):
-    """Embeddings `(n, dim)`, float32, of `x` `(n, …)` or of a dict of such arrays, in inference mode."""
-    # By the batch: `predict` would build a data pipeline and a set of callbacks for every epoch.
+    """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32."""
+    # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
     run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
     starts = range(0, count_samples(x), batch_size)
     return np.concatenate([to_numpy(run(take(x, slice(i, i + batch_size)))) for i in starts])
 
 
 def score_embeddings(siamese, embeddings, left, right, others=None):
-    """Scores `(n,)` of the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`; larger = more similar.
+    """Score the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`: `(n,)`, larger = more similar.
 
-    They are float32, as the model's, so that a threshold among them means the same to both. With `others` `(m, dim)`,
-    the rows `right` are of these.
+    The scores are float32 like the model's output, so a threshold means the same for both. If `others` `(m, dim)` is
+    given, `right` are rows of `others`.
     """
     others = embeddings if others is None else others
-    sign = -1.0 if siamese.output_kind == "distance" else 1.0
     scores = np.empty(len(left), "float32")
     for start in range(0, len(left), BLOCK):
         block = slice(start, start + BLOCK)
         output = siamese.compare(embeddings[left[block]], others[right[block]])
-        scores[block] = sign * to_numpy(output)[:, 0]
+        scores[block] = similarity(siamese, to_numpy(output)[:, 0])
     return scores
+
+
+def similarity(siamese, output):
+    """Turn the output of a siamese model, a distance or a score, into a score: larger = more similar."""
+    return -output if siamese.output_kind == "distance" else output
 
 
 def to_numpy(tensor):

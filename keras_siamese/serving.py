@@ -1,8 +1,9 @@
-"""Exports: a verifier for a runtime that has no Keras, in which it decides as it did.
+"""Export of a verifier for runtimes without Keras.
 
-Contract: a built `SiameseWrapper` and a format in; what `keras.Model.export` needs to write that format, and errors
-that say what a backend cannot do before it has tried, out. The formats are Keras's: "tf_saved_model" (TensorFlow, JAX),
-"onnx" (all three), "litert" (TensorFlow; PyTorch, for one pair at a time). `verifier` imports it; it imports `scoring`.
+Contract: takes a built siamese model and a format, and returns what `keras.Model.export` needs to write that format.
+Raises an error before the export starts if the backend cannot write the format. The formats are those of Keras:
+"tf_saved_model" (TensorFlow, JAX), "onnx" (all three), "litert" (TensorFlow; PyTorch for one pair at a time).
+`verifier` imports this module, which imports `scoring`.
 
     verifier.export("verifier.onnx", format="onnx")
     session = onnxruntime.InferenceSession("verifier.onnx")
@@ -19,14 +20,14 @@ from keras_siamese._checks import check_installed
 from keras_siamese.scoring import known
 
 SIDES = ("left", "right")
-OUTPUTS = ("accept", "probability", "score")  # in the order in which every backend flattens a dict
-# Format: the backends that Keras exports it from.
+OUTPUTS = ("accept", "probability", "score")  # every backend flattens a dict in this order
+# For each format, the backends that Keras exports it from.
 BACKENDS = {
     "tf_saved_model": ("tensorflow", "jax"),
     "onnx": ("tensorflow", "jax", "torch"),
     "litert": ("tensorflow", "torch"),
 }
-# What Keras imports for it, beside the backend itself, and the extra that brings it.
+# The package that Keras needs besides the backend, and the extra that installs it.
 PACKAGES = {
     ("tf_saved_model", "jax"): ("tensorflow", "tensorflow"),
     ("onnx", "tensorflow"): ("tf2onnx", "onnx"),
@@ -36,16 +37,16 @@ PACKAGES = {
 
 
 def check_format(format):
-    """Refuses a format that the backend cannot export, or whose packages are not installed.
+    """Refuse a format that the backend cannot export, or whose packages are not installed.
 
-    Formats that are not in `BACKENDS` are left to Keras, which knows what it has.
+    Keras itself checks the formats that are not in `BACKENDS`.
     """
     backend = keras.backend.backend()
     if backend not in BACKENDS.get(format, (backend,)):
         others = " or ".join(repr(name) for name, backends in BACKENDS.items() if backend in backends)
         raise ValueError(
-            f"`format` must be one that Keras exports from the {backend} backend, {others}; got {format!r}. A saved "
-            f"verifier loads on every backend: export it from a process with KERAS_BACKEND={BACKENDS[format][0]}"
+            f"`format` must be one that Keras exports from the {backend} backend, {others}; got {format!r}. Save the "
+            f"verifier, load it in a process with KERAS_BACKEND={BACKENDS[format][0]}, and export it there"
         )
     if (format, backend) in PACKAGES:
         module, extra = PACKAGES[format, backend]
@@ -53,24 +54,25 @@ def check_format(format):
             check_installed(module, extra)
     if format == "litert" and backend == "torch" and importlib.util.find_spec("litert_torch") is None:
         raise ImportError(
-            "litert_torch is needed here and is not installed: pip install litert-torch; it is in no extra, since it "
-            "pins packages that others need newer"
+            "litert_torch is needed here and is not installed: pip install litert-torch. No extra installs it, because "
+            "it requires old versions of packages that other extras need newer"
         )
     if format != "tf_saved_model" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 8):
-        # It takes any format, and writes a SavedModel.
+        # Keras before 3.8 accepts any format and writes a SavedModel.
         raise ValueError(
-            f"`format` must be 'tf_saved_model' with Keras {keras.__version__}, which writes no other; got {format!r}"
+            f"`format` must be 'tf_saved_model' with Keras {keras.__version__}, which writes no other; got {format!r}. "
+            "Install Keras 3.8 or newer"
         )
 
 
 def signature(siamese, rows=None):
-    """What `export` takes as `input_signature`: the pair, its inputs named "left" and "right".
+    """Make the `input_signature` of `keras.Model.export`: a pair of inputs named "left" and "right".
 
-    Those of an encoder with several inputs are "left_a", "left_b", … by their keys or numbers.
+    If the encoder has several inputs, they are named "left_a", "left_b", … by their keys or numbers.
 
     Args:
-        siamese: the `SiameseWrapper`, built.
-        rows: number of pairs at once, None for any.
+        siamese: the siamese model, built.
+        rows: number of pairs in a batch, None for any.
     """
     tower = siamese._tower_shapes[0]
     dtypes = [tensor.dtype for tensor in known(siamese.encoder, "inputs") or []]
@@ -88,7 +90,7 @@ def signature(siamese, rows=None):
 
 
 def named_shapes(path, shapes):
-    """Path, as "_a_0", and shape of each leaf of nested shapes, in the order of `keras.tree`."""
+    """Yield the path (such as "_a_0") and the shape of each leaf of nested shapes, in the order of `keras.tree`."""
     if isinstance(shapes, tuple):
         yield path, shapes
     elif isinstance(shapes, dict):
@@ -100,7 +102,7 @@ def named_shapes(path, shapes):
 
 
 def packed_as(shapes, leaves):
-    """The iterator `leaves` in the structure of nested shapes."""
+    """Pack the items of the iterator `leaves` into the structure of the nested shapes."""
     if isinstance(shapes, tuple):
         return next(leaves)
     if isinstance(shapes, dict):
@@ -110,18 +112,18 @@ def packed_as(shapes, leaves):
 
 
 def options(siamese, format, given):
-    """The options of `keras.Model.export`: those `given`, and the signature where Keras takes one and none is given."""
+    """The options of `keras.Model.export`: those `given`, and a signature if Keras takes one and none is given."""
     takes = inspect.signature(keras.Model.export).parameters
     if "input_signature" not in takes or given.get("input_signature") is not None:
         return given
-    # LiteRT from PyTorch has fixed shapes.
+    # LiteRT files from PyTorch have fixed shapes.
     rows = 1 if format == "litert" and keras.backend.backend() == "torch" else None
     return {**given, "input_signature": signature(siamese, rows)}
 
 
 @contextlib.contextmanager
 def each_tower_apart(siamese):
-    """Runs the encoder once a side, as exporters need it, who take the number of rows in a joint run for a constant."""
+    """Run the encoder once for each side. In a joint run, exporters would fix the number of rows as a constant."""
     joint, siamese.joint = siamese.joint, False
     try:
         yield
@@ -130,7 +132,7 @@ def each_tower_apart(siamese):
 
 
 def name_outputs(path):
-    """Gives the outputs of the ONNX file at `path` their names; only TensorFlow's exporter keeps them."""
+    """Name the outputs of the ONNX file at `path`. Only TensorFlow's exporter keeps their names."""
     onnx = check_installed("onnx", "onnx")
     model = onnx.load(path)
     if [output.name for output in model.graph.output] == list(OUTPUTS):

@@ -1,7 +1,7 @@
-"""`Verifier`: the part that ships. Encoder, distance, threshold and calibration in one saved model.
+"""`Verifier`: the model to deploy. It holds encoder, distance, threshold and calibration, and saves as one file.
 
-Contract: calibrated on one set of identities, applied to others. Scores are larger for more similar pairs; a pair is
-accepted from the threshold on. Imports `layers`, `verification` and `scoring`.
+Contract: calibrate it on one set of identities, and use it on others. Scores are larger for more similar pairs. A pair
+is accepted if its score is at least the threshold. Imports `verification`, `scoring`, `identification` and `serving`.
 
     verifier = Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)
     print(verifier.evaluate(x_test, labels_test))
@@ -31,7 +31,7 @@ from keras_siamese._export import export
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import check_source, count_samples, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification, nearest
-from keras_siamese.scoring import Trials, as_siamese, embed, score
+from keras_siamese.scoring import Trials, as_siamese, embed, score, similarity
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
@@ -40,27 +40,27 @@ BATCH_SIZE = 256
 
 @export
 class Verifier(keras.Model):
-    """A siamese model with the threshold that decides: same or not.
+    """A siamese model with a decision threshold: same identity or not.
 
-    accept(a, b) iff score(a, b) ≥ threshold; p(same) = σ(slope·score + offset). The score is −distance, or the head's
-    output, in float32.
+    A pair is accepted if score(a, b) ≥ threshold; p(same) = σ(slope·score + offset). The score is −distance, or the
+    head's output, in float32.
 
-    Called on `(left, right)`, it puts out a dict of "score", "probability" and "accept", each `(batch, 1)`. Make one
-    with `Verifier.calibrate`.
+    Call it on `(left, right)` to get a dict of "score", "probability" and "accept", each `(batch, 1)`. Make one with
+    `Verifier.calibrate`.
 
     Args:
-        siamese: the `SiameseWrapper`.
-        threshold: score from which a pair is accepted.
-        slope, offset: of the calibration, from `verification.platt`.
-        evidence: what the threshold was chosen on, as a dict of plain values: the criterion and FAR asked for, numbers
-            of samples, identities and pairs, EER, FMR and FNMR with intervals, and versions; saved along.
+        siamese: the siamese model, as `calibrate` makes it from any model.
+        threshold: lowest score at which a pair is accepted.
+        slope, offset: the calibration, from `verification.platt`.
+        evidence: dict of plain values that says what the threshold was chosen on: the criterion and the FAR, the
+            numbers of samples, identities and pairs, EER, FMR and FNMR with intervals, and versions. It is saved too.
 
     Example:
 
     >>> import keras, numpy as np, keras_siamese as ks
     >>> x = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat(np.eye(4)[:3] * 6, 20, axis=0)
     >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.UnitNormalization()])
-    >>> verifier = ks.Verifier.calibrate(ks.SiameseWrapper(encoder), x, np.repeat([0, 1, 2], 20), criterion="eer")
+    >>> verifier = ks.Verifier.calibrate(encoder, x, np.repeat([0, 1, 2], 20), criterion="eer")
     >>> verifier.verify(x[:2], x[[1, -1]]).tolist()
     [True, False]
     """
@@ -75,36 +75,36 @@ class Verifier(keras.Model):
 
     @classmethod
     def calibrate(cls, model, x, labels, *, far=None, criterion=None, costs=None, encoder=None, seed=0):
-        """Chooses the threshold and fits the calibration on held-out identities.
+        """Choose the threshold and fit the calibration on held-out identities.
 
-        The threshold lies halfway between two scores of these pairs, so that rounding, which differs from batch to
-        batch and from machine to machine, does not change what was decided about them.
+        The threshold lies halfway between two scores of these pairs. So rounding, which differs between batches and
+        machines, does not change the decisions about them.
 
         Args:
-            model: a `SiameseWrapper`, a functional model with a `DistanceLayer`, or an encoder (compared by cosine; put
-                it into a `SiameseWrapper` for another distance). Its weights are shared.
-            x: samples `(n, …)`, or a dict of such arrays, of identities that neither training nor the final report
-                uses.
+            model: a `keras_siamese` siamese model, a functional model with a `DistanceLayer`, or an encoder. An encoder
+                is compared by cosine; put it into a siamese model for another distance. The weights are shared.
+            x: samples `(n, …)`, or a dict of such arrays, of identities that are used neither for training nor for the
+                final report.
             labels: identities `(n,)`.
-            far: the false accept rate in (0, 1) that the threshold must not exceed on these pairs: the smallest such
-                threshold.
-            criterion: "eer" (errors of both kinds equally frequent; the default without `far`), "accuracy" (most right
-                decisions of as many genuine as impostor pairs) or "cost" (the least detection cost, see
+            far: false accept rate in (0, 1) that must not be exceeded on these pairs. The smallest such threshold is
+                chosen.
+            criterion: "eer" (both kinds of error are equally frequent; the default without `far`), "accuracy" (most
+                correct decisions on as many genuine as impostor pairs) or "cost" (least detection cost, see
                 `verification.min_dcf`).
-            costs: of criterion "cost": `(p_target, c_miss, c_fa)`, how often a pair is genuine in use, in (0, 1), and
-                what a genuine pair rejected and an impostor pair accepted cost; (0.01, 1, 1) by default.
-            encoder: the encoder, where it cannot be found.
-            seed: of the draw of pairs where there are more than 200,000.
+            costs: `(p_target, c_miss, c_fa)` for criterion "cost": the share of genuine pairs in use, in (0, 1), the
+                cost of rejecting a genuine pair and the cost of accepting an impostor pair; (0.01, 1, 1) by default.
+            encoder: the encoder, if it cannot be found in `model`.
+            seed: seed of the draw of pairs, if there are more than 200,000.
 
         Returns:
             A `Verifier`.
 
         Raises:
-            ValueError: if both `far` and `criterion` are given, `far` is too small for the number of impostor pairs,
-                embeddings are not finite, or genuine pairs score no higher than impostor pairs.
+            ValueError: if both `far` and `criterion` are given, if `far` is too small for the number of impostor pairs,
+                if embeddings are not finite, or if genuine pairs score no higher than impostor pairs.
 
         Warns:
-            UserWarning: if `far` rests on fewer than 30 false accepts, or leaves no pair to accept.
+            UserWarning: if `far` rests on fewer than 30 false accepts, or if no pair is accepted.
         """
         if far is not None and criterion is not None:
             raise ValueError(f"Give `far` or `criterion`, not both; got far={far!r} and criterion={criterion!r}")
@@ -113,21 +113,19 @@ class Verifier(keras.Model):
         else:
             criterion = check_choice("criterion", criterion or "eer", CRITERIA)
         if costs is not None and criterion != "cost":
-            raise ValueError(f'`costs` belong to criterion="cost"; got costs={costs!r} without it')
+            raise ValueError(f'`costs` needs criterion="cost"; got costs={costs!r} with criterion={criterion!r}')
         trials = Trials.from_labels(x, labels, seed=seed)
         if far is not None:
             check_support(far, int(np.count_nonzero(~trials.same)))
         siamese = as_siamese(model, encoder, items=trials.items)
         scored = score(siamese, trials, BATCH_SIZE)
         if not scored.is_finite:
-            raise ValueError(
-                f"The embeddings of {siamese.encoder.name!r} must be finite to be calibrated; they are not"
-            )
+            raise ValueError(f"The embeddings of {siamese.encoder.name!r} must be finite; some are NaN or infinite")
         slope, offset = verification.platt(scored.same, scored.scores)
         if slope <= 0:
             raise ValueError(
-                f"Genuine pairs must score higher than impostor pairs to be calibrated; {siamese.name!r} has an AUC of "
-                f"{verification.auc(scored.same, scored.scores):.3f} on these"
+                f"Genuine pairs must score higher than impostor pairs; {siamese.name!r} has an AUC of "
+                f"{verification.auc(scored.same, scored.scores):.3f} on these. Check the labels"
             )
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
@@ -136,7 +134,7 @@ class Verifier(keras.Model):
         threshold = threshold_for(scored, far, criterion, costs)
         verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule, far, threshold))
         first = take(trials.items, slice(0, 1))
-        verifier((first, first))  # builds it, so that it can be saved at once
+        verifier((first, first))  # builds it, so that it can be saved
         return verifier
 
     def build(self, input_shape):
@@ -145,25 +143,24 @@ class Verifier(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        # float32 under any dtype policy: the threshold is one of that grid.
-        output = ops.cast(self.siamese(inputs, training=training), "float32")
-        similarity = -output if self.siamese.output_kind == "distance" else output
+        # float32 under any dtype policy, because the threshold is a float32 number.
+        scores = similarity(self.siamese, ops.cast(self.siamese(inputs, training=training), "float32"))
         return {
-            "accept": similarity >= self.threshold,
-            "probability": ops.sigmoid(self.slope * similarity + self.offset),
-            "score": similarity,
+            "accept": scores >= self.threshold,
+            "probability": ops.sigmoid(self.slope * scores + self.offset),
+            "score": scores,
         }
 
     def score(self, left, right):
-        """Scores `(n,)` of the pairs `left[i]`, `right[i]`, each `(n, …)`; larger = more similar."""
+        """Score the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)`, larger = more similar."""
         return self.decide(left, right)["score"]
 
     def probability(self, left, right):
-        """p(same) `(n,)` of the pairs `left[i]`, `right[i]`, each `(n, …)`, where half of the pairs are genuine."""
+        """p(same) `(n,)` of the pairs `left[i]`, `right[i]`, each `(n, …)`, if half of all pairs are genuine."""
         return self.decide(left, right)["probability"]
 
     def verify(self, left, right):
-        """Decisions `(n,)` bool on the pairs `left[i]`, `right[i]`, each `(n, …)`."""
+        """Decide on the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)` bool, True = accepted."""
         return self.decide(left, right)["accept"]
 
     def decide(self, left, right):
@@ -173,18 +170,18 @@ class Verifier(keras.Model):
             raise ValueError(
                 f"`left` and `right` must have as many samples; got {count_samples(left)} and {count_samples(right)}"
             )
-        left, right = take(left, slice(None)), take(right, slice(None))  # what is read lazily is read here
+        left, right = take(left, slice(None)), take(right, slice(None))  # reads lazy sources
         output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 
     def evaluate(self, x, labels, *, far=(0.01, 0.001), seed=0):
-        """A `VerificationReport` on identities that calibration did not see, at this verifier's threshold.
+        """Evaluate at this verifier's threshold on identities that calibration did not see: `VerificationReport`.
 
         Args:
             x: samples `(n, …)`, or a dict of such arrays.
             labels: identities `(n,)`.
-            far: false accept rates to report the TAR at.
-            seed: of the draw of pairs where there are more than 200,000, and of the intervals.
+            far: false accept rates at which to report the TAR.
+            seed: seed of the intervals, and of the draw of pairs if there are more than 200,000.
         """
         scored = score(self.siamese, Trials.from_labels(x, labels, seed=seed), BATCH_SIZE)
         left, right = scored.trials.pair_identities
@@ -200,10 +197,10 @@ class Verifier(keras.Model):
         )
 
     def enroll(self, x, labels=None, index=None):
-        """A `Gallery` of the samples `x` `(m, …)`, embedded once, with their identities `labels` `(m,)` if known.
+        """Embed the samples `x` `(m, …)` with their identities `labels` `(m,)`, if known, as a `Gallery`.
 
-        With `index="faiss"` (extra `faiss`) it is searched by faiss, for the same answers: by "euclidean",
-        "squared_euclidean", "cosine", "angular" and "inner_product", without a head of one's own.
+        With `index="faiss"` (extra `faiss`), faiss searches the gallery and the results are the same. It needs the
+        distance "euclidean", "squared_euclidean", "cosine", "angular" or "inner_product", and no custom head.
         """
         x = check_source("x", x)
         labels = None if labels is None else check_labels("labels", labels, length=count_samples(x))
@@ -212,15 +209,15 @@ class Verifier(keras.Model):
         return Gallery(embeddings, labels, None if index is None else FaissIndex(self.siamese, embeddings))
 
     def identify(self, probe, gallery, k=1):
-        """The `k` samples of the gallery that each probe is most like, and whether that is like enough: an open set.
+        """Find the `k` samples of the gallery that are most similar to each probe (open-set identification).
 
-        All of the gallery is compared, block by block. With many samples enrolled the chance of a false accept among
-        them grows: choose the threshold at a `far` of about the wanted rate over their number.
+        Each probe is compared with the whole gallery, block by block. The chance of a false accept grows with the
+        number of enrolled samples: calibrate at a `far` of about the wanted rate divided by this number.
 
         Args:
             probe: samples `(n, …)`.
-            gallery: what `enroll` gave, or `(x, labels)`, or samples alone.
-            k: how many, from 1 to the size of the gallery.
+            gallery: a `Gallery` from `enroll`, or `(x, labels)`, or samples alone.
+            k: number of matches for each probe, from 1 to the size of the gallery.
 
         Returns:
             `Identification(rows, scores, accepted, labels)`, each `(n, k)`, best first.
@@ -229,9 +226,9 @@ class Verifier(keras.Model):
 
         >>> import keras, numpy as np, keras_siamese as ks
         >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.UnitNormalization()])
-        >>> verifier = ks.Verifier(ks.SiameseWrapper(encoder), threshold=-0.5)
-        >>> gallery = verifier.enroll(np.eye(2), ["ada", "bo"])
-        >>> found = verifier.identify(np.array([[3.0, 0.1], [-1.0, -1.0]]), gallery)
+        >>> x, names = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), ["ada", "ada", "bo", "bo"]
+        >>> verifier = ks.Verifier.calibrate(encoder, x, names)
+        >>> found = verifier.identify(np.array([[3.0, 0.1], [-1.0, -1.0]]), (x, names))
         >>> found.labels[:, 0].tolist(), found.accepted[:, 0].tolist()
         (['ada', 'ada'], [True, False])
         """
@@ -244,21 +241,21 @@ class Verifier(keras.Model):
         return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
-        """Writes the verifier for a runtime without Keras; there it puts out what `decide` does, each `(n, 1)`.
+        """Export the verifier for a runtime without Keras. Its outputs are those of `decide`, each `(n, 1)`.
 
-        "tf_saved_model", from TensorFlow and JAX (extra `tensorflow`); "onnx", from all three (extra `onnx`, or
-        `onnx-jax`); "litert", from TensorFlow, and from PyTorch for one pair at a time (litert-torch). Its inputs are
-        called "left" and "right" (of an encoder with several, "left_a", …), its outputs "accept", "probability" and
-        "score"; JAX's SavedModel and PyTorch's LiteRT number their inputs instead.
+        Formats: "tf_saved_model" from TensorFlow and JAX (extra `tensorflow`); "onnx" from all three backends (extra
+        `onnx`, or `onnx-jax`); "litert" from TensorFlow, and from PyTorch for one pair at a time (litert-torch). The
+        inputs are named "left" and "right" (or "left_a", … if the encoder has several), and the outputs "accept",
+        "probability" and "score". In JAX's SavedModel and PyTorch's LiteRT the inputs are numbered instead.
 
         Args:
-            filepath: the folder, or the file: for LiteRT one that ends with ".tflite".
-            format: "tf_saved_model", "onnx", "litert", or another that `keras.Model.export` knows.
-            **kwargs: `verbose`, `input_signature` and others of `keras.Model.export`.
+            filepath: folder or file to write; for LiteRT the name must end with ".tflite".
+            format: "tf_saved_model", "onnx", "litert", or another format of `keras.Model.export`.
+            **kwargs: other arguments of `keras.Model.export`, such as `verbose` and `input_signature`.
 
         Raises:
-            ValueError: if the backend cannot write this format, or the installed Keras does not know it.
-            ImportError: without the packages that it takes.
+            ValueError: if the backend cannot write this format, or if the installed Keras does not know it.
+            ImportError: if a package that the format needs is not installed.
         """
         serving.check_format(format)
         if format == "onnx":
@@ -270,11 +267,11 @@ class Verifier(keras.Model):
 
     @staticmethod
     def load(path):
-        """The verifier saved at `path`, read in Keras's safe mode.
+        """Load a verifier from the file `path` in Keras's safe mode.
 
         Raises:
-            ValueError: if there is no such file, or it is damaged, holds another model, or was saved by a version that
-                this one cannot read.
+            ValueError: if the file does not exist, is damaged, holds another model, or was saved by a version that this
+                one cannot read.
         """
         made_with = saved_with(path)
         try:
@@ -314,8 +311,9 @@ class Verifier(keras.Model):
 
 
 def uncompiled(config):
-    """A serialized model's nested `config` without losses and optimizers: what ships trains no more, and a loss of
-    one's own would be known to no other process.
+    """Remove losses and optimizers from a serialized model's nested `config`.
+
+    A verifier is not trained any more, and a custom loss would not be registered in the process that loads it.
     """
     if isinstance(config, dict):
         return {name: uncompiled(value) for name, value in config.items() if name != "compile_config"}
@@ -323,7 +321,7 @@ def uncompiled(config):
 
 
 def saved_with(path):
-    """What the file of a verifier was made with, for errors; raises if it is no whole archive of a model."""
+    """Read from a verifier's file which versions saved it, for errors. Raises if the file is not a complete archive."""
     if not Path(path).is_file():
         raise ValueError(f"`path` must be a saved Verifier; there is no file {str(path)!r}")
     try:
@@ -333,34 +331,34 @@ def saved_with(path):
             keras_version = json.loads(archive.read("metadata.json")).get("keras_version")
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"`path` must be a saved Verifier; {str(path)!r} is cut short, or no .keras file: {error}"
+            f"`path` must be a saved Verifier; {str(path)!r} is cut short or is not a .keras file: {error}"
         ) from error
     if damaged is not None:
-        raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} is damaged: its part {damaged} is not whole")
+        raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} is damaged: {damaged} inside it is corrupt")
     evidence = (config.get("config") or {}).get("evidence") or {}
     return f"keras_siamese {evidence.get('keras_siamese', 'of unknown version')} and Keras {keras_version}"
 
 
 def check_support(far, impostors):
-    """Refuses a `far` that so many impostor pairs say nothing about, by the rule of 30; warns where they say little."""
+    """Refuse a `far` that is too small for the number of impostor pairs, by the rule of 30; warn if it is nearly so."""
     support = verification.rule_of_30(far, impostors)
     if support.mark == "withheld":
         raise ValueError(
-            f"`far` must be at least {3 / impostors:.2g} for {impostors} impostor pairs, so that a threshold lets 3 of "
-            f"them pass; got {far:g}, which needs {support.shown_from}"
+            f"`far` must be at least {3 / impostors:.2g} for {impostors} impostor pairs, so that 3 of them can be "
+            f"accepted; got {far:g}, which needs {support.shown_from} of them"
         )
     if support.mark == "uncertain":
         warnings.warn(
-            f"far={far:g} rests on {support.expected:.0f} false accepts of {impostors} impostor pairs; "
-            f"{support.needed} pairs would make it reliable",
+            f"far={far:g} rests on only {support.expected:.0f} false accepts of {impostors} impostor pairs; "
+            f"{support.needed} impostor pairs would make it reliable",
             stacklevel=3,
         )
 
 
 def threshold_for(scored, far, criterion, costs=None):
-    """The threshold on `scored` that meets `far`, or the `criterion`: halfway down to the next lower score.
+    """Choose the threshold on `scored` by `far` or by the `criterion`: halfway down to the next lower score.
 
-    `costs` are those of the criterion "cost".
+    `costs` belongs to the criterion "cost".
     """
     if far is not None:
         threshold = verification.threshold_at_far(scored.same, scored.scores, far)
@@ -372,20 +370,20 @@ def threshold_for(scored, far, criterion, costs=None):
         threshold = scored.accuracy[1]
     highest = float(scored.scores.max())
     if threshold > highest:
-        why = "at these costs it is cheapest" if criterion == "cost" else "the highest scores are of impostor pairs"
-        warnings.warn(f"No pair at all is accepted: {why}", stacklevel=3)
-        # The next number after a distance of 0 is one that some hardware takes for 0.
+        why = "this has the least cost" if criterion == "cost" else "the highest scores are those of impostor pairs"
+        warnings.warn(f"The threshold accepts no pair at all: {why}", stacklevel=3)
+        # Not the next float32 number: after a distance of 0, some hardware treats it as 0.
         return float(np.float32(highest + 1e-6 * max(1.0, abs(highest))))
     lower = float(scored.scores.max(initial=-np.inf, where=scored.scores < threshold))
-    # As a number of float32, or the model's comparison would round it onto one of the two.
+    # As a float32 number, because the model's comparison would round it to one of the two scores.
     between = float(np.float32((threshold + lower) / 2))
     return between if lower < between else threshold
 
 
 def evidence_of(scored, criterion, far, threshold):
-    """What the threshold was chosen on, and what it does there: plain values that are saved with it.
+    """Describe what the threshold was chosen on and its error rates there: plain values to save with the verifier.
 
-    The intervals are 95 % ones over identities; a figure that no resample changes has none.
+    The intervals are 95 % intervals over identities. A figure that is the same in all resamples has none.
     """
     same, scores = scored.same, scored.scores
     statistics = {"eer": "eer", "fmr": ("fmr_at", threshold), "fnmr": ("fnmr_at", threshold)}

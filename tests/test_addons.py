@@ -115,7 +115,7 @@ def test_the_comparison_rejects_another_margin():
 def test_distances_of_a_siamese_model_are_aligned_where_tfa_would_broadcast():
     tfa = addons.load()
     rows = directly("ContrastiveLoss", {}, SAME, DISTANCES)
-    # What a SiameseWrapper puts out, straight into TFA: a (5, 5) matrix, and another number.
+    # The output of a SiameseWrapper passed directly to TFA: a (5, 5) matrix, and another number.
     accident = tfa.losses.contrastive_loss(SAME, DISTANCES[:, None])
     assert accident.shape == (5, 5)
     assert float(np.mean(accident)) != pytest.approx(rows, rel=1e-2)
@@ -235,7 +235,7 @@ def test_config_and_copies(name, options):
 
 def test_a_distance_metric_that_cannot_be_found_again_is_refused():
     loss = AddonsLoss("TripletHardLoss", {"distance_metric": lambda z: z})
-    with pytest.raises(ValueError, match=r"'<lambda>' cannot be saved .*register_keras_serializable"):
+    with pytest.raises(ValueError, match=r"'<lambda>' cannot be saved, .*register_keras_serializable"):
         loss.get_config()
     config = AddonsLoss("TripletHardLoss", {"distance_metric": manhattan_matrix}).get_config()
     assert config["options"]["distance_metric"] == {"function": "addons_test>manhattan_matrix"}
@@ -289,7 +289,7 @@ def test_what_is_no_loss_of_tfas_is_refused():
     ):
         with pytest.raises(ValueError, match="must be one of TensorFlow Addons' losses ContrastiveLoss, .* got"):
             addons.loss(obj)
-    with pytest.raises(TypeError, match="has its options; got also margin"):
+    with pytest.raises(TypeError, match="which has its options; got also margin"):
         addons.loss(tfa.losses.ContrastiveLoss(), margin=2.0)
     with pytest.raises(TypeError, match="got {'margn': 2.0}"):
         addons.loss(tfa.losses.ContrastiveLoss, margn=2.0)

@@ -129,7 +129,7 @@ def test_labels_that_are_no_numbers(value):
 
 def test_missing_labels_are_no_identity():
     for missing in (None, NAN, np.float64("nan")):
-        with pytest.raises(ValueError, match="`labels` must be whole numbers or strings; 1 missing, as"):
+        with pytest.raises(ValueError, match="`labels` must be whole numbers or strings; got 1 missing, such as"):
             checks.check_labels("labels", np.array(["a", "b", missing], object))
 
 
@@ -152,7 +152,7 @@ def test_same(same):
 def test_same_holds_only_zero_and_one():
     for wrong in (2, -1, 0.5, NAN):
         with pytest.raises(
-            ValueError, match=r"`same` must hold 1 \(genuine\) and 0 \(impostor\) only; got also"
+            ValueError, match=r"`same` must hold only 1 \(genuine\) and 0 \(impostor\); got also"
         ) as error:
             checks.check_same("same", [1, 0, wrong])
         assert str(float(wrong))[:3] in str(error.value) or str(wrong) in str(error.value)

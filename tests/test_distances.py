@@ -159,7 +159,6 @@ def test_identical_embeddings(name, rng):
         np.testing.assert_allclose(grads, np.zeros((2, 5, 4)), atol=1e-6)
 
 
-@pytest.mark.each_backend
 @pytest.mark.parametrize("name", PLAIN + LEARNED)
 def test_own_diagonal(name, rng):
     a, _ = two_sets(rng)
@@ -194,7 +193,7 @@ def test_shapes_are_refused_with_both_shown(left, right):
 
 
 def test_rowwise_refuses_unlike_rows():
-    with pytest.raises(ValueError, match=r"as many rows; got \(2, 3\) and \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"equally many rows; got \(2, 3\) and \(1, 3\)"):
         distances.get("euclidean").rowwise(np.zeros((2, 3), "float32"), np.zeros((1, 3), "float32"))
 
 
@@ -316,7 +315,7 @@ def test_function_distance_that_cannot_be_saved_is_refused_on_saving():
     for function in (unregistered, lambda a, b: a):
         with pytest.raises(ValueError, match=r"cannot be saved.*register_keras_serializable"):
             distances.FunctionDistance(function).get_config()
-    with pytest.raises(ValueError, match=r"'gone>away' is not registered here"):
+    with pytest.raises(ValueError, match=r"'gone>away' is not registered"):
         distances.FunctionDistance.from_config({"function": "gone>away"})
 
 

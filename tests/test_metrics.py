@@ -110,7 +110,7 @@ def test_other_metrics_are_not_merged():
         metrics.VerificationAUC(bins=10),
         metrics.EqualErrorRate(10, "score"),
     ):
-        with pytest.raises(ValueError, match="`metrics` must be EqualErrorRates with the options"):
+        with pytest.raises(ValueError, match="`metrics` must be of class EqualErrorRate with the options"):
             metric.merge_state([other])
 
 
@@ -226,7 +226,7 @@ def test_bad_options_are_refused(make, message):
 
 
 def test_shapes_that_would_broadcast_are_refused():
-    with pytest.raises(ValueError, match=r"must have one row a pair; got \(3,\) and \(2,\)"):
+    with pytest.raises(ValueError, match=r"must have one row for each pair; got \(3,\) and \(2,\)"):
         metrics.EqualErrorRate().update_state(np.ones(3), np.ones((2, 1)))
     with pytest.raises(ValueError, match=r"`y_pred` must have shape \(batch,\) or \(batch, 1\)"):
         metrics.EqualErrorRate().update_state(np.ones(3), np.ones((3, 2)))

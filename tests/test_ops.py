@@ -117,7 +117,7 @@ def test_other_shapes_are_refused(shape):
 
 
 def test_unlike_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"one row a pair; got \(2,\) and \(1,\)"):
+    with pytest.raises(ValueError, match=r"one row for each pair; got \(2,\) and \(1,\)"):
         pieces.pair_rows(np.zeros(2, "float32"), np.zeros((1, 1), "float32"))
 
 

@@ -152,7 +152,6 @@ def test_an_option_changed_on_the_way_is_noticed(lossy):
             roundtrip.check_round_trips(lossy(method))
 
 
-@pytest.mark.each_backend
 @pytest.mark.parametrize("name", ["SiameseWrapper", "MahalanobisDistance", "Verifier"])
 def test_copies_of_built_models_give_the_same_outputs(name):
     model, inputs = roundtrip.carrier(roundtrip.EXAMPLES[name]())

@@ -92,7 +92,6 @@ def test_a_layer_is_an_encoder_too(x):
     assert_compares_as(model, as_siamese(model), x)
 
 
-@pytest.mark.each_backend
 def test_layers_before_and_after_the_shared_encoder_come_along(x):
     scale, encoder, norm = layers.Rescaling(3.0, offset=1.0), encoder_model(), layers.LayerNormalization()
     model = two_towers(lambda a, b: DistanceLayer()([norm(encoder(scale(a))), norm(encoder(scale(b)))]))

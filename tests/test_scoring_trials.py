@@ -170,7 +170,7 @@ ONE = np.ones(30, int)
         (lambda x: (x[:15], x[:14], ONE[:15]), r"must have the same shapes; got .*\(15, 4\).*\(14, 4\)"),
         (lambda x: (x[:15], x[:15, :2], ONE[:15]), "must have the same shapes"),
         (lambda x: (x[:15], x[15:], ONE[:14]), "`validation same` must have one entry for each of the 15 pairs"),
-        (lambda x: (x[:15], x[15:], ONE[:15] * 2), "must hold 1 .genuine. and 0 .impostor. only"),
+        (lambda x: (x[:15], x[15:], ONE[:15] * 2), "must hold only 1 .genuine. and 0 .impostor."),
         (lambda x: (x[:15], x[15:], ONE[:15]), "15 genuine and 0 impostor ones$"),
         (lambda x: (x[:0], x[:0], ONE[:0]), "`validation left` must hold at least one sample"),
         (lambda x: PairSequence(x, LABELS), "must be a frozen PairSequence"),

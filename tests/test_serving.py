@@ -90,6 +90,7 @@ def export(verifier, path, format):
         pytest.skip(f"Keras {keras.__version__} knows no {format}")
 
 
+@pytest.mark.deep
 @pytest.mark.tensorflow
 @pytest.mark.jax
 def test_a_saved_model_decides_as_the_verifier(tmp_path):

@@ -1,5 +1,5 @@
-"""Keras layers: the siamese model, the distance between embeddings, the head that turns it into a probability, cosines
-to class weights for the proxy losses, generalized-mean pooling."""
+"""Keras layers: the siamese model, the distance between embeddings, the head that turns a distance into a probability,
+cosines to class weights for the proxy losses, and generalized-mean pooling."""
 
 from keras_siamese.layers.distance import DistanceLayer, LogisticHead
 from keras_siamese.layers.pooling import GeneralizedMeanPooling1D, GeneralizedMeanPooling2D

@@ -1,7 +1,7 @@
-"""Layers that compare embeddings: `DistanceLayer` for the functional API, `LogisticHead` from distance to probability.
+"""Layers that compare embeddings: `DistanceLayer`, and `LogisticHead`, which turns a distance into a probability.
 
-Contract: embeddings `(batch, dim)` in, one column a comparison out, at least float32 whatever the dtype policy. Imports
-`_checks`, `_export`, `ops` and `distances`.
+Contract: take embeddings `(batch, dim)` and return one column for each comparison, in at least float32 under every
+dtype policy. Imports `_checks`, `_export`, `ops` and `distances`.
 
     distance = DistanceLayer("euclidean")([encoder(left), encoder(right)])     # (batch, 1)
     same = LogisticHead()(distance)                                            # (batch, 1) in (0, 1)
@@ -20,15 +20,15 @@ from keras_siamese.ops import at_least_float32
 
 @export
 class DistanceLayer(keras.layers.Layer):
-    """Distances between two embeddings `(batch, 1)`, or from an anchor to a positive and a negative `(batch, 2)`.
+    """Distance between two embeddings `(batch, 1)`, or from an anchor to a positive and a negative `(batch, 2)`.
 
-    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It works in
-    at least float32 and puts that out: squared distances of float16 embeddings overflow from 256 on.
+    Call it on two embeddings `[left, right]` or three `[anchor, positive, negative]`, each `(batch, dim)`. It computes
+    and returns at least float32, because squared distances of float16 embeddings overflow from a distance of 256 on.
 
     Args:
         distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`.
-        swap: whether three embeddings also give d(positive, negative), as a third column: `(batch, 3)`, what
-            ``TripletLoss(swap=True)`` works on.
+        swap: whether three embeddings also give d(positive, negative) as a third column, `(batch, 3)`, as
+            ``TripletLoss(swap=True)`` needs it.
 
     Example:
 
@@ -39,7 +39,7 @@ class DistanceLayer(keras.layers.Layer):
     """
 
     def __init__(self, distance="euclidean", swap=False, **kwargs):
-        # A mixed policy would cast float32 embeddings down to float16 on the way in.
+        # Without autocast=False, a mixed policy would cast float32 embeddings to float16.
         super().__init__(autocast=False, **kwargs)
         self.distance = distances.get(distance)
         self.swap = bool(swap)
@@ -59,14 +59,14 @@ class DistanceLayer(keras.layers.Layer):
         return columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=1)
 
     def compute_mask(self, inputs, mask=None):
-        # Whatever mask the embeddings carry is one over time steps; on the distances it would reweight the loss.
+        # A mask on the embeddings belongs to time steps; on the distances it would change the weights of the loss.
         return None
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], self.columns(len(input_shape)))
 
     def columns(self, inputs):
-        """How many distances are put out for two or three `inputs`."""
+        """Number of output columns for two or three `inputs`."""
         return 3 if self.swap and inputs == 3 else inputs - 1
 
     def get_config(self):
@@ -75,7 +75,7 @@ class DistanceLayer(keras.layers.Layer):
 
 
 def check_embedding_shapes(shapes):
-    """Refuses all but two or three equal shapes `(batch, dim)` with a known dim."""
+    """Refuse all but two or three equal shapes `(batch, dim)` with a known dim."""
     shapes = [tuple(shape) if isinstance(shape, (tuple, list)) else shape for shape in shapes]
     if len(shapes) not in (2, 3) or any(not isinstance(shape, tuple) or len(shape) != 2 for shape in shapes):
         raise ValueError(f"A distance takes two or three embeddings of shape (batch, dim); got shapes {shapes}")
@@ -85,13 +85,13 @@ def check_embedding_shapes(shapes):
 
 @export
 class LogisticHead(keras.layers.Layer):
-    """p(same) = σ(b − a·d) with learned a > 0 and b: the probability falls with the distance, whatever is learned.
+    """p(same) = σ(b − a·d) with learned a > 0 and b, so the probability always falls with the distance d.
 
-    Distances `(batch, n)` in, probabilities `(batch, n)` out, in at least float32.
+    Takes distances `(batch, n)` and returns probabilities `(batch, n)`, in at least float32.
 
     Args:
-        low, high: range of the distances. It places the start: p = ½ midway, .99 at `low` and .01 at `high`; with an
-            infinite range, ½ at a distance of 1.
+        low, high: range of the distances, which sets the initial weights: p = ½ in the middle, .99 at `low` and .01 at
+            `high`. With an infinite range, p = ½ at a distance of 1.
     """
 
     def __init__(self, low=0.0, high=float("inf"), **kwargs):
@@ -118,7 +118,7 @@ class LogisticHead(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        # JSON has no infinity: None stands for it.
+        # JSON has no infinity, so None is written instead.
         low, high = (None if math.isinf(end) else end for end in (self.low, self.high))
         return {**super().get_config(), "low": low, "high": high}
 

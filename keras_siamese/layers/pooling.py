@@ -1,7 +1,7 @@
-"""Generalized-mean pooling over time steps or over an image's positions, between the mean and the maximum.
+"""Generalized-mean pooling over time steps or image positions: between mean and maximum pooling.
 
-Contract: features `(batch, steps, channels)` or `(batch, rows, columns, channels)` in, `(batch, channels)` out;
-computed in at least float32, put out in the layer's dtype. Imports `_checks`, `_export` and `ops`.
+Contract: takes features `(batch, steps, channels)` or `(batch, rows, columns, channels)` and returns
+`(batch, channels)`, computed in at least float32 and cast to the layer's dtype. Imports `_checks`, `_export` and `ops`.
 
     encoder = keras.Sequential([backbone, GeneralizedMeanPooling2D(), keras.layers.UnitNormalization()])
 """
@@ -17,19 +17,19 @@ from keras_siamese.ops import at_least_float32
 
 
 def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
-    """(mean max(x, ε)ᵖ)^{1/p} over `axes`, kept with length 1.
+    """(mean max(x, ε)ᵖ)^{1/p} over `axes`, which stay with length 1.
 
     Args:
         features: x, of any shape `(batch, …)`.
         exponent: p > 0, a scalar.
         axes: tuple of the axes to pool over.
         eps: ε > 0.
-        valid: None, or booleans that broadcast to x, False where a position takes no part; where none does, ε.
+        valid: None, or booleans that broadcast to x: False leaves a position out. If all are left out, the result is ε.
     """
     features = ops.maximum(features, eps)
     if valid is not None:
         features = ops.where(valid, features, ops.full_like(features, eps))
-    # Over the largest: powers of numbers in (0, 1] do not overflow, and their mean is at least 1/n.
+    # Divide by the largest value: powers of numbers in (0, 1] do not overflow, and their mean is at least 1/n.
     largest = ops.stop_gradient(ops.max(features, axis=axes, keepdims=True))
     powers = ops.power(features / largest, exponent)
     if valid is None:
@@ -44,9 +44,9 @@ def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
 
 
 class GeneralizedMeanPooling(keras.layers.Layer):
-    """Base of the generalized-mean poolings: the options and the exponent; a member states `spatial`, how many axes.
+    """Base class of the generalized-mean poolings. A subclass sets `spatial`, the number of axes to pool over.
 
-    Features `(batch, …, channels)` in, `(batch, channels)` out.
+    Takes features `(batch, …, channels)` and returns `(batch, channels)`.
     """
 
     spatial = 0
@@ -63,12 +63,12 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     @property
     def axes(self):
-        """The axes that are pooled over."""
+        """The axes to pool over."""
         first = 1 if self.data_format == "channels_last" else 2
         return tuple(range(first, first + self.spatial))
 
     def build(self, input_shape):
-        # float32 under every policy: in float16 a step of learning is lost beside 1.
+        # float32 under every policy: in float16, rounding would swallow the small updates.
         self.log_p = self.add_weight(
             name="log_p",
             shape=(),
@@ -109,9 +109,9 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
     """(mean max(x, ε)ᵖ)^{1/p} over the steps: p = 1 is the mean, p → ∞ the maximum.
 
-    Features `(batch, steps, channels)` in, `(batch, channels)` out; with `data_format="channels_first"`
-    `(batch, channels, steps)` in. A mask `(batch, steps)` leaves steps out, as in `GlobalAveragePooling1D`; where it
-    leaves none, the value is ε. For what p is and where it comes from see `GeneralizedMeanPooling2D`.
+    Takes features `(batch, steps, channels)`, or `(batch, channels, steps)` with `data_format="channels_first"`, and
+    returns `(batch, channels)`. A mask `(batch, steps)` leaves steps out, as in `GlobalAveragePooling1D`; if it leaves
+    out all of them, the value is ε. See `GeneralizedMeanPooling2D` for p and the paper.
 
     Args:
         p, learned, eps, data_format, keepdims: as in `GeneralizedMeanPooling2D`.
@@ -145,16 +145,17 @@ class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
 class GeneralizedMeanPooling2D(GeneralizedMeanPooling):
     """(mean max(x, ε)ᵖ)^{1/p} over the positions (GeM): p = 1 is the mean, p → ∞ the maximum.
 
-    Features `(batch, rows, columns, channels)` in, `(batch, channels)` out; with `data_format="channels_first"`
-    `(batch, channels, rows, columns)` in. Values below ε count as ε, so it follows a ReLU. It is learned as log p, so p
-    stays positive. float16 features do not overflow: the powers are float32 ones of numbers up to 1.
+    Takes features `(batch, rows, columns, channels)`, or `(batch, channels, rows, columns)` with
+    `data_format="channels_first"`, and returns `(batch, channels)`. Values below ε count as ε, so use it after a ReLU.
+    The layer learns log p, so p stays positive. float16 features do not overflow, because the powers are computed in
+    float32, of numbers up to 1.
 
     Radenović, Tolias, Chum, *Fine-tuning CNN Image Retrieval with No Human Annotation*, IEEE Transactions on Pattern
     Analysis and Machine Intelligence 2019, https://arxiv.org/abs/1711.02512
 
     Args:
-        p: exponent > 0 to start with.
-        learned: whether p is trained (default) or stays.
+        p: initial exponent, > 0.
+        learned: whether p is trained (default) or constant.
         eps: ε > 0.
         data_format: "channels_last", "channels_first", or None for `keras.config.image_data_format()`.
         keepdims: whether the pooled axes stay, with length 1.

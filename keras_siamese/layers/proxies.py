@@ -1,7 +1,7 @@
-"""`ProxyLogits`: cosines of embeddings to learned class weights, what the proxy losses work on.
+"""`ProxyLogits`: cosines between embeddings and learned class weights, the input of the proxy losses.
 
-Contract: embeddings `(batch, dim)` in, cosines `(batch, classes)` or `(batch, classes, centers)` out, at least float32
-whatever the dtype policy. Imports `_checks`, `_export` and `ops`.
+Contract: takes embeddings `(batch, dim)` and returns cosines `(batch, classes)` or `(batch, classes, centers)`, in at
+least float32 under every dtype policy. Imports `_checks`, `_export` and `ops`.
 
     model = keras.Sequential([encoder, ProxyLogits(num_classes=1000)])
     model.compile("adam", loss=keras_siamese.losses.ArcFaceLoss())
@@ -17,24 +17,24 @@ from keras_siamese.ops import at_least_float32, safe_sqrt, unit
 
 @export
 class ProxyLogits(keras.layers.Layer):
-    """cos(x, w_j) of each embedding x and each class weight w_j, both brought to unit length.
+    """Cosine cos(x, w_j) between each embedding x and each class weight w_j, both scaled to unit length.
 
-    Embeddings `(batch, dim)` in, of any length; out `(batch, classes)`, or `(batch, classes, centers)` with several
-    weights a class. It works in at least float32 and puts that out. A vector shorter than 1e-6 has the cosine 0 to
-    all, with gradient 0.
+    Takes embeddings `(batch, dim)` of any length and returns `(batch, classes)`, or `(batch, classes, centers)` if each
+    class has several weights. It computes and returns at least float32. A vector shorter than 1e-6 has cosine 0 to all
+    others, with gradient 0.
 
     Args:
-        num_classes: how many classes; y_true holds 0 … num_classes − 1.
-        centers_per_class: weights of each class.
-        center_sparsity: ≥ 0, factor on half the mean distance ‖w_jk − w_jl‖ between the unit weights of one class,
-            which joins the model's loss and merges centers that no data needs: the second term of SoftTriple (its
-            paper takes 0.2), pytorch-metric-learning's `SparseCentersRegularizer`. Qian, Shang, Sun, Hu, Li, Jin,
-            *SoftTriple Loss: Deep Metric Learning Without Triplet Sampling*, ICCV 2019,
+        num_classes: number of classes; y_true holds 0 … num_classes − 1.
+        centers_per_class: number of weights of each class.
+        center_sparsity: factor ≥ 0 on half the mean distance ‖w_jk − w_jl‖ between the unit weights of one class. The
+            term is added to the model's loss and merges centers that the data does not need. It is the second term of
+            SoftTriple (0.2 in the paper) and pytorch-metric-learning's `SparseCentersRegularizer`. Qian, Shang, Sun,
+            Hu, Li, Jin, *SoftTriple Loss: Deep Metric Learning Without Triplet Sampling*, ICCV 2019,
             https://arxiv.org/abs/1909.05235
 
     Attributes:
-        proxies: the weights, `(classes · centers, dim)`; those of one class are neighbours. They start with random
-            directions, uniform over the sphere, and a length near 1.
+        proxies: the weights, `(classes · centers, dim)`; the centers of one class are consecutive rows. They start with
+            random directions, uniform over the sphere, and a length near 1.
 
     Example:
 
@@ -47,15 +47,14 @@ class ProxyLogits(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, centers_per_class=1, center_sparsity=0.0, **kwargs):
-        # A mixed policy would cast float32 embeddings down to float16 on the way in.
+        # Without autocast=False, a mixed policy would cast float32 embeddings to float16.
         super().__init__(autocast=False, **kwargs)
         self.num_classes = check_integer("num_classes", num_classes, low=1)
         self.centers_per_class = check_integer("centers_per_class", centers_per_class, low=1)
         self.center_sparsity = check_number("center_sparsity", center_sparsity, low=0, open_high=True)
         if self.center_sparsity and self.centers_per_class == 1:
             raise ValueError(
-                f"`center_sparsity` is about several centers of one class; got {center_sparsity!r} with "
-                "centers_per_class=1"
+                f"`center_sparsity` needs centers_per_class > 1; got {center_sparsity!r} with centers_per_class=1"
             )
 
     def build(self, input_shape):
@@ -67,7 +66,7 @@ class ProxyLogits(keras.layers.Layer):
             shape=(self.num_classes * self.centers_per_class, shape[1]),
             initializer=keras.initializers.RandomNormal(stddev=shape[1] ** -0.5),
             regularizer=CenterSparsity(self.centers_per_class, self.center_sparsity) if self.center_sparsity else None,
-            autocast=False,  # the layer's own autocast=False does not hold for its weights
+            autocast=False,  # the layer's own autocast=False does not apply to its weights
         )
         self.built = True
 
@@ -80,7 +79,7 @@ class ProxyLogits(keras.layers.Layer):
         return ops.reshape(cosine, (-1, self.num_classes, self.centers_per_class))
 
     def compute_mask(self, inputs, mask=None):
-        # Whatever mask the embeddings carry is one over time steps; on the cosines it would reweight the loss.
+        # A mask on the embeddings belongs to time steps; on the cosines it would change the weights of the loss.
         return None
 
     def compute_output_shape(self, input_shape):
@@ -97,9 +96,7 @@ class ProxyLogits(keras.layers.Layer):
 
 
 class CenterSparsity(keras.regularizers.Regularizer):
-    """Factor on half the mean distance between the unit weights of one class, from `(classes · centers, dim)`: a
-    scalar.
-    """
+    """Half the mean distance between the unit weights `(classes · centers, dim)` of one class, times a factor."""
 
     def __init__(self, centers, factor):
         self.centers, self.factor = centers, factor
@@ -108,7 +105,7 @@ class CenterSparsity(keras.regularizers.Regularizer):
         classes = proxies.shape[0] // self.centers
         grouped = ops.reshape(unit(at_least_float32(proxies)), (classes, self.centers, -1))
         cosine = ops.matmul(grouped, ops.transpose(grouped, (0, 2, 1)))
-        apart = safe_sqrt(2.0 - 2.0 * cosine)  # of unit vectors; 0 with gradient 0 where centers meet
+        apart = safe_sqrt(2.0 - 2.0 * cosine)  # for unit vectors; 0 with gradient 0 if centers are equal
         number = ops.arange(self.centers)
         once = ops.expand_dims(number, 1) < ops.expand_dims(number, 0)
         pairs = classes * self.centers * (self.centers - 1) // 2
@@ -116,5 +113,5 @@ class CenterSparsity(keras.regularizers.Regularizer):
 
 
 def within_one(cosine):
-    """`cosine` held in [−1, 1], past which rounding takes it, with the gradient of the unheld value."""
+    """Clip `cosine`, which rounding may take beyond ±1, to [−1, 1]; the gradient is that of the unclipped value."""
     return cosine + ops.stop_gradient(ops.clip(cosine, -1.0, 1.0) - cosine)

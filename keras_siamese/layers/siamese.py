@@ -1,8 +1,8 @@
-"""`SiameseWrapper`: one encoder, two or three inputs, a distance or a probability out.
+"""`SiameseWrapper`: a siamese model of one encoder, with two or three inputs and a distance or probability as output.
 
-Contract: a tuple of two inputs `(left, right)` gives `(batch, 1)`, of three `(anchor, positive, negative)` gives
-`(batch, 2)`, or `(batch, 3)` with `swap=True`; each input is whatever the encoder takes (an array of any rank, a dict
-or a list of arrays, a masked sequence). Imports `_export`, `distances` and the layers beside it.
+Contract: two inputs `(left, right)` give `(batch, 1)`; three inputs `(anchor, positive, negative)` give `(batch, 2)`,
+or `(batch, 3)` with `swap=True`. Each input is what the encoder takes: an array of any rank, a dict or a list of
+arrays, or a masked sequence. Imports `_checks`, `_export` and `layers.distance`.
 
     siamese = SiameseWrapper(encoder, distance="euclidean")
     siamese.compile("adam", loss=keras_siamese.losses.ContrastiveLoss())
@@ -22,31 +22,31 @@ from keras_siamese.layers.distance import DistanceLayer, LogisticHead
 
 @export
 class SiameseWrapper(keras.Model):
-    """A siamese network: the encoder embeds every input, the distance compares the embeddings.
+    """A siamese network: one encoder embeds every input, and a distance compares the embeddings.
 
     d(a, b) = distance(encoder(a), encoder(b)); with `head`, p(same) = head(d).
 
-    Call it on a tuple or list of two inputs `(left, right)` → `(batch, 1)`, or three `(anchor, positive, negative)` →
-    `(batch, 2)`, the distances anchor–positive and anchor–negative. Inputs may be arrays of any rank or, for an
-    encoder with several inputs, dicts or lists of arrays; all must have the same shapes.
+    Call it on a tuple or list of two inputs `(left, right)` → `(batch, 1)`, or of three inputs
+    `(anchor, positive, negative)` → `(batch, 2)`, the distances anchor–positive and anchor–negative. Inputs are arrays
+    of any rank or, for an encoder with several inputs, dicts or lists of arrays. All must have the same shapes.
 
     Args:
         encoder: a `keras.Model` or layer from one input to an embedding `(batch, dim)`.
         distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`.
-        head: None puts out the distance; "logistic" puts out p(same) = σ(b − a·d) with learned a > 0; a layer is
-            called on the distances and taken to put out a score that grows with similarity.
+        head: with None the output is the distance; with "logistic" it is p(same) = σ(b − a·d) with learned a > 0. A
+            layer is called on the distances, and its output must be a score that grows with similarity.
         joint: True (default) runs the encoder once over the concatenated inputs, with one set of BatchNormalization
             statistics; False runs it once for each input.
-        swap: whether three inputs also give the distance positive–negative, as a third column: `(batch, 3)`, what
-            ``TripletLoss(swap=True)`` works on.
+        swap: whether three inputs also give the distance positive–negative as a third column, `(batch, 3)`, as
+            ``TripletLoss(swap=True)`` needs it.
 
     Attributes:
         output_kind: "distance" (smaller is closer) without a head, "score" (larger is more similar) with one.
-        bounds: the range that the output can reach, where it is known.
+        bounds: the range of the output, if it is known.
 
     Raises:
-        ValueError: if the encoder has no output shape `(batch, dim)`, the inputs differ in shape, or (from `fit`) the
-            loss cannot work on this output: a margin out of reach, a distance loss on probabilities.
+        ValueError: if the encoder's output shape is not `(batch, dim)`, if the inputs differ in shape, or (in `fit`) if
+            the loss cannot work on this output: an unreachable margin, or a distance loss on probabilities.
 
     Example:
 
@@ -85,24 +85,24 @@ class SiameseWrapper(keras.Model):
 
     @property
     def output_kind(self):
-        """ "distance" or "score": which way the output points."""
+        """ "distance" (smaller is closer) or "score" (larger is more similar)."""
         return "distance" if self.head is None else "score"
 
     @property
     def bounds(self):
-        """`(lowest, highest)` value that the output can take; infinite or None where it is not known."""
+        """`(lowest, highest)` value of the output: infinite if unbounded, None if not known."""
         if self.head is None:
             return self.distance_bounds()
         return (0.0, 1.0) if isinstance(self.head, LogisticHead) else None
 
     def distance_bounds(self):
-        """The distance's bounds if the encoder ends by normalising or norms do not matter, else its widest range."""
+        """Bounds on unit-norm embeddings if the encoder normalises or norms do not matter, else on all embeddings."""
         if self.distance.scale_free or ends_in_unit_norm(self.encoder):
             return self.distance.bounds
         return (0.0 if self.distance.bounds[0] == 0.0 else -float("inf"), float("inf"))
 
     def build(self, input_shape):
-        shapes = as_shapes(input_shape)
+        shapes = map_shapes(tuple, input_shape)
         check_tower_shapes(shapes)
         embedding_shape = embedding_shape_of(self.encoder, shapes[0])
         self.distance_layer.build([embedding_shape] * len(shapes))
@@ -141,18 +141,18 @@ class SiameseWrapper(keras.Model):
         return distances if self.head is None else self.head(distances)
 
     def compute_mask(self, inputs, mask=None):
-        # A mask over the encoder's time steps must not reach the loss on (batch, 1).
+        # A mask over the encoder's time steps must not reach the loss, whose rows are pairs.
         return None
 
     def compute_output_shape(self, input_shape):
-        shapes = as_shapes(input_shape)
+        shapes = map_shapes(tuple, input_shape)
         return (tree.flatten(shapes[0])[0], self.distance_layer.columns(len(shapes)))
 
     def fit(self, *args, **kwargs):
-        """`keras.Model.fit`, after a check that the loss can work on this model's output.
+        """Train like `keras.Model.fit`, after a check that the loss can work on this model's output.
 
-        A sequence with `set_epoch` (those of `keras_siamese.data`) is told each epoch's number, and callbacks find
-        the training data as `model.training_data` while it runs.
+        If the data has `set_epoch` (as the sequences in `keras_siamese.data`), it is called with each epoch's number.
+        While `fit` runs, callbacks find the training data in `model.training_data`.
         """
         for loss in tree.flatten(self.loss):
             if hasattr(loss, "check_output"):
@@ -189,7 +189,7 @@ class SiameseWrapper(keras.Model):
         return cls(**config)
 
     def get_build_config(self):
-        return {"towers": as_lists(self._tower_shapes)} if self.built else None
+        return {"towers": map_shapes(list, self._tower_shapes)} if self.built else None
 
     def build_from_config(self, config):
         if config:
@@ -197,7 +197,7 @@ class SiameseWrapper(keras.Model):
 
 
 def with_first(callback, callbacks):
-    """`callback` before the others, in whichever form `fit` was given them."""
+    """Put `callback` before the other callbacks, which may have any form that `fit` accepts."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.callbacks.insert(0, callback)
         return callbacks
@@ -216,7 +216,7 @@ def ends_in_unit_norm(encoder):
 
 
 def stacked_or_none(*masks):
-    """The towers' masks of one input, concatenated; a tower without one counts as unmasked, None if none has one."""
+    """Concatenate the towers' masks of one input. A tower without a mask is unmasked; without any mask, return None."""
     known = [mask for mask in masks if mask is not None]
     if not known:
         return None
@@ -227,79 +227,57 @@ def is_shape(value):
     return isinstance(value, (tuple, list)) and all(size is None or isinstance(size, int) for size in value)
 
 
-def as_shapes(nested):
-    """Shapes as tuples inside lists and dicts, also from a saved file, where all are lists."""
+def map_shapes(function, nested):
+    """Apply `function` to each shape in nested lists and dicts. In a saved file, shapes are lists instead of tuples."""
     if is_shape(nested):
-        return tuple(nested)
+        return function(nested)
     if isinstance(nested, dict):
-        return {key: as_shapes(value) for key, value in nested.items()}
-    return [as_shapes(value) for value in nested]
-
-
-def as_lists(nested):
-    if isinstance(nested, dict):
-        return {key: as_lists(value) for key, value in nested.items()}
-    return [as_lists(value) for value in nested] if isinstance(nested, (tuple, list)) else nested
+        return {key: map_shapes(function, value) for key, value in nested.items()}
+    return [map_shapes(function, value) for value in nested]
 
 
 def check_towers(inputs):
-    """Refuses all but two or three inputs, or all but their shapes."""
+    """Refuse all but two or three inputs (or two or three shapes)."""
     several = isinstance(inputs, (tuple, list)) and not is_shape(inputs)
     if not several or len(inputs) not in (2, 3):
         one = f"array of shape {tuple(inputs)}" if isinstance(inputs, (tuple, list)) else type(inputs).__name__
         what = f"{len(inputs)} inputs" if several else f"one {one}"
         raise ValueError(
             f"SiameseWrapper takes a tuple (left, right) or (anchor, positive, negative); got {what}. "
-            "To embed single inputs call its `.encoder`."
+            "To embed single inputs, call its `.encoder`."
         )
 
 
 def check_rows(inputs):
-    """Refuses towers of unlike batch size, which the joint run would cut in the wrong place."""
+    """Refuse inputs with different numbers of rows, because the joint run could not be split again."""
     rows = [tree.flatten(tower)[0].shape[0] for tower in inputs]
     if len({count for count in rows if isinstance(count, int)}) > 1:
-        raise ValueError(f"The inputs of SiameseWrapper must have as many rows; got {rows}")
+        raise ValueError(f"The inputs of SiameseWrapper must have equally many rows; got {rows}")
 
 
 def check_tower_shapes(shapes):
     check_towers(shapes)
-    if any(without_batch(shape) != without_batch(shapes[0]) for shape in shapes[1:]):
+    first, *others = map_shapes(lambda shape: shape[1:], shapes)
+    if any(other != first for other in others):
         raise ValueError(f"The inputs of SiameseWrapper must have the same shape, batch aside; got {shapes}")
 
 
-def without_batch(nested):
-    if isinstance(nested, tuple):
-        return nested[1:]
-    if isinstance(nested, dict):
-        return {key: without_batch(value) for key, value in nested.items()}
-    return [without_batch(value) for value in nested]
-
-
 def embedding_shape_of(encoder, tower_shape):
-    """The encoder's output shape `(batch, dim)`, for any batch; the encoder is built if it is not."""
+    """The encoder's output shape `(batch, dim)` for any batch. The encoder is built if it is not built yet."""
     try:
-        inputs = as_symbols(tower_shape)
+        inputs = map_shapes(lambda shape: keras.KerasTensor((None, *shape[1:])), tower_shape)
         output = encoder.compute_output_spec(inputs) if encoder.built else encoder(inputs)
-        if isinstance(output, list) and len(output) == 1:  # Keras 3.4's form of a functional encoder that was loaded
+        if isinstance(output, list) and len(output) == 1:  # a functional encoder loaded by Keras 3.4
             output = output[0]
         shape = tuple(output.shape)
     except Exception as error:
         raise ValueError(
-            f"`encoder` must have an output shape (batch, dim) that Keras can work out for inputs of shape "
+            f"`encoder` must have an output shape (batch, dim) that Keras can compute for inputs of shape "
             f"{tower_shape}; {encoder.name!r} raised {type(error).__name__}: {error}"
         ) from error
     if len(shape) != 2 or shape[1] is None:
         raise ValueError(
-            f"`encoder` must put out embeddings of shape (batch, dim) with a known dim; {encoder.name!r} puts out "
+            f"`encoder` must return embeddings of shape (batch, dim) with a known dim; {encoder.name!r} returns "
             f"{shape} for inputs of shape {tower_shape}. End it with a Flatten, pooling or Dense layer."
         )
     return shape
-
-
-def as_symbols(shapes):
-    """Symbolic inputs of the nested `shapes`, for a batch of any size."""
-    if isinstance(shapes, tuple):
-        return keras.KerasTensor((None, *shapes[1:]))
-    if isinstance(shapes, dict):
-        return {key: as_symbols(shape) for key, shape in shapes.items()}
-    return [as_symbols(shape) for shape in shapes]

@@ -122,7 +122,7 @@ def test_attributes_and_repr():
         ({"left": LEFT[1:]}, "`left` and `right` must be of one length, ≥ 1; got 10 and 11"),
         ({"left": [], "right": [], "same": []}, "must be of one length, ≥ 1; got 0 and 0"),
         ({"same": SAME[1:]}, "`same` must have one entry for each of the 11 pairs; got 10"),
-        ({"same": [2] * 11}, r"`same` must hold 1 \(genuine\) and 0 \(impostor\) only"),
+        ({"same": [2] * 11}, r"`same` must hold only 1 \(genuine\) and 0 \(impostor\)"),
         ({"left": RIGHT}, "`same` must be true of a sample and itself; it is not in pairs 3, 5, 8, 9, 10, counted"),
         ({"labels": LABELS[1:]}, "`labels` must have one entry for each of the 10 samples; got 9"),
         ({"labels": LABELS, "same": ~SAME}, "`same` must be what `labels` say; .* 0, 1, 2, 3, .* and 1 more, counted"),

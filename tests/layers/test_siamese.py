@@ -194,12 +194,12 @@ class NoShape(keras.layers.Layer):
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (NoShape, r"`encoder` must have an output shape \(batch, dim\) that Keras can work out .*\(6, 4\)"),
+        (NoShape, r"`encoder` must have an output shape \(batch, dim\) that Keras can compute .*\(6, 4\)"),
         (lambda: keras.Model(x := keras.Input((4,)), [x, x]), r"`encoder` must have an output shape \(batch, dim\)"),
         (keras.layers.Embedding, None),
         (
             lambda: keras.layers.Reshape((2, 2)),
-            r"`encoder` must put out embeddings of shape \(batch, dim\).*\(None, 2, 2\)",
+            r"`encoder` must return embeddings of shape \(batch, dim\).*\(None, 2, 2\)",
         ),
         (lambda: keras.layers.Reshape((4, 1)), r"\(None, 4, 1\).*Flatten, pooling or Dense"),
         (lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), r"`encoder` must have an output shape"),
@@ -259,5 +259,5 @@ def test_towers_of_unlike_length(joint, rng):
     """Stacked, 6 and 4 rows would be cut into 5 and 5."""
     x = rng.normal(size=(N, 4)).astype("float32")
     model = SiameseWrapper(dense_encoder(), joint=joint)
-    with pytest.raises(ValueError, match=r"must have as many rows; got \[6, 4\]"):
+    with pytest.raises(ValueError, match=r"must have equally many rows; got \[6, 4\]"):
         model((x, x[:4]))

@@ -90,7 +90,6 @@ def test_a_callback_list_does_not_keep_the_data_of_an_earlier_fit():
     assert callbacks.callbacks == kept
 
 
-@pytest.mark.each_backend
 @pytest.mark.parametrize("form", ["tuple", "list", "generator"])
 def test_other_data_is_seen_as_it_was_given(form, rng):
     left, right = np.zeros((N, 1), "float32"), np.ones((N, 1), "float32")
