@@ -83,7 +83,6 @@ def test_a_fit_follows_its_recipe(few, monkeypatch, capsys):
     assert (given["callbacks"][2].patience, given["callbacks"][2].monitor) == (5, "val_eer")
 
 
-@pytest.mark.each_backend
 def test_a_short_fit_prints_a_line_an_epoch(few, monkeypatch, capsys):
     monkeypatch.setattr(demo, "PAIRS", 24)
     monkeypatch.setattr(demo, "BATCH", 24)
