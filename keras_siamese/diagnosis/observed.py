@@ -19,6 +19,7 @@ from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
 from keras_siamese.diagnosis.facts.measure import measure
 from keras_siamese.diagnosis.facts.verification import below_chance, intervals
 from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
+from keras_siamese.losses.character import character_of
 from keras_siamese.scoring import ScoredTrials, UnsharedTowers
 
 BATCH = 64  # samples that are drawn at a time from training data without batches of their own
@@ -73,6 +74,11 @@ class Observed:
     def facts(self):
         """`Facts`: every signal that can be measured, by name."""
         return measure(self)
+
+    @cached_property
+    def character(self):
+        """`LossCharacter` of the loss. A loss from elsewhere is measured only if training is known to show it pairs."""
+        return character_of(self.loss, "embedding" if self.positive_fraction is None else self.output_kind)
 
     @property
     def is_unshared(self):

@@ -15,10 +15,10 @@ def encoder(batch_normalization=False, rescaling=None):
     return keras.Sequential([*layers, keras.layers.Dense(6), keras.layers.UnitNormalization()])
 
 
-def facts_of(model, train=None, source=None, **options):
+def facts_of(model, train=None, source=None, history=None, **options):
     x, labels = plantings.held_out_part()
     siamese = as_siamese(model, unshared=True)
     trials = Trials.from_labels(x[:60], labels[:60])
     trained = None if train is None else score(siamese, Trials.from_labels(*train))
-    evidence = Observed({}, score(siamese, trials), trained, siamese=siamese, source=source, **options)
-    return evidence.facts
+    observed = Observed(history or {}, score(siamese, trials), trained, siamese=siamese, source=source, **options)
+    return observed.facts

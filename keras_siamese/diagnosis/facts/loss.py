@@ -8,62 +8,38 @@ from keras_siamese.diagnosis.facts.embeddings import active_fraction
 
 
 def of_loss(run):
-    """Where a hinge stands: its margin, what can be reached, and how many pairs it still moves."""
-    loss, train = run.loss, run.train
-    found = {"loss_similar_label": getattr(loss, "similar_label", None)}
-    found["pairs_similar_label"] = run.data_similar_label
-    if has_margin(loss):
-        found["margin"] = loss.margin
-        name = type(loss).__name__
-        found["margin_is_gap"] = float("Triplet" in name or name.endswith("MarginLoss"))
-    if run.bounds and np.isfinite(run.bounds[1]):
-        found["reach"] = run.bounds[1]
-    if hasattr(loss, "per_pair") and run.output_kind == loss.expects == "distance" and train is not None:
+    """The margin, what can be reached, how many pairs the loss still moves, and how near it is to a collapse."""
+    loss, train, bounds = run.character, run.train, run.bounds or (None, np.inf)
+    found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": run.data_similar_label}
+    if loss.margin is not None:
+        found["margin"], found["margin_is_gap"] = loss.margin, float(loss.margin_is_gap)
+    if np.isfinite(bounds[1]):
+        found["reach"] = bounds[1]
+    if (loss.kind, loss.expects, run.output_kind) == ("pair", "distance", "distance") and train is not None:
         distances = -train.scores[~train.same]
         found["median_impostor_distance"] = np.median(distances)
         found["impostor_distance_reached"] = np.quantile(distances, float(limits.REACHED))
-        if "margin" in found:
-            found["active_impostors"] = active_fraction(distances, found["margin"])
-    floor = loss_of_constant_encoder(run)
+        if loss.margin is not None:
+            found["active_impostors"] = active_fraction(distances, loss.margin)
     last = int(limits.LAST_LOSSES)
-    losses = np.array(run.history.get("loss", [])[-last:], float)
-    if floor and len(losses) == last and np.isfinite(losses).all():
-        found["loss_from_collapsed_value"] = float(np.max(np.abs(losses - floor)) / floor)
-    losses = pair_losses(run)
-    if losses is not None:
-        found["genuine_loss"], found["impostor_loss"] = losses
+    losses, collapsed = np.array(run.history.get("loss", [])[-last:], float), value_at_collapse(run)
+    if collapsed and len(losses) == last and np.isfinite(losses).all():
+        found["loss_from_collapsed_value"] = float(np.max(np.abs(losses - collapsed)) / collapsed)
+    by_kind = pair_losses(run)
+    if by_kind is not None:
+        found["genuine_loss"], found["impostor_loss"] = by_kind
     return found
 
 
-def has_margin(loss):
-    """Whether the loss has a margin that is a distance, or a gap between two: not an angle, nor of cosines."""
-    on_distances = hasattr(loss, "distance") or getattr(loss, "expects", None) == "distance"
-    return on_distances and isinstance(getattr(loss, "margin", None), (int, float))
+def value_at_collapse(run):
+    """The training loss of an encoder that gives all inputs the same embedding, or None if it is not known.
 
-
-def loss_of_constant_encoder(run):
-    """The training loss of an encoder that maps all inputs to one point, or None where it cannot be known."""
-    loss = run.loss
-    if has_margin(loss) and "Triplet" in type(loss).__name__ and not getattr(loss, "soft", False):
-        return float(loss.margin)
-    if not hasattr(loss, "per_pair") or run.positive_fraction is None:
-        return None
-    if run.output_kind != "distance" or not run.bounds or run.bounds[0] != 0.0:
-        return None
-    labels = ops.convert_to_tensor(np.array([1 - loss.similar_label, loss.similar_label], "float32"))
-    at_zero = ops.convert_to_numpy(loss.call(labels, ops.zeros((2, 1))))
-    return at_constant(at_zero, run.positive_fraction)
-
-
-def at_constant(losses_at_zero, positive_fraction):
-    """The mean pair loss of an encoder that gives every input one embedding: all distances 0.
-
-    Args:
-        losses_at_zero: `(impostor, genuine)` loss of a pair at distance 0.
-        positive_fraction: share of genuine pairs in training, in [0, 1].
+    A loss on pair distances takes its value at distance 0, so it is known only if a distance can be 0.
     """
-    impostor, genuine = losses_at_zero
-    return float((1 - positive_fraction) * impostor + positive_fraction * genuine)
+    is_pair = run.character.kind == "pair"
+    if is_pair and (run.output_kind != "distance" or not run.bounds or run.bounds[0] != 0):
+        return None
+    return run.character.value_at_collapse(run.positive_fraction)
 
 
 def pair_losses(run):

@@ -25,7 +25,7 @@ from keras_siamese.diagnosis.facts.verification import of_verification
 def measure(run):
     """`Facts` of the `run`: all that it allows to be measured."""
     words = {
-        "loss": type(run.loss).__name__ if run.loss is not None else "",
+        "loss": type(run.loss).__name__ if run.character.is_stated else ("" if run.loss is None else "ContrastiveLoss"),
         "distance": run.settings.get("distance") or "",
         "output": run.output_kind,
     }

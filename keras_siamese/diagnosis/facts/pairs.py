@@ -5,6 +5,8 @@ from keras import ops
 
 from keras_siamese import verification
 from keras_siamese.diagnosis.facts.batches import as_tensors, is_pairs, pair_outputs
+from keras_siamese.losses.batch.base import Rows, as_batch
+from keras_siamese.losses.batch.mining import one_negative, one_positive
 
 
 def of_pairs(run):
@@ -27,41 +29,46 @@ def of_pairs(run):
 
 
 def mined_accuracy(run):
-    """Share of the triplets that a mining loss takes, in training batches, whose positive is nearer than the negative;
-    None for losses that take all.
+    """Share of the triplets that a mining loss selects in training batches whose positive is nearer than the negative;
+    None for losses that use all triplets.
     """
-    loss = run.loss
-    chosen = getattr(loss, "positives", "all"), getattr(loss, "negatives", "all")
-    if chosen == ("all", "all") or "distance_weighted" in chosen:
+    mining = run.character.mining
+    if mining is None or "distance_weighted" in mining:
         return None
     right = []
     for inputs, labels in run.batches:
         if is_pairs(inputs):
             return None
-        embeddings = ops.convert_to_numpy(run.siamese.encode(as_tensors(inputs), False, None))
-        right += mined_order(loss.distance, embeddings, np.asarray(labels), *chosen)
+        embeddings = run.siamese.encode(as_tensors(inputs), False, None)
+        right += mined_order(run.loss.measure, embeddings, np.asarray(labels), *mining)
     return float(np.mean(right)) if right else None
 
 
-def mined_order(distance, embeddings, labels, positives, negatives):
-    """For each anchor, whether the chosen positive is nearer than the chosen negative; of semi-hard ones nothing."""
-    z = ops.convert_to_tensor(embeddings)
-    matrix = ops.convert_to_numpy(distance.matrix(z, z))
-    right = []
-    for row, own in enumerate(labels):
-        same = (labels == own) & (np.arange(len(labels)) != row)
-        if not same.any() or (labels == own).all():
-            continue
-        near, far = matrix[row][same], matrix[row][labels != own]
-        chosen = {"hard": near.max(), "easy": near.min()}.get(positives)
-        against = {"hard": far.min(), "easy": far.max()}.get(negatives)
-        if against is None and negatives == "all":
-            right += [float(np.mean((near if chosen is None else chosen) < other)) for other in far]
-        elif against is None:
-            return []
-        else:
-            right.append(float(np.mean((near if chosen is None else chosen) < against)))
-    return right
+def mined_order(measure, embeddings, labels, positives, negatives):
+    """For each anchor, whether the selected positive is nearer than the selected negative, as a list of numbers in
+    [0, 1]; [] for semi-hard ones, which are in order by definition.
+
+    Args:
+        measure: from embeddings, twice, to distances `(batch, batch)`.
+        embeddings: `(batch, dim)`.
+        labels: identities `(batch,)`.
+        positives, negatives: "hard", "easy" or "all", not both "all". Of all positives it is the share that is nearer,
+            of all negatives a number for each.
+    """
+    if not {positives, negatives} <= {"hard", "easy", "all"}:
+        return []
+    rows = Rows(as_batch(ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings)), None, measure)
+    near = rows.matrix if positives == "all" else ops.expand_dims(one_positive(rows, positives)[1], 1)
+    far = rows.matrix if negatives == "all" else ops.expand_dims(one_negative(rows, negatives)[1], 1)
+    among = {"hard": None, "easy": None, "all": rows.positive}[positives]
+    among = rows.negative if negatives == "all" else among
+    order, both = (ops.convert_to_numpy(one) for one in (near < far, rows.has_both))
+    if among is None:
+        return order[both, 0].astype(float).tolist()
+    parts = [row[mask] for row, mask in zip(order[both], ops.convert_to_numpy(among)[both], strict=True)]
+    if negatives == "all":
+        return [float(one) for part in parts for one in part]
+    return [float(np.mean(part)) for part in parts]
 
 
 def effective_count(counts):

@@ -1,15 +1,10 @@
 """The margin of a loss, and its value for a constant encoder."""
 
 import pytest
+from keras import ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.loss import at_constant
 from tests.support.measured import encoder, facts_of
-
-
-def test_loss_at_a_constant_is_the_share_of_each_kind():
-    assert at_constant((1.0, 0.0), 0.25) == 0.75
-    assert at_constant((4.0, 0.5), 0.5) == 2.25
 
 
 @pytest.mark.parametrize(
@@ -26,3 +21,29 @@ def test_loss_at_a_constant_is_the_share_of_each_kind():
 def test_only_a_margin_of_distances_is_one(loss, margin, is_gap):
     facts = facts_of(encoder(), loss=loss)
     assert (facts.get("margin"), facts.get("margin_is_gap")) == (margin, is_gap)
+
+
+def collapsed(loss, losses, **options):
+    """The fact of how far the last `losses` are from the loss of a constant encoder, or None."""
+    history = {name: [0.5] * 4 for name in ("auc", "eer", "auc_se", "eer_se")} | {"loss": losses}
+    return facts_of(encoder(), loss=loss, history=history, **options).get("loss_from_collapsed_value")
+
+
+def test_the_loss_of_a_constant_encoder_is_asked_of_the_loss():
+    pairs = {"positive_fraction": 0.25, "bounds": (0.0, 2.0)}
+    assert collapsed(ks.losses.ContrastiveLoss(margin=2.0), [9.0, 3.0, 3.0, 3.3], **pairs) == pytest.approx(0.1)
+    assert collapsed(ks.losses.ContrastiveLoss(margin=2.0), [9.0, 3.0, 3.0, float("nan")], **pairs) is None
+    assert collapsed(ks.losses.ContrastiveLoss(margin=2.0), [3.0, 3.0, 3.0, 3.3]) is None, "unknown share"
+    assert collapsed(ks.losses.BatchTripletLoss(margin=0.5), [9.0, 0.5, 0.5, 0.4]) == pytest.approx(0.2)
+    assert collapsed(ks.losses.BatchTripletLoss(negatives="semi_hard"), [9.0, 0.2, 0.2, 0.2]) is None
+
+
+def test_the_loss_of_another_project_is_measured():
+    def halved(y_true, y_pred):
+        """Half of the contrastive loss with margin 0.8, where 0 means the same."""
+        return 0.5 * (y_true * ops.relu(0.8 - y_pred) ** 2 + (1 - y_true) * y_pred**2)
+
+    facts = facts_of(encoder(), loss=halved, positive_fraction=0.5, bounds=(0.0, 2.0))
+    assert facts["margin"] == pytest.approx(0.8, rel=1e-3) and facts["margin_is_gap"] == 0.0
+    assert facts["loss_similar_label"] == 0.0 and facts.words["loss"] == "ContrastiveLoss"
+    assert "margin" not in facts_of(encoder(), loss=halved), "nobody knows what it is given"

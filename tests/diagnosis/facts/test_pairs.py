@@ -27,7 +27,7 @@ def test_mined_triplets_in_order_equal_a_loop(rng):
                 near = [matrix[a, p] for p in range(12) if p != a and labels[p] == labels[a]]
                 far = [matrix[a, n] for n in range(12) if labels[n] != labels[a]]
                 expected.append(float(pick_near(near) < pick_far(far)))
-            assert mined_order(distance, z, labels, positives, negatives) == expected
+            assert mined_order(distance.matrix, z, labels, positives, negatives) == expected
 
 
 def test_facts_of_a_pair_run_name_its_make_up():
