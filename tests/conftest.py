@@ -40,6 +40,7 @@ def pytest_report_header(config):
     return f"keras {keras.__version__} on {keras.backend.backend()}"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """Tests that were named one by one run in this process, where a debugger works; a whole suite on several cores."""
     named = [argument for argument in config.args if argument not in config.getini("testpaths")]
