@@ -13,8 +13,6 @@ import pytest
 
 import keras_siamese
 
-pytestmark = pytest.mark.any_backend
-
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "images", "demo", "test", "benchmarks"}
 EXTRAS |= {"tensorboard", "faiss", "onnx", "onnx-jax"}
