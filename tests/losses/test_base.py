@@ -1,0 +1,49 @@
+"""Identities as digits that casting leaves alone, the option names of a loss, and margins out of reach."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_siamese.losses import ContrastiveLoss, NCALoss, TripletLoss
+from keras_siamese.losses.base import concrete, joined_ids, option_names, refuse_margin, split_ids, without_wide_mask
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_identities_survive_a_cast_of_their_digits(dtype):
+    ids = np.array([0, 1, 255, 256, 65_537, 2**24 + 1, 2**31 - 1, -1, -(2**31)], "int32")
+    digits = split_ids("y_true", ops.convert_to_tensor(ids))
+    assert tuple(digits.shape) == (9, 4)
+    again, flaw = joined_ids(ops.cast(digits, dtype))
+    assert ops.convert_to_numpy(again).tolist() == ids.tolist()
+    assert not ops.convert_to_numpy(flaw).any()
+
+
+def test_names_become_numbers_that_are_equal_where_the_names_are():
+    ids, _ = joined_ids(split_ids("y_true", np.array(["b", "a", "b"])))
+    assert ops.convert_to_numpy(ids).tolist() == [1, 0, 1]
+
+
+def test_a_number_that_is_not_whole_is_refused_where_its_value_is_known():
+    with pytest.raises(ValueError, match="`y_true` must be whole numbers"):
+        split_ids("y_true", ops.convert_to_tensor([1.0, 2.5]))
+    _, flaw = joined_ids(ops.convert_to_tensor([[1.0, 0.0, 0.0, 0.0], [float("nan")] * 4]))
+    assert ops.convert_to_numpy(flaw).tolist() == [False, True]
+
+
+def test_option_names_hold_those_of_the_bases():
+    assert option_names(TripletLoss) == ["margin", "soft", "swap", "reduction", "name", "dtype"]
+    assert option_names(NCALoss) == ["scale", "distance", "block_size", "reduction", "name", "dtype"]
+
+
+def test_a_margin_is_refused_only_beyond_reach():
+    loss = ContrastiveLoss()
+    refuse_margin(loss, "margin", 2.0, 2.0, 0.0, 2.0)
+    with pytest.raises(ValueError, match=r"`margin` of ContrastiveLoss must be at most 2, .* \[0, 2\].*; got 2.5"):
+        refuse_margin(loss, "margin", 2.5, 2.0, 0.0, 2.0)
+
+
+def test_values_that_are_known():
+    assert concrete(ops.convert_to_tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    tensor = ops.ones((2, 3))
+    assert without_wide_mask(tensor) is tensor
