@@ -1,4 +1,4 @@
-"""Callbacks: adapters from Keras's events to data, verification and diagnosis.
+"""Callbacks, which pass Keras's events on to data, verification and diagnosis.
 
     siamese.fit(train, epochs=30, callbacks=[
         HardPairRefresh(train),
@@ -6,8 +6,8 @@
         keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True),
     ])
 
-Contract: `epochs` brings a sequence what it should know when an epoch begins, its number and the model's embeddings;
-`monitors` measure held-out verification when one ends, so put them before the callbacks that read `logs`.
+Contract: the callbacks in `epochs` tell a sequence, when an epoch begins, its number and the model's embeddings. Those
+in `monitors` measure held-out verification when an epoch ends; put them before the callbacks that read `logs`.
 """
 
 from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch

@@ -1,8 +1,8 @@
-"""What a sequence is told when an epoch begins: its number, and how the model now embeds the samples.
+"""Callbacks that tell a sequence which epoch begins, and how the model now embeds the samples.
 
-Contract: a sequence of `keras_siamese.data`, the one that `fit` draws from. Keras calls these before the epoch's first
-batch is drawn, and before workers begin to draw. A copy of a callback, as KerasTuner makes one for each execution,
-keeps the sequence itself: `fit` draws from that one, and would never hear of a copy.
+Contract: the sequence is one of `keras_siamese.data`, the one that is passed to `fit`. Keras calls these callbacks
+before the first batch of the epoch is drawn, and before workers begin to draw. KerasTuner copies the callbacks for each
+execution; the copies share the sequence, because `fit` draws from this sequence and not from a copy.
 
     model.fit(sequence, epochs=20, callbacks=[SetEpoch(sequence), HardPairRefresh(sequence, every=2)])
 """
@@ -14,12 +14,11 @@ import numpy as np
 
 from keras_siamese._checks import check_integer
 from keras_siamese.data.hardness import check_ranks
-from keras_siamese.distances import AngularDistance, CosineDistance
 from keras_siamese.scoring import as_siamese, embed
 
 
 class SequenceCallback(keras.callbacks.Callback):
-    """A callback about a `sequence`, which its copies share."""
+    """A callback with a `sequence`, which its copies share."""
 
     def __deepcopy__(self, memo):
         copied = type(self).__new__(type(self))
@@ -29,9 +28,9 @@ class SequenceCallback(keras.callbacks.Callback):
 
 
 class SetEpoch(SequenceCallback):
-    """Tells a sequence of `keras_siamese.data` the epoch that begins, so that it draws that epoch's pairs.
+    """Set the epoch of a sequence of `keras_siamese.data`, so that it draws the pairs of this epoch.
 
-    `SiameseWrapper.fit` does this by itself; pass it to the `fit` of any other model.
+    `fit` of a `SiameseWrapper` does this by itself; pass the callback to `fit` of any other model.
 
     Args:
         sequence: an object with `set_epoch(epoch)`.
@@ -48,31 +47,32 @@ class SetEpoch(SequenceCallback):
 
 
 class HardPairRefresh(SequenceCallback):
-    """Lets a `PairSequence` or `TripletSequence` draw hard partners, chosen anew every few epochs.
+    """Let a `PairSequence` or `TripletSequence` draw hard partners, which are searched anew every few epochs.
 
-    When an epoch from `start` on begins, and then at each `every`-th, all samples of the sequence are embedded by the
-    model's encoder, in inference mode, and `sequence.refresh` searches each one's near samples of other identities and
-    far samples of its own; the epochs up to the next refresh draw their partners from these. Distances are Euclidean,
-    or cosine where the model compares by "cosine" or "angular".
+    At the begin of epoch `start` and of every `every`-th epoch after it, all samples of the sequence are embedded in
+    inference mode. `sequence.refresh` then searches, for each sample, near samples of other identities and far samples
+    of its own identity. Partners are drawn from these until the next refresh. Distances are Euclidean, or cosine if the
+    model's distance ignores norms ("cosine", "angular").
 
-    Before `start`, and where a new fit begins, partners are uniform. The first epoch of a resumed fit (`initial_epoch`,
-    `BackupAndRestore`) from `start` on refreshes whatever `every` says, as the candidates are not saved: with `every=1`
-    the run goes on as if it had not been interrupted, with `every` > 1 its candidates are newer until the next refresh.
-    Embeddings that are not finite leave the candidates as they are, with a warning.
+    Before `start`, partners are drawn uniformly, also in a second `fit` with the same callback. The candidates are not
+    saved. A resumed fit (`initial_epoch`, `BackupAndRestore`) therefore refreshes in its first epoch from `start` on,
+    whatever `every` is. With `every=1` the run continues as if it had not been interrupted; with `every` > 1 its
+    candidates are newer until the next refresh. If embeddings are not finite, the candidates do not change and a
+    warning is given.
 
     Args:
-        sequence: the `PairSequence` or `TripletSequence` that `fit` is given.
-        every: refresh each so many epochs, ≥ 1.
-        start: the first epoch with hard partners, ≥ 0. Under an encoder that has learned nothing they mean little, and
-            the hardest from the outset can make training collapse.
+        sequence: the `PairSequence` or `TripletSequence` that is passed to `fit`.
+        every: number of epochs between two refreshes, ≥ 1.
+        start: the first epoch with hard partners, ≥ 0. An untrained encoder cannot tell which partners are hard, and
+            training with the hardest partners from the start can make it collapse.
         negative_ranks: (lo, hi), which samples of other identities count as hard, by increasing distance from 0.
-        positive_ranks: (lo, hi), which of the same identity, by decreasing distance.
-        encoder: the encoder, a part of the model, where it cannot be found in it.
-        batch_size: samples embedded at once.
+        positive_ranks: (lo, hi), which samples of the same identity count as hard, by decreasing distance from 0.
+        encoder: the encoder, a part of the model. Needed only if it cannot be found.
+        batch_size: number of samples embedded at once.
 
     Attributes:
         refreshed: the epochs of this fit that began with a refresh.
-        candidates: the latest `HardCandidates`, None before the first. They say how many samples have none.
+        candidates: the latest `HardCandidates`, None before the first. They tell how many samples have none.
 
     Raises:
         ValueError: when training begins, if `fit` is given another sequence or no encoder is found.
@@ -110,7 +110,7 @@ class HardPairRefresh(SequenceCallback):
         self._forget()
 
     def _forget(self):
-        """Starts afresh what belongs to one fit and does not travel with a copy."""
+        """Reset what belongs to one fit and is not copied."""
         self.refreshed, self.candidates = [], None
 
     def __deepcopy__(self, memo):
@@ -119,11 +119,11 @@ class HardPairRefresh(SequenceCallback):
         return copied
 
     def on_train_begin(self, logs=None):
-        fitted = getattr(self.model, "training_data", None)  # only a SiameseWrapper knows
+        fitted = getattr(self.model, "training_data", None)  # not every model knows
         if fitted is not None and hasattr(fitted, "refresh") and fitted is not self.sequence:
             raise ValueError(f"`sequence` must be the one that fit is given, {fitted!r}; got {self.sequence!r}")
         self._forget()
-        self.sequence.refresh(None)  # candidates of an earlier fit are another model's
+        self.sequence.refresh(None)  # candidates of an earlier fit may come from another model
         if self.model.built:
             self.find_encoder()
 
@@ -136,20 +136,22 @@ class HardPairRefresh(SequenceCallback):
                 self.refreshed.append(epoch)
             else:
                 warnings.warn(
-                    f"Embeddings are NaN or infinite when epoch {epoch + 1} begins: hard partners stay as they are",
+                    f"Embeddings are NaN or infinite when epoch {epoch + 1} begins: the hard partners are not changed",
                     stacklevel=2,
                 )
 
     def find_encoder(self):
-        """The `SiameseWrapper` around the model's encoder."""
+        """The model as `scoring.as_siamese` understands it."""
         return as_siamese(self.model, self.encoder, items=self.sequence.x)
 
     def embed(self):
-        """Embeddings `(n, dim)` of the sequence's samples by the weights as they are, such that Euclidean distances
-        rank them as the model does."""
+        """Embeddings `(n, dim)` of the sequence's samples under the present weights.
+
+        They are normalised if the model's distance ignores norms, so that Euclidean distances rank as it does.
+        """
         siamese = self.find_encoder()
         embeddings = embed(siamese.encoder, self.sequence.x, self.batch_size)
-        if isinstance(siamese.distance, (CosineDistance, AngularDistance)):
+        if siamese.distance.scale_free:
             norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
             embeddings = embeddings / np.where(norms > 0, norms, 1)
         return embeddings

@@ -20,11 +20,10 @@ from keras_siamese._version import __version__
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
-from keras_siamese.diagnosis.history import curves_of
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
-from keras_siamese.diagnosis.runlog import plain
+from keras_siamese.diagnosis.run import Run, plain
 from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
 
 SCHEMA = "keras_siamese.diagnosis/2.1"  # of report.schema.json
@@ -288,7 +287,7 @@ def diagnose(
     check_choice("similar_label", similar_label, (0, 1))
     trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
     train_trials = None if train is None else training_trials(train)
-    curves = {} if history is None else curves_of(history)
+    curves = {} if history is None else Run.of(history).curves
     siamese = as_siamese(model, encoder, items=trials.items, unshared=True)
     valid, trained = (None if one is None else score(siamese, one) for one in (trials, train_trials))
     if not valid.is_finite or not (trained is None or trained.is_finite):

@@ -80,7 +80,7 @@ def test_rates_without_support_are_left_out(caplog):
     with caplog.at_level(logging.INFO, "keras_siamese.callbacks"):
         monitor = VerificationMonitor(VALID, far=(0.1, 1e-4))
     assert [key for key in monitor.keys if "far" in key] == ["val_tar@far=0.1"]
-    assert "TAR at FAR 0.0001 needs 30000 impostor pairs; left out with 1680" in caplog.text
+    assert "TAR at FAR 0.0001 needs 30000 impostor pairs; it is left out, as there are 1680" in caplog.text
 
 
 def test_every_other_epoch_repeats_the_last_figures_and_the_last_is_measured(monkeypatch):
@@ -145,7 +145,7 @@ def test_a_log_of_the_same_name_is_replaced_with_a_warning():
         SiameseWrapper(encoder_model(), head="logistic"), "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")]
     )
     held_out = PairSequence(*VALID, batch_size=30, frozen=True)
-    with pytest.warns(UserWarning, match="`logs` hold 'val_auc' already; VerificationMonitor writes its own"):
+    with pytest.warns(UserWarning, match="`logs` has 'val_auc' already; VerificationMonitor replaces it"):
         history = fit(model, VerificationMonitor(VALID, far=0.01), validation_data=held_out).history
     scored = score(model, Trials.of(VALID))
     assert history["val_auc"][-1] == pytest.approx(verification.auc(scored.same, scored.scores), abs=1e-5)
@@ -336,9 +336,7 @@ class Poison(keras.callbacks.Callback):
 
 def test_nan_weights_are_logged_warned_of_and_found(tmp_path):
     monitor = DivergenceMonitor(VALID, far=0.01, report=tmp_path / "report.html")
-    with pytest.warns(
-        UserWarning, match="NaN or infinite at the end of epoch 3: verification is logged as NaN"
-    ) as said:
+    with pytest.warns(UserWarning, match="NaN or infinite after epoch 3: verification is logged as NaN") as said:
         history = fit(compiled(), [monitor, Poison(at=2)], epochs=5).history
     assert sum("NaN or infinite" in str(one.message) for one in said) == 1
     for key in KEYS:

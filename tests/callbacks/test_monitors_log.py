@@ -89,7 +89,7 @@ def test_a_run_that_dies_and_is_taken_up_again_is_one_run(whole, tmp_path):
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size - 40)  # as kill -9 may leave it
     again = monitor_of(path, called)
-    with pytest.warns(UserWarning, match="is torn"):
+    with pytest.warns(UserWarning, match="is incomplete"):
         fit(again, initial_epoch=9)
     # But for the step into the first epoch, which here begins with the weights of a new model.
     found, expected = ([{**line, "update_size": None} for line in lines(one)] for one in (path, finished))
@@ -131,7 +131,7 @@ def test_copies_do_not_write_into_one_log(tmp_path):
 def test_a_log_that_holds_something_else_is_refused_before_training(tmp_path):
     path = tmp_path / "thesis.txt"
     path.write_text("Chapter 1\n")
-    with pytest.raises(ValueError, match="`log` must be a run log; line 1 of .*thesis.txt' is no JSON"):
+    with pytest.raises(ValueError, match="`log` must be a run log; line 1 of .*thesis.txt' is not JSON"):
         ks.callbacks.DivergenceMonitor(VALID, log=path)
     with pytest.raises(TypeError, match="`log` must be a path; got 3"):
         ks.callbacks.DivergenceMonitor(VALID, log=3)

@@ -1,13 +1,18 @@
-"""Curves of a run from Keras's history, a dict, a run log and a CSV file; what is missing is said."""
+"""Runs that are read from Keras's history, a dict, a run log and a CSV file; errors name what is missing."""
 
 import math
 
 import numpy as np
 import pytest
 
-from keras_siamese.diagnosis.history import ALWAYS, curves_of
-from keras_siamese.diagnosis.runlog import RunLog
+from keras_siamese.diagnosis.recorder import RunLog
+from keras_siamese.diagnosis.run import ALWAYS, Run
 from tests.support.diagnoses import history
+
+
+def read(history):
+    return Run.of(history).curves
+
 
 LOGS = {"loss": [3.0, 2.0], "val_auc": [0.6, 0.7], "val_eer": [0.4, 0.3], "val_d_prime": [0.5, 1.0], "accuracy": [1, 1]}
 
@@ -22,11 +27,11 @@ def test_a_history_and_a_dict_give_the_curves():
         history = LOGS
 
     for given in (History(), LOGS):
-        curves = curves_of(given)
+        curves = read(given)
         assert list(curves) == [*ALWAYS, "d_prime"]
         assert curves["eer"] == [0.4, 0.3] and curves["d_prime"] == [0.5, 1.0]
         assert all(math.isnan(value) for value in curves["auc_se"] + curves["eer_se"])
-    assert curves_of({**LOGS, "val_auc_se": [0.1, None]})["auc_se"][0] == 0.1
+    assert read({**LOGS, "val_auc_se": [0.1, None]})["auc_se"][0] == 0.1
 
 
 def test_a_run_log_gives_all_that_was_written(tmp_path):
@@ -35,12 +40,12 @@ def test_a_run_log_gives_all_that_was_written(tmp_path):
         log.begin(epoch)
         log.write(epoch, {name: curve[epoch] for name, curve in curves.items()}, {"val_eer": 9.0}, flagged=False)
     for path in (log.path, str(log.path)):
-        assert curves_of(path) == curves
+        assert read(path) == curves
 
 
 def test_a_csv_loggers_file_gives_its_columns(tmp_path):
     text = "epoch,accuracy,loss,val_auc,val_d_prime,val_eer\r\n0,[1 2],3.0,0.6,0.5,0.4\r\n1,NA,2.0,NA,1.0,0.3\r\n"
-    curves = curves_of(csv_of(tmp_path / "training.csv", text))
+    curves = read(csv_of(tmp_path / "training.csv", text))
     assert list(curves) == [*ALWAYS, "d_prime"] and curves["loss"] == [3.0, 2.0] and curves["d_prime"] == [0.5, 1.0]
     assert curves["auc"][0] == 0.6 and math.isnan(curves["auc"][1])
 
@@ -48,26 +53,26 @@ def test_a_csv_loggers_file_gives_its_columns(tmp_path):
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_rows_may_be_parted_otherwise_and_have_no_epoch(tmp_path, delimiter):
     text = "\ufeffval_eer, loss ,val_auc\n0.4,3,0.6\n\n0.3,2,0.7\n".replace(",", delimiter)
-    assert curves_of(csv_of(tmp_path / "log", text))["loss"] == [3.0, 2.0]
+    assert read(csv_of(tmp_path / "log", text))["loss"] == [3.0, 2.0]
 
 
 def test_rows_of_a_run_taken_up_again_replace_those_before(tmp_path):
     rows = ["epoch,loss,val_auc,val_eer", "0,9,.5,.5", "1,8,.5,.5", "2,7,.5,.5", "1,6,.5,.5", "4,5,.5,.5"]
-    loss = curves_of(csv_of(tmp_path / "log.csv", "\n".join(rows) + "\n"))["loss"]
+    loss = read(csv_of(tmp_path / "log.csv", "\n".join(rows) + "\n"))["loss"]
     np.testing.assert_array_equal(loss, [9, 6, np.nan, np.nan, 5])
 
 
 def test_a_torn_last_row_is_left_out(tmp_path):
     text = "epoch,loss,val_auc,val_eer\n0,9,.5,.5\n1,8,.5,.4"
-    with pytest.warns(UserWarning, match="log.csv is torn"):
-        assert curves_of(csv_of(tmp_path / "log.csv", text))["eer"] == [0.5]
+    with pytest.warns(UserWarning, match="log.csv is incomplete"):
+        assert read(csv_of(tmp_path / "log.csv", text))["eer"] == [0.5]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("epoch,loss,val_loss\n0,1,2\n", "'val_auc', 'val_eer' missing among .*'epoch', 'loss', 'val_loss'.*Monitor"),
-        ("epoch,loss,val_auc,val_eer\n", "must hold an epoch at least"),
+        ("epoch,loss,val_auc,val_eer\n", "must hold at least one epoch"),
         ("", "must begin with a header"),
         ("hello", "'loss', 'val_auc', 'val_eer' missing among .'hello'"),
         ("epoch,loss,val_auc,val_eer\n0,1,.5,.5\n1,2,.5\n", "must have 4 fields on each line, .* line 3 has 3"),
@@ -86,15 +91,15 @@ def test_a_torn_last_row_is_left_out(tmp_path):
 )
 def test_what_a_file_lacks_is_said(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        curves_of(csv_of(tmp_path / "log.csv", text))
+        read(csv_of(tmp_path / "log.csv", text))
 
 
 def test_other_things_are_refused(tmp_path):
     with pytest.raises(TypeError, match="a Keras History, a dict of curves, or the path of a log; got a list"):
-        curves_of([1.0])
+        read([1.0])
     with pytest.raises(ValueError, match="'val_eer' missing among"):
-        curves_of({"loss": [1.0], "val_auc": [0.5]})
-    with pytest.raises(ValueError, match="of one length, a value an epoch; got loss 2, val_auc 1, val_eer 2"):
-        curves_of(LOGS | {"val_auc": [0.5]})
+        read({"loss": [1.0], "val_auc": [0.5]})
+    with pytest.raises(ValueError, match="of equal length, with one value per epoch; got loss 2, val_auc 1, val_eer 2"):
+        read(LOGS | {"val_auc": [0.5]})
     with pytest.raises(FileNotFoundError):
-        curves_of(tmp_path / "none.csv")
+        read(tmp_path / "none.csv")

@@ -1,11 +1,16 @@
-"""The run log: a line an epoch, taken up where it was left, and refused where it is something else."""
+"""The recorder of a run and its log: one line per epoch, continued after a crash; other files are refused."""
 
 import json
 import math
 
+import numpy as np
 import pytest
 
-from keras_siamese.diagnosis.runlog import SCHEMA, RunLog, read_run_log
+from keras_siamese.diagnosis.facts.epoch import health_of, quick_errors
+from keras_siamese.diagnosis.recorder import CURVES, RunLog, RunRecorder
+from keras_siamese.diagnosis.run import SCHEMA
+from keras_siamese.diagnosis.run import read_run_log as read_with_ends
+from keras_siamese.scoring import ScoredTrials, Trials
 
 
 @pytest.fixture
@@ -18,6 +23,10 @@ def write(log, epochs, start=0, scale=1.0):
         log.begin(epoch)
         curves = {"loss": scale / (epoch + 1), "auc": math.nan if epoch == 1 else 0.5, "spread": 0.9}
         log.write(epoch, curves, {"loss": scale / (epoch + 1), "val_eer": 0.4}, flagged=epoch == 2)
+
+
+def read_run_log(path):
+    return read_with_ends(path)[0]
 
 
 def lines(path):
@@ -75,10 +84,10 @@ def test_a_torn_last_line_is_left_out_with_a_warning(path, kept):
     whole = path.read_bytes()
     start = whole[:-1].rindex(b"\n") + 1
     path.write_bytes(whole[: start + int(kept * (len(whole) - start)) + 1])
-    with pytest.warns(UserWarning, match=r"The last line of .*run\.jsonl is torn, \d+ bytes without an end"):
+    with pytest.warns(UserWarning, match=r"The last line of .*run\.jsonl is incomplete \(\d+ bytes\)"):
         assert len(read_run_log(path).curves["loss"]) == 3
     log = RunLog(path)  # says nothing yet
-    with pytest.warns(UserWarning, match="is torn"):
+    with pytest.warns(UserWarning, match="is incomplete"):
         log.begin(3)
     write(log, 5, 3)
     assert path.read_bytes().startswith(whole) and len(lines(path)) == 5
@@ -93,18 +102,18 @@ def test_the_first_line_may_be_torn_and_the_last_line_feed_missing(path):
     assert len(lines(path)) == 3 and path.read_bytes().startswith(whole)
     for size in (1, 11, 60):
         path.write_bytes(whole[:size])
-        with pytest.warns(UserWarning, match="is torn"):
+        with pytest.warns(UserWarning, match="is incomplete"):
             assert read_run_log(path).curves == {}
     path.write_bytes(b"")
-    assert read_run_log(path).curves == {} and RunLog(path).begin(0).ends == {}
+    assert read_run_log(path).curves == {} and RunLog(path).begin(0).curves == {}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"epoch,loss\n0,1\n", "line 1 of .* is no JSON"),
-        (b"a diary", "line 1 of .* is no JSON"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "line 1 of .* is no JSON"),
+        (b"epoch,loss\n0,1\n", "line 1 of .* is not JSON"),
+        (b"a diary", "line 1 of .* is not JSON"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "line 1 of .* is not JSON"),
         (b'{"loss": [1, 2]}\n', "must have the schema 'keras_siamese.run/1'; it has None"),
         (b"[1]\n", "it has None"),
         (b'{"schema": "keras_siamese.run/2", "epoch": 0}\n', "it has 'keras_siamese.run/2'"),
@@ -122,7 +131,7 @@ def test_the_first_line_may_be_torn_and_the_last_line_feed_missing(path):
             b'{"schema": "keras_siamese.run/1", "epoch": 3, "flagged": true}\n' * 2,
             "line 2 .* is of epoch 3, after epoch 3",
         ),
-        (b'{"schema": "keras_siamese.run/1", "epoch": 3, "flagged": true}\nx\n', "line 2 of .* is no JSON"),
+        (b'{"schema": "keras_siamese.run/1", "epoch": 3, "flagged": true}\nx\n', "line 2 of .* is not JSON"),
     ],
 )
 def test_a_file_of_something_else_is_refused_and_left_alone(path, content, message):
@@ -161,7 +170,7 @@ def test_a_file_that_changed_is_written_no_more(path, what):
     else:
         path.unlink()
     before = path.read_bytes() if path.exists() else None
-    with pytest.warns(UserWarning, match="run.jsonl is written no more: "):
+    with pytest.warns(UserWarning, match="No more epochs are written to .*run.jsonl: "):
         write(log, 3, 2)
     write(log, 6, 3)  # and says so once
     assert (path.read_bytes() if path.exists() else None) == before
@@ -170,7 +179,6 @@ def test_a_file_that_changed_is_written_no_more(path, what):
 
 
 def test_logs_of_any_kind_become_json(path):
-    np = pytest.importorskip("numpy")
     log = RunLog(path)
     log.begin(0)
     logs = {"a": np.float32(0.5), "b": np.arange(2), "c": math.inf, "d": None, "e": True, "f": object, 3: "text"}
@@ -178,3 +186,118 @@ def test_logs_of_any_kind_become_json(path):
     (line,) = lines(path)
     assert line["flagged"] is True and line["loss"] == 1.0
     assert line["logs"] == {"a": 0.5, "b": [0, 1], "c": None, "d": None, "e": True, "f": str(object), "3": "text"}
+
+
+# --- RunRecorder
+
+
+class Model:
+    """What the recorder asks of a model: weights `(2, 2)`, which the tests change."""
+
+    def __init__(self, value=1.0):
+        self.kernel = np.full((2, 2), value)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    from keras_siamese.diagnosis import recorder
+
+    monkeypatch.setattr(recorder, "sampled_kernels", lambda model: model.kernel.copy())
+    monkeypatch.setattr(recorder, "update_size", lambda before, after: float(np.abs(after - before).max()))
+    return Model()
+
+
+def scored(noise, seed=0):
+    """Scores of 15 identities of 4 items each; the more noise, the worse they verify."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(15), 4)
+    z = rng.normal(size=(15, 5))[labels] + noise * rng.normal(size=(60, 5))
+    trials = Trials.from_labels(z, labels)
+    return ScoredTrials(trials, z, -np.linalg.norm(z[trials.left] - z[trials.right], axis=1))
+
+
+def record(recorder, model, epochs, first=0, eer=0.3):
+    """Epochs whose loss falls and whose verification does not change. Returns where the first flag was reported."""
+    one, reported = scored(1.0), []
+    for epoch in range(first, epochs):
+        recorder.begin_epoch(epoch, model)
+        model.kernel = model.kernel + 0.5
+        logs = {"loss": 0.8**epoch, "accuracy": 0.5, "val_auc": 1 - eer, "val_eer": eer}
+        if recorder.end_epoch(epoch, model, logs, one):
+            reported.append(epoch)
+    return reported
+
+
+def test_an_epoch_is_recorded_with_its_health(model):
+    recorder = RunRecorder()
+    recorder.begin_fit(epochs=3)
+    record(recorder, model, 2)
+    recorder.begin_epoch(2, model)
+    recorder.end_epoch(2, model, {"loss": 0.1})  # verification was not measured
+    curves = recorder.run.curves
+    assert tuple(curves) == CURVES and {len(curve) for curve in curves.values()} == {3}
+    assert curves["loss"] == [1.0, 0.8, 0.1] and curves["update_size"] == [0.5, 0.5, 0.0]
+    assert curves["eer"][:2] == [0.3, 0.3] and curves["auc"][:2] == [0.7, 0.7] and math.isnan(curves["eer"][2])
+    expected = health_of(scored(1.0)) | {f"{name}_se": error for name, error in quick_errors(scored(1.0)).items()}
+    assert len(expected) == 8
+    for name, value in expected.items():
+        assert curves[name][0] == pytest.approx(value) and math.isnan(curves[name][2])
+    assert recorder.run.epochs == 3 and recorder.run.logged == ("loss",) and not recorder.run.has_accuracy
+
+
+def test_the_first_flag_is_reported_once_and_all_are_kept(model, path):
+    recorder = RunRecorder(RunLog(path), target_eer=0.2)
+    recorder.begin_fit(epochs=14)
+    reported = record(recorder, model, 14)
+    run = recorder.run
+    assert reported == run.flags[:1] == [8] and run.flags == list(range(8, 14))  # a warm-up of 3, two windows of 5
+    assert [line["epoch"] for line in lines(path) if line["flagged"]] == run.flags
+    record(recorder, model, 3)  # a new run
+    assert run.flags == [] and len(run.curves["loss"]) == 3
+    quiet = RunRecorder(target_eer=0.2)
+    quiet.begin_fit(epochs=14)
+    assert record(quiet, model, 14, eer=0.01) == [] and quiet.run.flags == []
+
+
+def test_a_resumed_run_takes_curves_and_flags_from_its_log(model, path):
+    first = RunRecorder(RunLog(path), target_eer=0.2)
+    record(first, model, 10)
+    again = RunRecorder(RunLog(path), target_eer=0.2)
+    again.begin_fit(epochs=12)
+    assert record(again, model, 12, first=10) == []  # the first flag was reported before
+    assert again.run.flags == [8, 9, 10, 11]
+    for name, curve in first.run.curves.items():
+        assert again.run.curves[name][:10] == pytest.approx(curve, nan_ok=True)
+    late = RunRecorder()
+    record(late, model, 5, first=3)
+    assert [math.isnan(loss) for loss in late.run.curves["loss"]] == [True] * 3 + [False] * 2
+
+
+def test_embeddings_that_are_not_finite_are_noted(model):
+    recorder, one = RunRecorder(), scored(1.0)
+    broken = ScoredTrials(one.trials, one.embeddings * np.nan, one.scores * np.nan)
+    record(recorder, model, 1)
+    for epoch in (1, 2):
+        recorder.begin_epoch(epoch, model)
+        assert not recorder.end_epoch(epoch, model, {"loss": 0.1, "val_auc": math.nan, "val_eer": math.nan}, broken)
+    assert recorder.run.not_finite_since == 1 and recorder.scored.is_finite
+    assert all(math.isnan(recorder.run.curves[name][1]) for name in ("eer", "eer_se", "spread"))
+    record(recorder, model, 4, first=3)
+    assert recorder.run.not_finite_since is None
+    recorder.begin_epoch(0, model)
+    assert recorder.scored is None
+
+
+def test_what_is_judged_is_what_was_recorded(model):
+    recorder = RunRecorder(target_eer=0.2)
+    recorder.begin_fit(epochs=9)
+    record(recorder, model, 2)
+    run = recorder.observed(output_kind="score")
+    assert run.history["loss"] == [1.0, 0.8] and run.valid is recorder.scored and run.train is None
+    assert (run.threshold, run.target_eer, run.epochs, run.not_finite_since) == (0.5, 0.2, 9, None)
+    other = scored(0.5)
+    run = recorder.observed(other, other, 0.7, output_kind="score")
+    assert run.valid is run.train is other and run.threshold == 0.7
+    assert recorder.observed(output_kind="distance").threshold is None
+    copied = recorder.copy()
+    assert copied.target_eer == 0.2 and copied.log is None and copied.run.curves["loss"] == []

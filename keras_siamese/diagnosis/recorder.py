@@ -1,0 +1,203 @@
+"""`RunRecorder` writes a `Run` while a model trains, and a run log, from which the run can be read if it crashes.
+
+Contract: the recorder is told when a fit and its epochs begin and end; what it is told goes into its `run` and its log.
+It measures the health of the embeddings and finds flags. It does not know Keras's callbacks. Imports `run`, `observed`,
+`trend` and `facts`.
+
+    recorder = RunRecorder(RunLog("run.jsonl"))
+    recorder.begin_fit(epochs=20)
+    recorder.begin_epoch(0, model)                 # removes epoch 0 and later epochs from the log
+    recorder.end_epoch(0, model, {"loss": 0.7, "val_auc": 0.8, "val_eer": 0.3}, scored)
+    recorder.run.curves["loss"]
+"""
+
+import warnings
+
+from keras_siamese._checks import check_writable
+from keras_siamese.diagnosis.facts.epoch import HEALTH, health_of, quick_errors
+from keras_siamese.diagnosis.facts.model import sampled_kernels, update_size
+from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import ALWAYS, Run, line_of, read_run_log
+from keras_siamese.diagnosis.trend import find_flags
+
+CURVES = (*ALWAYS, *HEALTH, "update_size")
+
+
+class RunRecorder:
+    """Records a `Run` while a model trains.
+
+    Args:
+        log: the `RunLog` to which each epoch is written, or None.
+        target_eer: the EER that the user wants, in (0, 1), or None.
+
+    Attributes:
+        run: the `Run` so far.
+        scored: `ScoredTrials` of the latest epoch with finite embeddings, or None.
+    """
+
+    def __init__(self, log=None, target_eer=None):
+        self.log, self.target_eer = log, target_eer
+        self.run, self.scored, self._kernels = Run({name: [] for name in CURVES}), None, None
+
+    def copy(self):
+        """A recorder of another run with the same settings. Its log is a numbered file of its own."""
+        return RunRecorder(None if self.log is None else self.log.copy(), self.target_eer)
+
+    def begin_fit(self, epochs=None):
+        """Tell that a fit begins, which ends before the epoch of index `epochs`."""
+        self.run.epochs, self._kernels = epochs, None
+
+    def begin_epoch(self, epoch, model):
+        """Tell that an epoch begins. Recorded epochs from this one on belong to an earlier run and are removed.
+
+        If the log holds earlier epochs of this run, their curves and flags are taken from it.
+        """
+        if self._kernels is None:  # not in begin_fit: BackupAndRestore may load other weights after it
+            self._kernels = sampled_kernels(model)
+        if epoch == 0:
+            self.scored = self.run.not_finite_since = None
+        self.run.cut(epoch)
+        earlier = None if self.log is None else self.log.begin(epoch)
+        if earlier is not None and earlier.curves:
+            self.run.curves |= {name: earlier.curves[name] for name in CURVES if name in earlier.curves}
+            self.run.flags = earlier.flags
+
+    def end_epoch(self, epoch, model, logs, scored=None):
+        """Add an epoch to the run and to the log. Returns whether the run is flagged for the first time.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            model: the model that is trained.
+            logs: what was logged, with "loss", and with "val_auc" and "val_eer" if `scored` is given.
+            scored: `ScoredTrials` under the model's present weights, or None if they were not measured at this epoch.
+        """
+        is_finite = scored is not None and scored.is_finite
+        values = dict.fromkeys(CURVES, float("nan")) | {"loss": float(logs.get("loss", float("nan")))}
+        before, self._kernels = self._kernels, sampled_kernels(model)
+        if before is not None:
+            values["update_size"] = update_size(before, self._kernels)
+        if is_finite:
+            values |= {name: logs[f"val_{name}"] for name in ("auc", "eer")}
+            values |= {f"{name}_se": error for name, error in quick_errors(scored).items()}
+            values |= health_of(scored)
+            self.scored, self.run.not_finite_since = scored, None
+        elif scored is not None and self.run.not_finite_since is None:
+            self.run.not_finite_since = epoch
+        for name, curve in self.run.curves.items():
+            curve.append(values[name])
+        self.run.logged = tuple(logs)
+        flagged = self.flagged() if is_finite else []
+        if self.log is not None:
+            self.log.write(epoch, values, logs, flagged=epoch in flagged)
+        is_first = bool(flagged) and not self.run.flags
+        self.run.flags += [flag for flag in flagged if flag not in self.run.flags]
+        return is_first
+
+    def flagged(self):
+        """Epochs at which the run so far diverged; see `trend.find_flags`."""
+        curves, pairs = {name: self.run.curves[name] for name in ALWAYS}, len(self.scored.trials)
+        found = find_flags(**curves, pairs=pairs, target_eer=self.target_eer, epochs=self.run.epochs)
+        return [flag.epoch for flag in found]
+
+    def observed(self, valid=None, train=None, threshold=None, **recipe):
+        """`Observed` of the run so far, the input of the diagnosis.
+
+        Args:
+            valid: `ScoredTrials` of held-out data; those of the latest epoch with finite embeddings if None.
+            train: `ScoredTrials` of training identities, or None.
+            threshold: the score from which the user accepts a pair. If None, it is 0.5 for a model that puts out
+                probabilities and logs an accuracy.
+            **recipe: what `diagnose.recipe_of` returns.
+        """
+        if threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy:
+            threshold = 0.5
+        return Observed(
+            {name: list(curve) for name, curve in self.run.curves.items()},
+            self.scored if valid is None else valid,
+            train=train,
+            threshold=threshold,
+            target_eer=self.target_eer,
+            epochs=self.run.epochs,
+            not_finite_since=self.run.not_finite_since,
+            **recipe,
+        )
+
+
+class RunLog:
+    """Writes a run log, one line per epoch; if the process is killed, at most the line being written is lost.
+
+    Each line is handed to the operating system before `write` returns. If the file was changed between two lines,
+    another run writes into it: this log then warns and stops writing. It does the same if the disk is full.
+
+    Args:
+        path: the file. The file of a resumed run is continued. The folder is made if it is missing.
+        numbered: whether to write into the first of path-1, path-2, … (before the suffix) that does not exist yet.
+
+    Raises:
+        ValueError: if the path cannot be written, or if the file holds something else.
+    """
+
+    def __init__(self, path, numbered=False):
+        self.base = check_writable("log", path)
+        self.numbered = numbered
+        self.path = None if numbered else self.base
+        self._last, self._end, self._stopped = None, None, False
+        if not numbered and self.base.exists():
+            read_run_log(self.base, name="log", quiet=True)
+
+    def copy(self):
+        """The log of another run, in a numbered file of its own."""
+        return RunLog(self.base, numbered=True)
+
+    def begin(self, epoch):
+        """Make the file end before `epoch`. Returns the `Run` that it then holds, or None if it ended there already.
+
+        Call it when an epoch begins. It reads the file only when a run begins or is resumed.
+        """
+        if self._last is not None and epoch == self._last + 1:
+            return None
+        if self.path is None:
+            self.path = first_free(self.base)
+        self.path.touch()
+        run, ends = read_run_log(self.path, name="log", before=epoch)
+        self._end = max(ends.values(), default=0)
+        with open(self.path, "r+b") as file:
+            if file.seek(0, 2) < self._end:  # the last line feed is missing
+                file.write(b"\n")
+            file.truncate(self._end)
+        self._last, self._stopped = epoch - 1, False
+        return run
+
+    def write(self, epoch, values, logs, flagged):
+        """Add the line of an epoch; the arguments are those of `run.line_of`."""
+        self._last = epoch
+        if self._stopped:
+            return
+        line = line_of(epoch, values, logs, flagged)
+        try:
+            with open(self.path, "r+b") as file:
+                changed = file.seek(0, 2) != self._end
+                if not changed:
+                    file.write(line)
+        except OSError as error:
+            self._stop(str(error))
+        else:
+            if changed:
+                self._stop("it was changed after its last line; another run may be writing into it")
+            self._end += len(line)
+
+    def _stop(self, why):
+        self._stopped = True
+        warnings.warn(f"No more epochs are written to {self.path}: {why}", stacklevel=4)
+
+
+def first_free(path):
+    """Create and return the first of path-1, path-2, … that does not exist, so that no other run takes it."""
+    number = 1
+    while True:
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        try:
+            candidate.touch(exist_ok=False)
+            return candidate
+        except FileExistsError:
+            number += 1

@@ -1,0 +1,277 @@
+"""What happened in a run: curves with one value per epoch, and the flagged epochs.
+
+Contract: a `Run` comes from a `RunRecorder` while a model trains, or from `Run.of`, which reads Keras's `History`, a
+dict of logs, a run log, or a CSVLogger's file. A run log is a text file in UTF-8. Each line is a JSON object:
+
+    "schema"    "keras_siamese.run/1"
+    "epoch"     index of the epoch, from 0; it increases from line to line
+    "flagged"   whether the run was flagged at this epoch
+    "logs"      what Keras and the callbacks before the monitor logged
+    any other   the value of a curve at this epoch: "loss", "auc", "eer", "auc_se", "eer_se", …; null if not measured
+
+`pandas.read_json(path, lines=True)` reads it as a table. Imports `_checks` and `panels`.
+
+    Run.of(siamese.history).curves["eer"]
+    Run.of("run.jsonl"), Run.of("training.csv")
+"""
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from keras_siamese._tables import csv_rows
+from keras_siamese.diagnosis.report.panels import HEALTH
+
+SCHEMA = "keras_siamese.run/1"
+OPENING = f'{{"schema": "{SCHEMA}", '.encode()  # every line begins with it
+MAX_EPOCHS = 1_000_000  # a larger number is a step and not an epoch
+OWN = ("schema", "epoch", "flagged", "logs")  # keys of a line that are not curves
+ALWAYS = ("loss", "auc", "eer", "auc_se", "eer_se")
+NEEDED = ("loss", "val_auc", "val_eer")
+KEYS = {name: name if name == "loss" else f"val_{name}" for name in (*ALWAYS, *HEALTH)}  # the keys of curves in logs
+HOW = "Train with callbacks=[ks.callbacks.VerificationMonitor(validation)]"
+NOT_A_NUMBER = ("", "na", "nan", "none", "null")  # CSVLogger writes NA for a missing value
+
+
+@dataclass(eq=False)
+class Run:
+    """What happened in a run.
+
+    Attributes:
+        curves: lists of equal length by name, with one value per epoch from epoch 0 on; NaN where nothing was measured.
+            "loss", "auc", "eer", "auc_se" and "eer_se" are always there, health curves only if they were recorded.
+        flags: flagged epochs, in order.
+        not_finite_since: index of the first epoch since which embeddings are not finite, or None.
+        epochs: number of epochs that the run is planned to have, or None.
+        logged: names of what was logged at the latest epoch.
+    """
+
+    curves: dict = field(default_factory=dict)
+    flags: list = field(default_factory=list)
+    not_finite_since: int | None = None
+    epochs: int | None = None
+    logged: tuple = ()
+
+    @classmethod
+    def of(cls, history):
+        """Read a `Run` from whatever recorded it.
+
+        Args:
+            history: Keras's `History`; a dict of lists with one value per epoch, with the keys of
+                `VerificationMonitor`; or the path of a run log (`DivergenceMonitor(log=…)`) or of a CSVLogger's file.
+
+        Raises:
+            TypeError: for anything else.
+            ValueError: if "loss", "val_auc" or "val_eer" is missing, if the curves have different lengths, or if the
+                file is neither a run log nor a CSV file.
+            OSError: if the file cannot be read.
+        """
+        if isinstance(history, (str, os.PathLike)):
+            return read_run(Path(history))
+        logs = getattr(history, "history", history)
+        if not isinstance(logs, Mapping):
+            raise TypeError(
+                "`history` must be a Keras History, a dict of curves, or the path of a log; got a "
+                f"{type(history).__name__}"
+            )
+        return cls(curves_of(logs, "`history`"))
+
+    @property
+    def has_accuracy(self):
+        """Whether an accuracy was among the logs of the latest epoch."""
+        return any(key in self.logged for key in ("accuracy", "acc", "binary_accuracy"))
+
+    def cut(self, epoch):
+        """Make the curves end before `epoch`. If they are shorter, they are filled with NaN."""
+        for curve in self.curves.values():
+            del curve[epoch:]
+            curve += [float("nan")] * (epoch - len(curve))
+        self.flags = [flag for flag in self.flags if flag < epoch]
+
+
+def read_run(path):
+    """The `Run` in the run log or CSV file at `path`. The first character of the file tells which of them it is."""
+    with open(path, "rb") as file:
+        begin = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if begin.startswith(b"{"):
+        run, _ = read_run_log(path)
+        run.curves |= curves_of({KEYS.get(name, name): curve for name, curve in run.curves.items()}, str(path))
+    else:
+        run = Run(curves_of(read_csv(path), str(path)))
+    if not run.curves["loss"]:
+        raise ValueError(f"{path} must hold at least one epoch; it holds none")
+    return run
+
+
+def curves_of(logs, what):
+    """The curves in `logs`, lists by the keys of `VerificationMonitor`. `what` begins the error messages."""
+    missing = [key for key in NEEDED if key not in logs]
+    if missing:
+        raise ValueError(
+            f"{what} must have the curves 'loss', 'val_auc' and 'val_eer'; {', '.join(map(repr, missing))} missing "
+            f"among {sorted(logs)}. {HOW}"
+        )
+    curves = {name: [number_of(value) for value in logs[key]] for name, key in KEYS.items() if key in logs}
+    lengths = {KEYS[name]: len(curve) for name, curve in curves.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise ValueError(f"{what} must have curves of equal length, with one value per epoch; got {found}")
+    unknown = [float("nan")] * lengths["loss"]
+    return {name: curves.get(name, list(unknown)) for name in dict.fromkeys([*ALWAYS, *curves])}
+
+
+def read_csv(path):
+    """Read the columns of a CSV file with a header and one row per epoch, as lists of numbers by name.
+
+    The column `epoch`, which CSVLogger writes, holds the index of the epoch. If it falls, the run was resumed there:
+    the rows from that epoch on are replaced by the later ones. Epochs without a row are NaN. If the last row has no
+    line feed (the process was killed while writing), it is left out with a warning.
+
+    Raises:
+        ValueError: if the file is not text, has no header, or if a row has the wrong number of fields or a field that
+            is not a number.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a run log or a CSV file, in UTF-8; {error}") from error
+    whole, feed, rest = text.rpartition("\n")
+    if rest and whole:
+        warnings.warn(f"The last line of {path} is incomplete: it is left out", stacklevel=5)
+        text = whole + feed
+    columns, rows = csv_rows(path, io.StringIO(text, newline=""))
+    epochs = {}
+    for line, fields in rows:
+        if len(fields) != len(columns):
+            raise ValueError(
+                f"{path} must have {len(columns)} fields on each line, as its header; line {line} has {len(fields)}"
+            )
+        row = dict(zip(columns, fields, strict=True))
+        row = {key: number_in(row[key], key, line, path) for key in row if key == "epoch" or key in KEYS.values()}
+        epoch = row.get("epoch", len(epochs))
+        if not (0 <= epoch < MAX_EPOCHS and epoch % 1 == 0):
+            raise ValueError(
+                f"{path} must have whole numbers from 0 to {MAX_EPOCHS:,} for `epoch`; line {line} has {epoch:g}"
+            )
+        if epochs and epoch <= max(epochs):
+            epochs = {earlier: kept for earlier, kept in epochs.items() if earlier < epoch}
+        epochs[int(epoch)] = row
+    every = range(max(epochs, default=-1) + 1)
+    return {column: [epochs.get(epoch, {}).get(column, float("nan")) for epoch in every] for column in columns}
+
+
+def number_in(field, column, line, path):
+    """The number in a field of a CSV file; NaN if the field is empty."""
+    try:
+        return float("nan") if field.strip().lower() in NOT_A_NUMBER else float(field)
+    except ValueError:
+        raise ValueError(f"{path} must have a number for {column!r}; line {line} has {field!r}") from None
+
+
+def read_run_log(path, *, name="history", before=None, quiet=False):
+    """The `Run` in the run log at `path`, and `{epoch: where its line ends}` in bytes from the begin of the file.
+
+    If the last line is incomplete (the process was killed while writing), it is left out with a warning.
+
+    Args:
+        path: the file.
+        name: the argument that errors name.
+        before: lines from this epoch on are left out, and the curves end before it. None keeps all.
+        quiet: whether to omit the warning.
+
+    Raises:
+        ValueError: if the file holds anything but lines of a run log in the order of their epochs.
+        OSError: if it cannot be read.
+    """
+    path, lines, ends, end, last = Path(path), {}, {}, 0, -1
+    *whole, rest = path.read_bytes().split(b"\n")
+    if rest and is_json(rest):  # only the line feed is missing: some editors remove it
+        whole.append(rest)
+        rest = b""
+    elif rest and not whole and not rest.startswith(OPENING[: len(rest)]):
+        check_line(f"`{name}` must be a run log; line 1 of {str(path)!r}", rest)
+    for number, text in enumerate(whole, 1):
+        end += len(text) + 1
+        line = check_line(f"`{name}` must be a run log; line {number} of {str(path)!r}", text)
+        epoch = line["epoch"]
+        if epoch <= last:
+            raise ValueError(
+                f"`{name}` must be a run log with one line per epoch, in order; line {number} of {str(path)!r} is of "
+                f"epoch {epoch}, after epoch {last}"
+            )
+        last = epoch
+        if before is None or epoch < before:
+            lines[epoch], ends[epoch] = line, end
+    if rest and not quiet:
+        warnings.warn(f"The last line of {path} is incomplete ({len(rest)} bytes): it is left out", stacklevel=3)
+    names = list(dict.fromkeys(key for line in lines.values() for key in line if key not in OWN))
+    epochs = range(max(lines, default=-1) + 1 if before is None else before)
+    curves = {key: [number_of(lines.get(epoch, {}).get(key)) for epoch in epochs] for key in names}
+    return Run(curves, [epoch for epoch, line in lines.items() if line["flagged"]]), ends
+
+
+def line_of(epoch, values, logs, flagged):
+    """The line `(bytes)` of an epoch in a run log.
+
+    Args:
+        epoch: index of the epoch, from 0.
+        values: the value of each curve by name, NaN where not measured.
+        logs: what was logged.
+        flagged: whether the run was flagged at this epoch.
+    """
+    line = {"schema": SCHEMA, "epoch": epoch, "flagged": bool(flagged), **values, "logs": logs}
+    return (json.dumps(plain(line), allow_nan=False) + "\n").encode()
+
+
+def is_json(text):
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_line(what, text):
+    """Return the content of a line, a dict. `what` begins the error messages."""
+    try:
+        line = json.loads(text)
+    except ValueError as error:  # also if the bytes are not text
+        raise ValueError(f"{what} is not JSON: {error}") from error
+    schema = line.get("schema") if isinstance(line, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{what} must have the schema {SCHEMA!r}; it has {schema!r}")
+    epoch, flagged = line.get("epoch"), line.get("flagged")
+    if type(epoch) is not int or not 0 <= epoch < MAX_EPOCHS or type(flagged) is not bool:
+        raise ValueError(
+            f"{what} must have an `epoch` from 0 to {MAX_EPOCHS:,} and `flagged`; it has {epoch!r} and {flagged!r}"
+        )
+    for key, value in line.items():
+        if key not in OWN and value is not None and type(value) not in (int, float):
+            raise ValueError(f"{what} must have a number or null for {key!r}; it has {value!r}")
+    return line
+
+
+def number_of(value):
+    return float("nan") if value is None else float(value)
+
+
+def plain(value):
+    """`value` for JSON: NumPy scalars and arrays become Python's, NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value if value is None else str(value)
