@@ -1,8 +1,8 @@
-"""What a monitor shows in TensorBoard: its figures as scalars, the scores as histograms, the curves as a picture.
+"""Write a monitor's values for TensorBoard: figures as scalars, scores as histograms, curves as a picture.
 
-Contract: an epoch's figures by name and its `ScoredTrials` in; an event file in `log_dir` out, step = epoch, that is
-whole after each epoch, so an interrupted run has lost nothing. TensorFlow is not needed and not imported; the extra
-`tensorboard` brings what is. `monitors` imports it; it imports `verification`.
+Contract: the figures of an epoch by name and its `ScoredTrials` go in; an event file in `log_dir` comes out, with the
+epoch as step. The file is complete after each epoch, so an interrupted run loses nothing. TensorFlow is not needed and
+not imported; the extra `tensorboard` installs what is needed. `monitors` imports it; it imports `verification`.
 
     events = EventLog("logs/run1")
     events.write(epoch, {"val_eer": 0.1, "val_threshold": -0.7}, scored)
@@ -27,18 +27,18 @@ FILES = itertools.count()
 
 
 class EventLog:
-    """Appends the epochs of a fit to an event file of its own, so that several fits may share a folder.
+    """Appends the epochs of a fit to an event file. Each fit has its own file, so several fits may share a folder.
 
-    The file's first event says at which epoch the fit began: TensorBoard then lets go of later epochs that an
-    interrupted run has left in the folder. Of a copy, as KerasTuner makes one for each execution, the files are in the
-    first of the folders `log_dir/copy1`, `log_dir/copy2`, … that is not there yet.
+    The first event of the file says at which epoch the fit began. TensorBoard then discards later epochs that an
+    interrupted run has left in the folder. KerasTuner copies the callbacks for each execution; the files of a copy are
+    in the first of the folders `log_dir/copy1`, `log_dir/copy2`, … that does not exist yet.
 
     Args:
-        log_dir: folder, made if it is missing.
+        log_dir: the folder. It is made if it is missing.
 
     Raises:
         ImportError: without the extra `tensorboard`.
-        ValueError: if `log_dir` is no folder that can be written.
+        ValueError: if `log_dir` is not a folder that can be written.
     """
 
     def __init__(self, log_dir):
@@ -48,7 +48,7 @@ class EventLog:
         self.begin()
 
     def begin(self):
-        """Starts a new file with the next epoch that is written."""
+        """Write the next epoch into a new file."""
         self.path = None
 
     def copied(self):
@@ -59,7 +59,7 @@ class EventLog:
         return copied
 
     def write(self, epoch, figures, scored):
-        """Adds an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
+        """Add an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         events = []
@@ -72,7 +72,7 @@ class EventLog:
         append(self.path, events)
 
     def new_path(self):
-        """The path of a new event file; of a copy, in the folder that is now its own."""
+        """The path of a new event file. A copy first creates its own folder."""
         if self.is_copy:
             self.log_dir, self.is_copy = new_folder(self.log_dir), False
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(FILES)}"
@@ -80,7 +80,7 @@ class EventLog:
 
 
 def check_folder(name, folder):
-    """Returns `folder` as a `Path` to a folder that can be written; it is made if it is missing."""
+    """Return `folder` as a `Path` to a folder that can be written. It is made if it is missing."""
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a path; got {folder!r} of type {type(folder).__name__}")
     try:
@@ -91,7 +91,7 @@ def check_folder(name, folder):
 
 
 def new_folder(parent):
-    """The first of `parent/copy1`, `parent/copy2`, … that did not exist; it does now."""
+    """Create and return the first of `parent/copy1`, `parent/copy2`, … that does not exist."""
     for number in itertools.count(1):
         folder = parent / f"copy{number}"
         try:
@@ -102,7 +102,7 @@ def new_folder(parent):
 
 
 def append(path, events):
-    """Appends `events` to the file, in TensorBoard's records; it is closed when this returns."""
+    """Append `events` to the file as TensorBoard's records, and close it."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     with open(path, "ab") as file:
@@ -137,7 +137,7 @@ def histogram_of(scores, edges):
         sum=scores.sum(),
         sum_squares=np.square(scores).sum(),
         bucket_limit=edges.tolist(),
-        bucket=[0.0, *counts.tolist()],  # what is below the first edge
+        bucket=[0.0, *counts.tolist()],  # the count below the first edge
     )
 
 

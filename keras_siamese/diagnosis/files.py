@@ -1,6 +1,6 @@
-"""A model and samples from files, for the command line: what is wrong with one is said with its name.
+"""Read a model and samples from files, for the command line. Errors name the file and what is wrong with it.
 
-Contract: nothing in a file is executed: models are read in safe mode, arrays without pickle. Imports `verifier`.
+Contract: no code from a file is executed: models are read in safe mode, arrays without pickle. Imports `verifier`.
 
     model, threshold, note = read_model("siamese.keras")
     validation = read_samples("valid.npz")           # (x, labels) or (left, right, same), as `diagnose` takes it
@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_siamese.verifier import Verifier
 
-# What Keras raises for a class it does not know, a lambda, a part that is missing or damaged.
+# What Keras raises for an unknown class, a lambda, and a missing or damaged part.
 UNREADABLE = (TypeError, ValueError, KeyError, OSError, ImportError, zipfile.BadZipFile)
 LABELLED, PAIRED = ("x", "labels"), ("left", "right", "same")
 
@@ -25,9 +25,9 @@ class SavedModel(NamedTuple):
     """What a `.keras` file holds.
 
     Attributes:
-        model: the Keras model; of a `Verifier`, its siamese network.
-        threshold: of a `Verifier`, the score from which it accepts; else None.
-        note: what could not be read of it, a sentence; or None.
+        model: the Keras model; if the file holds a `Verifier`, its siamese network.
+        threshold: the score from which the `Verifier` accepts, or None for another model.
+        note: a sentence that says what could not be read, or None.
     """
 
     model: keras.Model
@@ -36,10 +36,10 @@ class SavedModel(NamedTuple):
 
 
 def read_model(path):
-    """The `SavedModel` at `path`. Where its loss and optimizer cannot be read it comes without, and with a note.
+    """Read the `SavedModel` at `path`. If its loss and optimizer cannot be read, they are left out and `note` says so.
 
     Raises:
-        ValueError: if there is no such file, it is no `.keras` file, or Keras cannot read it in safe mode.
+        ValueError: if the file does not exist, is not a `.keras` file, or cannot be read in safe mode.
     """
     path, note = Path(path), None
     if not path.is_file():
@@ -51,7 +51,7 @@ def read_model(path):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             model = load(path, compile=True)
-        if not getattr(model, "compiled", False) and said:  # which is all that Keras 3.7 does
+        if not getattr(model, "compiled", False) and said:  # Keras 3.7 warns here and does not raise
             note = f"{unknown}: {first_line(said[-1].message)}"
     except UNREADABLE as error:
         note = f"{unknown}: {first_line(error)}"
@@ -76,10 +76,10 @@ def first_line(error):
 
 
 def read_samples(path, *, pairs=True):
-    """`(x, labels)` or, with `pairs`, also `(left, right, same)` from the `.npz` file at `path`.
+    """Read `(x, labels)` or, with `pairs`, also `(left, right, same)` from the `.npz` file at `path`.
 
     Raises:
-        ValueError: if there is no such file, or it holds anything else, with what it holds.
+        ValueError: if the file does not exist or holds other arrays; the message names them.
     """
     wanted = " or ".join(listed(names) for names in ((LABELLED, PAIRED) if pairs else (LABELLED,)))
     must = f"must be an .npz file that holds the arrays {wanted}"

@@ -1,11 +1,11 @@
-"""What a threshold gets wrong: the worst pairs, and how many errors each identity has a part in.
+"""Errors at a threshold: the worst pairs, and the number of errors that involve each identity.
 
-Contract: `ScoredTrials` and a threshold in, plain records out, worst first. A pair is accepted from the threshold on.
+Contract: `ScoredTrials` and a threshold in, plain records out, worst first. A score at the threshold is accepted.
 Imports `scoring` and `verification`.
 
     threshold = verification.eer_point(scored.same, scored.scores).threshold
-    worst_pairs(scored, threshold, "accept")[0].score       # of the impostor pair that scores highest
-    identity_errors(scored, threshold)[0].false_rejects     # of the identity with the largest part in the errors
+    worst_pairs(scored, threshold, "accept")[0].score       # of the impostor pair with the highest score
+    identity_errors(scored, threshold)[0].false_rejects     # of the identity with the largest share
 """
 
 import os
@@ -23,9 +23,9 @@ class Side(NamedTuple):
 
     Attributes:
         item: its row among the trials' items.
-        row: where it is in the samples that were given, of pairs the pair's number; or None.
-        identity: its label as it was given, as text; or None.
-        file: the path of the image it was read from, or None.
+        row: its row in the samples that the user gave (for pairs, the pair's number), or None.
+        identity: its label as text, or None.
+        file: the path of the image, or None.
     """
 
     item: int
@@ -35,7 +35,7 @@ class Side(NamedTuple):
 
 
 class WrongPair(NamedTuple):
-    """A pair that a threshold gets wrong: its score, and its `Side`s."""
+    """A pair that is decided wrongly at the threshold: its score and its two `Side`s."""
 
     score: float
     left: Side
@@ -43,14 +43,14 @@ class WrongPair(NamedTuple):
 
 
 class IdentityErrors(NamedTuple):
-    """The errors that one identity has a part in.
+    """The errors that involve one identity.
 
     Attributes:
-        identity: the label as it was given, as text.
-        samples: how many of its samples were compared.
-        genuine: its genuine pairs; `false_rejects` of them score below the threshold.
-        impostor: impostor pairs that it is one side of; `false_accepts` of them score at it or above.
-        share: what would go from FNMR + FMR, in [0, 2], if its errors were none.
+        identity: its label as text.
+        samples: number of its samples that were compared.
+        genuine: number of its genuine pairs; `false_rejects` of them score below the threshold.
+        impostor: number of impostor pairs with a sample of it; `false_accepts` of them score at or above the threshold.
+        share: how much FNMR + FMR, in [0, 2], would fall if it had no errors.
     """
 
     identity: str
@@ -63,12 +63,12 @@ class IdentityErrors(NamedTuple):
 
 
 def worst_pairs(scored, threshold, kind, count=WORST):
-    """The worst errors of a kind as a list of `WrongPair`s: fewer than `count`, or none, where there are no more.
+    """The worst errors of one kind, a list of at most `count` `WrongPair`s.
 
     Args:
         scored: `ScoredTrials`.
         threshold: score from which a pair is accepted.
-        kind: "accept" for the impostor pairs of the highest scores, "reject" for the genuine pairs of the lowest.
+        kind: "accept" for the impostor pairs with the highest scores, "reject" for the genuine pairs with the lowest.
     """
     same, scores = scored.same, scored.scores
     wrong = ~same & (scores >= threshold) if kind == "accept" else same & (scores < threshold)
@@ -89,12 +89,12 @@ def side_of(trials, item):
 
 
 def name_of(trials, code):
-    """The label of the identity `code` as text; the code itself where labels are not known."""
+    """The label of the identity `code` as text, or the code itself if labels are not known."""
     return str(code if trials.names is None else trials.names[code])
 
 
 def file_of(items, item):
-    """The path that an item is read from, where the samples, or a part of them, are files; else None."""
+    """The path of the file that an item is read from, or None if it does not come from a file."""
     for _, leaf in named_arrays("x", items):
         paths = getattr(leaf.source, "paths", None) if isinstance(leaf, Rows) else None
         if paths is not None:
@@ -103,10 +103,10 @@ def file_of(items, item):
 
 
 def identity_errors(scored, threshold):
-    """`IdentityErrors` of every identity that takes part in a pair, largest share first; None without identities.
+    """`IdentityErrors` of every identity in a pair, the largest share first; None without identities.
 
-    A pair counts under both of its identities. The share is false_rejects / genuine pairs + false_accepts / impostor
-    pairs, over the pairs of all: an identity of two samples cannot lead by one rejected pair.
+    A pair counts for both of its identities. The share is false_rejects / genuine pairs + false_accepts / impostor
+    pairs, divided by the pairs of all identities: an identity with two samples is not first because of one pair.
     """
     trials = scored.trials
     if trials.identities is None:
@@ -131,7 +131,7 @@ def identity_errors(scored, threshold):
 
 
 def errors_dict(scored, threshold):
-    """The same as plain dicts and lists, of identities those alone that have an error."""
+    """Both as plain dicts and lists; identities without errors are left out."""
     identities = identity_errors(scored, threshold)
     pairs = {
         f"false_{kind}s": [

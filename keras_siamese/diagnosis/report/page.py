@@ -1,7 +1,7 @@
 """The report: a `Diagnosis` as one self-contained HTML page.
 
-Contract: as of `verification.pages`, which it is made with: pictures inline, nothing fetched, every name escaped. What
-is missing (a history, identities, images) is left out. Needs the extra `report` (matplotlib, jinja2).
+Contract: that of `verification.pages`, which makes the page: pictures are embedded, nothing is loaded from the network,
+and every name is escaped. What is missing (a history, identities, images) is left out. Needs the extra `report`.
 
     html = render(diagnosis)
 """
@@ -20,9 +20,9 @@ from keras_siamese.diagnosis.report.pictures import (
 )
 from keras_siamese.verification.pages import svg, template
 
-NO_HEALTH = ("loss", "auc", "eer", "auc_se", "eer_se")  # drawn on the axis of time
-LISTED = 15  # identities
-LONGEST = 40  # characters of a name that are shown
+NO_HEALTH = ("loss", "auc", "eer", "auc_se", "eer_se")  # drawn in the figure of loss and verification
+LISTED = 15  # number of identities that are listed
+LONGEST = 40  # number of characters of a name that are shown
 
 
 def render(diagnosis):
@@ -48,14 +48,14 @@ def render(diagnosis):
 
 
 def cut(text):
-    """`text` on at most `LONGEST` characters, without its middle if it has more."""
+    """`text`, with its middle left out if it has more than `LONGEST` characters."""
     text = str(text)
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]}…{text[-half:]}"
 
 
 def signal_cells(signals):
-    """A table's rows `(name, value, interval, threshold, null)` of text for `Signal`s by name."""
+    """The rows `(name, value, interval, threshold, null)` of a table of `Signal`s, as text."""
 
     def number(value):
         return "" if value is None else f"{value:.4g}"
@@ -84,7 +84,7 @@ def flatten(settings, prefix=""):
 
 
 def curves(diagnosis):
-    """The picture of loss and verification over time as data URIs, a wide and a narrow one; None without a history."""
+    """Loss and verification over epochs as data URIs, a wide and a narrow picture; None without a history."""
     if diagnosis.run.epoch is None:
         return None
     wide = svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
@@ -92,22 +92,43 @@ def curves(diagnosis):
 
 
 def pictures(evidence):
-    """`(title, alternative text, data URI)` of each picture of the held-out pairs and embeddings."""
+    """`(title, what to look at, alternative text, data URI)` of each picture of the held-out pairs and embeddings."""
     valid = evidence.valid
     pairs = valid.same, valid.scores
     drawn = [
-        ("Scores", "Histograms of genuine and impostor scores", svg(lambda figure: draw_scores(figure, evidence))),
-        ("ROC", "ROC curve", svg(lambda figure: verification.plot_roc(figure.subplots(), *pairs))),
-        ("DET", "DET curve", svg(lambda figure: verification.plot_det(figure.subplots(), *pairs))),
+        (
+            "Scores",
+            "The less the two histograms overlap, the better the model tells identities apart.",
+            "Histograms of genuine and impostor scores",
+            svg(lambda figure: draw_scores(figure, evidence)),
+        ),
+        (
+            "ROC",
+            "The higher the curve at a small false match rate, the better; the dotted line is chance.",
+            "ROC curve",
+            svg(lambda figure: verification.plot_roc(figure.subplots(), *pairs)),
+        ),
+        (
+            "DET",
+            "The nearer the curve is to the lower left corner, the better; it meets the dotted line at the EER.",
+            "DET curve",
+            svg(lambda figure: verification.plot_det(figure.subplots(), *pairs)),
+        ),
     ]
     if valid.embeddings.shape[1] > 1:
-        text = "Held-out embeddings on their first two principal components"
-        drawn.append(("Embeddings", text, svg(lambda figure: draw_embeddings(figure, valid))))
+        drawn.append(
+            (
+                "Embeddings",
+                "Points of one colour belong to one identity and should lie close together.",
+                "Held-out embeddings on their first two principal components",
+                svg(lambda figure: draw_embeddings(figure, valid)),
+            )
+        )
     return drawn
 
 
 def health(evidence):
-    """`(title, which way is better, data URI)` of each curve of health that was measured at an epoch or more."""
+    """`(title, which direction is better, data URI)` of each health curve that was measured at least once."""
     names = [name for name in evidence.history if name not in NO_HEALTH]
     measured = [name for name in names if np.isfinite(np.array(evidence.history[name], float)).any()]
     return [
@@ -121,7 +142,7 @@ def health(evidence):
 
 
 def wrong_pairs(valid, threshold):
-    """`(title, pairs)` of the worst false accepts and rejects, each pair with two thumbnails, None where none are."""
+    """`(title, pairs)` of the worst false accepts and rejects; each pair with two thumbnails, None without images."""
     kinds = {f"Worst false {kind}s": worst_pairs(valid, threshold, kind) for kind in ("accept", "reject")}
     sides = [side.item for pairs in kinds.values() for pair in pairs for side in (pair.left, pair.right)]
     shown = thumbnails(valid.trials.items, sides)
@@ -132,7 +153,7 @@ def wrong_pairs(valid, threshold):
 
 
 def identities(valid, threshold):
-    """`(the worst, how many have errors, how many there are)` of the `IdentityErrors`, or None without identities."""
+    """`(the worst, how many have errors, how many exist)` of the `IdentityErrors`, or None without identities."""
     found = identity_errors(valid, threshold)
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""The curves of health that a run may have: which way is good, and the values that alarm.
+"""The health curves of a run: which direction is better, and the values at which they are a warning or an error.
 
-Contract: `PANELS` holds a `Panel` for each curve's name; `lines_of` gives what to hold a curve against, where some of
-it depends on the data (the dimension, how many identities there are). Alarm lines are those of `limits`.
+Contract: `PANELS` holds a `Panel` for each curve's name. `lines_of` gives the values that a curve is compared with;
+some of them depend on the data (the dimension, the number of identities). Warnings and errors are those of `limits`.
 
     PANELS["spread"].better                      # "higher"
     lines_of("spread", run)                      # [Line("error", 0.1), Line("warning", 0.25), Line("uniform", 1.0)]
@@ -16,7 +16,7 @@ from keras_siamese.diagnosis import limits
 
 
 class Line(NamedTuple):
-    """A value to hold a curve against: "error" and "warning" alarm beyond it, any other name is a reference."""
+    """A value that a curve is compared with: the limit of a "warning" or an "error", or a named reference."""
 
     name: str
     value: float
@@ -24,13 +24,13 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """What a curve of health means.
+    """What a health curve means.
 
     Attributes:
-        title: its name for readers.
-        better: "higher", "lower" or None, where neither is.
+        title: the name that the report shows.
+        better: "higher", "lower", or None if neither is better.
         lines: `Line`s that are the same for every run.
-        logarithmic: whether only its order of magnitude counts.
+        logarithmic: whether the axis is logarithmic.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Panel:
 
 
 def alarms(warning, error=None):
-    """The `Line`s of a limit beyond which a curve is a warning, and of one beyond which it is an error."""
+    """The `Line`s of the limit of a warning and, if given, of an error."""
     return (*([] if error is None else [Line("error", float(error))]), Line("warning", float(warning)))
 
 
@@ -59,12 +59,12 @@ HEALTH = tuple(PANELS)
 
 
 def panel_of(name):
-    """The `Panel` of a curve; of one that has none, a bare one."""
+    """The `Panel` of a curve; a curve that is not in `PANELS` has one with a title alone."""
     return PANELS.get(name, Panel(name.replace("_", " ")))
 
 
 def lines_of(name, evidence):
-    """The `Line`s of a curve: those of its panel, and those that `evidence` tells."""
+    """The `Line`s of a curve: those of its panel, and those that depend on the data of `evidence`, an `Observed`."""
     lines = list(panel_of(name).lines)
     valid = evidence.valid
     if name == "effective_rank":
@@ -81,7 +81,7 @@ def lowest_rank(dim, identities):
 
 
 def chance_purity(identities):
-    """Share of the other samples that are of a sample's own identity, averaged: purity under chance.
+    """The neighbour purity to expect by chance: the mean share of a sample's own identity among the other samples.
 
     >>> chance_purity(np.array([0, 0, 1, 1]))  # one of three others
     0.3333333333333333

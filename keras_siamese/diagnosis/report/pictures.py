@@ -1,7 +1,7 @@
-"""The report's pictures: figures of a `Diagnosis` drawn by matplotlib, and thumbnails of samples.
+"""The report's pictures: matplotlib figures of a `Diagnosis`, and thumbnails of samples.
 
-Contract: a figure and the evidence in; nothing that a user named is written into a picture, as matplotlib would take a
-"$" for mathematics and lacks many letters: names stand in the page beside it. Needs the extra `report`.
+Contract: a function draws into the figure that it is given. Text from the user is never written into a picture, because
+matplotlib reads "$" as mathematics and lacks many letters; the page shows names beside it. Needs the extra `report`.
 
     svg(lambda figure: draw_curves(figure, diagnosis))
     thumbnails(trials.items, [3, 17])                # {3: "data:image/png;base64,…", 17: …}
@@ -25,12 +25,12 @@ MAX_PIXELS = 128  # of a thumbnail's longer side
 
 
 def draw_curves(figure, diagnosis, columns=4):
-    """Training loss, held-out EER and AUC over one axis of epochs, the flagged ones shaded, with the leading causes.
+    """Draw training loss, held-out EER and AUC over epochs; flagged epochs are shaded, the leading causes are named.
 
     Args:
         figure: the matplotlib `Figure`.
         diagnosis: a `Diagnosis` with a history.
-        columns: entries of the legend side by side.
+        columns: number of columns of the legend.
     """
     history = diagnosis.run.history
     epochs = np.arange(1, len(history["loss"]) + 1)
@@ -45,10 +45,10 @@ def draw_curves(figure, diagnosis, columns=4):
     right = axes.twinx()
     for name, colour, label in (("eer", EER, "held-out EER"), ("auc", AUC, "held-out AUC")):
         curve, error = np.array(history[name], float), np.nan_to_num(np.array(history[f"{name}_se"], float))
-        measured = np.isfinite(curve)  # the others would tear the line
-        at, curve, error = epochs[measured], curve[measured], error[measured]
-        right.plot(at, curve, color=colour, label=label, marker="." if len(at) < max(len(epochs), 2) else None)
-        right.fill_between(at, curve - 2 * error, curve + 2 * error, color=colour, alpha=0.15, linewidth=0)
+        measured = np.isfinite(curve)  # the line connects measured epochs, also across gaps
+        x, curve, error = epochs[measured], curve[measured], error[measured]
+        right.plot(x, curve, color=colour, label=label, marker="." if len(x) < max(len(epochs), 2) else None)
+        right.fill_between(x, curve - 2 * error, curve + 2 * error, color=colour, alpha=0.15, linewidth=0)
     right.set(ylabel="held-out EER and AUC", ylim=(0, 1))
     if diagnosis.flags:
         label_causes(right, diagnosis, len(epochs))
@@ -57,7 +57,7 @@ def draw_curves(figure, diagnosis, columns=4):
 
 
 def label_causes(axes, diagnosis, epochs):
-    """Writes the leading causes at the first flagged epoch, on the side of it where there is more room."""
+    """Write the leading causes beside the first flagged epoch, on the side with more room."""
     first = diagnosis.flags[0].epoch
     is_late = first > 0.55 * epochs
     axes.text(
@@ -73,7 +73,7 @@ def label_causes(axes, diagnosis, epochs):
 
 
 def draw_scores(figure, evidence):
-    """Histograms of genuine and impostor scores with three thresholds: the EER's, the most accurate, that in use."""
+    """Draw histograms of the scores with up to three thresholds: of the EER, the most accurate, and the one in use."""
     same, scores = evidence.valid.same, evidence.valid.scores
     thresholds = {"EER": verification.eer_point(same, scores).threshold, "most accurate": evidence.valid.accuracy[1]}
     if evidence.threshold is not None:
@@ -82,11 +82,11 @@ def draw_scores(figure, evidence):
 
 
 def draw_health(figure, name, evidence):
-    """One curve of health over epochs, beside the values that alarm, the side of an alarm in red, and references."""
+    """Draw a health curve over epochs with its limits and references; the side that is a warning or error is tinted."""
     curve, panel = np.array(evidence.history[name], float), panel_of(name)
     epochs = np.arange(1, len(curve) + 1)
     shown = np.isfinite(curve) & ((curve > 0) | (not panel.logarithmic))
-    figure.set_layout_engine("none")  # small ones are alike, and to fit each costs as much again
+    figure.set_layout_engine("none")  # the small figures are all alike, and a layout for each would double the time
     axes = figure.subplots(gridspec_kw={"left": 0.21, "right": 0.97, "bottom": 0.22, "top": 0.96})
     axes.plot(epochs[shown], curve[shown], color=AUC, marker="." if shown.sum() < max(len(curve), 2) else None)
     if panel.logarithmic:
@@ -109,7 +109,7 @@ def draw_health(figure, name, evidence):
 
 
 def draw_embeddings(figure, valid):
-    """First two principal components; the largest ten identities in colour, the rest in grey."""
+    """Draw the first two principal components; the ten largest identities are coloured, the others grey."""
     centred = valid.embeddings - valid.embeddings.mean(axis=0)
     components = np.linalg.svd(centred, full_matrices=False)[2][:2]
     points = centred @ components.T
@@ -121,14 +121,14 @@ def draw_embeddings(figure, valid):
         largest = np.argsort(-np.bincount(identities), kind="stable")[:MAX_COLOURED]
         for identity in largest:
             axes.scatter(*points[identities == identity][:60].T, s=14)
-    axes.set(xlabel="first principal component", ylabel="second", xticks=[], yticks=[])
+    axes.set(xlabel="first principal component", ylabel="second principal component", xticks=[], yticks=[])
 
 
 def thumbnails(items, rows):
-    """PNG pictures of the items at `rows` as data URIs by row, all on one scale of grey; empty where items are none.
+    """PNG pictures of the items at `rows`, as data URIs by row, on a common scale; empty if the items are not images.
 
-    A dict of samples is shown by the first part that is images: `(n, height, width)` or `(n, height, width, channels)`
-    of 1, 3 or 4 channels, of which the fourth is left out.
+    Of a dict of samples, the first part that holds images is shown: `(n, height, width)` or
+    `(n, height, width, channels)` with 1, 3 or 4 channels; the fourth channel is left out.
     """
     leaves = [leaf for _, leaf in named_arrays("x", items) if is_images(leaf)]
     rows = sorted({int(row) for row in rows})
@@ -142,13 +142,13 @@ def thumbnails(items, rows):
 
 
 def is_images(leaf):
-    """Whether an array, or what is read lazily, can be shown: `(n, height, width[, 1, 3 or 4])` of numbers."""
+    """Whether an array, or a lazily read source, holds images: numbers of shape `(n, height, width[, 1, 3 or 4])`."""
     shape = leaf.shape
     return (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))) and min(shape) > 0 and leaf.dtype != object
 
 
 def shrunk(picture):
-    """A picture `(height, width, channels)` by a whole factor smaller, means of squares, if it is a large one."""
+    """Reduce a large picture `(height, width, channels)` by a whole factor: each pixel is the mean of a square."""
     factor = -(-max(picture.shape[:2]) // MAX_PIXELS)
     if factor == 1:
         return picture
