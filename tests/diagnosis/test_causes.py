@@ -12,15 +12,20 @@ from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import plantings
-
-pytestmark = pytest.mark.any_backend
+from tests.support.facts_by_hand import BAD, HEALTHY, SIGNS, examined
 
 
 def eer(monitor):
     return monitor.diagnosis.run.eer.estimate
 
 
-@pytest.mark.parametrize("planted", plantings.FAULTS)
+QUICK = ("margin",)
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize(
+    "planted", [one if one in QUICK else pytest.param(one, marks=pytest.mark.deep) for one in plantings.FAULTS]
+)
 def test_the_planted_cause_is_named_first_and_its_repair_verifies_better(planted):
     recipe = {**plantings.CONTROL, **plantings.FAULTS[planted]}
     broken = plantings.run(**recipe)
@@ -70,50 +75,7 @@ def test_a_flag_that_nothing_explains_is_undetermined():
     assert {answer.cause for answer in diagnosis.not_examined} >= {"memorising", "pair_imbalance", "threshold"}
 
 
-# --- each cause on facts alone: a healthy run's, changed in what the cause reads
-
-HEALTHY = {
-    "flagged": 0, "recovered": 0, "verifies_badly": 0, "epochs": 20, "auc": 0.95, "auc_se": 0.01, "eer": 0.12,
-    "eer_se": 0.01, "below_chance": -45.0, "below_chance_critical": 3.1, "pairs": 5000, "identities": 60,
-    "spread": 0.8, "spacing": 0.9,
-    "effective_rank": 14, "embedding_dim": 32, "norm_variation": 0.0, "eer_cosine": 0.12, "eer_euclidean": 0.12,
-    "swap_gain": 0.0, "swap_gain_low": 0.0, "train_eer": 0.08, "train_eer_se": 0.005, "train_auc": 0.97,
-    "train_below_chance": -80.0, "train_below_chance_critical": 3.1, "gap": 0.04, "train_identities": 150,
-    "untrained_eer": 0.35, "untrained_distance": 1.0, "impostor_distance": 1.2, "margin": 1.0, "reach": 2.0,
-    "active_impostors": 0.4, "genuine_loss": 0.1, "impostor_loss": 0.07, "weighted_positive_fraction": 0.5,
-    "drawn_auc": 0.97, "share_of_two": 0.02, "effective_identities": 148, "drawn_identities": 150, "input_scale": 0.5,
-    "drawn_towers": 0.0, "detail": 0.9, "trainable_share": 1.0, "unshared": 0.0, "batch_normalization": 0.0,
-    "learning_rate": 1e-3, "update_size_first": 0.15, "update_size_largest": 0.15, "update_size_last": 0.05,
-    "impostor_like": 0.0, "impostor_like_se": 0.0, "impostor_like_held_out": 0.0, "impostor_like_held_out_se": 0.0,
-    "suspected_labels": 0.0, "duplicates": 0.0, "near_duplicates": 0.0, "shared_names": 0, "loss_similar_label": 1,
-    "pairs_similar_label": 1, "batch_identities": 100,
-}  # fmt: skip
-BAD = {"eer": 0.35, "train_eer": 0.33, "train_auc": 0.72, "drawn_auc": 0.72, "auc": 0.7, "verifies_badly": 1}
-SIGNS = {
-    "memorising": {"eer": 0.32, "train_eer": 0.01, "gap": 0.31},
-    "weak_features": {**BAD},
-    "inverted_labels": {**BAD, "auc": 0.48, "train_auc": 0.42, "below_chance": 1.0, "train_below_chance": 9.0},
-    "label_noise": {**BAD, "eer": 0.2, "train_eer": 0.28, "impostor_like": 0.3, "impostor_like_se": 0.02},
-    "leakage": {"duplicates": 0.3},
-    "collapse": {**BAD, "spread": 0.02, "spacing": 0.02},
-    "margin": {**BAD, "margin": 0.01},
-    "learning_rate": {**BAD, "update_size_first": 3e-5, "update_size_largest": 3e-5, "update_size_last": 3e-5},
-    "mining": {**BAD, "drawn_auc": 1.0},
-    "pair_imbalance": {**BAD, "weighted_positive_fraction": 0.01, "genuine_loss": 0.9},
-    "identity_imbalance": {"eer": 0.3, "train_eer": 0.05, "gap": 0.25, "share_of_two": 0.9,
-                           "effective_identities": 2.5},
-    "input_scale": {**BAD, "input_scale": 110.0},
-    "unshared_weights": {**BAD, "unshared": 1.0},
-    "batch_norm": {"eer": 0.3, "batch_normalization": 1.0, "mode_gap": 0.2, "mode_eer_training": 0.05,
-                   "mode_eer_inference": 0.25},
-    "wrong_distance": {"eer": 0.2, "eer_cosine": 0.1, "swap_gain": 0.1, "swap_gain_low": 0.08, "norm_variation": 0.6},
-    "threshold": {"threshold": -0.5, "accuracy_lost": 0.2, "best_accuracy": 0.9, "accuracy_se": 0.01},
-}  # fmt: skip
-
-
-def examined(**changes):
-    words = {"loss": "ContrastiveLoss", "distance": "EuclideanDistance()", "output": "distance"}
-    return causes.examine(Facts({**HEALTHY, **changes}, words))
+# --- facts of a healthy run, changed in what a cause reads
 
 
 def test_the_facts_of_a_healthy_run_name_nothing():

@@ -12,8 +12,6 @@ from keras_siamese.diagnosis import find_flags
 from keras_siamese.diagnosis.trend import has_recovered, mann_kendall, warmup_of, why_no_flags
 from tests.oracles import diagnosis as oracles
 
-pytestmark = pytest.mark.any_backend
-
 EPOCHS = 12
 FALLING = np.geomspace(1.0, 0.2, EPOCHS)
 AT_CHANCE = np.full(EPOCHS, 0.5)

@@ -80,8 +80,8 @@ def test_a_probe_measures_steps_and_puts_everything_back():
     assert found[1e-2]["probe_loss_fallen"] > found[1e-6]["probe_loss_fallen"]
 
 
-@pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), (100, 0.3)])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), pytest.param(100, 0.3, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.deep)])
 def test_a_probe_foretells_how_far_an_epoch_goes(optimizer, steps, tolerance):
     """Exactly where it takes all of the epoch's steps, and nearly where it continues those taken."""
     x, labels = plantings.train_part()

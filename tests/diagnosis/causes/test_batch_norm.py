@@ -1,0 +1,29 @@
+"""The cause `batch_norm` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 2.0)),
+        ({"mode_gap": 0.1}, None),
+        ({"mode_gap": 0.0, "batch_identities": 2.0}, ("error", 2.0)),
+        ({"mode_gap": 0.15, "batch_identities": 2.0}, ("error", 2.0)),
+        ({"mode_gap": 0.0, "batch_identities": 4.0}, None),
+        ({"mode_gap": None, "batch_identities": None}, None),
+        ({"batch_normalization": 0.0}, None),
+        ({"eer": 0.049}, None),
+    ],
+)
+def test_strength_is_the_gap_between_modes_or_the_lack_of_identities(changes, expected):
+    assert severity_and_strength("batch_norm", **changes) == expected
+
+
+def test_it_says_which_of_the_two_it_is():
+    assert "EER 0.050 in training mode, but with EER 0.250 in inference mode" in answer("batch_norm").summary
+    few = answer("batch_norm", mode_gap=0.0, batch_identities=1.5)
+    assert "has 1.5 identities" in few.summary
+    assert few.apply({}) == {"momentum": 0.9, "joint": True, "one_identity": False}

@@ -1,0 +1,39 @@
+"""The cause `collapse` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"spread": 0.125, "spacing": 0.2}, ("warning", 2.0)),
+        ({"spread": 0.05}, ("error", 5.0)),
+        ({"spread": 0.0}, ("error", 10.0)),
+        ({"spread": 0.125, "loss_from_collapsed_value": 0.019}, ("error", 2.0)),
+        ({"spread": 0.125, "loss_from_collapsed_value": 0.02}, ("warning", 2.0)),
+        ({"spread": 0.25}, None),
+        ({"spacing": 0.25}, None),
+        ({"eer": 0.099}, None),
+        ({"train_eer": 0.099}, None),  # it has learned its identities all the same
+        ({"train_eer": 0.1}, ("error", 10.0)),
+        ({"weighted_positive_fraction": 1.0, "spread": 0.9, "spacing": 0.49, "train_eer": 0.01}, ("error", 10.0)),
+        ({"weighted_positive_fraction": 1.0, "spread": 0.9, "spacing": 0.5}, None),
+    ],
+)
+def test_strength_is_how_near_embeddings_are_to_one_point(changes, expected):
+    assert severity_and_strength("collapse", **changes) == expected
+
+
+@pytest.mark.parametrize(("size", "rate"), [(0.1, 0.01), (1.0, 0.001), (100.0, 1e-5), (1e9, 1e-5), (1e-9, 0.01)])
+def test_its_repair_makes_large_steps_smaller(size, rate):
+    repaired = answer("collapse", update_size_first=size).apply({"learning_rate": 0.01, "dim": 4})
+    assert repaired["learning_rate"] == pytest.approx(rate) and repaired["dim"] == 4
+    assert repaired["normalize"] and repaired["positive_fraction"] == 0.5 and repaired["negatives"] == "all"
+
+
+def test_without_impostors_it_is_a_matter_of_the_data():
+    finding = answer("collapse", weighted_positive_fraction=1.0)
+    assert finding.stage == "data" and finding.apply({"dim": 4}) == {"dim": 4, "positive_fraction": 0.5}
+    assert "no impostor pairs" in finding.summary and answer("collapse").stage == "optimisation"

@@ -1,0 +1,37 @@
+"""The cause `inverted_labels` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+UNTRAINED = {"train_below_chance": None, "train_auc": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 2.903)),  # 9 of 3.1 standard errors
+        ({"train_below_chance": 3.1}, None),
+        ({"below_chance": -3.2}, None),  # held-out pairs are ranked well
+        ({"below_chance": 6.2, **UNTRAINED}, ("error", 2.0)),
+        ({"below_chance": 3.1, **UNTRAINED}, None),
+        ({"below_chance": 6.2, "train_below_chance": -9.0}, None),  # of known identities no label can be inverted
+        ({"below_chance": 6.2, "train_below_chance": -9.0, "identities": None}, ("error", 2.0)),
+        ({"loss_similar_label": 0, "train_below_chance": -9.0}, ("error", 10.0)),
+        ({"loss_similar_label": 0, "train_below_chance": -9.0, "eer": 0.099}, None),
+        ({"loss_similar_label": None, "train_below_chance": -9.0}, None),
+    ],
+)
+def test_strength_is_how_far_below_chance_pairs_are_ranked(changes, expected):
+    assert severity_and_strength("inverted_labels", **changes) == expected
+
+
+def test_the_advice_says_which_side_is_inverted():
+    assert "ContrastiveLoss(similar_label=0)" in answer("inverted_labels").advice
+    assert answer("inverted_labels").apply({"similar_label": 0}) == {"similar_label": 1}
+    clash = answer("inverted_labels", loss_similar_label=0)
+    assert "similar_label=1)" in clash.advice and 'takes the label 0 for "same"' in clash.summary
+    held_out = answer("inverted_labels", below_chance=6.2, train_below_chance=-9.0, identities=None)
+    assert "DivergenceMonitor(validation, similar_label=0)" in held_out.advice
+    assert held_out.apply({}) == {"validation_similar_label": 1}
+    assert "either in the loss or in these pairs" in answer("inverted_labels", below_chance=6.2, **UNTRAINED).summary

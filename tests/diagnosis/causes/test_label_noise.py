@@ -1,0 +1,32 @@
+"""The cause `label_noise` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 10.0)),
+        ({"impostor_like": 0.05}, ("error", 2.5)),
+        ({"impostor_like": 0.04, "impostor_like_se": 0.01}, ("warning", 2.0)),
+        ({"impostor_like": 0.02, "impostor_like_se": 0.0}, None),
+        ({"impostor_like": 0.04, "impostor_like_se": 0.02}, None),  # the interval holds the share of held-out pairs
+        ({"impostor_like": 0.3, "impostor_like_held_out": 0.1}, ("error", 2.5)),
+        ({"impostor_like": 0.3, "impostor_like_held_out": 0.1, "impostor_like_held_out_se": 0.1}, None),
+        ({"train_eer": 0.17}, None),  # training identities verify better
+        ({"train_eer": 0.19}, ("error", 10.0)),
+        ({"eer": 0.019, "train_eer": 0.02}, None),
+    ],
+)
+def test_strength_is_the_share_over_that_of_held_out_pairs(changes, expected):
+    assert severity_and_strength("label_noise", **changes) == expected
+
+
+def test_the_advice_lists_the_suspects():
+    finding = answer("label_noise")
+    assert "facts.rows['suspected_labels']" in finding.advice and finding.apply({}) == {"label_noise": 0.0}
+    signal = finding.evidence["impostor_like_genuine_pairs"]
+    assert (signal.low, signal.high, signal.threshold) == pytest.approx((0.26, 0.34, 0.02))
+    assert answer("label_noise", impostor_like=0.99).evidence["impostor_like_genuine_pairs"].high == 1.0

@@ -1,0 +1,42 @@
+"""The cause `margin` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import BAD, answer, severity_and_strength
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"margin": 0.05}, ("error", 2.0)),  # of a distance of 1 between untrained impostors
+        ({"margin": 0.05, "untrained_distance": 2.0}, ("error", 4.0)),
+        ({"margin": 0.0}, ("error", 10.0)),
+        ({"margin": 0.1}, None),
+        ({"margin": 2.0}, None),
+        ({"margin": 2.5}, ("error", 1.0)),  # beyond the reach of 2
+        ({"margin": 16.0, "reach": None}, ("error", 2.0)),
+        ({"margin": 8.0, "reach": None}, None),
+        ({"margin_is_gap": 1.0, "margin": 0.005}, ("error", 2.0)),
+        ({"margin_is_gap": 1.0, "margin": 0.01}, None),
+        ({"margin_is_gap": 1.0, "margin": 10.0, "reach": None}, ("error", 2.0)),
+        ({"eer": 0.049}, None),
+        ({"untrained_distance": 0.0}, None),
+    ],
+)
+def test_strength_is_how_far_the_margin_is_off(changes, expected):
+    assert severity_and_strength("margin", **changes) == expected
+
+
+def test_the_advised_margin_is_on_the_scale_of_the_distances():
+    assert "ContrastiveLoss(margin=1)" in answer("margin").advice
+    assert "(margin=3)" in answer("margin", untrained_distance=3.0, reach=None).advice
+    gap = answer("margin", margin_is_gap=1.0, margin=0.001)
+    assert "(margin=0.2)" in gap.advice and gap.apply({})["margin"] == 0.2
+    assert answer("margin").apply({"margin": 9, "dim": 4}) == {"margin": 1.0, "normalize": True, "dim": 4}
+
+
+def test_its_signals_stand_beside_their_limits():
+    signals = answer("margin", **BAD, margin=0.01, untrained_distance=0.5).evidence
+    relative = signals["margin_over_untrained_distance"]
+    assert (relative.value, relative.threshold, relative.null) == (0.02, 0.1, 1.0)
+    assert signals["margin"].threshold == 2.0 and signals["active_impostors"].threshold == 0.99

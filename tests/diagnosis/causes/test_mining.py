@@ -1,0 +1,37 @@
+"""The cause `mining` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+HARDEST = {"drawn_auc": None, "mined_accuracy": 0.1, "spacing": 0.29}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 10.0)),  # .28 of all pairs are missed
+        ({"drawn_auc": 0.96}, ("error", 1.4)),
+        ({"drawn_auc": 0.94}, None),
+        ({"train_auc": 0.95}, ("warning", 10.0)),
+        ({"train_auc": 0.971}, None),
+        ({"eer": 0.019}, None),
+        ({"drawn_auc": None}, None),
+        (HARDEST, ("error", 10.0)),
+        ({**HARDEST, "spacing": 0.3}, None),
+        ({**HARDEST, "mined_accuracy": 0.5}, None),
+        ({**HARDEST, "update_size_first": 1.0}, None),  # such steps are to blame first
+        ({**HARDEST, "spacing": 0.9, "impostor_like": 0.021}, ("error", 10.0)),
+        ({**HARDEST, "spacing": 0.9, "impostor_like": 0.021, "impostor_like_held_out": 0.01}, None),
+    ],
+)
+def test_strength_is_how_much_easier_the_shown_pairs_are(changes, expected):
+    assert severity_and_strength("mining", **changes) == expected
+
+
+def test_it_says_what_is_shown():
+    assert "0.0% of the pairs that training is shown are ranked wrong, but 28.0%" in answer("mining").summary
+    assert "the hardest ones collapse the embedding" in answer("mining", **HARDEST).summary
+    noisy = answer("mining", **{**HARDEST, "impostor_like": 0.3})
+    assert "90% of the triplets that the loss selects" in noisy.summary and "have wrong labels" in noisy.summary
+    assert noisy.apply({}) == {"positives": "all", "negatives": "all", "easy_pairs": False, "online": False}

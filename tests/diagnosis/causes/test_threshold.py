@@ -1,0 +1,31 @@
+"""The cause `threshold` on facts written by hand."""
+
+import pytest
+
+from keras_siamese.diagnosis.causes import NotExamined
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("warning", 6.667)),
+        ({"accuracy_lost": 0.06}, ("warning", 2.0)),
+        ({"accuracy_lost": 0.03}, None),
+        ({"accuracy_lost": 0.06, "accuracy_se": 0.02}, ("warning", 1.5)),  # two standard errors
+        ({"accuracy_lost": 0.06, "accuracy_se": 0.03}, None),
+    ],
+)
+def test_strength_is_the_lost_accuracy(changes, expected):
+    assert severity_and_strength("threshold", **changes) == expected
+
+
+def test_it_needs_a_threshold_and_pairs_to_choose_another():
+    assert isinstance(answer("threshold", threshold=None), NotExamined)
+    assert "more held-out pairs" in answer("threshold", accuracy_lost=None).needs
+
+
+def test_it_says_what_another_threshold_gives():
+    finding = answer("threshold")
+    assert "gives accuracy 0.700, while one chosen on other identities gives 0.900" in finding.summary
+    assert finding.apply({"threshold": 1}) == {"threshold": None}

@@ -1,0 +1,32 @@
+"""The cause `wrong_distance` on facts written by hand."""
+
+import pytest
+
+from tests.support.facts_by_hand import answer, severity_and_strength
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 5.0)),
+        ({"swap_gain": 0.06}, ("warning", 3.0)),
+        ({"swap_gain": 0.061}, ("error", 3.05)),
+        ({"swap_gain": 0.02}, None),
+        ({"swap_gain_low": 0.01}, None),
+        ({"swap_gain_low": 0.011}, ("error", 5.0)),
+        ({"eer": 0.019}, None),
+    ],
+)
+def test_strength_is_the_gain_in_eer(changes, expected):
+    assert severity_and_strength("wrong_distance", **changes) == expected
+
+
+def test_it_names_the_better_distance():
+    cosine = answer("wrong_distance")
+    assert "by cosine (EER 0.100) than by EuclideanDistance() (EER 0.200)" in cosine.summary
+    assert cosine.apply({}) == {"distance": "cosine", "verify_distance": "cosine", "normalize": True}
+    euclidean = answer("wrong_distance", eer_cosine=0.3)
+    assert 'distance="euclidean"' in euclidean.advice
+    assert euclidean.apply({}) == {"distance": "euclidean", "verify_distance": "euclidean"}
+    gained = cosine.evidence["eer_gained"]
+    assert (gained.value, gained.threshold, gained.low, gained.high) == pytest.approx((0.1, 0.02, 0.08, 0.12))

@@ -1,0 +1,47 @@
+"""Facts of the loss curve, of the held-out EER and of the sizes of steps."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from keras_siamese.diagnosis.facts.run import of_run
+
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Replaces the fixture of conftest.py: nothing here uses Keras."""
+
+
+def facts_of(history, **options):
+    given = {"flags": [3, 4], "recovered": False, "verifies_badly": True, "probed": {}, "history": history}
+    epoch = len(history["loss"]) - 1 if history else None
+    return of_run(SimpleNamespace(**{**given, "epoch": epoch, **options}))
+
+
+def test_the_loss_curve():
+    facts = facts_of({"loss": [4.0, NAN, 2.0, 3.0, 1.0], "eer": [0.5, 0.3, NAN, 0.2, 0.4]})
+    assert (facts["loss_first"], facts["loss_last"], facts["epochs"], facts["flagged"]) == (4.0, 1.0, 5, 2)
+    assert facts["loss_fallen"] == 0.75 and facts["loss_rises"] == pytest.approx(1 / 3)
+    assert (facts["best_eer"], facts["best_eer_epoch"]) == (0.2, 4)
+    assert (facts["recovered"], facts["verifies_badly"]) == (0.0, 1.0) and "update_size_first" not in facts
+
+
+def test_a_constant_loss_does_not_rise_and_one_epoch_has_no_curve():
+    facts = facts_of({"loss": [2.0, 2.0], "eer": [NAN, NAN]})
+    assert facts["loss_rises"] == 0.0 and facts["loss_fallen"] == 0.0 and "best_eer" not in facts
+    assert "loss_first" not in facts_of({"loss": [2.0], "eer": [0.5]})
+
+
+def test_sizes_of_steps():
+    sizes = [NAN, 0.3, 0.5, 0.1, 0.2, 0.04, 0.06]
+    facts = facts_of({"loss": [1.0] * 7, "eer": [NAN] * 7, "update_size": sizes})
+    assert (facts["update_size_first"], facts["update_size_largest"]) == (0.3, 0.5)
+    assert facts["update_size_last"] == pytest.approx(0.05)  # the median of the last third
+
+
+def test_without_a_history_only_what_was_probed_is_known():
+    assert facts_of({}, probed={"update_size_first": 0.1}) == {
+        "flagged": 2, "recovered": 0.0, "verifies_badly": 1.0, "update_size_first": 0.1
+    }  # fmt: skip
