@@ -19,12 +19,11 @@ def eer(monitor):
     return monitor.diagnosis.run.eer.estimate
 
 
-QUICK = ("margin",)
+DEEP = [pytest.mark.deep, pytest.mark.each_backend]
 
 
-@pytest.mark.each_backend
 @pytest.mark.parametrize(
-    "planted", [one if one in QUICK else pytest.param(one, marks=pytest.mark.deep) for one in plantings.FAULTS]
+    "planted", [one if one == "margin" else pytest.param(one, marks=DEEP) for one in plantings.FAULTS]
 )
 def test_the_planted_cause_is_named_first_and_its_repair_verifies_better(planted):
     recipe = {**plantings.CONTROL, **plantings.FAULTS[planted]}

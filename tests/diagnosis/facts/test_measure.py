@@ -21,6 +21,7 @@ def test_facts_of_two_encoders_say_so():
         as_siamese(model)
 
 
+@pytest.mark.deep
 @pytest.mark.each_backend
 def test_a_diagnosed_encoder_with_running_statistics_trains_on():
     """On JAX the untrained copy took the buffers of moving means with it, and the next `fit` or `predict` failed."""
