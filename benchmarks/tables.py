@@ -63,6 +63,14 @@ def losses_row(name, rows, backends):
     return cells
 
 
+def importing(found):
+    lines = [
+        [backend, *(f"{1e3 * seconds:,.0f}" for seconds in row.values())] for backend, row in found["rows"].items()
+    ]
+    header = ["backend", *(f"{name}, ms" for name in next(iter(found["rows"].values())))]
+    return f"{table(header, lines)}\n\n{footnote(found)}"
+
+
 def towers(found):
     lines = []
     for backend, rows in found["rows"].items():
@@ -250,6 +258,7 @@ TABLES = {
     "losses": losses,
     "losses_gpu": losses,
     "towers": towers,
+    "importing": importing,
     "data": data,
     "verification": verification,
     "callbacks": callbacks,
