@@ -18,9 +18,8 @@ from keras_siamese.diagnosis.facts.model import (
 from tests.support import plantings
 from tests.support.measured import encoder
 
-pytestmark = pytest.mark.each_backend
 
-
+@pytest.mark.each_backend
 def test_steps_are_measured_against_the_weights():
     model = encoder()
     before = sampled_kernels(model)
@@ -31,6 +30,7 @@ def test_steps_are_measured_against_the_weights():
     assert np.isnan(update_size(before, before[:5]))
 
 
+@pytest.mark.each_backend
 def test_modes_differ_by_the_running_statistics_and_leave_no_trace():
     siamese = ks.SiameseWrapper(encoder(batch_normalization=True))
     x, labels = plantings.train_part()
@@ -64,6 +64,7 @@ def test_share_of_the_weights_that_training_may_change():
     assert trainable_share(model) == pytest.approx(12 * 6 / (24 * 12 + 12 * 6))
 
 
+@pytest.mark.each_backend
 def test_a_probe_measures_steps_and_puts_everything_back():
     x, labels = plantings.train_part()
     sequence = ks.data.PairSequence(x, labels, batch_size=50)

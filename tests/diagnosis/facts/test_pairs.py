@@ -16,7 +16,6 @@ def test_shares_of_identities():
     assert largest_share([1, 3], of=1) == 0.75
 
 
-@pytest.mark.each_backend
 def test_mined_triplets_in_order_equal_a_loop(rng):
     z, labels = rng.normal(size=(12, 3)).astype("float32"), np.repeat([0, 1, 2], 4)
     distance = ks.distances.get("euclidean")
