@@ -260,7 +260,7 @@ def diagnose(
     """Diagnoses a trained model: does it verify, did its run diverge, and why.
 
     Args:
-        model: a `SiameseWrapper`, a functional model with a `DistanceLayer`, or an encoder.
+        model: a siamese model of this package, a functional model with a `DistanceLayer`, or an encoder.
         validation: held-out `(x, labels)`, `(left, right, same)`, or a frozen `PairSequence`.
         train: training data as `(x, labels)` or the `PairSequence` of the run; without it some causes are not examined.
         history: curves of the run, with "loss", "val_auc" and "val_eer" an epoch as `VerificationMonitor` writes them:
