@@ -121,7 +121,7 @@ def test_the_floor_that_ci_installs_is_the_floor_that_setup_states(setup):
         assert floor[name] == bounds[name], name
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     pytest.importorskip("build", reason="building needs the extra `test`")
     pytest.importorskip("setuptools", reason="building without isolation needs setuptools")

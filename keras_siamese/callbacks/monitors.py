@@ -282,6 +282,10 @@ class DivergenceMonitor(VerificationMonitor):
     def target_eer(self):
         return self.recorder.target_eer
 
+    @target_eer.setter
+    def target_eer(self, value):
+        self.recorder.target_eer = value
+
     def find_encoder(self):
         """As in `VerificationMonitor`. A model with one encoder per input is accepted: the diagnosis reports it."""
         if self._siamese is None:

@@ -65,7 +65,8 @@ def make_monitor(validation, far=None, on_divergence=None):
 def monitor_of(template, on_divergence=None, **settings):
     """A copy of a monitor for one fit. It stops a flagged run if `on_divergence` is "stop", and never warns."""
     monitor = copy.deepcopy(template)
-    vars(monitor).update(settings)
+    for name, value in settings.items():
+        setattr(monitor, name, value)
     if on_divergence is not None:
 
         def act(diagnosis):

@@ -74,7 +74,7 @@ def test_class_weights_need_both_labels(same):
 
 
 def test_class_weights_refuse_other_labels():
-    with pytest.raises(ValueError, match="`same` must hold 1 .* got also"):
+    with pytest.raises(ValueError, match="`same` must hold only 1 .* got also"):
         pair_class_weights([0, 1, 2])
 
 

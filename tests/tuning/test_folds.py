@@ -92,7 +92,7 @@ def test_a_key_that_nobody_logged_is_named():
 )
 def test_the_cause_of_a_flagged_run(flags, causes, expected):
     monitor = folds.make_monitor(digits(), on_divergence="warn")
-    monitor.flags = flags
+    monitor.recorder.run.flags = flags
     findings = [type("Finding", (), {"cause": cause}) for cause in causes]
     monitor.diagnosis = type("Diagnosis", (), {"findings": findings})
     assert folds.cause_of(monitor) == expected

@@ -273,7 +273,7 @@ def test_to_dict_and_text(rng):
         ([1, 0], [0.1, math.nan], ValueError, "`scores` must be finite; 1 of its 2 values are NaN or infinite"),
         ([1, 0], [0.1, -math.inf], ValueError, "`scores` must be finite; 1 of its 2"),
         ([1, 0, 0], [0.1, 3, -2], ValueError, r"`scores` must give scores in \[-1, 2.5\]; 2 of 3 are outside"),
-        ([1, 2], [0.1, 0.2], ValueError, "`same` must hold 1 .* and 0"),
+        ([1, 2], [0.1, 0.2], ValueError, "`same` must hold only 1 .* and 0"),
         ([1], [0.1, 0.2], ValueError, "`same` must have one entry for each of the 2 pairs; got 1"),
         ([1, 0], [[0.1, 0.2], [0.1, 0.2]], ValueError, r"`scores` must have shape \(n,\)"),
         ([1, 0], ["a", "b"], TypeError, "`scores` must be real numbers"),

@@ -36,7 +36,7 @@ def test_bfloat16_becomes_float32():
         ([1, 0, 1], [0.1, math.nan, math.nan], ValueError, "`scores` must be finite; 2 of its 3 values"),
         ([1, 0, 1], [0.1, math.inf, 0.3], ValueError, "`scores` must be finite; 1 of its 3 values"),
         ([1, 0, 1], [0.1, -math.inf, 0.3], ValueError, "`scores` must be finite; 1 of its 3 values"),
-        ([1, -1, -1], [0.1, 0.2, 0.3], ValueError, r"`same` must hold 1 .* 0 .* got also \[-1\], 2 of 3 labels"),
+        ([1, -1, -1], [0.1, 0.2, 0.3], ValueError, r"`same` must hold only 1 .* 0 .* got also \[-1\], 2 of 3 labels"),
         ([1, 0, math.nan], [0.1, 0.2, 0.3], ValueError, r"`same` must hold .* got also \[nan\], 1 of 3 labels"),
         ([1, 1, 1], [0.1, 0.2, 0.3], ValueError, "`same` must hold pairs of both .* 3 genuine and 0 impostor"),
         ([0, 0, 0], [0.1, 0.2, 0.3], ValueError, "`same` must hold pairs of both .* 0 genuine and 3 impostor"),
