@@ -30,7 +30,7 @@ class SequenceCallback(keras.callbacks.Callback):
 class SetEpoch(SequenceCallback):
     """Set the epoch of a sequence of `keras_siamese.data`, so that it draws the pairs of this epoch.
 
-    `fit` of a `SiameseWrapper` does this by itself; pass the callback to `fit` of any other model.
+    The package's siamese model does this in its own `fit`; pass the callback to `fit` of any other model.
 
     Args:
         sequence: an object with `set_epoch(epoch)`.

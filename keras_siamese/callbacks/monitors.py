@@ -212,8 +212,8 @@ class DivergenceMonitor(VerificationMonitor):
             anew. A resumed run (`initial_epoch`, `BackupAndRestore`) reads the curves and flags of earlier epochs from
             it and replaces the later ones. KerasTuner copies the callbacks for each execution; each copy writes into
             the first of log-1, log-2, … that does not exist. None writes none.
-        train: training data, `(x, labels)` or a sequence, to compare held-out with training identities. Not needed with
-            `SiameseWrapper.fit(sequence)`, which knows its training data.
+        train: training data, `(x, labels)` or a sequence, to compare held-out with training identities. Not needed
+            if the package's siamese model is fitted on a sequence of pairs, because it keeps that sequence.
         threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. By default 0.5 for
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
@@ -308,7 +308,7 @@ class DivergenceMonitor(VerificationMonitor):
             self.act(self.diagnose())
 
     def training_source(self):
-        """What tells how training pairs are made: the sequence that `SiameseWrapper.fit` was given, or `train`."""
+        """What tells how training pairs are made: the sequence that `fit` was given, if the model keeps it, or `train`."""
         fitted = getattr(self.model, "training_data", None)
         return fitted if hasattr(fitted, "positive_fraction") else self._train_source
 
