@@ -1,8 +1,8 @@
-"""What every loss shares: one value a row, a stated kind of input, refusal of a model that cannot feed it.
+"""Base class of all losses, with the checks that a model's output fits the loss.
 
-Contract: `call(y_true, y_pred)` returns `(batch,)`, scaled so that Keras's mean over the batch is the paper's
-normalisation. Losses import `_checks`, `_export`, `ops` and `distances`; nothing here knows the model, which
-hands over what it puts out.
+Contract: `call(y_true, y_pred)` returns one value for each row `(batch,)`, scaled so that Keras's mean over the batch
+is the mean that the paper defines. Losses import only `_checks`, `_export`, `ops` and `distances`; a model calls
+`check_output` to say what it returns.
 """
 
 import inspect
@@ -21,21 +21,21 @@ RANGES = {"distance": (0.0, math.inf), "score": (0.0, 1.0), "cosine": (-1.0, 1.0
 
 
 class SiameseLoss(keras.losses.Loss):
-    """Base class of the losses. A loss states what it is by its attributes; nothing has to know it by its name.
+    """Base class of the losses; its attributes say what a loss expects and how it behaves.
 
-    `call(y_true, y_pred)` returns one value a row, `(batch,)`.
+    `call(y_true, y_pred)` returns one value for each row `(batch,)`.
 
     Attributes:
-        expects: what y_pred holds: "distance", "score" (a probability of being the same), "embedding", "cosine" (to
-            class weights) or "similarity matrix".
-        kind: "pair", "triplet", "batch" (all pairs or triplets of a batch) or "proxy" (class weights).
-        expected_range: `(lowest, highest)` value that y_pred may have.
-        distance_margin: the margin in units of the distance; None if the loss has no margin, does not use it (a soft
-            hinge), or means an angle or a difference of cosines by it.
+        expects: what y_pred holds: "distance", "score" (a probability of "same"), "embedding", "cosine" (to class
+            weights) or "similarity matrix".
+        kind: "pair", "triplet", "batch" (all pairs or triplets in a batch) or "proxy" (class weights).
+        expected_range: `(lowest, highest)` possible value of y_pred.
+        distance_margin: the margin in units of the distance. None if there is no margin, if the loss does not use it (a
+            soft hinge), or if it is an angle or a difference of cosines.
         margin_is_gap: True if that margin is a difference between two distances, False if it is one distance.
-        mining: `(positives, negatives)`, which ones of an anchor the loss uses, in the words of `BatchTripletLoss`;
-            None if it uses all of them.
-        minimum: the loss is never smaller than this.
+        mining: `(positives, negatives)`, which of them an anchor uses, with the names of `BatchTripletLoss`; None if it
+            uses all of them.
+        minimum: a lower bound of the loss.
     """
 
     expects = "distance"
@@ -53,7 +53,7 @@ class SiameseLoss(keras.losses.Loss):
         return RANGES.get(self.expects, (-math.inf, math.inf))
 
     def value_at_collapse(self, positive_fraction=None):
-        """The loss of an encoder that gives all inputs the same embedding, or None if that is not known.
+        """The loss of an encoder that gives all inputs the same embedding, or None if it is not known.
 
         Args:
             positive_fraction: share of genuine pairs in the training data, in [0, 1]; only pair losses need it.
@@ -64,18 +64,18 @@ class SiameseLoss(keras.losses.Loss):
         if unknown:
             names = ", ".join(option_names(type(self)))
             raise TypeError(f"{type(self).__name__} takes the options {names}; got {', '.join(unknown)}")
-        # The first Keras 3 releases take no dtype policy here; float32 is theirs and ours by default.
+        # The first releases of Keras 3 take no dtype here; the default is float32 in any case.
         super().__init__(name=name, reduction=reduction, **({} if dtype is None else {"dtype": dtype}))
-        # Held weakly: a metric holds its loss, and Keras's loading walks through lists without an end.
+        # Weak references: a metric refers to its loss, and Keras's loading would follow a list in an endless circle.
         self.observers = weakref.WeakSet()
 
     def metrics(self, *statistics):
-        """Keras metrics of what this loss sees, for `compile(metrics=…)`; they cost no second pass over the batch.
+        """Keras metrics of what the loss computes, for `compile(metrics=…)`; they reuse the loss's distances.
 
         Args:
-            *statistics: "positive_distance" and "negative_distance" (means over the batches' pairs) and, of losses with
-                a hinge, "active_fraction" (the share of pairs, triplets or anchors that still cost something). None
-                given means all.
+            *statistics: "positive_distance" and "negative_distance" (mean distances of the pairs of each kind) and, for
+                losses with a hinge, "active_fraction" (the share of pairs, triplets or anchors with a loss above zero).
+                By default all of them.
 
         Example:
 
@@ -86,69 +86,70 @@ class SiameseLoss(keras.losses.Loss):
         """
         names = self.statistic_names()
         if not names:
-            raise ValueError(f"{type(self).__name__} sees no distances, so it has no statistics to report")
+            raise ValueError(f"{type(self).__name__} computes no distances, so it has no statistics for `metrics`")
         return [BatchStatistic(self, check_choice("statistics", name, names)) for name in statistics or names]
 
     def statistic_names(self):
-        """The statistics that `metrics` knows of this loss."""
+        """The statistics that `metrics` can report for this loss."""
         return ()
 
     def statistics(self, y_true, y_pred):
-        """By name, the sum and the count of each statistic over a batch, scalars."""
+        """Sum and count of each statistic over a batch, scalars, by name."""
         raise NotImplementedError
 
     def record(self, statistics):
-        """Hands the statistics of the batch at hand to the metrics that `metrics` made."""
+        """Passes the statistics of the current batch to the metrics made by `metrics`."""
         for observer in self.observers:
             observer.record(*statistics[observer.statistic])
 
     def check_output(self, kind, bounds):
-        """Refuses a model whose output this loss cannot work on.
+        """Raises an error if this loss cannot use the model's output.
 
         Args:
             kind: "distance" or "score".
-            bounds: `(lowest, highest)` reachable value, infinite where not known, or None.
+            bounds: `(lowest, highest)` possible value, infinite where not known, or None.
 
         Raises:
-            ValueError: saying which option of the model or the loss to change.
+            ValueError: the message says which option of the model or the loss to change.
         """
         if kind != self.expects:
             fitting = {
                 "distance": "SiameseWrapper(…, head=None)",
                 "score": 'SiameseWrapper(…, head="logistic")',
-                "cosine": "the encoder with a ProxyLogits layer behind it",
+                "cosine": "the encoder followed by a ProxyLogits layer",
             }
             raise ValueError(
-                f"{type(self).__name__} expects y_pred to hold {self.expects}s, and the model puts out {kind}s: "
+                f"{type(self).__name__} expects y_pred to hold {self.expects}s, but the model returns {kind}s: "
                 f"use {fitting.get(self.expects, 'the encoder itself')} or another loss"
             )
         if bounds is not None:
             self.check_reach(*bounds)
 
     def check_reach(self, low, high):
-        """Refuses a margin that distances in [low, high] cannot reach; losses without a margin accept all."""
+        """Raises if distances in [low, high] cannot reach the margin; losses without a margin accept all."""
 
 
 def concrete(tensor):
-    """`tensor` as a NumPy array, or None while a graph is traced and it has no values yet."""
+    """`tensor` as a NumPy array, or None if it has no values yet because a graph is being traced."""
     try:
         return ops.convert_to_numpy(tensor)
-    except (AttributeError, NotImplementedError, TypeError, ValueError):  # one or another, by backend
+    except (AttributeError, NotImplementedError, TypeError, ValueError):  # depends on the backend
         return None
 
 
 def split_ids(name, ids):
-    """Identities `(batch,)` as digits to base 256 `(batch, digits)`, float32, which casting to any dtype leaves alone.
+    """Splits identities `(batch,)` into base-256 digits `(batch, digits)`, float32, which every dtype represents
+    exactly.
 
-    `Loss.__call__` casts y_true to the loss's dtype, where float32 makes one of whole numbers above 2²⁴, and float16 of
-    those above 2048. A number that is not whole becomes NaN, or an error where its value is known.
+    `Loss.__call__` casts y_true to the loss's dtype, which merges large whole numbers (above 2²⁴ in float32, above 2048
+    in float16). A number that is not whole becomes NaN, or raises an error if its value is known.
 
     Args:
-        name: the argument's, for errors.
-        ids: `(batch,)` whole numbers; as a NumPy array, strings as well.
+        name: the argument's name, for errors.
+        ids: `(batch,)` whole numbers; a NumPy array may also hold strings.
     """
     if isinstance(ids, np.ndarray):
-        # Strings, and 64 bits where the backend has 32, become whole numbers that are equal where they are.
+        # Numbers the different values, for strings and for 64-bit numbers on a backend with 32 bits.
         ids = np.unique(check_labels(name, ids), return_inverse=True)[1].reshape(-1).astype("int32")
     ids = ops.convert_to_tensor(ids)
     dtype = keras.backend.standardize_dtype(ids.dtype)
@@ -159,13 +160,13 @@ def split_ids(name, ids):
             check_labels(name, np.asarray(values, "float64"))
         whole = (ids == ops.floor(ids)) & (ops.abs(ids) < (2.0**63 if dtype == "float64" else 2.0**31))
         ids = ops.where(whole, ids, ops.zeros_like(ids))
-    # Of 32 unsigned bits each number becomes another signed one, so they need no more digits.
+    # A cast from uint32 to int32 keeps different numbers different, so uint32 needs no more digits.
     wide = dtype in ("int64", "uint64", "float64")
     ids = ops.cast(ids, "int64" if wide else "int32")
     digits = []
     for _ in range(7 if wide else 3):
         digits.append(ids % 256)
-        # Not ops.floor_divide, which returns 32 bits on torch.
+        # `ops.floor_divide` returns 32 bits on PyTorch.
         ids = ids // 256
     digits = ops.cast(ops.stack([*digits, ids], axis=1), "float32")
     return (
@@ -174,7 +175,7 @@ def split_ids(name, ids):
 
 
 def joined_ids(digits):
-    """The identities `(batch,)` of `split_ids`'s digits, as integers, and where they were no whole numbers."""
+    """The identities `(batch,)` of the digits of `split_ids`, as integers, and a mask of those that were not whole."""
     flaw = ops.any(ops.isnan(digits), axis=1)
     digits = ops.cast(
         ops.where(ops.isnan(digits), ops.zeros_like(digits), digits), "int64" if digits.shape[1] > 4 else "int32"
@@ -186,21 +187,22 @@ def joined_ids(digits):
 
 
 def mask_of(tensor):
-    """The mask that Keras holds of a tensor, or None: an attribute, or, of JAX's tensors, an entry in a table of its
-    own, to which it has no public way.
+    """The mask that Keras keeps for a tensor, or None.
+
+    It is an attribute; for JAX's tensors it is an entry in a table that Keras gives no public access to.
     """
     lookup = getattr(keras.src.backend, "get_keras_mask", None)
     return getattr(tensor, "_keras_mask", None) if lookup is None else lookup(tensor)
 
 
 def without_wide_mask(y_pred):
-    """`y_pred` `(batch, …)` without a mask over time steps, which Keras would multiply the rows' losses with."""
+    """`y_pred` `(batch, …)` without a mask over time steps, by which Keras would multiply the rows' losses."""
     mask = mask_of(y_pred)
     return y_pred if mask is None or len(mask.shape) == 1 else ops.copy(y_pred)
 
 
 def option_names(loss):
-    """The keyword arguments of a loss class and of its bases, down to `SiameseLoss`."""
+    """The keyword arguments of a loss class and its base classes, up to `SiameseLoss`."""
     classes = [cls for cls in loss.__mro__ if issubclass(cls, SiameseLoss) and "__init__" in vars(cls)]
     parameters = [option for cls in classes for option in inspect.signature(cls.__init__).parameters.values()]
     named = [option.name for option in parameters if option.kind is not option.VAR_KEYWORD]
@@ -212,9 +214,9 @@ def check_similar_label(value):
 
 
 def refuse_margin(loss, name, value, reach, low, high):
-    """Raises if `value` is past `reach`, the largest one that distances in [low, high] can satisfy."""
+    """Raises if `value` is larger than `reach`, the largest value that distances in [low, high] can satisfy."""
     if value > reach:
         raise ValueError(
-            f"`{name}` of {type(loss).__name__} must be at most {reach:g}, the most that the model's distances in "
-            f"[{low:g}, {high:g}] can reach; got {value:g}"
+            f"`{name}` of {type(loss).__name__} must be at most {reach:g}, because the model's distances lie in "
+            f"[{low:g}, {high:g}]; got {value:g}"
         )

@@ -1,8 +1,8 @@
-"""What a loss is: its kind, which label means same, its margin and its minimum, read from the loss or measured.
+"""Finds out what a loss is: its kind, which label means "same", its margin and its minimum.
 
 Contract: `character_of(loss)` takes a loss of the package, any other `keras.losses.Loss`, a function `(y_true, y_pred)`
-or a Keras name. A loss of the package states what it is; any other is called on single pairs at chosen distances. What
-cannot be found out is None; `character_of` raises nothing.
+or a Keras name. A loss of the package states its properties; any other loss is called on single pairs at chosen
+distances. A property that cannot be found out is None; `character_of` never raises.
 
     character_of("binary_crossentropy", expects="score").similar_label      # 1
     character_of(ContrastiveLoss(margin=2.0)).margin                        # 2.0
@@ -20,29 +20,25 @@ from keras_siamese.losses.base import KINDS, RANGES, SiameseLoss
 
 logger = logging.getLogger(__name__)
 
-# Rows of each call: one number, so that JAX compiles one shape. Distances from 1e-3 to 1e4, eight a decade, and 0.
+# Each call has the same number of rows, so that JAX compiles once: distance 0, and 1e-3 to 1e4 with 8 per decade.
 DECADES = 7
 POINTS = 8 * DECADES + 2
 REFINEMENTS = 4  # each divides the interval around the margin by the number of points
-EQUAL = 1e-12  # costs that differ by less are the same
+EQUAL = 1e-12  # losses that differ by less count as equal
 
 
 @dataclass(frozen=True)
 class LossCharacter:
-    """What a loss is; None where it is not known.
+    """Properties of a loss; None where one is not known.
 
     Attributes:
-        kind: "pair", "triplet", "batch" or "proxy".
-        expects: what y_pred holds: "distance", "score", "embedding", "cosine" or "similarity matrix".
-        similar_label: of a pair loss, the label of genuine pairs: the one whose cost pulls the distance down.
-        margin: in units of the distance: where the cost of an impostor pair ends, or the gap between two distances.
-        margin_is_gap: whether that margin is a gap between two distances.
-        expected_range: `(lowest, highest)` value that y_pred may have.
-        mining: `(positives, negatives)` in the words of `BatchTripletLoss`, or None if all are used.
-        minimum: the loss is never smaller than this; −inf if it falls without end.
-        at_zero: of a pair loss on distances, the costs `(impostor, genuine)` at distance 0.
+        kind, expects, expected_range, mining, margin_is_gap: as in `SiameseLoss`.
+        similar_label: for a pair loss, the label of genuine pairs: the one whose loss pulls the distance down.
+        margin: in units of the distance: where the loss of an impostor pair ends, or the gap between two distances.
+        minimum: a lower bound of the loss; −inf if it falls without end.
+        at_zero: for a pair loss on distances, the losses `(impostor, genuine)` at distance 0.
         collapsed: the value at collapse of a loss for which it does not depend on the pairs.
-        is_stated: whether the loss states all this; otherwise it was measured.
+        is_stated: True if the loss states all this, False if it was measured.
     """
 
     kind: str | None = None
@@ -58,11 +54,7 @@ class LossCharacter:
     is_stated: bool = False
 
     def value_at_collapse(self, positive_fraction=None):
-        """The loss of an encoder that gives all inputs the same embedding, or None if that is not known.
-
-        Args:
-            positive_fraction: share of genuine pairs in the training data, in [0, 1]; only pair losses need it.
-        """
+        """As `SiameseLoss.value_at_collapse`."""
         if self.at_zero is None or positive_fraction is None:
             return self.collapsed
         impostor, genuine = self.at_zero
@@ -70,13 +62,13 @@ class LossCharacter:
 
 
 def character_of(loss, expects="distance"):
-    """`LossCharacter` of any loss.
+    """Returns the `LossCharacter` of any loss.
 
     Args:
         loss: a `SiameseLoss`, another `keras.losses.Loss`, a function `(y_true, y_pred)`, or a name that
             `keras.losses.get` knows.
-        expects: what the model puts out, for losses that do not say what they expect: "distance", "score",
-            "embedding" or "cosine". Losses on distances and scores are measured.
+        expects: what the model returns, for losses that do not state what they expect: "distance", "score", "embedding"
+            or "cosine". Losses on distances and scores are measured.
 
     Example:
 
@@ -92,7 +84,7 @@ def character_of(loss, expects="distance"):
     try:
         function = keras.losses.get(loss)
         return unknown if function is None else measured(function, expects)
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # a user's loss may raise anything
         logger.debug("The loss %r could not be measured: %s", loss, error)
         return unknown
 
@@ -117,7 +109,7 @@ def stated(loss):
 
 
 def measured(function, expects):
-    """`LossCharacter` of a loss on pairs, from its costs at many distances (or scores) for labels 0 and 1."""
+    """`LossCharacter` of a loss on pairs, from its values at many distances (or scores) for labels 0 and 1."""
     costs = by_distance(function)
     if expects == "score":
         points = np.linspace(0.0, 1.0, POINTS)
@@ -125,7 +117,7 @@ def measured(function, expects):
         points = np.concatenate([[0.0], np.geomspace(1e-3, 10.0 ** (DECADES - 3), POINTS - 1)])
     values = [costs(label, points) for label in (0, 1)]
     finite = np.isfinite(values).all(axis=0)
-    # Costs may overflow at large distances: the points up to the first of those.
+    # Losses may overflow at large distances: keeps the points before the first overflow.
     last = len(points) if finite.all() else int(np.argmin(finite))
     if last < 3:
         return LossCharacter(expects=expects)
@@ -147,7 +139,7 @@ def measured(function, expects):
 
 
 def by_distance(function):
-    """`costs(label, points) → (n,)`: what a loss costs for single pairs of one label at `points` `(n,)`."""
+    """Returns `costs(label, points) → (n,)`, the losses of single pairs with one label at `points` `(n,)`."""
 
     def call(label, points):
         column = np.asarray(points, "float32")[:, None]
@@ -163,22 +155,23 @@ def by_distance(function):
             together = call(label, points)
             if len(together) == len(points):
                 return together
-            # One number for the batch: each pair is a batch of its own.
+            # The loss returns one number for a batch, so each pair is passed as a batch.
             return np.array([call(label, points[i : i + 1])[0] for i in range(len(points))])
 
     return costs
 
 
 def rise_of(difference, values):
-    """+1 if `difference`, the cost of label 1 less that of label 0, rises with y_pred, −1 if it falls, 0 if neither."""
+    """+1 if `difference` (loss of label 1 minus loss of label 0) rises with y_pred, −1 if it falls, else 0."""
     change = difference[-1] - difference[0]
     scale = max(np.abs(values).max(), 1e-30)
     return 0 if abs(change) <= 1e-6 * scale else int(np.sign(change))
 
 
 def minimum_of(values):
-    """The smallest cost of either label, or −inf if one falls without end: no slower over a decade than over the one
-    before.
+    """The smallest loss of either label, or −inf if one falls without end.
+
+    A loss falls without end if it falls about as fast over the last decade of distances as over the one before.
     """
     lowest = float(min(one.min() for one in values))
     for one in values:
@@ -191,7 +184,7 @@ def minimum_of(values):
 
 
 def end_of(costs, points, values):
-    """The distance from which on `costs` stay as they are, or None if they do not, or never change."""
+    """The distance from which `costs` are constant, or None if they never are, or always."""
     flat = np.abs(values - values[-1]) <= EQUAL
     start = len(values) - int(np.argmin(flat[::-1])) if not flat.all() else 0
     if start == 0 or len(values) - start < 4:
@@ -203,6 +196,6 @@ def end_of(costs, points, values):
         if not len(changes) or changes[-1] == POINTS - 1:
             break
         low, high = inside[changes[-1]], inside[changes[-1] + 1]
-    # Shortly before its margin a hinge or its square is well above the end; an exponential tail has no margin.
+    # Just below its margin, a hinge or its square is clearly above the end value; an exponential tail has no margin.
     before = abs(costs(np.full(POINTS, 0.9 * high))[0] - values[-1])
     return float(f"{high:.5g}") if before > 1e-4 * np.ptp(values) else None

@@ -1,13 +1,13 @@
-"""Pair losses: y_true `(batch,)` says same or not, y_pred `(batch, 1)` is a distance or a probability.
+"""Pair losses: y_true `(batch,)` holds 1 for "same", y_pred `(batch, 1)` a distance or a probability.
 
-Contract: each loss is a pure function `(same, y_pred, …) → (batch,)` with `same` 1 for genuine and 0 for impostor
-pairs, and a thin Keras class that holds its options. `(batch,)` and `(batch, 1)` are aligned, anything else is
-refused.
+Contract: each loss is a pure function `(same, y_pred, …) → (batch,)`, with `same` 1 for genuine and 0 for impostor
+pairs, and a small Keras class that holds its options. `(batch,)` and `(batch, 1)` are accepted; other shapes raise.
+The functions take `same` and `distance` `(batch,)`; their other arguments are those of the class.
 
     siamese.compile("adam", loss=ContrastiveLoss(margin=1.0))
-    siamese.compile("adam", loss=ContrastiveLoss(similar_label=0))       # a project whose label 1 means different
-    siamese.compile("adam", loss=WeightedBinaryCrossentropy("balanced")) # with SiameseWrapper(head="logistic")
-    siamese.compile("adam", loss=OnlineContrastiveLoss(margin=0.5))      # only the pairs that are still out of order
+    siamese.compile("adam", loss=ContrastiveLoss(similar_label=0))       # for data whose label 1 means "different"
+    siamese.compile("adam", loss=WeightedBinaryCrossentropy("balanced")) # a model that returns probabilities
+    siamese.compile("adam", loss=OnlineContrastiveLoss(margin=0.5))      # only the hard pairs of each batch
     contrastive(same, distance, margin=1.0)                              # (batch,)
 """
 
@@ -22,42 +22,18 @@ from keras_siamese.ops import at_least_float32, pair_rows
 
 
 def contrastive(same, distance, margin=1.0, positive_margin=0.0, squared=True):
-    """y·[d − m₊]₊² + (1 − y)·[m − d]₊², or its terms unsquared: `(batch,)`.
-
-    Args:
-        same: `(batch,)`, 1 = same.
-        distance: `(batch,)`, ≥ 0.
-        margin: m, the distance beyond which an impostor pair costs nothing.
-        positive_margin: m₊, the distance within which a genuine pair costs nothing.
-        squared: whether the hinges are squared.
-    """
+    """y·[d − m₊]₊² + (1 − y)·[m − d]₊², or its terms unsquared: `(batch,)`."""
     power = ops.square if squared else (lambda hinge: hinge)
     return same * power(ops.relu(distance - positive_margin)) + (1.0 - same) * power(ops.relu(margin - distance))
 
 
 def margin_loss(same, distance, margin=0.2, beta=1.2):
-    """y·[d − β + m]₊ + (1 − y)·[β − d + m]₊: `(batch,)`.
-
-    Args:
-        same: `(batch,)`, 1 = same.
-        distance: `(batch,)`.
-        margin: m, half the gap between the genuine and the impostor pairs that cost nothing.
-        beta: β, the distance in the middle of that gap.
-    """
+    """y·[d − β + m]₊ + (1 − y)·[β − d + m]₊: `(batch,)`."""
     return same * ops.relu(distance - beta + margin) + (1.0 - same) * ops.relu(beta - distance + margin)
 
 
 def online_contrastive(same, distance, margin=0.5):
-    """y·d² + (1 − y)·[m − d]₊² of the hard pairs, 0 of the others: `(batch,)`.
-
-    A genuine pair is hard if it is farther than the closest impostor pair of the batch, an impostor pair if it is
-    closer than the farthest genuine pair. In a batch of one kind alone its own mean stands for the bound.
-
-    Args:
-        same: `(batch,)`, 1 = same.
-        distance: `(batch,)`, ≥ 0.
-        margin: m, the distance beyond which an impostor pair costs nothing.
-    """
+    """y·d² + (1 − y)·[m − d]₊² of the hard pairs, as `OnlineContrastiveLoss` defines them, else 0: `(batch,)`."""
     genuine = same > 0.5
     mean = ops.mean(distance)
     far = ops.full_like(distance, float("inf"))
@@ -65,7 +41,7 @@ def online_contrastive(same, distance, margin=0.5):
     farthest = ops.max(ops.where(genuine, distance, -far))
     closest = ops.where(ops.all(genuine), mean, closest)
     farthest = ops.where(ops.any(genuine), farthest, mean)
-    # Asked for the easy pairs: a NaN is neither, and must stay in the loss.
+    # Selects the easy pairs, so that a NaN, which is not easy, stays in the loss.
     easy = ops.where(genuine, distance <= closest, distance >= farthest)
     losses = contrastive(ops.cast(genuine, distance.dtype), distance, margin)
     return ops.where(easy, ops.zeros_like(losses), losses)
@@ -74,11 +50,7 @@ def online_contrastive(same, distance, margin=0.5):
 def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logits=False):
     """w_y·BCE·B / Σ w_y, whose mean over the batch of B is Σ w_y·BCE / Σ w_y: `(batch,)`.
 
-    Args:
-        same: `(batch,)`, 1 = same.
-        prediction: `(batch,)`, p(same) in [0, 1], or its logit.
-        class_weight: None, "balanced" (n / 2n_y of the batch, as scikit-learn's `compute_sample_weight`) or `(w₀, w₁)`.
-        from_logits: whether `prediction` is a logit.
+    `prediction` `(batch,)` holds probabilities of "same", or logits; `class_weight` is None, "balanced" or `(w₀, w₁)`.
     """
     losses = ops.binary_crossentropy(ops.expand_dims(same, 1), ops.expand_dims(prediction, 1), from_logits=from_logits)
     losses = ops.squeeze(losses, axis=1) if len(losses.shape) == 2 else losses
@@ -86,7 +58,7 @@ def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logit
         return losses
     if isinstance(class_weight, str):
         genuine, impostor = ops.sum(same), ops.sum(1.0 - same)
-        # Half of the weight on each class; the common factor cancels. A batch of one class weighs all alike.
+        # Each class gets half of the weight; the common factor cancels. With one class, all weights are equal.
         weights = same / ops.maximum(genuine, 1.0) + (1.0 - same) / ops.maximum(impostor, 1.0)
     else:
         weights = class_weight[0] * (1.0 - same) + class_weight[1] * same
@@ -96,13 +68,13 @@ def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logit
 
 
 class PairLoss(SiameseLoss):
-    """Base of the pair losses: reads the labels, calls `per_pair`, weighs the two classes.
+    """Base class of the pair losses: reads the labels, calls `per_pair` and weights the two classes.
 
     y_true `(batch,)` 1 = same; y_pred `(batch, 1)`.
 
     Args:
-        positive_weight, negative_weight: ≥ 0, factor on the losses of genuine and of impostor pairs.
-        similar_label: the value of y_true that means same, 1 (default) or 0.
+        positive_weight, negative_weight: ≥ 0, factor for the losses of genuine and of impostor pairs.
+        similar_label: the value of y_true that means "same", 1 (default) or 0.
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
@@ -147,7 +119,7 @@ class PairLoss(SiameseLoss):
         return self.statistics_of(same, prediction, self.per_pair(same, prediction))
 
     def statistics_of(self, same, distance, losses):
-        """By name, sum and count over pairs of the distances of each kind, and of the pairs that cost something."""
+        """Sum and count over pairs of each statistic, by name: the distances of each kind, the losses above zero."""
         return {
             "positive_distance": (ops.sum(same * distance), ops.sum(same)),
             "negative_distance": (ops.sum((1.0 - same) * distance), ops.sum(1.0 - same)),
@@ -169,18 +141,19 @@ class PairLoss(SiameseLoss):
 
 @export
 class ContrastiveLoss(PairLoss):
-    """y·[d − m₊]₊² + (1 − y)·[m − d]₊²: genuine pairs are pulled together, impostors pushed beyond the margin.
+    """Contrastive loss: y·[d − m₊]₊² + (1 − y)·[m − d]₊².
 
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. With the defaults it is TensorFlow Addons'
-    `ContrastiveLoss`; unsquared, the form of pytorch-metric-learning.
+    It pulls genuine pairs together and pushes impostor pairs beyond the margin. y_true `(batch,)` 1 = same; y_pred
+    `(batch, 1)` distances. Same value as TensorFlow Addons' `ContrastiveLoss` by default, and as
+    pytorch-metric-learning's formula with ``squared=False``.
 
     Hadsell, Chopra, LeCun, *Dimensionality Reduction by Learning an Invariant Mapping*, CVPR 2006,
     https://doi.org/10.1109/CVPR.2006.100
 
     Args:
-        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach
-            it.
-        positive_margin: m₊ in [0, margin].
+        margin: m > 0, in units of the distance; impostor pairs beyond it have loss 0. If the model's distances cannot
+            reach it, training stops with an error at the start.
+        positive_margin: m₊ in [0, margin]; genuine pairs within it have loss 0.
         squared: whether the hinges are squared (default) or linear.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
 
@@ -215,17 +188,18 @@ class ContrastiveLoss(PairLoss):
 
 @export
 class MarginLoss(PairLoss):
-    """y·[d − β + m]₊ + (1 − y)·[β − d + m]₊: genuine pairs come within β − m, impostor pairs go beyond β + m.
+    """Margin loss: y·[d − β + m]₊ + (1 − y)·[β − d + m]₊.
 
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. β is a boundary between the two kinds, so genuine pairs
-    need not fall onto one point. The paper samples the pairs by distance, and may learn β; here β is fixed.
+    It pulls genuine pairs to distances below β − m and pushes impostor pairs beyond β + m, so genuine pairs need not
+    have distance 0. y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. The paper samples the pairs by distance
+    and can learn β; here β is fixed.
 
     Wu, Manmatha, Smola, Krähenbühl, *Sampling Matters in Deep Embedding Learning*, ICCV 2017,
     https://arxiv.org/abs/1706.07567
 
     Args:
-        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach
-            β − m or β + m.
+        margin: m > 0, in units of the distance. If the model's distances cannot reach β − m or β + m, training stops
+            with an error at the start.
         beta: β > 0, in units of the distance.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
 
@@ -250,7 +224,7 @@ class MarginLoss(PairLoss):
     def check_reach(self, low, high):
         if not low <= self.beta <= high:
             raise ValueError(
-                f"`beta` of {type(self).__name__} must be inside the model's distances [{low:g}, {high:g}]; got "
+                f"`beta` of {type(self).__name__} must be a distance of the model, in [{low:g}, {high:g}]; got "
                 f"{self.beta:g}"
             )
         refuse_margin(self, "margin", self.margin, min(high - self.beta, self.beta - low), low, high)
@@ -261,20 +235,19 @@ class MarginLoss(PairLoss):
 
 @export
 class OnlineContrastiveLoss(PairLoss):
-    """y·d² + (1 − y)·[m − d]₊² of the batch's hard pairs, 0 of the others.
+    """Online contrastive loss: y·d² + (1 − y)·[m − d]₊² for the hard pairs of the batch, 0 for the others.
 
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. A genuine pair is hard if it is farther than the closest
-    impostor pair of the batch, an impostor pair if it is closer than the farthest genuine pair; in a batch of one kind
-    alone, if it is on the wrong side of the kind's mean distance. Which pairs are hard is not differentiated.
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. A genuine pair is hard if its distance is larger than
+    that of the closest impostor pair in the batch; an impostor pair is hard if it is closer than the farthest genuine
+    pair. If the batch has only one kind of pairs, they are compared with their mean distance. The choice has no
+    gradient.
 
-    The definition is that of sentence-transformers' `OnlineContrastiveLoss`, which sums: ``reduction="sum"`` is its
-    value, and the default is the mean over all rows, easy ones as 0, so that it does not grow with the batch. It also
-    takes its own kind's mean where the other kind has a single pair; here that pair decides. Its distance is
-    ``SiameseWrapper(…, distance="cosine")``.
+    sentence-transformers' `OnlineContrastiveLoss` is the same with ``reduction="sum"`` and a siamese model with
+    ``distance="cosine"``, except that it uses the mean distance also if there is only one pair of the other kind. The
+    default reduction is the mean over all rows, which does not grow with the batch.
 
     Args:
-        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot reach
-            it.
+        margin: m > 0, in units of the distance; as in `ContrastiveLoss`.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
 
     Example:
@@ -301,11 +274,11 @@ class OnlineContrastiveLoss(PairLoss):
 
 @export
 class WeightedBinaryCrossentropy(PairLoss):
-    """Σ w_y·BCE / Σ w_y: cross-entropy of p(same) that an unequal share of genuine pairs does not tilt.
+    """Class-weighted binary cross-entropy: Σ w_y·BCE / Σ w_y, for unequal numbers of genuine and impostor pairs.
 
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` probabilities of being the same, as
-    ``SiameseWrapper(head="logistic")`` puts out, or logits. The weighted mean is taken within each batch; "balanced"
-    gives both classes half of the weight, the values of scikit-learn's ``compute_sample_weight("balanced", y)``.
+    y_true `(batch,)` 1 = same; y_pred `(batch, 1)` probabilities of "same" (a siamese model with ``head="logistic"``)
+    or logits. The weighted mean is taken within each batch. "balanced" gives each class half of the weight, as
+    scikit-learn's ``compute_sample_weight("balanced", y)``.
 
     Args:
         class_weight: None (default), "balanced", or ``{0: w0, 1: w1}`` by the value of y_true, each ≥ 0.
@@ -340,13 +313,13 @@ class WeightedBinaryCrossentropy(PairLoss):
     def check_reach(self, low, high):
         if self.from_logits and (low, high) == (0.0, 1.0):
             raise ValueError(
-                f"{type(self).__name__} has from_logits=True, and the model puts out probabilities in [0, 1]: "
+                f"{type(self).__name__} has from_logits=True, but the model returns probabilities in [0, 1]: "
                 "use from_logits=False"
             )
 
     def get_config(self):
         weight = self.class_weight
-        # JSON keys are strings: a saved dict comes back as {"0": …, "1": …}, which `check_class_weight` reads.
+        # JSON keys are strings: a saved dict is loaded as {"0": …, "1": …}, which `check_class_weight` reads.
         weight = {str(label): value for label, value in weight.items()} if isinstance(weight, dict) else weight
         return {**super().get_config(), "class_weight": weight, "from_logits": self.from_logits}
 

@@ -1,8 +1,8 @@
-"""Keras metrics of what a loss sees in each batch: how much of it is still active, and how far pairs are apart.
+"""Keras metrics of what a loss computes in each batch: mean distances and the share of terms above zero.
 
-Contract: `BatchStatistic` is made by `loss.metrics(…)` and takes what the loss computed for this batch, without a
-second distance matrix. A metric whose loss is not the model's (one of a model that was loaded from a file) computes it
-again. Imports `_export` only.
+Contract: `loss.metrics(…)` creates `BatchStatistic`s, which reuse what the loss computed for the batch. If the model
+uses another loss object than the metric (after loading from a file), the metric computes the statistic again. Imports
+only `_export`.
 
     loss = BatchTripletLoss()
     encoder.compile("adam", loss=loss, metrics=loss.metrics("active_fraction", "negative_distance"))
@@ -20,12 +20,12 @@ STATISTICS = ("positive_distance", "negative_distance", "active_fraction")
 class BatchStatistic(keras.metrics.Metric):
     """Mean of one statistic of a loss over the batches of an epoch, weighted by the pairs (or triplets) in each.
 
-    y_true and y_pred as the loss takes them. Sample weights are not used.
+    y_true and y_pred are those of the loss. Sample weights are not used.
 
     Args:
-        loss: the loss, of `keras_siamese.losses`; best made by `loss.metrics(…)`.
+        loss: a loss of `keras_siamese.losses`; `loss.metrics(…)` is the easiest way to create the metric.
         statistic: "positive_distance", "negative_distance" or "active_fraction".
-        name, dtype: as in `keras.metrics.Metric`; the name is the statistic's by default.
+        name, dtype: as in `keras.metrics.Metric`; the default name is the statistic.
     """
 
     def __init__(self, loss, statistic, name=None, **kwargs):
@@ -38,7 +38,7 @@ class BatchStatistic(keras.metrics.Metric):
         loss.observers.add(self)
 
     def record(self, total, count):
-        """Adds a batch that the loss has just computed; the `update_state` that follows in the step adds nothing."""
+        """Adds a batch that the loss has just computed; the next `update_state` then adds nothing."""
         self.add(total, count)
         self.told = True
 

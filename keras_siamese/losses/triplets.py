@@ -1,8 +1,8 @@
 """Triplet losses: y_pred `(batch, 2)` holds d(anchor, positive) and d(anchor, negative); y_true is ignored.
 
-Contract: a pure function `(d_ap, d_an, …) → (batch,)` and a thin Keras class. The two distances come from
-`SiameseWrapper` called on `(anchor, positive, negative)`; Keras wants some y_true, zeros do. With `swap=True` on both,
-y_pred is `(batch, 3)`, d(positive, negative) last.
+Contract: a pure function `(d_ap, d_an, …) → (batch,)` and a small Keras class. A siamese model called on
+`(anchor, positive, negative)` returns the two distances. Keras requires a y_true, for example zeros. With `swap=True`
+in the model and the loss, y_pred is `(batch, 3)` with d(positive, negative) last.
 
     siamese.compile("adam", loss=TripletLoss(margin=0.2))
     siamese.fit((anchor, positive, negative), np.zeros(len(anchor)))
@@ -19,23 +19,18 @@ from keras_siamese.ops import at_least_float32
 
 
 def triplet(positive_distance, negative_distance, margin=1.0, soft=False):
-    """[d_ap − d_an + m]₊, or softplus(d_ap − d_an): `(batch,)`.
-
-    Args:
-        positive_distance, negative_distance: `(batch,)`.
-        margin: m ≥ 0; not used by the soft form.
-        soft: whether the hinge is replaced by log(1 + exp(·)).
-    """
+    """[d_ap − d_an + m]₊ of two distances `(batch,)`, or softplus(d_ap − d_an): `(batch,)`."""
     gap = positive_distance - negative_distance
     return ops.softplus(gap) if soft else ops.relu(gap + margin)
 
 
 @export
 class TripletLoss(SiameseLoss):
-    """[d_ap − d_an + m]₊: the negative must be farther from the anchor than the positive by the margin.
+    """Triplet loss: [d_ap − d_an + m]₊.
 
-    y_true is ignored; y_pred `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last when `swap=True`, as
-    ``SiameseWrapper(…, swap=True)`` puts out.
+    The negative should be farther from the anchor than the positive by the margin. y_true is ignored; y_pred
+    `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last if both the model and the loss have
+    ``swap=True``.
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832. Soft: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
@@ -43,9 +38,9 @@ class TripletLoss(SiameseLoss):
     with Triplets and Shallow Convolutional Neural Networks*, BMVC 2016.
 
     Args:
-        margin: m > 0, in units of the distance. Refused when training starts where the model's distances cannot
-            differ by it.
-        soft: softplus(d_ap − d_an) in place of the hinge; the margin is not used.
+        margin: m > 0, in units of the distance. If the model's distances cannot differ by it, training stops with an
+            error at the start.
+        soft: use softplus(d_ap − d_an) instead of the hinge; the margin is then not used.
         swap: use min(d_an, d_pn) as the negative's distance.
         reduction, name, dtype: as in `keras.losses.Loss`.
 
@@ -87,9 +82,9 @@ class TripletLoss(SiameseLoss):
             shape = tuple(y_pred.shape)
             hint = ""
             if len(shape) == 2 and shape[1] in (2, 3):
-                third = "has no d(positive, negative)" if self.swap else "holds d(positive, negative)"
-                hint = f". It {third}: set swap={self.swap} in the SiameseWrapper or DistanceLayer too, or "
-                hint += f"swap={not self.swap} in the loss"
+                hint = (
+                    f": use swap={self.swap} in the siamese model or DistanceLayer, or swap={not self.swap} in the loss"
+                )
             raise ValueError(f"`y_pred` must have shape (batch, {columns}); got {shape}{hint}")
         distances = at_least_float32(y_pred)
         negative = ops.minimum(distances[:, 1], distances[:, 2]) if self.swap else distances[:, 1]
@@ -103,7 +98,7 @@ class TripletLoss(SiameseLoss):
         return self.statistics_of(positive, negative, triplet(positive, negative, self.margin, self.soft))
 
     def statistics_of(self, positive, negative, losses):
-        """By name, sum and count of the distances of each kind and of the triplets that cost something."""
+        """Sum and count of each statistic, by name: the distances of each kind, the triplets with a loss above zero."""
         triplets = ops.sum(ops.ones_like(losses))
         return {
             "positive_distance": (ops.sum(positive), triplets),

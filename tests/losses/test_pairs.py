@@ -360,7 +360,7 @@ def test_class_weight_survives_its_config(class_weight):
     assert value(again, SAME, PROBABILITY) == value(loss, SAME, PROBABILITY)
 
 
-# What a model puts out is compared with what the loss expects
+# The model's output is compared with what the loss expects
 
 
 def test_margin_out_of_reach():
@@ -373,11 +373,11 @@ def test_margin_out_of_reach():
 
 def test_kind_of_output():
     WeightedBinaryCrossentropy().check_output("score", (0.0, 1.0))
-    with pytest.raises(ValueError, match=r"expects y_pred to hold distances, .* puts out scores: .*head=None"):
+    with pytest.raises(ValueError, match=r"expects y_pred to hold distances, .* returns scores: .*head=None"):
         ContrastiveLoss().check_output("score", (0.0, 1.0))
-    with pytest.raises(ValueError, match=r'expects y_pred to hold scores, .* puts out distances: .*head="logistic"'):
+    with pytest.raises(ValueError, match=r'expects y_pred to hold scores, .* returns distances: .*head="logistic"'):
         WeightedBinaryCrossentropy().check_output("distance", (0.0, 2.0))
-    with pytest.raises(ValueError, match=r"has from_logits=True, and the model puts out probabilities"):
+    with pytest.raises(ValueError, match=r"has from_logits=True, but the model returns probabilities"):
         WeightedBinaryCrossentropy(from_logits=True).check_output("score", (0.0, 1.0))
     WeightedBinaryCrossentropy(from_logits=True).check_output("score", None)
 

@@ -177,7 +177,7 @@ def test_reach():
         MarginLoss(0.9, 1.2).check_output("distance", (0.0, 2.0))
     with pytest.raises(ValueError, match=r"`margin` of MarginLoss must be at most 0.1, .*; got 0.2"):
         MarginLoss(0.2, 0.1).check_output("distance", (0.0, 2.0))
-    with pytest.raises(ValueError, match=r"`beta` of MarginLoss must be inside the model's .* \[0, 1\]; got 1.2"):
+    with pytest.raises(ValueError, match=r"`beta` of MarginLoss must be a distance of the model, in \[0, 1\]; got 1.2"):
         MarginLoss().check_output("distance", (0.0, 1.0))
     with pytest.raises(ValueError, match=r"`margin` of OnlineContrastiveLoss must be at most 1, .*; got 1.5"):
         OnlineContrastiveLoss(1.5).check_output("distance", (0.0, 1.0))

@@ -87,5 +87,5 @@ def test_in_fit_evaluate_and_after_reloading(rng, tmp_path, jit_compile):
 def test_unknown_statistics_and_losses_without_any():
     with pytest.raises(ValueError, match=r"`statistics` must be one of 'positive_distance', .*; got 'acc'"):
         losses.ContrastiveLoss().metrics("acc")
-    with pytest.raises(ValueError, match="WeightedBinaryCrossentropy sees no distances"):
+    with pytest.raises(ValueError, match="WeightedBinaryCrossentropy computes no distances"):
         losses.WeightedBinaryCrossentropy().metrics()

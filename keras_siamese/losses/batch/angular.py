@@ -1,10 +1,10 @@
-"""Angular loss: a positive pair's negatives held outside a cone around the pair's middle.
+"""Angular loss: keeps the negatives of a positive pair outside a cone around the middle of the pair.
 
-Contract: as in `softmaxes`: cosines of embeddings of any norm. As (a+p)·n = a·n + p·n, the cost of a pair is a function
-of two rows of the matrix of cosines. All anchors' k-th positives are walked over at once, one `(rows, batch)` matrix a
-step, forwards for the value and again backwards for the gradient, which `keras.ops.custom_gradient` attaches: that of a
-pair reaches the rows of both its ends, so that no derivative by row, fixed beforehand, would serve every weight of
-rows.
+Contract: as in `softmaxes`, on cosines of embeddings of any norm. Because (a+p)·n = a·n + p·n, the loss of a pair
+depends on two rows of the matrix of cosines. A loop handles the k-th positive of all anchors at once, one
+`(rows, batch)` matrix for each k. It runs once for the value and once for the gradient, which
+`keras.ops.custom_gradient` attaches: each pair has a gradient for both of its rows, so the gradient depends on the
+weights of the rows and cannot be computed beforehand.
 
     encoder.compile("adam", loss=AngularLoss(angle=40.0))
 """
@@ -21,8 +21,9 @@ from keras_siamese.ops import LOWEST, column, count, unit
 
 
 def angular(rows, tangent_square):
-    """Σ_p log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}) by row, over the directions a, p, n of the embeddings: `Terms`
-    over positive pairs of anchors with negatives.
+    """`Terms` of Σ_p log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}) for each row, over positive pairs with negatives.
+
+    a, p and n are the embeddings at norm 1.
 
     Args:
         rows: a `Rows`.
@@ -31,11 +32,11 @@ def angular(rows, tangent_square):
     push, pull = 4.0 * tangent_square, 2.0 * (1.0 + tangent_square)
 
     def held(k, matrix, units, columns, negative, has_negative, *places):
-        """The k-th positive of each row, its column as a mask, each negative's part of the sum and that sum, both
-        divided by the largest part, the pair's exponent, and whether it counts.
+        """For the k-th positive of each row: its column, the column as a mask, each negative's share of the sum and the
+        sum (both divided by the largest share), the exponent of the pair, and whether the pair counts.
         """
         index, valid = partner(k, *places)
-        # All cosines of the positives are at hand if all rows are.
+        # If `rows` is the whole batch, the matrix already holds the cosines of the positives.
         across = (
             ops.take(matrix, index, axis=0)
             if rows.whole
@@ -49,7 +50,7 @@ def angular(rows, tangent_square):
         exponent = top + ops.log(mass) - pull * together
         return index, columns == column(index), parts, mass, exponent, valid & has_negative
 
-    # Every tensor comes in as an argument: JAX traces this again, under `block_size`, where others are out of reach.
+    # All tensors are arguments: with `block_size`, JAX traces this function again and cannot use tensors from outside.
     @ops.custom_gradient
     def sums(*tensors):
         matrix, units, size = tensors[0], tensors[1], tensors[-1]
@@ -63,7 +64,7 @@ def angular(rows, tangent_square):
         total = ops.while_loop(lambda k, _: k < largest, forwards, start)[1]
 
         def gradient(*args, upstream=None):
-            # PyTorch hands over the inputs, and `upstream` by name; the others `upstream` alone.
+            # PyTorch passes the inputs and `upstream` by name; the other backends pass only `upstream`.
             upstream = args[0] if upstream is None else upstream
 
             def backwards(k, to_matrix, to_units):
@@ -71,7 +72,7 @@ def angular(rows, tangent_square):
                 slope = ops.where(counts, ops.sigmoid(exponent), 0.0)
                 pulled = ops.where(chosen, column(pull * upstream * slope), 0.0)
                 if rows.whole:
-                    # The pair seen from its other end costs the same, and moves this row as much.
+                    # With the other row as its anchor, the pair has the same loss and the same gradient for this row.
                     both = upstream + ops.take(upstream, index)
                     return k + 1, to_matrix + parts * column(push * both * slope / mass) - pulled, to_units
                 weights = parts * column(push * upstream * slope / mass)
@@ -94,17 +95,17 @@ def angular(rows, tangent_square):
 
 @export
 class AngularLoss(CosineLoss):
-    """Mean over positive pairs of log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}), t = tan α, over the directions of the
-    embeddings.
+    """Angular loss: the mean over positive pairs of log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}), t = tan α.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. pytorch-metric-learning's `AngularLoss`
-    of unit vectors (it normalises anchors and positives, and not negatives). Time is O(batch²) for each positive that
-    an anchor can have, O(batch²·dim) with `block_size`; memory is O(batch²).
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm; a, p and n are the embeddings at norm
+    1. Same value as pytorch-metric-learning's `AngularLoss` on unit vectors (it normalises anchors and positives, but
+    not negatives). For each positive that an anchor can have, the time is O(batch²), or O(batch²·dim) with
+    `block_size`. Memory is O(batch²).
 
     Wang, Zhou, Wen, Liu, Lin, *Deep Metric Learning with Angular Loss*, ICCV 2017, https://arxiv.org/abs/1708.01682
 
     Args:
-        angle: α in (0, 90), the largest angle at the negative, in degrees; the paper's are 36 to 55.
+        angle: α in (0, 90) degrees, the largest angle at the negative. The paper uses 36 to 55.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     Example:

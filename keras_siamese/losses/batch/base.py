@@ -1,14 +1,14 @@
-"""What the batch losses share: the batch in order of identity, rows of it against all of it, and how rows add up.
+"""Base classes of the batch losses: they sort the batch by identity, compare its rows and average the terms.
 
-Contract: y_true holds identities `(batch,)`, y_pred embeddings `(batch, dim)`. A member defines
+Contract: y_true holds identities `(batch,)`, y_pred embeddings `(batch, dim)`. A subclass defines
 
     terms(rows) → list of Terms
 
-where `rows` is a `Rows`: some rows of the batch (all of them, or a block) against the whole batch, with `positive` and
-`negative` masks `(rows, batch)` and the matrix of distances or similarities. Each `Terms` holds, for each row, the sum
-of its terms and how many of them the mean is taken over; the value of the batch is Σ total / Σ count over all rows,
-summed over the list. So ANZ, means over positive pairs and means over rows are one formula, a row's own share is exact,
-and a batch that is too large for one matrix is worked off in blocks of rows.
+where `rows` is a `Rows`: the whole batch or a block of its rows, compared with the whole batch, with masks `positive`
+and `negative` `(rows, batch)` and a matrix of distances or similarities. A `Terms` holds, for each row, the sum of its
+terms and the number that the mean divides by. The value of the batch is Σ total / Σ count over all rows, added over the
+list. This one formula covers a mean over the terms above zero (ANZ), over positive pairs and over rows. It also gives
+each row its exact share, and lets a batch that is too large for one matrix be computed in blocks of rows.
 
     class NCALoss(BatchLoss):
         def terms(self, rows):
@@ -29,14 +29,14 @@ from keras_siamese.ops import at_least_float32, column, count, masked_sum, unit
 
 
 class Terms(NamedTuple):
-    """One kind of term, by row.
+    """One kind of term, for each row.
 
     Attributes:
         total: `(rows,)`, sum of the row's terms.
-        count: `(rows,)`, the row's part of what the mean divides by.
-        possible: how many terms could have cost something, `(rows,)`, or where they are, a mask `(rows, batch)`; None
-            where none can be idle.
-        active: how many did, in either form; None for `count`.
+        count: `(rows,)`, what the row adds to the divisor of the mean.
+        possible: the terms that could be above zero, as a number `(rows,)` or a mask `(rows, batch)`; None if terms are
+            never zero.
+        active: the terms that are above zero, in either form; None if they are `count`.
     """
 
     total: object
@@ -46,37 +46,37 @@ class Terms(NamedTuple):
 
 
 def above_zero(hinges, mask):
-    """`Terms` of a `(rows, batch)` matrix of `hinges`, none below 0, over `mask`, averaged over those above 0 (ANZ)."""
+    """`Terms` of a `(rows, batch)` matrix of `hinges` ≥ 0 inside `mask`, averaged over those above 0 (ANZ)."""
     total, active = sum_above_zero(hinges, mask)
     return Terms(total, active, mask)
 
 
 def sum_above_zero(hinges, mask):
-    """Sum of the `hinges` `(rows, batch)` in `mask`, and how many are above 0: both `(rows,)`."""
+    """Sum of the `hinges` `(rows, batch)` inside `mask`, and how many are above 0: both `(rows,)`."""
     kept = ops.where(mask, hinges, 0.0)
-    # The signs of numbers that are at hand: summing booleans costs PyTorch a copy of their matrix as numbers.
+    # Sums signs instead of booleans: PyTorch would copy the matrix of booleans as numbers.
     return ops.sum(kept, axis=1), ops.sum(ops.sign(ops.stop_gradient(kept)), axis=1)
 
 
 def over(terms, mask):
-    """`Terms` of a `(rows, batch)` matrix, averaged over all entries of `mask`."""
+    """`Terms` of a `(rows, batch)` matrix, averaged over all entries inside `mask`."""
     return Terms(masked_sum(terms, mask), count(mask))
 
 
 def of_rows(values, valid):
-    """`Terms` of one value a row `(rows,)`, averaged over the `valid` rows `(rows,)`; the others are 0."""
+    """`Terms` of one value for each row `(rows,)`, averaged over the `valid` rows `(rows,)`; the others are 0."""
     return Terms(ops.where(valid, values, 0.0), ops.cast(valid, "float32"))
 
 
 class Batch(NamedTuple):
-    """A batch, and its rows in order of identity, where those of one identity are neighbours.
+    """A batch and the positions of its rows when they are sorted by identity.
 
     Attributes:
         embeddings: `(batch, dim)`, at least float32.
-        order: `(batch,)` int32, the rows in order of identity.
-        place: `(batch,)` int32, where each row is in that order.
-        first: `(batch,)` int32, the place at which the row's identity begins. Equal where identities are.
-        size: `(batch,)` int32, how many rows that identity has.
+        order: `(batch,)` int32, the rows sorted by identity.
+        place: `(batch,)` int32, the position of each row in that order.
+        first: `(batch,)` int32, the position at which the row's identity begins; the same for all its rows.
+        size: `(batch,)` int32, the number of rows of that identity.
     """
 
     embeddings: object
@@ -87,7 +87,7 @@ class Batch(NamedTuple):
 
 
 class Rows:
-    """Rows of a batch against all of it.
+    """Rows of a batch, compared with the whole batch.
 
     Attributes:
         batch: the `Batch`.
@@ -95,9 +95,9 @@ class Rows:
         embeddings: `(rows, dim)`.
         place, first, size: `(rows,)`, as in `Batch`.
         columns: `(1, batch)` int32, the numbers of the columns.
-        positive, negative: `(rows, batch)` booleans; the row itself is neither.
+        positive, negative: `(rows, batch)` masks; the row itself is in neither.
         matrix: `(rows, batch)` distances or similarities, as the loss defines.
-        summary: what the loss's `summarize` gave for the whole batch, or None.
+        summary: the result of the loss's `summarize` for the whole batch, or None.
     """
 
     def __init__(self, batch, index, measure, summary=None):
@@ -112,7 +112,7 @@ class Rows:
         self.matrix = measure(self.embeddings, batch.embeddings)
 
     def of_batch(self, tensor):
-        """The entries `(rows, …)` of these rows in a `tensor` `(batch, …)`."""
+        """The entries `(rows, …)` of a `tensor` `(batch, …)` that belong to these rows."""
         return tensor if self.whole else ops.take(tensor, self.index, axis=0)
 
     @property
@@ -128,30 +128,30 @@ class Rows:
         return self.has_positive & self.has_negative
 
     def partner(self, k):
-        """The `k`-th other row of each row's identity, going round: `(rows,)` columns, and which rows have one."""
+        """The `k`-th next row of each row's identity, cyclically: its column `(rows,)`, and which rows have one."""
         return partner(k, self.batch.order, self.place, self.first, self.size)
 
     def largest(self):
-        """The most rows that one identity has, a scalar."""
+        """The number of rows of the largest identity among these rows, a scalar."""
         return ops.max(self.size)
 
 
 def partner(k, order, place, first, size):
-    """`Rows.partner` from the tensors that it needs, for functions that may not close over a `Rows`."""
+    """`Rows.partner` from the tensors it needs, for functions that must not use a `Rows` from outside."""
     return ops.take(order, first + (place - first + k) % size), k < size
 
 
 def as_batch(labels, embeddings):
     """The `Batch` of `labels` `(batch,)`, integers, and `embeddings` `(batch, dim)`.
 
-    Rows of one identity keep the order of the batch, as the sort is stable on each backend: losses on pairs of rows
-    count on it.
+    The sort is stable on each backend: rows of one identity keep the order of the batch, which the losses on pairs of
+    rows need.
     """
     order = ops.cast(ops.argsort(labels), "int32")
     place = ops.cast(ops.argsort(order), "int32")
     ordered = ops.take(labels, order)
     starts = ops.concatenate([ops.ones_like(ordered[:1], dtype="bool"), ordered[1:] != ordered[:-1]], axis=0)
-    # The number of each place's identity in that order; as many numbers as rows, of which the last may stay unused.
+    # Numbers the identities in that order. There are at most as many as rows; unused numbers have size 0.
     number = ops.cumsum(ops.cast(starts, "int32")) - 1
     sizes = ops.segment_sum(ops.ones_like(number), number, num_segments=ops.shape(number)[0])
     firsts = ops.cumsum(sizes) - sizes
@@ -160,7 +160,7 @@ def as_batch(labels, embeddings):
 
 
 def shares(terms):
-    """The rows' values `(batch,)`, whose mean is Σ total / Σ count, added over the pairs of `(total, count)`."""
+    """The rows' values `(batch,)` with the mean Σ total / Σ count, added over the pairs of `(total, count)`."""
     values = []
     for total, counted in terms:
         divisor = ops.sum(counted)
@@ -170,15 +170,15 @@ def shares(terms):
 
 
 def cosines(a, b):
-    """cos of every row of `a` `(n, dim)` with every row of `b` `(m, dim)`: `(n, m)`; 0 for a vector below 1e-6."""
+    """Cosine of each row of `a` `(n, dim)` with each row of `b` `(m, dim)`: `(n, m)`; 0 if a norm is below 1e-6."""
     return ops.matmul(unit(a), ops.transpose(unit(b)))
 
 
 class EmbeddingLoss(SiameseLoss):
-    """Base of the losses on embeddings with identities, whatever they do with the batch.
+    """Base class of the losses on embeddings with identities; a subclass defines `costs_of`.
 
-    y_true identities `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred embeddings `(batch, dim)`. A
-    NaN in an embedding, or an identity that is no whole number, makes the row's value NaN. A member defines `costs_of`.
+    y_true identities `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred embeddings `(batch, dim)`. The
+    loss of a row is NaN if its embedding contains NaN or its identity is not a whole number.
     """
 
     expects = "embedding"
@@ -193,8 +193,15 @@ class EmbeddingLoss(SiameseLoss):
         return values
 
     def costs_of(self, batch, wanted):
-        """What the rows of `batch`, a `Batch`, cost: the list of each term's `(total, count)`, both `(batch,)`, and, if
-        `wanted`, the statistics by row in the order of `statistic_names`, sum and count of each, `(batch,)`.
+        """Returns what the loss and its statistics are computed from.
+
+        Args:
+            batch: a `Batch`.
+            wanted: whether to compute the statistics.
+
+        Returns:
+            A list with each term's `(total, count)`, both `(batch,)`, and a list with the sum and the count of each
+                statistic in `statistic_names`, all `(batch,)`; empty unless `wanted`.
         """
         raise NotImplementedError
 
@@ -217,44 +224,44 @@ class EmbeddingLoss(SiameseLoss):
 
 
 class BatchLoss(EmbeddingLoss):
-    """Base of the batch losses: every pair or triplet of the batch, from identities and embeddings.
+    """Base class of the losses that use all pairs or triplets in a batch.
 
-    y_true identities `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred embeddings `(batch, dim)`. Each
-    row's value is its share as an anchor, so `sample_weight` weighs anchors; rows of weight 0 still serve as positives
-    and negatives of others. An anchor without positives or without negatives has no part in a mean that needs them, and
-    a batch without a valid pair or triplet costs 0. A NaN in an embedding, or an identity that is no whole number,
-    makes the row's value NaN. On JAX, Keras hands 64-bit identities over as 32 bits.
+    y_true identities `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred embeddings `(batch, dim)`. The
+    value of a row is its share of the loss as an anchor. `sample_weight` therefore weights anchors; a row with weight 0
+    is still a positive or negative of other rows. An anchor without positives or negatives is left out of a mean that
+    needs them, and a batch without a valid pair or triplet has loss 0. The loss of a row is NaN if its embedding
+    contains NaN or its identity is not a whole number. On JAX, Keras reduces 64-bit identities to 32 bits.
 
     Args:
-        block_size: rows of the `(batch, batch)` matrix that are worked on at once, None (default) for all. Memory falls
-            from O(batch²) to O(block_size·batch), for the same value and gradient; each block is computed twice. Before
-            Keras 3.9 memory stays as it is, with a warning.
+        block_size: number of rows of the `(batch, batch)` matrix to process at once; None (default) means all. Memory
+            falls from O(batch²) to O(block_size·batch). Value and gradient stay the same, but each block is computed
+            twice. Before Keras 3.9 it saves no memory, and a warning says so.
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
-    # Whether terms can be idle, so that a fraction of active ones says something; their `possible` is then given.
+    # Whether terms can be zero, so that the statistic "active_fraction" exists; `terms` then returns `possible`.
     hinged = False
 
     def __init__(self, block_size=None, **kwargs):
         super().__init__(**kwargs)
         if block_size is not None and not hasattr(keras, "remat"):
             warnings.warn(
-                "`block_size` saves memory with keras.remat, of Keras 3.9 and later; this is Keras "
-                f"{keras.__version__}, where it only changes the order of work",
+                "`block_size` saves memory only with Keras 3.9 or later (`keras.remat`); this is Keras "
+                f"{keras.__version__}. Update Keras or leave `block_size` out",
                 stacklevel=2,
             )
         self.block_size = None if block_size is None else check_integer("block_size", block_size, low=1)
 
     def measure(self, a, b):
-        """The matrix that `terms` works on, from embeddings `(rows, dim)` and `(batch, dim)`."""
+        """The matrix that `terms` uses, from embeddings `(rows, dim)` and `(batch, dim)`."""
         raise NotImplementedError
 
     def terms(self, rows):
         """A list of `Terms` of `rows`, a `Rows`."""
         raise NotImplementedError
 
-    # What `terms` needs to know of the whole batch: a function of `Rows` giving tensors, stacked over blocks by their
-    # first axis. None for most.
+    # Optional method: from a `Rows`, tensors that `terms` needs of the whole batch, concatenated over blocks along the
+    # first axis.
     summarize = None
 
     def costs_of(self, batch, wanted):
@@ -271,14 +278,14 @@ class BatchLoss(EmbeddingLoss):
         return self.in_blocks(of_rows, batch, *summary)
 
     def in_blocks(self, function, batch, *summary):
-        """`function(Rows)` over blocks of the batch's rows, its tensors stacked."""
+        """Calls `function(Rows)` on blocks of the batch's rows and concatenates the tensors it returns."""
 
         def of_block(index, batch, *summary):
             return function(Rows(Batch(*batch), index, self.measure, *summary))
 
         rows, size = ops.shape(batch.first)[0], self.block_size
         blocks = -(-rows // size)
-        # The last block is filled up with the last row, whose repeats are cut off again.
+        # The last block is padded with copies of the last row, which are removed at the end.
         index = ops.minimum(ops.reshape(ops.arange(blocks * size, dtype="int32"), (-1, size)), rows - 1)
         again = getattr(keras, "remat", lambda function: function)(of_block)
         stacked = ops.map(lambda block: again(block, batch, *summary), index)
@@ -307,7 +314,7 @@ class BatchLoss(EmbeddingLoss):
 
 
 def check_batch(y_true, y_pred):
-    """Identities `(batch,)` and embeddings `(batch, dim)`, if their shapes are those and their batches agree."""
+    """Returns identities `(batch,)` and embeddings `(batch, dim)`, or raises if the shapes do not fit."""
     if len(y_pred.shape) != 2:
         raise ValueError(f"`y_pred` must be embeddings of shape (batch, dim); got {tuple(y_pred.shape)}")
     labels = np.asarray(y_true) if isinstance(y_true, (list, tuple, np.ndarray)) else y_true
@@ -316,27 +323,27 @@ def check_batch(y_true, y_pred):
         raise ValueError(f"`y_true` must be identities of shape (batch,) or (batch, 1), not one-hot; got {shape}")
     if None not in (shape[0], y_pred.shape[0]) and shape[0] != y_pred.shape[0]:
         raise ValueError(
-            f"`y_true` and `y_pred` must have one identity for each embedding; got {shape} and {tuple(y_pred.shape)}"
+            f"`y_true` must have one identity for each embedding in `y_pred`; got {shape} and {tuple(y_pred.shape)}"
         )
     return (labels[:, 0] if len(shape) == 2 else labels), y_pred
 
 
 def check_distance(name, distance):
-    """The `Distance` that `distance` names, if it can compare a whole batch without weights of its own."""
+    """The `Distance` named by `distance`; raises if it has weights."""
     distance = distances.get(distance)
     if isinstance(distance, keras.layers.Layer):
         raise ValueError(
-            f"`{name}` must be a distance without weights, which a loss would not train; got {distance!r}. "
-            "End the encoder with a Dense layer without bias for a Mahalanobis distance"
+            f"`{name}` must be a distance without weights, because a loss cannot train them; got {distance!r}. "
+            "For a Mahalanobis distance, end the encoder with a Dense layer without bias"
         )
     return distance
 
 
 def check_reachable(name, margin, distance):
-    """`margin`, if two distances of a kind that ignores norms can differ by it."""
+    """`margin`, or an error if `distance` ignores norms and no two of its values differ by that much."""
     low, high = distance.bounds
     if distance.scale_free and margin > high - low:
         raise ValueError(
-            f"`{name}` must be at most {high - low:g}, as {distance!r} is in [{low:g}, {high:g}]; got {margin:g}"
+            f"`{name}` must be at most {high - low:g}, as {distance!r} lies in [{low:g}, {high:g}]; got {margin:g}"
         )
     return margin

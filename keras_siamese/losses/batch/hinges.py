@@ -1,8 +1,8 @@
-"""Batch losses over pairs: each side of a batch's pairs held to a margin, and the sides added.
+"""Batch losses on pairs: positive and negative pairs each have a margin, and their two means are added.
 
-Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`; pure functions of a `(rows, batch)` matrix
-and masks give `Terms`, one for the positive and one for the negative side, each averaged by itself, so that the many
-negative pairs do not drown the few positive ones.
+Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`. Pure functions of a `(rows, batch)` matrix
+and masks return one `Terms` for the positive and one for the negative pairs. Each has its own mean, so the many
+negative pairs do not outweigh the few positive pairs.
 
     encoder.compile("adam", loss=BatchContrastiveLoss(margin=1.0))
     batch_contrastive(distances, positive, negative, margin=1.0)        # two Terms, each (rows,)
@@ -19,9 +19,7 @@ from keras_siamese.ops import count, masked_sum
 
 
 def batch_contrastive(distances, positive, negative, margin=1.0, positive_margin=0.0, squared=False):
-    """[d − m₊]₊ over positive and [m − d]₊ over negative pairs, or their squares, each side averaged over those above
-    zero.
-    """
+    """[d − m₊]₊ over positive and [m − d]₊ over negative pairs, or their squares, each a mean over values > 0."""
     power = ops.square if squared else (lambda costs: costs)
     pulled, pushed = power(ops.relu(distances - positive_margin)), power(ops.relu(margin - distances))
     return [above_zero(pulled, positive), above_zero(pushed, negative)]
@@ -29,10 +27,10 @@ def batch_contrastive(distances, positive, negative, margin=1.0, positive_margin
 
 @export
 class BatchContrastiveLoss(DistanceLoss):
-    """ANZ of [d − m₊]₊ over positive pairs + ANZ of [m − d]₊ over negative pairs of the batch; ANZ: the mean over those
-    above zero.
+    """Contrastive loss on all pairs in a batch: mean of [d − m₊]₊ (positive) + mean of [m − d]₊ (negative pairs).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's `ContrastiveLoss`.
+    Each mean is over the values above zero. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Same value
+    as pytorch-metric-learning's `ContrastiveLoss`.
 
     Hadsell, Chopra, LeCun, *Dimensionality Reduction by Learning an Invariant Mapping*, CVPR 2006,
     https://doi.org/10.1109/CVPR.2006.100
@@ -74,11 +72,10 @@ class BatchContrastiveLoss(DistanceLoss):
 
 @export
 class SNRContrastiveLoss(BatchContrastiveLoss):
-    """`BatchContrastiveLoss` on the distance var(a − b) / var(a): noise over signal, the anchor being the signal.
+    """Signal-to-noise contrastive loss: `BatchContrastiveLoss` on the distance var(a − b) / var(a), a the anchor.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's
-    `SignalToNoiseRatioContrastiveLoss`, without its normalisation, which the ratio does not depend on when norms are
-    equal.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Same value as pytorch-metric-learning's
+    `SignalToNoiseRatioContrastiveLoss` without its normalisation, which has no effect if all norms are equal.
 
     Yuan, Deng, Tang, Tang, Chen, *Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning*, CVPR 2019,
     https://arxiv.org/abs/1904.02616
@@ -101,9 +98,7 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
 
 
 def threshold_consistent_margin(similarity, positive, negative, positive_margin=0.9, negative_margin=0.5):
-    """m₊ − s over positive pairs with s ≤ m₊, and s − m₋ over negative pairs with s ≥ m₋, each averaged over those
-    pairs.
-    """
+    """Mean of m₊ − s over positive pairs with s ≤ m₊, and of s − m₋ over negative pairs with s ≥ m₋."""
     active_positive, active_negative = (
         positive & (similarity <= positive_margin),
         negative & (similarity >= negative_margin),
@@ -119,8 +114,8 @@ def threshold_consistent_margin(similarity, positive, negative, positive_margin=
 class ThresholdConsistentMarginLoss(CosineLoss):
     """λ₊·mean[m₊ − s] over positive pairs with s ≤ m₊ + λ₋·mean[s − m₋] over negative pairs with s ≥ m₋.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. A regulariser to add to another loss,
-    which brings the thresholds of all identities together. pytorch-metric-learning's `ThresholdConsistentMarginLoss`.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Add this regulariser to another loss;
+    it makes one threshold suit all identities. Same value as pytorch-metric-learning's `ThresholdConsistentMarginLoss`.
 
     Zhang, Xu, Li, Koutra, et al., *Threshold-Consistent Margin Loss for Open-World Deep Metric Learning*, ICLR 2024,
     https://arxiv.org/abs/2307.04047
@@ -128,8 +123,8 @@ class ThresholdConsistentMarginLoss(CosineLoss):
     Args:
         positive_weight: λ₊ ≥ 0.
         negative_weight: λ₋ ≥ 0.
-        positive_margin: m₊ in [−1, 1], the cosine that positive pairs should exceed.
-        negative_margin: m₋ in [−1, 1], the cosine that negative pairs should stay below.
+        positive_margin: m₊ in [−1, 1]; positive pairs should have a higher cosine.
+        negative_margin: m₋ in [−1, 1]; negative pairs should have a lower cosine.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     Example:
@@ -177,11 +172,11 @@ def intra_pair_variance(
 
 @export
 class IntraPairVarianceLoss(CosineLoss):
-    """mean[(1−ε₊)s̄₊ − s₊]₊² + mean[s₋ − (1+ε₋)s̄₋]₊²: pairs of one kind should be equally similar; s̄ their mean in
-    the batch.
+    """Intra-pair variance loss: mean[(1−ε₊)s̄₊ − s₊]₊² + mean[s₋ − (1+ε₋)s̄₋]₊².
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. A regulariser to add to another loss.
-    pytorch-metric-learning's `IntraPairVarianceLoss`.
+    s̄₊ and s̄₋ are the mean cosines of the batch's positive and negative pairs. y_true identities `(batch,)`; y_pred
+    embeddings `(batch, dim)`, of any norm. Add this regulariser to another loss; it makes pairs of one kind equally
+    similar. Same value as pytorch-metric-learning's `IntraPairVarianceLoss`.
 
     Yu, Tao, *Deep Metric Learning with Tuplet Margin Loss*, ICCV 2019, https://doi.org/10.1109/ICCV.2019.00659
 
@@ -221,10 +216,10 @@ class IntraPairVarianceLoss(CosineLoss):
 
 
 def batch_margin(distances, positive, negative, margin=0.2, beta=1.2):
-    """[d_ap − β + m]₊ + [β − d_an + m]₊ over all triplets, divided by how many of these two are above zero."""
+    """[d_ap − β + m]₊ + [β − d_an + m]₊ over all triplets, divided by the number of these terms above zero."""
     pulled, pushed = ops.relu(distances - beta + margin), ops.relu(beta - distances + margin)
     positives, negatives = count(positive), count(negative)
-    # Every positive pair is in as many triplets as its anchor has negatives, and the reverse.
+    # Each positive pair is in one triplet for each negative of its anchor, and the reverse.
     sides = (*sum_above_zero(pulled, positive), negatives), (*sum_above_zero(pushed, negative), positives)
     total, active = (sum(side[part] * side[2] for side in sides) for part in (0, 1))
     return Terms(total, active, 2.0 * positives * negatives)
@@ -232,17 +227,17 @@ def batch_margin(distances, positive, negative, margin=0.2, beta=1.2):
 
 @export
 class BatchMarginLoss(DistanceLoss):
-    """[d(a, p) − β + m]₊ + [β − d(a, n) + m]₊ over all triplets of the batch, over the number of such terms above zero.
+    """Margin loss: sum of [d(a, p) − β + m]₊ + [β − d(a, n) + m]₊ over all triplets / number of terms above zero.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's `MarginLoss` with a fixed
-    β.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Same value as pytorch-metric-learning's `MarginLoss`
+    with a fixed β.
 
     Wu, Manmatha, Smola, Krähenbühl, *Sampling Matters in Deep Embedding Learning*, ICCV 2017,
     https://arxiv.org/abs/1706.07567
 
     Args:
         margin: m ≥ 0, in units of the distance.
-        beta: β > 0, the distance that tells positive from negative pairs.
+        beta: β > 0, the distance that separates positive from negative pairs.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     Example:
@@ -272,9 +267,9 @@ class BatchMarginLoss(DistanceLoss):
 def ranked_list(
     distances, positive, negative, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None
 ):
-    """(1−λ)·Σ w(d − (α−m)) / Σ w over positives beyond α − m, + λ·Σ w(α − d) / Σ w over negatives inside α, by row.
+    """(1−λ)·Σ w(d − (α−m)) / Σ w over positives with d > α − m, + λ·Σ w(α − d) / Σ w over negatives with d < α.
 
-    w = e^{T₊(d−(α−m))} and e^{T₋(α−d)}; 1e-5 for each row of the batch is added to the sums of weights.
+    One value for each row. w = e^{T₊(d−(α−m))} and e^{T₋(α−d)}; 1e-5·batch is added to the sums of weights.
     """
     alpha = 1.0 + margin / 2.0 if alpha is None else alpha
     floor = 1e-5 * ops.cast(ops.shape(distances)[1], distances.dtype)
@@ -285,7 +280,7 @@ def ranked_list(
         (inside, negative & (inside > 0), negative_temperature),
     ):
         gap = ops.where(mask, gap, 0.0)
-        # Relative to the largest weight, which may be beyond any float.
+        # Relative to the largest weight, which could overflow.
         top = ops.stop_gradient(ops.max(temperature * gap, axis=1, keepdims=True))
         weights = ops.where(mask, ops.exp(temperature * gap - top), 0.0)
         sides.append(ops.sum(weights * gap, axis=1) / (ops.sum(weights, axis=1) + floor * ops.exp(-top[:, 0])))
@@ -296,11 +291,12 @@ def ranked_list(
 
 @export
 class RankedListLoss(DistanceLoss):
-    """Mean over rows of (1−λ)·weighted mean[d − (α−m)] of positives beyond α − m + λ·weighted mean[α − d] of negatives
-    inside α.
+    """Ranked list loss: mean over rows of (1−λ)·wmean[d − (α−m)] + λ·wmean[α − d].
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, best of unit norm. Weights are e^{T₊(d−(α−m))} and
-    e^{T₋(α−d)}. pytorch-metric-learning's `RankedListLoss`, its 1e-5·batch in the sums of weights included.
+    The first weighted mean is over positives with d > α − m, with weights e^{T₊(d−(α−m))}; the second is over negatives
+    with d < α, with weights e^{T₋(α−d)}. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, preferably of
+    unit norm. Same value as pytorch-metric-learning's `RankedListLoss`, which also adds 1e-5·batch to the sums of
+    weights.
 
     Wang, Hua, Kodirov, Hu, Garnier, Robertson, *Ranked List Loss for Deep Metric Learning*, CVPR 2019,
     https://arxiv.org/abs/1903.03238

@@ -1,10 +1,9 @@
-"""Which triplets of a batch count, in O(batch²) memory: walks over the positives of every anchor at once, and counts by
-sorting.
+"""Selects the triplets of a batch in O(batch²) memory, by loops over the positives or by sorting.
 
-Contract: a `Rows` and its distances in; sums by anchor `(rows,)` out, whose gradient is exact. A walk visits, at step
-k, the k-th positive of every anchor against all of its negatives, one `(rows, batch)` matrix a step, as many steps as
-the largest identity has positives. It is a loop with a length that depends on the data, which no backend differentiates
-backwards, so it sums up the derivative by each distance as it goes, and `with_gradient` attaches it.
+Contract: the input is a `Rows` with distances, the output sums for each anchor `(rows,)` with exact gradients. Step k
+of the loop compares the k-th positive of every anchor with all of its negatives in one `(rows, batch)` matrix; there
+are as many steps as the largest identity has positives. The number of steps depends on the data, and backends cannot
+differentiate such a loop. The loop therefore sums up the derivatives too, and `with_gradient` attaches them.
 
     total, active, slopes = all_triplets(rows, margin=0.2)
     total = with_gradient(total, slopes, rows.matrix)        # (rows,)
@@ -14,25 +13,25 @@ from keras import ops
 
 from keras_siamese.ops import LOWEST, column, count, masked_max, masked_min
 
-# Up to this many positives an anchor, the walk is faster than sorting; beyond, its time grows with batch³.
+# Up to this many positives for each anchor the loop is faster than sorting; with more, its time grows as batch³.
 WALK_UP_TO = 32
 
 
 def with_gradient(total, slopes, matrix):
-    """`total` `(rows,)` with the derivatives `slopes` `(rows, batch)` by the entries of `matrix` `(rows, batch)`."""
+    """`total` `(rows,)` with `slopes` `(rows, batch)` as its derivatives by the entries of `matrix` `(rows, batch)`."""
     moved = ops.stop_gradient(slopes) * (matrix - ops.stop_gradient(matrix))
     return ops.stop_gradient(total) + ops.sum(moved, axis=1)
 
 
 def over_positives(rows, step, state, start=1):
-    """`state` after `step(chosen, positive, valid, *state)` for each k-th positive of all rows.
+    """Calls `step(chosen, positive, valid, *state)` for the k-th positive of all rows, k = 1, 2, …; returns `state`.
 
     Args:
         rows: a `Rows`.
-        step: given the column of the positive as a mask `(rows, batch)`, its entry of `rows.matrix` `(rows, 1)`, and
+        step: receives the column of the positive as a mask `(rows, batch)`, its entry of `rows.matrix` `(rows, 1)`, and
             whether the row has a k-th positive `(rows, 1)`; returns the new state.
         state: a tuple of tensors.
-        start: 1, or 0 to visit the row itself first, as one more of its positives.
+        start: 1, or 0 to use the row itself as the first of its positives.
     """
     matrix, largest = ops.stop_gradient(rows.matrix), rows.largest()
 
@@ -46,22 +45,23 @@ def over_positives(rows, step, state, start=1):
 
 
 def zeros(rows):
-    """Start of a walk's sums: `(rows,)`, `(rows,)` and `(rows, batch)`."""
+    """Start values of a loop's sums: `(rows,)`, `(rows,)` and `(rows, batch)`."""
     matrix = ops.stop_gradient(rows.matrix)
     return ops.zeros_like(matrix[:, 0]), ops.zeros_like(matrix[:, 0]), ops.zeros_like(matrix)
 
 
 def walk_triplets(rows, cost, counts, weights):
-    """Sums over all triplets of `rows` of `cost(gap)`, gap = d_ap − d_an.
+    """Sums of `cost(gap)` over all triplets of `rows`, gap = d_ap − d_an.
 
     Args:
-        cost: from gaps `(rows, batch)` to the cost and its derivative, each `(rows, batch)`.
-        counts: from gaps to a mask of those triplets that take part.
-        weights: `(rows, batch)`, of each negative; 0 elsewhere.
+        rows: a `Rows` with distances.
+        cost: returns the loss and its derivative, each `(rows, batch)`, for gaps `(rows, batch)`.
+        counts: returns the mask of the triplets to include, for the same gaps.
+        weights: `(rows, batch)`, the weight of each negative; 0 elsewhere.
 
     Returns:
-        The weighted costs `(rows,)`, the weight of the triplets that cost something `(rows,)`, and the derivative of
-        the first by each distance `(rows, batch)`.
+        The weighted losses `(rows,)`, the total weight of the triplets above zero `(rows,)`, and the derivatives of the
+            losses by the distances `(rows, batch)`.
     """
     matrix = ops.stop_gradient(rows.matrix)
 
@@ -79,9 +79,7 @@ def walk_triplets(rows, cost, counts, weights):
 
 
 def all_triplets(rows, margin):
-    """Σ [d_ap − d_an + m]₊ over all triplets, how many are above zero, and the derivatives, as `walk_triplets` has
-    them.
-    """
+    """Σ [d_ap − d_an + m]₊ over all triplets; returns the same three tensors as `walk_triplets`."""
     negative = ops.cast(rows.negative, rows.matrix.dtype)
 
     def hinge(gap):
@@ -96,11 +94,11 @@ def all_triplets(rows, margin):
 
 
 def sorted_triplets(rows, margin):
-    """The same sums as `all_triplets`, in O(batch log batch) an anchor.
+    """The same sums as `all_triplets`, in O(batch log batch) for each anchor.
 
-    A hinge is linear where it is above zero, so the sum is Σ_p c_p·(d_ap + m) − Σ_n c_n·d_an with c_p the negatives
-    nearer than d_ap + m, and c_n the positives with d_ap + m beyond d_an. Both come from comparing the same two
-    numbers, so they agree whatever the rounding.
+    A hinge is linear where it is above zero, so the sum is Σ_p c_p·(d_ap + m) − Σ_n c_n·d_an. c_p is the number of
+    negatives with d_an < d_ap + m, and c_n the number of positives with d_ap + m > d_an. Both compare the same two
+    numbers, so rounding cannot make them disagree.
     """
     matrix = ops.stop_gradient(rows.matrix)
     reach, far = matrix + margin, -LOWEST
@@ -114,9 +112,9 @@ def sorted_triplets(rows, margin):
 
 
 def places(sequences, values, side):
-    """Where each of `values` `(rows, n)` falls in the row's sorted `sequences` `(rows, m)`: `(rows, n)`, float.
+    """The position of each of `values` `(rows, n)` in the row's sorted `sequences` `(rows, m)`: `(rows, n)`, float.
 
-    A binary search of all at once: Keras's own `searchsorted` takes one sequence.
+    This is a binary search in all rows at once; `keras.ops.searchsorted` searches one sequence.
     """
     length = ops.shape(sequences)[1]
     known = sequences.shape[1]
@@ -130,10 +128,10 @@ def places(sequences, values, side):
 
 
 def semi_hard_triplets(rows, margin):
-    """Σ_p [d_ap − d_an + m]₊ with, for each positive, the nearest negative beyond it, or the farthest if none is.
+    """Σ_p [d_ap − d_an + m]₊, where n is the nearest negative with d_an > d_ap, or the farthest if there is none.
 
     Returns:
-        The sums `(rows,)`, how many are above zero `(rows,)`, and the derivatives `(rows, batch)`.
+        The sums `(rows,)`, how many terms are above zero `(rows,)`, and the derivatives `(rows, batch)`.
     """
     matrix = ops.stop_gradient(rows.matrix)
     farthest = column(masked_max(matrix, rows.negative))
@@ -144,7 +142,7 @@ def semi_hard_triplets(rows, margin):
         negative = ops.where(nearest < -LOWEST, nearest, farthest)
         value = ops.where(valid & has_negative, ops.relu(positive - negative + margin), 0.0)
         slope = ops.cast(value > 0, value.dtype)
-        # Of equal distances the first takes the whole derivative.
+        # Of equal distances, the first gets the whole derivative.
         held = rows.negative & (matrix == negative)
         first = ops.cast(ops.argmax(ops.cast(held, "int32"), axis=1), "int32")
         pushed = rows.columns == column(first)
@@ -155,11 +153,11 @@ def semi_hard_triplets(rows, margin):
 
 
 def pick(matrix, among, nearest):
-    """The column of each row's smallest (`nearest`) or largest entry of `matrix` inside `among`, `(rows, batch)` both.
+    """Chooses each row's smallest (`nearest`) or largest entry of `matrix` inside `among`, both `(rows, batch)`.
 
     Returns:
-        The column `(rows,)` int32, the entry `(rows,)`, and whether there is one `(rows,)`. Of equal entries the first
-        has the whole gradient.
+        The column `(rows,)` int32, the entry `(rows,)`, and whether there is one `(rows,)`. Of equal entries, the first
+            is chosen and gets the whole gradient.
     """
     chosen = (
         ops.argmin(ops.where(among, matrix, -LOWEST), 1) if nearest else ops.argmax(ops.where(among, matrix, LOWEST), 1)
@@ -170,25 +168,22 @@ def pick(matrix, among, nearest):
 
 
 def one_positive(rows, strategy, negative=None):
-    """`pick` of a positive: the farthest ("hard"), the nearest ("easy"), or the farthest nearer than `negative`
-    `(rows,)`.
-    """
+    """`pick` of a positive: the farthest ("hard"), the nearest ("easy"), or the farthest below `negative` `(rows,)`."""
     among = rows.positive & (rows.matrix < column(negative)) if strategy == "semi_hard" else rows.positive
     return pick(rows.matrix, among, nearest=strategy == "easy")
 
 
 def one_negative(rows, strategy, positive=None):
-    """`pick` of a negative: the nearest ("hard"), the farthest ("easy"), or the nearest beyond `positive` `(rows,)`."""
+    """`pick` of a negative: the nearest ("hard"), the farthest ("easy"), or the nearest above `positive` `(rows,)`."""
     among = rows.negative & (rows.matrix > column(positive)) if strategy == "semi_hard" else rows.negative
     return pick(rows.matrix, among, nearest=strategy != "easy")
 
 
 def distance_weights(rows, nearest=0.5, farthest=1.4):
-    """Chance of each negative under distance-weighted sampling `(rows, batch)`; a row's sum is 1, or 0 if none may be
-    drawn.
+    """Probability of each negative in distance-weighted sampling `(rows, batch)`; a row without candidates has zeros.
 
-    w ∝ 1 / q(max(d, nearest)), q(d) = d^(dim−2)·(1 − d²/4)^((dim−3)/2) the density of distances on the unit sphere, for
-    negatives nearer than `farthest`.
+    w ∝ 1 / q(max(d, nearest)) for negatives nearer than `farthest`, where q(d) = d^(dim−2)·(1 − d²/4)^((dim−3)/2) is
+    the density of distances on the unit sphere.
     """
     distances = ops.maximum(ops.stop_gradient(rows.matrix), nearest)
     dim = rows.embeddings.shape[1]

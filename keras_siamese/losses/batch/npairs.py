@@ -1,8 +1,8 @@
-"""N-pairs losses: each row of a matrix of similarities as the logits of a softmax over the batch.
+"""N-pairs losses: a softmax over each row of a matrix of similarities.
 
-Contract: y_pred similarities `(batch, batch)`, of every row with every row, or of anchors with their positives, as the
-model makes them: any kind and scale; y_true identities `(batch,)`, or the classes of each row `(batch, classes)`. One
-value a row. tensorflow-addons' losses of the same names.
+Contract: y_pred holds similarities `(batch, batch)` of every row with every row, or of anchors with positives, of any
+kind and scale; the model computes them. y_true holds identities `(batch,)`, or the classes of each row
+`(batch, classes)`. There is one value for each row. The names are those of tensorflow-addons.
 
     similarity = keras.ops.matmul(z, keras.ops.transpose(z))            # z (batch, dim)
     NpairsLoss()(labels, similarity)
@@ -17,31 +17,32 @@ from keras_siamese.ops import at_least_float32, column
 
 
 def softmax_towards(logits, weights):
-    """−Σ_j w_ij·log softmax_j(logits_i) by row, w the non-negative `weights` over their sum, all `(batch, batch)`; 0 of
-    a row without weights.
+    """−Σ_j w_ij·log softmax_j(logits_i) of each row; w are the `weights` ≥ 0 over their sum, all `(batch, batch)`.
+
+    A row without weights has value 0.
     """
     total = ops.sum(weights, axis=1, keepdims=True)
     target = weights / ops.where(total > 0, total, 1.0)
     rows = ops.logsumexp(logits, axis=1) - ops.sum(target * logits, axis=1)
-    # Asked as ≤ 0: the weights of a row with a NaN among its labels are NaN, and must not pass for none.
+    # `<= 0` is False for NaN, so a row with a NaN among its labels keeps the loss NaN.
     return ops.where(total[:, 0] <= 0, 0.0, rows)
 
 
 def check_similarities(y_pred, rows):
-    """`y_pred`, if it is `(batch, batch)` with the batch of `rows`, or of unknown size."""
+    """Returns `y_pred` if its shape is `(batch, batch)`, where batch is `rows` or unknown; raises otherwise."""
     shape = tuple(y_pred.shape)
     known = {size for size in (*shape, rows) if size is not None}
-    # A known width beside an unknown batch is that of embeddings.
+    # If only the width is known, y_pred holds embeddings.
     if len(shape) != 2 or len(known) > 1 or (shape[0] is None) != (shape[1] is None):
         raise ValueError(
-            f"`y_pred` must be the similarities (batch, batch) of all rows, and `y_true` have one entry a row; got "
+            f"`y_pred` must be a matrix of similarities (batch, batch) with one row for each row of `y_true`; got "
             f"{shape} for {rows} rows"
         )
     return y_pred
 
 
 class SimilarityMatrixLoss(SiameseLoss):
-    """Base of the losses on a matrix of similarities `(batch, batch)`.
+    """Base class of the losses on a matrix of similarities `(batch, batch)`.
 
     Args:
         reduction, name, dtype: as in `keras.losses.Loss`.
@@ -51,19 +52,19 @@ class SimilarityMatrixLoss(SiameseLoss):
 
     def check_output(self, kind, bounds):
         raise ValueError(
-            f"{type(self).__name__} expects y_pred to hold the similarities (batch, batch) of all rows, and the model "
-            f"puts out {kind}s: let a model end in keras.ops.matmul(z, keras.ops.transpose(z))"
+            f"{type(self).__name__} expects y_pred to be a matrix of similarities (batch, batch), but the model "
+            f"returns {kind}s: end the model with keras.ops.matmul(z, keras.ops.transpose(z))"
         )
 
 
 @export
 class NpairsLoss(SimilarityMatrixLoss):
-    """Mean over rows of −mean_{j: y_j = y_i} log softmax_j(s_i): the softmax of each row of similarities, towards the
-    columns of its own identity.
+    """N-pairs loss: the mean over rows of −mean_{j: y_j = y_i} log softmax_j(s_i).
 
-    y_true identities `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred similarities `(batch, batch)`.
-    The diagonal is a column as any other: a row counts as its own positive. tensorflow-addons' `NpairsLoss`, with one
-    value a row where that gives one for the batch.
+    The softmax of each row of similarities should be large in the columns of the row's own identity. y_true identities
+    `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred similarities `(batch, batch)`. The diagonal is
+    included: a row is one of its own positives. Same value as tensorflow-addons' `NpairsLoss`, which returns one value
+    for the batch.
 
     Sohn, *Improved Deep Metric Learning with Multi-class N-pair Loss Objective*, NIPS 2016,
     https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
@@ -99,11 +100,11 @@ class NpairsLoss(SimilarityMatrixLoss):
 
 @export
 class NpairsMultilabelLoss(SimilarityMatrixLoss):
-    """Mean over rows of −Σ_j (L_ij / Σ_k L_ik)·log softmax_j(s_i), L_ij the number of classes that rows i and j share.
+    """N-pairs loss for several labels: the mean over rows of −Σ_j (L_ij / Σ_k L_ik)·log softmax_j(s_i).
 
-    y_true the classes of each row `(batch, classes)`, 1 where it belongs to one and 0 elsewhere; y_pred similarities
-    `(batch, batch)`. The diagonal is a column as any other. A row without a class costs 0 (tensorflow-addons gives
-    NaN). tensorflow-addons' `NpairsMultilabelLoss`, with one value a row where that gives one for the batch.
+    L_ij is the number of classes that rows i and j share. y_true classes of each row `(batch, classes)`, 1 if the row
+    is in the class and 0 if not; y_pred similarities `(batch, batch)`, whose diagonal is included. Same value as
+    tensorflow-addons' `NpairsMultilabelLoss`, but a row without a class has loss 0 and not NaN.
 
     Sohn, *Improved Deep Metric Learning with Multi-class N-pair Loss Objective*, NIPS 2016,
     https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
@@ -127,7 +128,7 @@ class NpairsMultilabelLoss(SimilarityMatrixLoss):
         if isinstance(classes, np.ndarray):
             other = classes[(classes != 0) & (classes != 1)]
             if other.size:
-                raise ValueError(f"`y_true` must hold 1 (in the class) and 0 (not) only; got also {other[0].item()!r}")
+                raise ValueError(f"`y_true` must hold only 1 (in the class) and 0 (not in it); got {other[0].item()!r}")
         return super().__call__(classes, check_similarities(y_pred, classes.shape[0]), sample_weight)
 
     def call(self, y_true, y_pred):

@@ -1,8 +1,8 @@
-"""Batch losses on the order of similarities: average precision of each anchor's ranking, and the overlap of histograms.
+"""Batch losses on rankings: average precision of each anchor's ranking, and the overlap of two histograms.
 
-Contract: as in `softmaxes`: cosines of embeddings of any norm, identities `(batch,)`. Ranks and histograms are softened
-so that they have a gradient. Memory is O(batch²): soft ranks are summed up one positive at a time, and soft histograms
-are two numbers a pair, the node below it and the part of the way to the next.
+Contract: as in `softmaxes`: cosines of embeddings of any norm, identities `(batch,)`. Ranks and histograms are smoothed
+so that they have a gradient. Memory is O(batch²): ranks are summed one positive at a time, and a pair's part in a
+histogram is stored as two numbers, the node below it and its position between that node and the next.
 
     encoder.compile("adam", loss=FastAPLoss())
     smooth_ap(rows, temperature=0.01)                                   # Terms, each (rows,)
@@ -19,18 +19,18 @@ from keras_siamese.ops import column, count
 
 
 def soft_histograms(position, positive, negative, bins):
-    """Histograms of each row's positives and negatives, each entry shared linearly between the two nodes around it.
+    """Histograms of each row's positives and negatives; an entry between two nodes is split linearly between them.
 
     Args:
-        position: `(rows, batch)` in [0, bins], in units of the distance of two nodes; what rounding puts beyond is
-            counted at the outermost bin.
-        positive, negative: `(rows, batch)` booleans, apart from each other.
-        bins: number of intervals, one less than of nodes.
+        position: `(rows, batch)` in [0, bins], in units of the distance between nodes; values outside (by rounding) are
+            counted in the outermost bin.
+        positive, negative: `(rows, batch)` masks without common entries.
+        bins: number of intervals, one less than the number of nodes.
 
     Returns:
-        `(rows, 2, bins + 1)`: at [:, 0] of the positives, at [:, 1] of the negatives. Of a NaN both nodes are NaN.
+        `(rows, 2, bins + 1)`: [:, 0] for the positives, [:, 1] for the negatives. A NaN makes both of its nodes NaN.
     """
-    # Cut off after the cast as well: which integer a NaN becomes is the backend's choice.
+    # Clipped after the cast: backends turn a NaN into different integers.
     lower = ops.cast(ops.floor(ops.stop_gradient(position)), "int32")
     lower = ops.minimum(ops.maximum(lower, 0), bins - 1)
     part = position - ops.cast(lower, position.dtype)
@@ -48,9 +48,7 @@ def soft_histograms(position, positive, negative, bins):
 
 
 def fast_ap(similarity, positive, negative, bins=10):
-    """1 − (1/|P|)·Σ_j h⁺_j·H⁺_j/H_j by row, over the histogram of squared distances 2 − 2s; `Terms` over rows with
-    positives.
-    """
+    """`Terms` of 1 − (1/|P|)·Σ_j h⁺_j·H⁺_j/H_j for each row with positives, from a histogram of d² = 2 − 2s."""
     histograms = soft_histograms((2.0 - 2.0 * similarity) * (bins / 4.0), positive, negative, bins)
     hits = histograms[:, 0]
     hits_within, all_within = ops.cumsum(hits, axis=1), ops.cumsum(hits + histograms[:, 1], axis=1)
@@ -63,19 +61,19 @@ def fast_ap(similarity, positive, negative, bins=10):
 
 @export
 class FastAPLoss(CosineLoss):
-    """Mean over anchors with positives of 1 − (1/|P|)·Σ_j h⁺_j·H⁺_j/H_j, the average precision of the anchor's ranking
-    by a histogram of squared distances.
+    """FastAP loss: the mean over anchors with positives of 1 − (1/|P|)·Σ_j h⁺_j·H⁺_j/H_j.
 
-    h⁺_j is the number of positives and H_j, H⁺_j the numbers of all rows and of positives up to node j, of `bins` + 1
-    nodes evenly over [0, 4]; a row between two nodes counts for both in part. y_true identities `(batch,)`; y_pred
-    embeddings `(batch, dim)`, of any norm: distances are those of their directions, d² = 2 − 2·cos.
-    pytorch-metric-learning's `FastAPLoss`.
+    This is 1 minus the average precision of the anchor's ranking, from a histogram of squared distances with `bins` + 1
+    nodes spread evenly over [0, 4]. h⁺_j is the number of positives at node j; H⁺_j and H_j are the numbers of
+    positives and of all rows up to node j. A row between two nodes is split between them. y_true identities `(batch,)`;
+    y_pred embeddings `(batch, dim)`, of any norm, as d² = 2 − 2·cos. Same value as pytorch-metric-learning's
+    `FastAPLoss`.
 
     Cakir, He, Xia, Kulis, Sclaroff, *Deep Metric Learning to Rank*, CVPR 2019,
     https://openaccess.thecvf.com/content_CVPR_2019/html/Cakir_Deep_Metric_Learning_to_Rank_CVPR_2019_paper.html
 
     Args:
-        bins: intervals of the histogram.
+        bins: number of intervals of the histogram.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     Example:
@@ -98,8 +96,9 @@ class FastAPLoss(CosineLoss):
 
 
 def smooth_ap(rows, temperature=0.01):
-    """1 − mean_j R⁺_j/R_j over the rows j of the anchor's identity, itself included, R_j = 1 + Σ_{k≠j} σ((s_k − s_j)/τ)
-    over all rows k and R⁺_j over those of the identity: `Terms` over rows with positives.
+    """`Terms` of 1 − mean_j R⁺_j/R_j for each row with positives; j runs over the anchor's identity, itself included.
+
+    R_j = 1 + Σ_{k≠j} σ((s_k − s_j)/τ) over all rows k, and R⁺_j the same over the rows of the identity.
     """
     matrix, same = ops.stop_gradient(rows.matrix), ops.cast(ops.logical_not(rows.negative), rows.matrix.dtype)
     share = column(1.0 / ops.cast(rows.size, matrix.dtype))
@@ -109,7 +108,7 @@ def smooth_ap(rows, temperature=0.01):
         rank = 1.0 + ops.sum(ahead, axis=1, keepdims=True)
         rank_inside = 1.0 + ops.sum(ahead * same, axis=1, keepdims=True)
         weight = ops.where(valid, share, 0.0) / rank
-        # At j itself σ is 0 here, and so is its slope; R depends on s_j through all the others.
+        # At j itself σ and its slope are 0 here; the derivative by s_j comes from all other rows.
         slope = weight / temperature * ahead * (1.0 - ahead) * (same - rank_inside / rank)
         slopes = slopes + ops.where(chosen, -ops.sum(slope, axis=1, keepdims=True), slope)
         return precision + (weight * rank_inside)[:, 0], slopes
@@ -121,20 +120,19 @@ def smooth_ap(rows, temperature=0.01):
 
 @export
 class SmoothAPLoss(CosineLoss):
-    """Mean over anchors with positives of 1 − mean_j R⁺_j/R_j, R_j = 1 + Σ_{k≠j} σ((s_k − s_j)/τ) the soft rank of row
-    j among all rows k, and R⁺_j that among the rows of the anchor's identity.
+    """Smooth-AP loss: the mean over anchors with positives of 1 − mean_j R⁺_j/R_j.
 
-    j and k run over the anchor itself as well, which is its own nearest, as in the authors' code. y_true identities
-    `(batch,)`, of which some may have more rows than others; y_pred embeddings `(batch, dim)`, of any norm. Equal to
-    pytorch-metric-learning's `SmoothAPLoss` where that is the paper's: it asks for rows in order of identity, and takes
-    the number of identities for the number of rows that each has, so the two must be the same. Time is O(batch²) for
-    each row that the largest identity has, memory O(batch²).
+    R_j = 1 + Σ_{k≠j} σ((s_k − s_j)/τ) is the soft rank of row j among all rows k, and R⁺_j its rank among the rows of
+    the anchor's identity. As in the authors' code, j and k include the anchor, which is its own nearest row. y_true
+    identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Identities may have different numbers of rows.
+    pytorch-metric-learning's `SmoothAPLoss` gives the same value for n identities with n rows each, in order of
+    identity. Time is O(batch²) for each row of the largest identity, memory O(batch²).
 
     Brown, Xie, Kalogeiton, Zisserman, *Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval*, ECCV 2020,
     https://arxiv.org/abs/2007.12163
 
     Args:
-        temperature: τ > 0, the difference of cosines that moves a rank.
+        temperature: τ > 0, the difference of cosines that changes a rank.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     Example:
@@ -158,19 +156,19 @@ class SmoothAPLoss(CosineLoss):
 
 @export
 class HistogramLoss(CosineLoss):
-    """Σ_r p⁻_r·Φ⁺_r: the chance that a negative pair of the batch is more similar than a positive one, from histograms.
+    """Histogram loss Σ_r p⁻_r·Φ⁺_r: the probability that a negative pair is more similar than a positive pair.
 
-    p⁻ is the distribution of the negative pairs' cosines on `bins` + 1 nodes evenly over [−1, 1], Φ⁺ the positive
-    pairs' cumulative one; a pair between two nodes counts for both in part. y_true identities `(batch,)`; y_pred
-    embeddings `(batch, dim)`, of any norm. A row's value is the mean of Φ⁺ over its own negative pairs; without a
-    positive or without a negative pair in the batch it is 0. pytorch-metric-learning's `HistogramLoss`, where every row
-    has a positive (negative pairs of two rows without one are counted here, and not there), with its gradient; cosines
-    of exactly 1 are an error there.
+    p⁻ is the histogram of the cosines of the batch's negative pairs, with `bins` + 1 nodes spread evenly over [−1, 1];
+    Φ⁺ is the cumulative histogram of the positive pairs. A pair between two nodes is split between them. y_true
+    identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. The value of a row is the mean of Φ⁺ over its
+    own negative pairs. A batch without positive or without negative pairs has loss 0. Same value and gradient as
+    pytorch-metric-learning's `HistogramLoss` if every row has a positive; that class omits negative pairs of two rows
+    without a positive, and raises an error for cosines of exactly 1.
 
     Ustinova, Lempitsky, *Learning Deep Embeddings with Histogram Loss*, NIPS 2016, https://arxiv.org/abs/1611.00822
 
     Args:
-        bins: intervals of the histogram.
+        bins: number of intervals of the histogram.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     Example:

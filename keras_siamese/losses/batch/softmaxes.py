@@ -1,8 +1,8 @@
-"""Batch losses of the softmax kind: every anchor's positives against all of its negatives, through a log-sum-exp.
+"""Batch losses with a log-sum-exp: each anchor's positives are compared with all of its negatives, as in a softmax.
 
-Contract: each loss is a pure function of `(rows, batch)` similarities s = cos (or distances d) and masks, giving
-`Terms`, and a thin Keras class. Cosines are taken here, of embeddings of any norm. The negatives' log-sum-exp is one
-number an anchor, so no pair is ever held against every negative.
+Contract: each loss is a pure function from a `(rows, batch)` matrix of cosines s (or distances d) and the masks of
+positives and negatives to `Terms`, and a small Keras class that holds its options. The cosines are computed here, so
+embeddings may have any norm. The log-sum-exp of the negatives is one number for each anchor, so memory is O(batch²).
 
     encoder.compile("adam", loss=SupConLoss(temperature=0.1))
     supcon(similarity, positive, negative, temperature=0.1)             # Terms, each (rows,)
@@ -20,7 +20,7 @@ from keras_siamese.ops import LOWEST, column, count, masked_logsumexp, masked_ma
 
 
 class CosineLoss(BatchLoss):
-    """Base of the batch losses over cosine similarities, in [−1, 1] for embeddings of any norm.
+    """Base class of the batch losses that use cosine similarities, in [−1, 1] for embeddings of any norm.
 
     Args:
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
@@ -34,7 +34,7 @@ class CosineLoss(BatchLoss):
 
 
 def found(*log_sums):
-    """Where none of the `masked_logsumexp`s `(rows,)` is of an empty set: `(rows,)` booleans."""
+    """Rows `(rows,)` in which no `masked_logsumexp` was taken over an empty set, as a mask."""
     masks = [log_sum > 0.5 * LOWEST for log_sum in log_sums]
     return masks[0] if len(masks) == 1 else masks[0] & masks[1]
 
@@ -48,11 +48,11 @@ def ntxent(similarity, positive, negative, temperature=0.07):
 
 @export
 class NTXentLoss(CosineLoss):
-    """Mean over positive pairs of −log e^{s_p/τ} / (e^{s_p/τ} + Σ_N e^{s_n/τ}), the normalised temperature-scaled
-    cross-entropy.
+    """NT-Xent loss (InfoNCE): the mean over positive pairs of −log e^{s_p/τ} / (e^{s_p/τ} + Σ_N e^{s_n/τ}).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Other positives of the anchor are not
-    in the denominator. pytorch-metric-learning's `NTXentLoss`; with two rows an identity, SimCLR's and InfoNCE.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. The denominator does not contain the
+    anchor's other positives. Same value as pytorch-metric-learning's `NTXentLoss`, and as SimCLR's loss if each
+    identity has two rows.
 
     Chen, Kornblith, Norouzi, Hinton, *A Simple Framework for Contrastive Learning of Visual Representations*, ICML
     2020, https://arxiv.org/abs/2002.05709
@@ -90,11 +90,10 @@ def supcon(similarity, positive, negative, temperature=0.1):
 
 @export
 class SupConLoss(CosineLoss):
-    """Mean over anchors of −mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}): supervised contrastive, the sum outside the
-    logarithm.
+    """Supervised contrastive loss: the mean over anchors of −mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Anchors without a positive are left out
-    of the mean; a batch of one identity costs 0. pytorch-metric-learning's `SupConLoss`.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. The mean skips anchors without a
+    positive; a batch with only one identity has loss 0. Same value as pytorch-metric-learning's `SupConLoss`.
 
     Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan, *Supervised Contrastive Learning*, NeurIPS
     2020, https://arxiv.org/abs/2004.11362
@@ -123,7 +122,7 @@ class SupConLoss(CosineLoss):
 
 
 def multi_similarity(similarity, positive, negative, alpha=2.0, beta=50.0, base=0.5, epsilon=None):
-    """(1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}) by row, over mined pairs if ε is given."""
+    """(1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}) of each row, over mined pairs if ε is given."""
     if epsilon is not None:
         hardest_negative, hardest_positive = masked_max(similarity, negative), masked_min(similarity, positive)
         kept = similarity - epsilon < column(hardest_negative), similarity + epsilon > column(hardest_positive)
@@ -135,21 +134,21 @@ def multi_similarity(similarity, positive, negative, alpha=2.0, beta=50.0, base=
 
 @export
 class MultiSimilarityLoss(CosineLoss):
-    """Mean over rows of (1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}).
+    """Multi-similarity loss: mean over rows of log(1 + Σ_P e^{−α(s−λ)})/α + log(1 + Σ_N e^{β(s−λ)})/β.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. A row without positives or without
-    negatives has 0 for that side. pytorch-metric-learning's `MultiSimilarityLoss`, and with `epsilon` its
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. If a row has no positives or no
+    negatives, that term is 0. Same value as pytorch-metric-learning's `MultiSimilarityLoss`; `epsilon` adds its
     `MultiSimilarityMiner`.
 
     Wang, Han, Huang, Dong, Scott, *Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning*, CVPR
     2019, https://arxiv.org/abs/1904.06627
 
     Args:
-        alpha: α > 0, sharpness on positive pairs.
-        beta: β > 0, sharpness on negative pairs.
-        base: λ, the cosine around which pairs weigh.
-        epsilon: None (default) for all pairs, or the margin ≥ 0 of the paper's mining: positives below the most similar
-            negative plus ε, negatives above the least similar positive minus ε.
+        alpha: α > 0, how sharply positive pairs are weighted.
+        beta: β > 0, how sharply negative pairs are weighted.
+        base: λ in [−1, 1], the cosine around which the weight of a pair changes.
+        epsilon: None (default) uses all pairs. A margin ε ≥ 0 selects pairs as the paper does: positives less similar
+            than the most similar negative plus ε, and negatives more similar than the least similar positive minus ε.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     Example:
@@ -177,9 +176,7 @@ class MultiSimilarityLoss(CosineLoss):
 
 
 def circle(similarity, positive, negative, margin=0.4, scale=80.0):
-    """softplus(lse_P(−γ[1+m−s]₊(s−1+m)) + lse_N(γ[s+m]₊(s−m))) by row, [·]₊ held constant; averaged over those above
-    zero.
-    """
+    """softplus(lse_P(−γ[1+m−s]₊(s−1+m)) + lse_N(γ[s+m]₊(s−m))) of each row, [·]₊ constant; mean over values > 0."""
     fixed = ops.stop_gradient(similarity)
     pulled = masked_logsumexp(-scale * ops.relu(1.0 + margin - fixed) * (similarity - (1.0 - margin)), positive)
     pushed = masked_logsumexp(scale * ops.relu(fixed + margin) * (similarity - margin), negative)
@@ -191,16 +188,17 @@ def circle(similarity, positive, negative, margin=0.4, scale=80.0):
 
 @export
 class CircleLoss(CosineLoss):
-    """Mean over anchors above zero of softplus(lse_P(−γ·α_p(s−1+m)) + lse_N(γ·α_n(s−m))), α_p = [1+m−s]₊, α_n = [s+m]₊.
+    """Circle loss: mean over anchors of softplus(lse_P(−γ·α_p(s−1+m)) + lse_N(γ·α_n(s−m))), where it is above zero.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. The weights α are not differentiated;
-    an anchor without positives or without negatives costs 0. pytorch-metric-learning's `CircleLoss`.
+    α_p = [1+m−s]₊ and α_n = [s+m]₊ are weights without a gradient. y_true identities `(batch,)`; y_pred embeddings
+    `(batch, dim)`, of any norm. An anchor without positives or without negatives has loss 0. Same value as
+    pytorch-metric-learning's `CircleLoss`.
 
     Sun, Cheng, Zhang, Zhang, Zheng, Wang, Wei, *Circle Loss: A Unified Perspective of Pair Similarity Optimization*,
     CVPR 2020, https://arxiv.org/abs/2002.10857
 
     Args:
-        margin: m in [0, 1], the relaxation: positives aim at s ≥ 1 − m, negatives at s ≤ m.
+        margin: m in [0, 1]. The loss pulls positives to s ≥ 1 − m and pushes negatives to s ≤ m.
         scale: γ > 0.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
@@ -227,7 +225,7 @@ class CircleLoss(CosineLoss):
 
 
 def tuplet_margin(similarity, positive, negative, margin=0.1, scale=64.0):
-    """log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}) over positive pairs, cos(θ − m) = s·cos m + √(1 − s²)·sin m."""
+    """log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}) over positive pairs, with cos(θ − m) = s·cos m + √(1 − s²)·sin m."""
     sine = safe_sqrt(1.0 - ops.square(similarity))
     eased = similarity * math.cos(margin) + sine * math.sin(margin)
     against = column(masked_logsumexp(scale * similarity, negative))
@@ -236,15 +234,16 @@ def tuplet_margin(similarity, positive, negative, margin=0.1, scale=64.0):
 
 @export
 class TupletMarginLoss(CosineLoss):
-    """Mean over positive pairs of log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}), θ_p the angle between anchor and positive.
+    """Tuplet margin loss: the mean over positive pairs of log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. pytorch-metric-learning's
-    `TupletMarginLoss`; the gradient stays finite between identical embeddings, where arccos has none.
+    θ_p is the angle between anchor and positive. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any
+    norm. Same value as pytorch-metric-learning's `TupletMarginLoss`, but the gradient is also finite for identical
+    embeddings.
 
     Yu, Tao, *Deep Metric Learning with Tuplet Margin Loss*, ICCV 2019, https://doi.org/10.1109/ICCV.2019.00659
 
     Args:
-        margin: m in [0, 90], the slack of a positive pair, in degrees.
+        margin: m in [0, 90] degrees, by which the angle of a positive pair is reduced.
         scale: σ > 0.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
@@ -277,9 +276,10 @@ def nca(distances, positive, negative, scale=1.0):
 
 @export
 class NCALoss(DistanceLoss):
-    """Mean over anchors with positives of −log Σ_P softmax_{j≠i}(−scale·d²): neighbourhood components analysis.
+    """NCA loss (neighbourhood components analysis): mean of −log Σ_P softmax_{j≠i}(−scale·d²) over anchors.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. pytorch-metric-learning's `NCALoss`.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. The mean skips anchors without positives. Same value
+    as pytorch-metric-learning's `NCALoss`.
 
     Goldberger, Hinton, Roweis, Salakhutdinov, *Neighbourhood Components Analysis*, NIPS 2004,
     https://www.cs.toronto.edu/~hinton/absps/nca.pdf
@@ -310,10 +310,10 @@ class NCALoss(DistanceLoss):
 
 @export
 class SoftNearestNeighborLoss(DistanceLoss):
-    """Mean over anchors with positives of −log(Σ_P e^{−d²/T} / Σ_{j≠i} e^{−d²/T}).
+    """Soft nearest neighbor loss: the mean over anchors of −log(Σ_P e^{−d²/T} / Σ_{j≠i} e^{−d²/T}).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. `NCALoss` with the scale 1/T; TensorFlow Similarity
-    takes the mean over all rows, those without positives included.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. The mean skips anchors without positives (TensorFlow
+    Similarity includes them). It equals `NCALoss` with the scale 1/T.
 
     Frosst, Papernot, Hinton, *Analyzing and Improving Representations with the Soft Nearest Neighbor Loss*, ICML 2019,
     https://arxiv.org/abs/1902.01889
@@ -343,7 +343,7 @@ class SoftNearestNeighborLoss(DistanceLoss):
 
 
 def generalized_lifted(distances, positive, negative, positive_margin=0.0, negative_margin=1.0):
-    """[lse_P(d − m₊) + lse_N(m₋ − d)]₊ by row; rows that lack a side are 0."""
+    """[lse_P(d − m₊) + lse_N(m₋ − d)]₊ of each row; 0 for rows without positives or without negatives."""
     pulled = masked_logsumexp(distances - positive_margin, positive)
     pushed = masked_logsumexp(negative_margin - distances, negative)
     valid = found(pulled, pushed)
@@ -353,17 +353,17 @@ def generalized_lifted(distances, positive, negative, positive_margin=0.0, negat
 
 @export
 class GeneralizedLiftedLoss(DistanceLoss):
-    """Mean over rows of [lse_P(d − m₊) + lse_N(m₋ − d)]₊, all positives and all negatives of an anchor at once.
+    """Generalized lifted structure loss: the mean over rows of [lse_P(d − m₊) + lse_N(m₋ − d)]₊.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Rows without positives or without negatives cost 0
-    (pytorch-metric-learning's `GeneralizedLiftedStructureLoss` counts the side that is there).
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Rows without positives or without negatives have
+    loss 0 (pytorch-metric-learning's `GeneralizedLiftedStructureLoss` uses the term that exists).
 
     Hermans, Beyer, Leibe, *In Defense of the Triplet Loss for Person Re-Identification*, 2017,
     https://arxiv.org/abs/1703.07737
 
     Args:
         negative_margin: m₋ ≥ 0, in units of the distance.
-        positive_margin: m₊ ≥ 0.
+        positive_margin: m₊ ≥ 0, in units of the distance.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     Example:
@@ -391,7 +391,7 @@ class GeneralizedLiftedLoss(DistanceLoss):
 
 
 def lifted_struct(distances, positive, lse_rows, lse_columns):
-    """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from each side's log-sum-exp `(rows,)` and `(batch,)`."""
+    """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from the log-sum-exp of a `(rows,)` and p `(batch,)`."""
     against = ops.logaddexp(column(lse_rows), ops.expand_dims(lse_columns, 0))
     costs = 0.5 * ops.square(ops.relu(ops.where(positive, against + distances, 0.0)))
     return Terms(ops.sum(costs, axis=1), count(positive), positive, costs > 0)
@@ -399,11 +399,10 @@ def lifted_struct(distances, positive, lse_rows, lse_columns):
 
 @export
 class LiftedStructLoss(DistanceLoss):
-    """Mean over positive pairs of ½[lse_{N(a)∪N(p)}(m − d) + d(a, p)]₊²: both ends of a pair against the negatives of
-    both.
+    """Lifted structure loss: the mean over positive pairs of ½[lse_{N(a)∪N(p)}(m − d) + d(a, p)]₊².
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. tensorflow-addons' `LiftedStructLoss` and
-    pytorch-metric-learning's `LiftedStructureLoss`, with their defaults and values.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. The negatives of both ends of a pair are used. Same
+    defaults and values as tensorflow-addons' `LiftedStructLoss` and pytorch-metric-learning's `LiftedStructureLoss`.
 
     Oh Song, Xiang, Jegelka, Savarese, *Deep Metric Learning via Lifted Structured Feature Embedding*, CVPR 2016,
     https://arxiv.org/abs/1511.06452

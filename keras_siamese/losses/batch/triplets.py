@@ -1,11 +1,11 @@
-"""Batch losses over triplets: a positive nearer to its anchor than a negative, by a margin.
+"""Batch losses on triplets: a positive should be nearer to its anchor than a negative, by a margin.
 
-Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`. Nothing is normalised; end the encoder with
-`UnitNormalization` for margins on the scale of unit vectors. Every triplet counts, at O(batch²) memory.
+Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`. Embeddings are not normalised: end the
+encoder with `UnitNormalization` to use margins for unit vectors. Memory is O(batch²), also for all triplets.
 
     encoder.compile("adam", loss=BatchTripletLoss(margin=0.2))
     encoder.compile("adam", loss=BatchTripletLoss(positives="hard", negatives="semi_hard"))
-    encoder.compile("adam", loss=TripletSemiHardLoss())                 # tensorflow-addons' own, same values
+    encoder.compile("adam", loss=TripletSemiHardLoss())                 # same values as in tensorflow-addons
 """
 
 import math
@@ -33,11 +33,11 @@ STRATEGIES = ("all", "hard", "semi_hard", "easy")
 
 
 class DistanceLoss(BatchLoss):
-    """Base of the batch losses over distances.
+    """Base class of the batch losses that use distances.
 
     Args:
-        distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`; without
-            weights.
+        distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`; it must
+            not have weights.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
     """
 
@@ -68,14 +68,11 @@ def soft_hinge(gap, margin):
 
 
 def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False):
-    """Σ [d_ap − d_an + m]₊, or softplus(d_ap − d_an + m), over the triplets that `positives` and `negatives` name:
-    `Terms`.
+    """`Terms` of [d_ap − d_an + m]₊, or softplus(d_ap − d_an + m), over the triplets chosen by `BatchTripletLoss`.
 
     Args:
         rows: a `Rows` with distances.
-        margin: m ≥ 0.
-        positives, negatives: as in `BatchTripletLoss`.
-        soft: whether the hinge is replaced by log(1 + exp(·)).
+        margin, positives, negatives, soft: as in `BatchTripletLoss`.
     """
     cost = soft_hinge if soft else hinge
     weights = distance_weights(rows) if negatives == "distance_weighted" else ops.cast(rows.negative, rows.matrix.dtype)
@@ -84,7 +81,7 @@ def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False
         if negatives == "all" and not soft:
             sums = all_triplets(rows, margin)
         else:
-            # The semi-hard triplets: the negative beyond the positive, and inside its margin.
+            # Semi-hard triplets: the negative is beyond the positive by at most the margin.
             taken = (
                 (lambda gap: (gap < 0) & (gap + margin >= 0)) if negatives == "semi_hard" else (lambda gap: gap == gap)
             )
@@ -114,11 +111,11 @@ def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False
 
 @export
 class BatchTripletLoss(DistanceLoss):
-    """Mean of [d(a, p) − d(a, n) + m]₊ over the triplets of the batch that are above zero; softplus(·) if `soft`.
+    """Triplet loss on the triplets in a batch: mean of [d(a, p) − d(a, n) + m]₊ over the values above zero.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. All triplets are counted exactly in O(batch² log
-    batch) time. Equal to pytorch-metric-learning's `TripletMarginLoss(triplets_per_anchor="all")`, alone or with its
-    `BatchEasyHardMiner`; (all, semi_hard) is its `TripletMarginMiner("semihard")`.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. The loss over all triplets is exact and takes
+    O(batch² log batch) time. Same value as pytorch-metric-learning's `TripletMarginLoss(triplets_per_anchor="all")`,
+    alone or with its `BatchEasyHardMiner`; (all, semi_hard) equals its `TripletMarginMiner("semihard")`.
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832. Hard: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
@@ -127,13 +124,13 @@ class BatchTripletLoss(DistanceLoss):
 
     Args:
         margin: m ≥ 0, in units of the distance.
-        positives: "all" of an anchor's, the farthest ("hard"), the nearest ("easy"), or the farthest that is nearer
-            than the chosen negative ("semi_hard").
-        negatives: "all", the nearest ("hard"), the farthest ("easy"), or the nearest beyond the chosen positive
-            ("semi_hard"; with all positives, every negative beyond the positive and within the margin of it);
-            "distance_weighted" takes the mean over the paper's random draw, in place of a draw (for unit-norm
-            embeddings and Euclidean distance).
-        soft: log(1 + exp(·)) in place of the hinge.
+        positives: "all" positives of an anchor, the farthest ("hard"), the nearest ("easy"), or the farthest that is
+            nearer than the chosen negative ("semi_hard").
+        negatives: "all" negatives, the nearest ("hard"), the farthest ("easy"), or the nearest beyond the chosen
+            positive ("semi_hard"; with all positives, every negative beyond the positive by at most the margin).
+            "distance_weighted" takes the expected loss of the paper's random sampling (for unit-norm embeddings and the
+            Euclidean distance).
+        soft: use log(1 + exp(·)) instead of the hinge.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     Example:
@@ -155,12 +152,12 @@ class BatchTripletLoss(DistanceLoss):
         self.soft = bool(soft)
         if positives == "semi_hard" and negatives in ("semi_hard", "all", "distance_weighted"):
             raise ValueError(
-                '`positives="semi_hard"` needs one negative to be nearer than: `negatives` must be "hard" or "easy"; '
+                '`positives="semi_hard"` needs one negative for each anchor: `negatives` must be "hard" or "easy"; '
                 f"got {negatives!r}"
             )
         if negatives == "distance_weighted" and not isinstance(self.distance, distances.EuclideanDistance):
             raise ValueError(
-                '`negatives="distance_weighted"` holds for the Euclidean distance of unit-norm embeddings; '
+                '`negatives="distance_weighted"` needs the Euclidean distance (of unit-norm embeddings); '
                 f"got {self.distance!r}"
             )
 
@@ -171,7 +168,7 @@ class BatchTripletLoss(DistanceLoss):
 
     def value_at_collapse(self, positive_fraction=None):
         if "semi_hard" in (self.positives, self.negatives):
-            return 0.0  # of equal distances none is beyond the other
+            return 0.0  # no triplet is semi-hard if all distances are equal
         return math.log1p(math.exp(self.margin)) if self.soft else self.margin
 
     def terms(self, rows):
@@ -187,7 +184,7 @@ ADDONS_METRICS = {"L2": "euclidean", "squared-L2": "squared_euclidean", "angular
 
 
 class AddonsTripletLoss(BatchLoss):
-    """Base of the two triplet losses of tensorflow-addons, with its arguments.
+    """Base class of the two triplet losses of tensorflow-addons, with the same arguments.
 
     Args:
         margin: m ≥ 0, in units of the distance.
@@ -226,20 +223,18 @@ class AddonsTripletLoss(BatchLoss):
 
 @export
 class TripletSemiHardLoss(AddonsTripletLoss):
-    """Mean over positive pairs of [d(a, p) − d(a, n) + m]₊, n the nearest negative beyond p, or else the farthest one.
+    """Triplet loss with semi-hard negatives: the mean over positive pairs of [d(a, p) − d(a, n) + m]₊.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, best of unit norm. tensorflow-addons'
-    `TripletSemiHardLoss`, with its defaults and values; a batch without a positive or without a negative pair costs 0,
-    where that gives NaN.
+    n is the nearest negative that is farther from the anchor than p, or the farthest negative if there is none. y_true
+    identities `(batch,)`; y_pred embeddings `(batch, dim)`, preferably of unit norm. Same defaults and values as
+    tensorflow-addons' `TripletSemiHardLoss`, except that a batch without a positive or a negative pair has loss 0 and
+    not NaN.
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832
 
     Args:
-        margin: m ≥ 0, in units of the distance.
-        distance_metric: "L2" (default), "squared-L2" or "angular" (1 − cos), or anything that
-            `keras_siamese.distances.get` takes.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `margin`, `distance_metric`, `block_size`, `reduction`, `name`, `dtype` as in `TripletHardLoss`.
 
     Example:
 
@@ -258,7 +253,7 @@ class TripletSemiHardLoss(AddonsTripletLoss):
 
 
 def triplet_hard(rows, margin=1.0):
-    """[max d_ap − min d_an + m]₊, or log(1 + exp(max d_ap − min d_an)) without a margin, by row: `Terms`."""
+    """`Terms` of [max d_ap − min d_an + m]₊ for each row, or log(1 + exp(max d_ap − min d_an)) if m is None."""
     _, near, _ = one_positive(rows, "hard")
     _, far, _ = one_negative(rows, "hard")
     return of_gaps(near - far, rows.has_both, margin)
@@ -274,18 +269,19 @@ def of_gaps(gap, valid, margin):
 
 @export
 class TripletHardLoss(AddonsTripletLoss):
-    """Mean over anchors of [max d(a, p) − min d(a, n) + m]₊: each anchor's farthest positive and nearest negative.
+    """Triplet loss with the hardest triplets: the mean over anchors of [max d(a, p) − min d(a, n) + m]₊.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, best of unit norm. tensorflow-addons'
-    `TripletHardLoss`, with its defaults and values, but for anchors that lack a positive or a negative: they are left
-    out here, and counted there with a distance of 0 or that of the nearest row.
+    Each anchor uses its farthest positive and its nearest negative. y_true identities `(batch,)`; y_pred embeddings
+    `(batch, dim)`, preferably of unit norm. Same defaults and values as tensorflow-addons' `TripletHardLoss`, except
+    for anchors without a positive or a negative: they are left out here, while tensorflow-addons uses a distance of 0
+    or the distance of the nearest row.
 
     Hermans, Beyer, Leibe, *In Defense of the Triplet Loss for Person Re-Identification*, 2017,
     https://arxiv.org/abs/1703.07737
 
     Args:
-        margin: m ≥ 0, in units of the distance; not used by the soft form.
-        soft: log(1 + exp(max d(a, p) − min d(a, n))) in place of the hinge.
+        margin: m ≥ 0, in units of the distance; not used if `soft`.
+        soft: use log(1 + exp(max d(a, p) − min d(a, n))) instead of the hinge.
         distance_metric: "L2" (default), "squared-L2" or "angular" (1 − cos), or anything that
             `keras_siamese.distances.get` takes.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
@@ -312,11 +308,11 @@ class TripletHardLoss(AddonsTripletLoss):
 
 
 def positive_negative(rows, between, margin=None, positives="hard", negatives="semi_hard"):
-    """[d_ap − min(d_an, d_pn) + m]₊, or log(1 + exp(d_ap − min(d_an, d_pn))) without a margin, by row: `Terms`.
+    """`Terms` of [d_ap − min(d_an, d_pn) + m]₊ for each row, or of log(1 + exp(·)) if m is None.
 
     Args:
         rows: a `Rows` with distances.
-        between: distances `(rows,)` of two `(rows, dim)` of embeddings, row by row, for d_pn.
+        between: function for d_pn: distances `(rows,)` between two arrays of embeddings `(rows, dim)`, row by row.
         margin: m ≥ 0, or None.
         positives, negatives: as in `PNLoss`.
     """
@@ -324,7 +320,7 @@ def positive_negative(rows, between, margin=None, positives="hard", negatives="s
     among = rows.negative
     if negatives == "semi_hard":
         beyond = among & (rows.matrix > column(masked_max(rows.matrix, rows.positive)))
-        # Where no negative is beyond all positives, the farthest one stands for them.
+        # If no negative is beyond all positives, the farthest negative is used.
         farthest, _, _ = pick(rows.matrix, among, nearest=False)
         none_beyond = ops.logical_not(ops.any(beyond, axis=1, keepdims=True))
         among = beyond | ((rows.columns == column(farthest)) & none_beyond)
@@ -335,12 +331,11 @@ def positive_negative(rows, between, margin=None, positives="hard", negatives="s
 
 @export
 class PNLoss(DistanceLoss):
-    """Mean over anchors of softplus(d(a, p) − min(d(a, n), d(p, n))): the negative far from the anchor and from its
-    positive.
+    """PN loss: the mean over anchors of softplus(d(a, p) − min(d(a, n), d(p, n))).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. p is the farthest positive of the anchor and n its
-    nearest negative beyond all positives, or the farthest negative if none is. TensorFlow Similarity's `PNLoss`, with
-    its defaults.
+    The negative must be far from the anchor and from the positive. p is the anchor's farthest positive; n is its
+    nearest negative beyond all positives, or the farthest negative if there is none. y_true identities `(batch,)`;
+    y_pred embeddings `(batch, dim)`. Same value and defaults as TensorFlow Similarity's `PNLoss`.
 
     Balntas, Johns, Tang, Mikolajczyk, *PN-Net: Conjoined Triple Deep Network for Learning Local Image Descriptors*,
     2016, https://arxiv.org/abs/1601.05030

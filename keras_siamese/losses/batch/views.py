@@ -1,9 +1,9 @@
-"""Losses on pairs of rows of one identity: two views of an image, a question and its answer.
+"""Batch losses on pairs of rows: two views of one image, or a question and its answer.
 
-Contract: within each identity, in the order of the batch, rows 2t and 2t + 1 are a pair, the first being the anchor (or
-view 1) and the second its positive (view 2); an odd last row and an identity with one row have no part. So a batch of
-two rows an identity, in any order, is the usual batch of pairs, and an identity is the number of the image. The two
-losses that compare features over the batch, and not rows, take O(batch·dim + dim²) memory.
+Contract: within each identity, in the order of the batch, rows 2t and 2t + 1 (counted from 0) are a pair. The first is
+the anchor (or view 1), the second its positive (or view 2). An odd last row is not used. A batch with two rows for
+each identity, in any order, is the usual batch of pairs; the identity is then the number of the image. VICReg and
+Barlow Twins compare features instead of rows and take O(batch·dim + dim²) memory.
 
     encoder.compile("adam", loss=MultipleNegativesRankingLoss())        # y_true: [0, 0, 1, 1, …]
     vicreg(first, second, valid)                                        # Terms, each (batch,)
@@ -19,8 +19,9 @@ from keras_siamese.ops import column, masked_logsumexp, masked_sum, zero_diagona
 
 
 def paired(batch):
-    """Which rows of a `Batch` lead a pair, which follow in one, and the row that follows each: `(batch,)` each, the
-    last one without meaning for rows that do not lead.
+    """Masks of the rows of a `Batch` that are first and second in a pair, and the row after each: `(batch,)` each.
+
+    The row after is meaningless for rows that are not first.
     """
     place = batch.place - batch.first
     leads, follows = (place % 2 == 0) & (place + 1 < batch.size), place % 2 == 1
@@ -29,8 +30,9 @@ def paired(batch):
 
 
 def multiple_negatives_ranking(rows, scale=20.0):
-    """−log softmax of scale·s at the anchor's own positive, among the positives of all other identities and its own:
-    `Terms` over anchors.
+    """`Terms` over anchors of −log softmax of scale·s at the anchor's own positive.
+
+    The softmax is over that positive and those of all other identities.
     """
     leads, follows, follower = paired(rows.batch)
     leads = rows.of_batch(leads)
@@ -42,14 +44,13 @@ def multiple_negatives_ranking(rows, scale=20.0):
 
 @export
 class MultipleNegativesRankingLoss(CosineLoss):
-    """Mean over pairs of −log(e^{c·cos(a_i, p_i)} / Σ_j e^{c·cos(a_i, p_j)}): each anchor's positive against those of
-    the other pairs in the batch.
+    """Multiple negatives ranking loss: mean over pairs of −log(e^{c·cos(a_i, p_i)} / Σ_j e^{c·cos(a_i, p_j)}).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Rows 1 and 2 of an identity are an
-    anchor and its positive, rows 3 and 4 the next pair, and so on in the order of the batch; a row left over has no
-    part. Positives of other pairs of the anchor's own identity are no negatives, so they are not in the denominator.
-    sentence-transformers' `MultipleNegativesRankingLoss`, where each identity has two rows; a pair without others
-    costs 0.
+    Each anchor's positive is compared with the positives of other identities in the batch; other positives of its own
+    identity are not in the sum. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Rows 1 and
+    2 of an identity are an anchor and its positive, rows 3 and 4 the next pair, and so on in the order of the batch; an
+    odd last row is not used. Same value as sentence-transformers' `MultipleNegativesRankingLoss` if each identity has
+    two rows. A single pair has loss 0.
 
     Henderson, Al-Rfou, Strope, Sung, Lukacs, Guo, Kumar, Miklos, Kurzweil, *Efficient Natural Language Response
     Suggestion for Smart Reply*, 2017, https://arxiv.org/abs/1705.00652
@@ -79,35 +80,33 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
 
 class ViewLoss(EmbeddingLoss):
-    """Base of the losses on two views of each image, which compare features over the batch.
+    """Base class of the losses that compare the features of two views of each image.
 
     Args:
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
     def terms(self, first, second, valid):
-        """`Terms` by row from the views `(batch, dim)`, of which the `valid` rows `(batch,)` count."""
+        """`Terms` for each row from the views `(batch, dim)`; only the `valid` rows `(batch,)` count."""
         raise NotImplementedError
 
     def costs_of(self, batch, wanted):
         leads, _, follower = paired(batch)
-        # Rows out of every pair are 0, so that not even a NaN in them reaches the others.
+        # Rows that are not in a pair become 0, so a NaN in them does not reach other rows.
         first, second = batch.embeddings, ops.take(batch.embeddings, follower, axis=0)
         views = [ops.where(column(leads), view, 0.0) for view in (first, second)]
         return [(term.total, term.count) for term in self.terms(*views, leads)], []
 
 
 def centred(view, valid):
-    """`view` `(batch, dim)` less its mean over the `valid` rows `(batch,)`, 0 elsewhere; and how many they are."""
+    """`view` `(batch, dim)` minus its mean over the `valid` rows `(batch,)`, 0 in other rows; and their number."""
     pairs = ops.sum(ops.cast(valid, view.dtype))
     mean = ops.sum(view, axis=0, keepdims=True) / ops.maximum(pairs, 1.0)
     return ops.where(column(valid), view - mean, 0.0), pairs
 
 
 def vicreg(first, second, valid, invariance=25.0, variance=25.0, covariance=1.0, eps=1e-4):
-    """λ·mean_d (z − z′)² by row, and for all rows alike μ·mean_d ½[1 − √(var z_d + ε)]₊ and ν·(1/dim)·Σ_{d≠e}
-    cov(z)²_de of both views: `Terms` over the `valid` rows.
-    """
+    """`Terms` of `VICRegLoss` over the `valid` rows, which share the variance and the covariance evenly."""
     dim = first.shape[1]
     shared = 0.0
     for view in (first, second):
@@ -122,13 +121,13 @@ def vicreg(first, second, valid, invariance=25.0, variance=25.0, covariance=1.0,
 
 @export
 class VICRegLoss(ViewLoss):
-    """λ·mean (z − z′)² + μ·mean_d ½([1 − √(var z_d + ε)]₊ + [1 − √(var z′_d + ε)]₊) + ν·(1/dim)·Σ_{d≠e}(cov(z)²_de +
-    cov(z′)²_de): views that agree, features that vary, features that differ.
+    """VICReg loss: λ·mean (z − z′)² + μ·mean_d ½(v(z_d) + v(z′_d)) + ν·(1/dim)·Σ_{d≠e}(cov(z)²_de + cov(z′)²_de).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, not normalised, in which rows 1 and 2 of an identity
-    are the views z and z′ of one image, rows 3 and 4 those of the next, and so on in the order of the batch; a row left
-    over has no part. A row's value, at the first of its views, is its own invariance and the batch's variance and
-    covariance, which need two images and are 0 of one. pytorch-metric-learning's `VICRegLoss`.
+    v(x) = [1 − √(var x + ε)]₊. The terms make the two views agree, keep the variance of each feature, and decorrelate
+    the features. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, not normalised, in pairs of rows as in
+    `MultipleNegativesRankingLoss`: the views z and z′ of one image. The first row of a pair has the value: its own
+    first term plus the batch's other two, which are 0 for a single image. Same value as pytorch-metric-learning's
+    `VICRegLoss`.
 
     Bardes, Ponce, LeCun, *VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning*, ICLR
     2022, https://arxiv.org/abs/2105.04906
@@ -168,8 +167,9 @@ VARIANCE_FLOOR = 1e-5
 
 
 def barlow_twins(first, second, valid, redundancy=0.005):
-    """Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de, C the correlations of the features of the two views: `Terms` over the `valid`
-    rows, which share it evenly.
+    """`Terms` of Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de over the `valid` rows, which share it evenly.
+
+    C are the correlations between the features of the two views.
     """
     standard = []
     for view in (first, second):
@@ -185,14 +185,13 @@ def barlow_twins(first, second, valid, redundancy=0.005):
 
 @export
 class BarlowTwinsLoss(ViewLoss):
-    """Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de, C_de = mean ẑ_d·ẑ′_e the correlation of feature d of one view with feature e
-    of the other, ẑ = (z − mean z) / √(var z + 1e-5).
+    """Barlow Twins loss: Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de, C the correlations between two views' features.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, in which rows 1 and 2 of an identity are the views z
-    and z′ of one image, rows 3 and 4 those of the next, and so on in the order of the batch; a row left over has no
-    part. Mean and variance are over the pairs and divide by their number, as in the paper's equation and the authors'
-    code (its pseudo-code divides the variance by one less). The batch's value is at the first view of each image; of
-    one image it is 0. A feature that does not vary has the correlation 0.
+    C_de = mean ẑ_d·ẑ′_e with ẑ = (z − mean z) / √(var z + 1e-5). y_true identities `(batch,)`; y_pred embeddings
+    `(batch, dim)` in pairs of rows as in `MultipleNegativesRankingLoss`: the views z and z′ of one image. Mean and
+    variance are over the pairs and divide by their number, as in the paper's equation and the authors' code (its
+    pseudo-code divides the variance by one less). The first row of each pair has the batch's value; for a single image
+    it is 0. A constant feature has correlation 0.
 
     Zbontar, Jing, Misra, LeCun, Deny, *Barlow Twins: Self-Supervised Learning via Redundancy Reduction*, ICML 2021,
     https://arxiv.org/abs/2103.03230

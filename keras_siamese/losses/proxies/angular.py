@@ -1,7 +1,8 @@
-"""Proxy losses that are a softmax over the cosines, with a margin for the own class.
+"""Proxy losses that are a softmax over the cosines, with a margin for the row's own class.
 
-Contract: each loss is a pure function `(target, cosine, …) → (batch,)`, with `target` `(batch, classes)` True at each
-row's class, and a thin Keras class that holds its options.
+Contract: each loss is a pure function `(target, cosine, …) → (batch,)` and a small Keras class that holds its options.
+`target` `(batch, classes)` is True at each row's class y, `cosine` `(batch, classes)` holds cos θ_j; their other
+arguments are those of the class.
 
     arcface(target, cosine, margin=0.5, scale=64.0)                     # (batch,)
     ArcFaceLoss(margin=0.5, scale=64)(labels, cosine)
@@ -18,28 +19,16 @@ from keras_siamese.ops import safe_sqrt
 
 
 def normalized_softmax(target, cosine, temperature=0.05):
-    """−log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}): `(batch,)`.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class y.
-        cosine: cos θ_j, `(batch, classes)`.
-        temperature: τ > 0.
-    """
+    """−log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}): `(batch,)`."""
     return softmax_loss(target, cosine / temperature)
 
 
 def arcface(target, cosine, margin=0.5, scale=64.0):
     """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = cos(θ + m): `(batch,)`.
 
-    Past θ = π − m, where cos(θ + m) would rise again, ψ(θ) = cos θ − m·sin m.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class y.
-        cosine: cos θ_j, `(batch, classes)`.
-        margin: m, radians in [0, π).
-        scale: s > 0.
+    For θ > π − m, where cos(θ + m) would rise again, ψ(θ) = cos θ − m·sin m.
     """
-    # cos(θ + m) expanded: the way through arccos has no gradient at cos θ = ±1.
+    # Expands cos(θ + m), because arccos has no finite gradient at cos θ = ±1.
     sine = safe_sqrt((1.0 - cosine) * (1.0 + cosine))
     shifted = cosine * math.cos(margin) - sine * math.sin(margin)
     shifted = ops.where(cosine >= -math.cos(margin), shifted, cosine - margin * math.sin(margin))
@@ -47,14 +36,7 @@ def arcface(target, cosine, margin=0.5, scale=64.0):
 
 
 def cosface(target, cosine, margin=0.35, scale=64.0):
-    """−log(e^{s(cos θ_y − m)} / (e^{s(cos θ_y − m)} + Σ_{j≠y} e^{s·cos θ_j})): `(batch,)`.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class y.
-        cosine: cos θ_j, `(batch, classes)`.
-        margin: m in [0, 2], a difference of cosines.
-        scale: s > 0.
-    """
+    """−log(e^{s(cos θ_y − m)} / (e^{s(cos θ_y − m)} + Σ_{j≠y} e^{s·cos θ_j})): `(batch,)`."""
     return softmax_loss(target, scale * ops.where(target, cosine - margin, cosine))
 
 
@@ -62,12 +44,6 @@ def sphereface(target, cosine, margin=4, scale=1.0):
     """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k: `(batch,)`.
 
     k = ⌊mθ/π⌋ makes ψ fall from 1 at θ = 0 to 1 − 2m at θ = π.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class y.
-        cosine: cos θ_j, `(batch, classes)`.
-        margin: m, a whole number ≥ 1.
-        scale: s > 0.
     """
     # cos(mθ) by Chebyshev's recurrence cos(nθ) = 2·cos θ·cos((n−1)θ) − cos((n−2)θ): a polynomial in cos θ.
     before, multiple = ops.ones_like(cosine), cosine
@@ -81,9 +57,10 @@ def sphereface(target, cosine, margin=4, scale=1.0):
 
 @export
 class NormalizedSoftmaxLoss(ProxyLoss):
-    """−log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}): softmax over the cosines to the class weights.
+    """Normalized softmax loss: −log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. pytorch-metric-learning's `NormalizedSoftmaxLoss`.
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Same value as pytorch-metric-learning's
+    `NormalizedSoftmaxLoss`.
 
     Zhai, Wu, *Classification is a Strong Baseline for Deep Metric Learning*, BMVC 2019,
     https://arxiv.org/abs/1811.12649
@@ -113,11 +90,12 @@ class NormalizedSoftmaxLoss(ProxyLoss):
 
 @export
 class ArcFaceLoss(ProxyLoss):
-    """−log(e^{s·cos(θ_y + m)} / (e^{s·cos(θ_y + m)} + Σ_{j≠y} e^{s·cos θ_j})): softmax with an angular margin.
+    """ArcFace loss: −log(e^{s·cos(θ_y + m)} / (e^{s·cos(θ_y + m)} + Σ_{j≠y} e^{s·cos θ_j})).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Past θ_y = π − m, cos θ_y − m·sin m stands for
-    cos(θ_y + m), which would rise again. pytorch-metric-learning's `ArcFaceLoss`, whose margin is in degrees. The
-    gradient is finite at cos θ = ±1, where it is 0 in the part that depends on sin θ.
+    This is a softmax with an angular margin. y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. For θ_y > π
+    − m, where cos(θ_y + m) would rise again, it is replaced by cos θ_y − m·sin m. Same value as
+    pytorch-metric-learning's `ArcFaceLoss`, whose margin is in degrees. The gradient is finite at cos θ = ±1: there the
+    part through sin θ is 0.
 
     Deng, Guo, Xue, Zafeiriou, *ArcFace: Additive Angular Margin Loss for Deep Face Recognition*, CVPR 2019,
     https://arxiv.org/abs/1801.07698
@@ -149,10 +127,11 @@ class ArcFaceLoss(ProxyLoss):
 
 @export
 class SubCenterArcFaceLoss(ArcFaceLoss):
-    """ArcFace on the nearest of each class's centers, cos θ_j = max_k cos θ_jk: outliers gather around a center apart.
+    """Sub-center ArcFace: `ArcFaceLoss` on the nearest center of each class, cos θ_j = max_k cos θ_jk.
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes, centers)`, of
-    ``ProxyLogits(classes, centers_per_class=3)`` in the paper. pytorch-metric-learning's `SubCenterArcFaceLoss`.
+    With several centers, outliers and wrong labels gather at a center of their own. y_true `(batch,)` classes; y_pred
+    cosines `(batch, classes, centers)`, from ``ProxyLogits(classes, centers_per_class=3)`` in the paper. Same value as
+    pytorch-metric-learning's `SubCenterArcFaceLoss`.
 
     Deng, Guo, Liu, Gong, Zafeiriou, *Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web Faces*,
     ECCV 2020, https://doi.org/10.1007/978-3-030-58621-8_43
@@ -176,9 +155,10 @@ class SubCenterArcFaceLoss(ArcFaceLoss):
 
 @export
 class CosFaceLoss(ProxyLoss):
-    """−log(e^{s(cos θ_y − m)} / (e^{s(cos θ_y − m)} + Σ_{j≠y} e^{s·cos θ_j})): softmax with a margin on the cosine.
+    """CosFace loss: −log(e^{s(cos θ_y − m)} / (e^{s(cos θ_y − m)} + Σ_{j≠y} e^{s·cos θ_j})).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. pytorch-metric-learning's `CosFaceLoss`.
+    This is a softmax with a margin on the cosine. y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Same
+    value as pytorch-metric-learning's `CosFaceLoss`.
 
     Wang, Wang, Zhou, Ji, Gong, Zhou, Li, Liu, *CosFace: Large Margin Cosine Loss for Deep Face Recognition*, CVPR 2018,
     https://arxiv.org/abs/1801.09414
@@ -210,10 +190,11 @@ class CosFaceLoss(ProxyLoss):
 
 @export
 class SphereFaceLoss(ProxyLoss):
-    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k, k = ⌊mθ/π⌋.
+    """SphereFace loss: −log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. ψ multiplies the angle to the own class by m and
-    falls over all of [0, π]. pytorch-metric-learning's `SphereFaceLoss` on unit embeddings, where its factor ‖x‖ is 1.
+    ψ(θ) = (−1)ᵏ cos(mθ) − 2k with k = ⌊mθ/π⌋ multiplies the angle to the row's class by m and falls over all of [0, π].
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Same value as pytorch-metric-learning's
+    `SphereFaceLoss` on unit embeddings, where its factor ‖x‖ is 1.
 
     Liu, Wen, Yu, Li, Raj, Song, *SphereFace: Deep Hypersphere Embedding for Face Recognition*, CVPR 2017,
     https://arxiv.org/abs/1704.08063

@@ -1,7 +1,7 @@
-"""Proxy losses that see the class weights as neighbours of the embeddings: NCA, Proxy Anchor, SoftTriple.
+"""Proxy losses that treat the class weights as neighbours of the embeddings: NCA, Proxy Anchor, SoftTriple.
 
-Contract: each loss is a pure function `(target, cosine, …) → (batch,)`, with `target` `(batch, classes)` True at each
-row's class, and a thin Keras class that holds its options.
+Contract: as in `angular`: a pure function `(target, cosine, …) → (batch,)` and a small Keras class that holds its
+options.
 
     proxy_anchor(target, cosine, margin=0.1, scale=32.0)                # (batch,)
     ProxyAnchorLoss()(labels, cosine)
@@ -16,27 +16,15 @@ from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_lo
 
 
 def proxy_nca(target, cosine, scale=1.0):
-    """−log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) of unit vectors, where ‖x − w‖² = 2 − 2·cos θ: `(batch,)`.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class y.
-        cosine: cos θ_j, `(batch, classes)`.
-        scale: s > 0.
-    """
+    """−log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) of unit vectors, where ‖x − w‖² = 2 − 2·cos θ: `(batch,)`."""
     return softmax_loss(target, 2.0 * scale * cosine)
 
 
 def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
-    """(1/|P⁺|) Σ_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos − m)}) + (1/C) Σ_p log(1 + Σ_{x∉p} e^{s(cos + m)}), in rows.
+    """(1/|P⁺|) Σ_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos − m)}) + (1/C) Σ_p log(1 + Σ_{x∉p} e^{s(cos + m)}), split by row.
 
-    P⁺ are the proxies with a row in the batch. Both logarithms run over the rows, so each is shared out among its
-    rows in proportion to their exponentials, times the batch's size: `(batch,)`, whose mean is the value above.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class.
-        cosine: `(batch, classes)`.
-        margin: m ≥ 0, a difference of cosines.
-        scale: s > 0.
+    P⁺ are the proxies with a row in the batch. Each logarithm is split among its rows in proportion to their
+    exponentials and multiplied by the batch size: `(batch,)`, whose mean is the value above.
     """
     rows, classes = ops.shape(cosine)[0], ops.shape(cosine)[1]
     present = ops.cast(ops.any(target, axis=0), cosine.dtype)
@@ -46,13 +34,13 @@ def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
 
 
 def shared_log_sum(exponents, mask):
-    """log(1 + Σ_i e^{a_i}) of each column, Σ over the rows in `mask`, shared out in proportion to e^{a_i}.
+    """log(1 + Σ_i e^{a_i}) of each column, over the rows in `mask`, split among them in proportion to e^{a_i}.
 
-    `exponents` and `mask` `(batch, classes)` in, `(batch, classes)` out; its columns sum to the logarithms. The shares
-    are not differentiated: within a column they sum to 1, so the sum's gradient is that of the logarithm.
+    `exponents`, `mask` and the result are `(batch, classes)`; its columns sum to the logarithms. The shares have no
+    gradient: in a column they sum to 1, so the gradient of the sum is that of the logarithm.
     """
     inside = ops.where(mask, exponents, ops.zeros_like(exponents))
-    # The 1 is e⁰, so the largest exponent is at least 0, and a column without rows is log 1.
+    # The 1 is e⁰, so the largest exponent is at least 0, and a column without rows gives log 1.
     top = ops.stop_gradient(ops.maximum(ops.max(inside, axis=0, keepdims=True), 0.0))
     terms = ops.where(mask, ops.exp(inside - top), ops.zeros_like(exponents))
     total = ops.sum(terms, axis=0, keepdims=True)
@@ -64,14 +52,7 @@ def shared_log_sum(exponents, mask):
 def soft_triple(target, cosine, scale=20.0, gamma=0.1, margin=0.01):
     """−log(e^{λ(S_y − m)} / (e^{λ(S_y − m)} + Σ_{j≠y} e^{λS_j})), S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk.
 
-    One value a row, `(batch,)`.
-
-    Args:
-        target: `(batch, classes)`, True at the row's class y.
-        cosine: cos θ_jk, `(batch, classes, centers)`.
-        scale: λ > 0.
-        gamma: γ > 0, the temperature of the choice among a class's centers.
-        margin: m ≥ 0, a difference of cosines.
+    One value for each row, `(batch,)`, from cos θ_jk `(batch, classes, centers)`.
     """
     similarity = ops.sum(ops.softmax(cosine / gamma, axis=2) * cosine, axis=2)
     return cosface(target, similarity, margin, scale)
@@ -79,11 +60,10 @@ def soft_triple(target, cosine, scale=20.0, gamma=0.1, margin=0.01):
 
 @export
 class ProxyNCALoss(ProxyLoss):
-    """−log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) on unit vectors: neighbourhood components with a proxy a class.
+    """Proxy-NCA loss: −log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) on unit vectors, with one proxy for each class.
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`, from which ‖x − w‖² = 2 − 2·cos θ.
-    pytorch-metric-learning's `ProxyNCALoss`; as there, the own proxy is among those of the sum (the paper leaves it
-    out).
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`, from which ‖x − w‖² = 2 − 2·cos θ. Same value as
+    pytorch-metric-learning's `ProxyNCALoss`; as there, the sum includes the row's own proxy (in the paper it does not).
 
     Movshovitz-Attias, Toshev, Leung, Ioffe, Singh, *No Fuss Distance Metric Learning using Proxies*, ICCV 2017,
     https://arxiv.org/abs/1703.07464
@@ -112,15 +92,16 @@ class ProxyNCALoss(ProxyLoss):
 
 @export
 class ProxyAnchorLoss(ProxyLoss):
-    """mean_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos θ_xp − m)}) + mean_p log(1 + Σ_{x∉p} e^{s(cos θ_xp + m)}).
+    """Proxy Anchor loss: mean_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos θ_xp − m)}) + mean_p log(1 + Σ_{x∉p} e^{s(cos θ_xp +
+    m)}).
 
     y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Each proxy p is an anchor: the rows of its class are
-    its positives, all others its negatives; the first mean is over the proxies P⁺ that have a row in the batch, the
-    second over all. pytorch-metric-learning's `ProxyAnchorLoss`.
+    its positives, all other rows its negatives. The first mean is over the proxies P⁺ with a row in the batch, the
+    second over all proxies. Same value as pytorch-metric-learning's `ProxyAnchorLoss`.
 
-    A logarithm belongs to a proxy, not to a row. It is shared out among the rows in it in proportion to their
-    exponentials, so a row's value is the part of the loss that it causes, and a `sample_weight` multiplies that part;
-    the row stays inside the logarithms whatever its weight.
+    A logarithm belongs to a proxy and is split among its rows in proportion to their exponentials, so the value of a
+    row is the part of the loss that it causes. `sample_weight` multiplies that part; the row stays in the logarithms
+    whatever its weight.
 
     Kim, Kim, Cho, Kwak, *Proxy Anchor Loss for Deep Metric Learning*, CVPR 2020, https://arxiv.org/abs/2003.13911
 
@@ -151,12 +132,13 @@ class ProxyAnchorLoss(ProxyLoss):
 
 @export
 class SoftTripleLoss(ProxyLoss):
-    """−log(e^{λ(S_y − m)} / (e^{λ(S_y − m)} + Σ_{j≠y} e^{λS_j})), S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk.
+    """SoftTriple loss: −log(e^{λ(S_y − m)} / (e^{λ(S_y − m)} + Σ_{j≠y} e^{λS_j})).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes, centers)`, of
-    ``ProxyLogits(classes, centers_per_class=10)`` in the paper. S_j leans to the nearest centers of class j.
-    pytorch-metric-learning's `SoftTripleLoss`; the paper's second term, which merges superfluous centers, is about the
-    weights alone and an option of the layer: ``ProxyLogits(…, center_sparsity=0.2)``.
+    S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk is the similarity to class j, mainly to its nearest centers. y_true
+    `(batch,)` classes; y_pred cosines `(batch, classes, centers)`, from ``ProxyLogits(classes, centers_per_class=10)``
+    in the paper. Same value as pytorch-metric-learning's `SoftTripleLoss`. The paper's second term, which merges
+    superfluous centers, depends only on the weights and is an option of the layer:
+    ``ProxyLogits(…, center_sparsity=0.2)``.
 
     Qian, Shang, Sun, Hu, Li, Jin, *SoftTriple Loss: Deep Metric Learning Without Triplet Sampling*, ICCV 2019,
     https://arxiv.org/abs/1909.05235

@@ -146,7 +146,7 @@ def test_blocks_in_fit_with_batches_of_other_sizes(name, jit_compile, rng):
 
 def test_blocks_need_kerass_rematerialisation(monkeypatch):
     monkeypatch.delattr(keras, "remat", raising=False)
-    with pytest.warns(UserWarning, match=r"`block_size` saves memory with keras.remat, of Keras 3.9 and later"):
+    with pytest.warns(UserWarning, match=r"`block_size` saves memory only with Keras 3.9 or later"):
         loss = losses.NCALoss(block_size=4)
     labels, embeddings = np.array([0, 0, 1, 1, 1]), np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     assert float(loss(labels, embeddings)) == pytest.approx(float(losses.NCALoss()(labels, embeddings)), rel=1e-5)

@@ -224,7 +224,7 @@ def test_a_nan_embedding_makes_its_row_and_the_batch_nan(name, dtype):
 @every_loss
 def test_shapes_are_refused(name):
     loss, embeddings = make(name), np.array([A, B, C], "float32")
-    with pytest.raises(ValueError, match=r"one identity for each embedding; got \(2,\) and \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"one identity for each embedding in `y_pred`; got \(2,\) and \(3, 3\)"):
         loss(np.array([1, 2]), embeddings)
     for wrong in (embeddings[0], embeddings[None]):
         with pytest.raises(ValueError, match=r"`y_pred` must be embeddings of shape \(batch, dim\); got \("):

@@ -145,19 +145,17 @@ def test_large_and_named_identities_stay_apart(similarity):
 def test_wrong_shapes_are_refused(similarity):
     for y_pred in (similarity[:, :5], similarity[:5, :5], similarity[0]):
         for cls, y_true, _, _ in CASES.values():
-            with pytest.raises(ValueError, match="`y_pred` must be the similarities"):
+            with pytest.raises(ValueError, match="`y_pred` must be a matrix of similarities"):
                 cls()(y_true, y_pred)
     with pytest.raises(ValueError, match="`y_true` must be identities of shape"):
         NpairsLoss()(CLASSES, similarity)
     with pytest.raises(ValueError, match="`y_true` must be classes of shape"):
         NpairsMultilabelLoss()(LABELS, similarity)
-    with pytest.raises(ValueError, match="`y_true` must hold 1 .* got also 2"):
+    with pytest.raises(ValueError, match="`y_true` must hold only 1 .* got 2"):
         NpairsMultilabelLoss()(2 * CLASSES, similarity)
 
 
 @every_loss
 def test_a_siamese_model_is_refused(name):
-    with pytest.raises(
-        ValueError, match=r"similarities \(batch, batch\) of all rows, and the model puts out distances"
-    ):
+    with pytest.raises(ValueError, match=r"a matrix of similarities \(batch, batch\), but the model returns distances"):
         CASES[name][0]().check_output("distance", (0.0, 2.0))

@@ -183,7 +183,7 @@ def test_mining_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="`negatives` must be one of 'semi_hard', 'hard', 'easy'; got 'all'"):
         losses.PNLoss(negatives="all")
     for negatives in ("all", "semi_hard", "distance_weighted"):
-        with pytest.raises(ValueError, match='`positives="semi_hard"` needs one negative'):
+        with pytest.raises(ValueError, match='`positives="semi_hard"` needs one negative for each anchor'):
             losses.BatchTripletLoss(positives="semi_hard", negatives=negatives)
-    with pytest.raises(ValueError, match="holds for the Euclidean distance"):
+    with pytest.raises(ValueError, match='`negatives="distance_weighted"` needs the Euclidean distance'):
         losses.BatchTripletLoss(negatives="distance_weighted", distance="cosine")

@@ -212,7 +212,7 @@ def test_a_siamese_model_is_refused():
     encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model = SiameseWrapper(encoder)
     model.compile(loss=losses.ArcFaceLoss())
-    with pytest.raises(ValueError, match="ArcFaceLoss expects y_pred to hold cosines, .* with a ProxyLogits layer"):
+    with pytest.raises(ValueError, match="ArcFaceLoss expects y_pred to hold cosines, .* by a ProxyLogits layer"):
         model.fit((np.zeros((4, 4)), np.zeros((4, 4))), np.zeros(4), verbose=0)
 
 

@@ -50,14 +50,17 @@ def test_bytes_among_more_classes_than_they_hold():
 @pytest.mark.parametrize(
     ("y_true", "message"),
     [
-        (LABELS + 1, r"`y_true` must hold classes in 0 … 4, one for each of the 5 columns of y_pred; got 5, 1 such"),
-        (-LABELS, r"`y_true` must hold classes in 0 … 4, .*; got -3, 6 such labels"),
-        (LABELS + 2**32, r"`y_true` must hold classes in 0 … 4, .*; got 4294967296, 9 such labels"),
-        (LABELS + 0.5, r"`y_true` must hold whole class numbers; got 0.5, 9 such labels"),
-        (np.where(LABELS == 1, np.nan, LABELS), r"`y_true` must hold whole class numbers; got nan, 2 such labels"),
+        (
+            LABELS + 1,
+            r"`y_true` must hold classes in 0 … 4, one for each of the 5 columns of y_pred; got 5 \(wrong labels: 1\)",
+        ),
+        (-LABELS, r"`y_true` must hold classes in 0 … 4, .*; got -3 \(wrong labels: 6\)"),
+        (LABELS + 2**32, r"`y_true` must hold classes in 0 … 4, .*; got 4294967296 \(wrong labels: 9\)"),
+        (LABELS + 0.5, r"`y_true` must hold whole class numbers; got 0.5 \(wrong labels: 9\)"),
+        (np.where(LABELS == 1, np.nan, LABELS), r"`y_true` must hold whole class numbers; got nan \(wrong labels: 2\)"),
         (LABELS.astype(str), r"`y_true` must hold class numbers; got an array of dtype <U"),
         (np.eye(CLASSES)[LABELS], r"`y_true` must have shape \(batch,\) or \(batch, 1\); got \(9, 5\)"),
-        (LABELS[:4], r"`y_true` and `y_pred` must have as many rows; got \(4,\) and \(9, 5"),
+        (LABELS[:4], r"`y_true` must have one class for each row of `y_pred`; got \(4,\) and \(9, 5"),
     ],
 )
 def test_labels_that_are_no_classes(cls, centers, y_true, message):
