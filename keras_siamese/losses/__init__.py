@@ -1,35 +1,42 @@
-"""Losses on pairs, on triplets, on whole batches of embeddings, and on cosines to class weights (proxies)."""
+"""Losses for pairs, triplets, whole batches of embeddings, and cosines to class weights (proxies)."""
 
 from keras_siamese.losses.base import SiameseLoss
-from keras_siamese.losses.batch import (
-    AngularLoss,
-    BarlowTwinsLoss,
+from keras_siamese.losses.batch.angular import AngularLoss
+from keras_siamese.losses.batch.base import BatchLoss
+from keras_siamese.losses.batch.hinges import (
     BatchContrastiveLoss,
-    BatchLoss,
     BatchMarginLoss,
-    BatchTripletLoss,
-    CircleLoss,
-    FastAPLoss,
-    GeneralizedLiftedLoss,
-    HistogramLoss,
     IntraPairVarianceLoss,
+    RankedListLoss,
+    SNRContrastiveLoss,
+    ThresholdConsistentMarginLoss,
+)
+from keras_siamese.losses.batch.npairs import NpairsLoss, NpairsMultilabelLoss
+from keras_siamese.losses.batch.ranking import (
+    FastAPLoss,
+    HistogramLoss,
+    SmoothAPLoss,
+)
+from keras_siamese.losses.batch.softmaxes import (
+    CircleLoss,
+    GeneralizedLiftedLoss,
     LiftedStructLoss,
-    MultipleNegativesRankingLoss,
     MultiSimilarityLoss,
     NCALoss,
-    NpairsLoss,
-    NpairsMultilabelLoss,
     NTXentLoss,
-    PNLoss,
-    RankedListLoss,
-    SmoothAPLoss,
-    SNRContrastiveLoss,
     SoftNearestNeighborLoss,
     SupConLoss,
-    ThresholdConsistentMarginLoss,
+    TupletMarginLoss,
+)
+from keras_siamese.losses.batch.triplets import (
+    BatchTripletLoss,
+    PNLoss,
     TripletHardLoss,
     TripletSemiHardLoss,
-    TupletMarginLoss,
+)
+from keras_siamese.losses.batch.views import (
+    BarlowTwinsLoss,
+    MultipleNegativesRankingLoss,
     VICRegLoss,
 )
 from keras_siamese.losses.pairs import (
@@ -39,17 +46,15 @@ from keras_siamese.losses.pairs import (
     PairLoss,
     WeightedBinaryCrossentropy,
 )
-from keras_siamese.losses.proxies import (
+from keras_siamese.losses.proxies.angular import (
     ArcFaceLoss,
     CosFaceLoss,
     NormalizedSoftmaxLoss,
-    ProxyAnchorLoss,
-    ProxyLoss,
-    ProxyNCALoss,
-    SoftTripleLoss,
     SphereFaceLoss,
     SubCenterArcFaceLoss,
 )
+from keras_siamese.losses.proxies.base import ProxyLoss
+from keras_siamese.losses.proxies.neighbours import ProxyAnchorLoss, ProxyNCALoss, SoftTripleLoss
 from keras_siamese.losses.triplets import TripletLoss
 
 __all__ = [

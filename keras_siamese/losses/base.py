@@ -128,6 +128,14 @@ class SiameseLoss(keras.losses.Loss):
     def check_reach(self, low, high):
         """Raises if distances in [low, high] cannot reach the margin; losses without a margin accept all."""
 
+    def get_config(self):
+        """The constructor's arguments, also those of the base classes, from the attributes with the same names.
+
+        A subclass overrides this if an attribute has another name or is not plain data.
+        """
+        own = [name for name in option_names(type(self)) if name not in ("reduction", "name", "dtype")]
+        return {**super().get_config(), **{name: getattr(self, name) for name in own if hasattr(self, name)}}
+
 
 def concrete(tensor):
     """`tensor` as a NumPy array, or None if it has no values yet because a graph is being traced."""

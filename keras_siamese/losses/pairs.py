@@ -130,14 +130,6 @@ class PairLoss(SiameseLoss):
         """The loss of each pair `(batch,)` from `same` `(batch,)` (1 = same) and y_pred `(batch,)`."""
         raise NotImplementedError
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "positive_weight": self.positive_weight,
-            "negative_weight": self.negative_weight,
-            "similar_label": self.similar_label,
-        }
-
 
 @export
 class ContrastiveLoss(PairLoss):
@@ -176,14 +168,6 @@ class ContrastiveLoss(PairLoss):
 
     def check_reach(self, low, high):
         refuse_margin(self, "margin", self.margin, high, low, high)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "positive_margin": self.positive_margin,
-            "squared": self.squared,
-        }
 
 
 @export
@@ -229,9 +213,6 @@ class MarginLoss(PairLoss):
             )
         refuse_margin(self, "margin", self.margin, min(high - self.beta, self.beta - low), low, high)
 
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "beta": self.beta}
-
 
 @export
 class OnlineContrastiveLoss(PairLoss):
@@ -267,9 +248,6 @@ class OnlineContrastiveLoss(PairLoss):
 
     def check_reach(self, low, high):
         refuse_margin(self, "margin", self.margin, high, low, high)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin}
 
 
 @export
@@ -321,7 +299,7 @@ class WeightedBinaryCrossentropy(PairLoss):
         weight = self.class_weight
         # JSON keys are strings: a saved dict is loaded as {"0": …, "1": …}, which `check_class_weight` reads.
         weight = {str(label): value for label, value in weight.items()} if isinstance(weight, dict) else weight
-        return {**super().get_config(), "class_weight": weight, "from_logits": self.from_logits}
+        return {**super().get_config(), "class_weight": weight}
 
 
 def check_class_weight(class_weight):

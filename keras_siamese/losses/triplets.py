@@ -109,6 +109,3 @@ class TripletLoss(SiameseLoss):
     def check_reach(self, low, high):
         if not self.soft:
             refuse_margin(self, "margin", self.margin, high - low, low, high)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "soft": self.soft, "swap": self.swap}

@@ -36,6 +36,14 @@ def test_option_names_hold_those_of_the_bases():
     assert option_names(NCALoss) == ["scale", "distance", "block_size", "reduction", "name", "dtype"]
 
 
+def test_the_config_holds_the_options_of_the_bases():
+    config = TripletLoss(margin=0.3, swap=True, name="t", reduction="sum").get_config()
+    wanted = {"margin": 0.3, "soft": False, "swap": True, "name": "t", "reduction": "sum"}
+    assert wanted.items() <= config.items()
+    assert set(config) <= {*wanted, "dtype"}
+    assert NCALoss(block_size=4).get_config()["block_size"] == 4
+
+
 def test_a_margin_is_refused_only_beyond_reach():
     loss = ContrastiveLoss()
     refuse_margin(loss, "margin", 2.0, 2.0, 0.0, 2.0)

@@ -122,6 +122,3 @@ class AngularLoss(CosineLoss):
 
     def terms(self, rows):
         return [angular(rows, math.tan(math.radians(self.angle)) ** 2)]
-
-    def get_config(self):
-        return {**super().get_config(), "angle": self.angle}

@@ -309,9 +309,6 @@ class BatchLoss(EmbeddingLoss):
         """The loss's matrix as distances, for the statistics."""
         return matrix
 
-    def get_config(self):
-        return {**super().get_config(), "block_size": self.block_size}
-
 
 def check_batch(y_true, y_pred):
     """Returns identities `(batch,)` and embeddings `(batch, dim)`, or raises if the shapes do not fit."""

@@ -65,10 +65,6 @@ class BatchContrastiveLoss(DistanceLoss):
         options = self.margin, self.positive_margin, self.squared
         return batch_contrastive(rows.matrix, rows.positive, rows.negative, *options)
 
-    def get_config(self):
-        own = {"margin": self.margin, "positive_margin": self.positive_margin, "squared": self.squared}
-        return {**super().get_config(), **own}
-
 
 @export
 class SNRContrastiveLoss(BatchContrastiveLoss):
@@ -152,11 +148,6 @@ class ThresholdConsistentMarginLoss(CosineLoss):
             side._replace(total=weight * side.total) for side, weight in zip((pulled, pushed), weights, strict=True)
         ]
 
-    def get_config(self):
-        own = {name: getattr(self, f"{name}_weight") for name in ("positive", "negative")}
-        margins = {f"{name}_margin": getattr(self, f"{name}_margin") for name in own}
-        return {**super().get_config(), **{f"{name}_weight": weight for name, weight in own.items()}, **margins}
-
 
 def intra_pair_variance(
     similarity, positive, negative, positive_mean, negative_mean, positive_epsilon=0.01, negative_epsilon=0.01
@@ -210,10 +201,6 @@ class IntraPairVarianceLoss(CosineLoss):
         epsilons = self.positive_epsilon, self.negative_epsilon
         return intra_pair_variance(rows.matrix, rows.positive, rows.negative, *means, *epsilons)
 
-    def get_config(self):
-        own = {"positive_epsilon": self.positive_epsilon, "negative_epsilon": self.negative_epsilon}
-        return {**super().get_config(), **own}
-
 
 def batch_margin(distances, positive, negative, margin=0.2, beta=1.2):
     """[d_ap − β + m]₊ + [β − d_an + m]₊ over all triplets, divided by the number of these terms above zero."""
@@ -259,9 +246,6 @@ class BatchMarginLoss(DistanceLoss):
 
     def terms(self, rows):
         return [batch_margin(rows.matrix, rows.positive, rows.negative, self.margin, self.beta)]
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "beta": self.beta}
 
 
 def ranked_list(
@@ -333,7 +317,3 @@ class RankedListLoss(DistanceLoss):
         temperatures = self.negative_temperature, self.positive_temperature
         options = self.margin, *temperatures, self.imbalance, self.alpha
         return [ranked_list(rows.matrix, rows.positive, rows.negative, *options)]
-
-    def get_config(self):
-        names = ("margin", "negative_temperature", "positive_temperature", "imbalance", "alpha")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

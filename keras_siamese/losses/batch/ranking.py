@@ -91,9 +91,6 @@ class FastAPLoss(CosineLoss):
     def terms(self, rows):
         return [fast_ap(rows.matrix, rows.positive, rows.negative, self.bins)]
 
-    def get_config(self):
-        return {**super().get_config(), "bins": self.bins}
-
 
 def smooth_ap(rows, temperature=0.01):
     """`Terms` of 1 − mean_j R⁺_j/R_j for each row with positives; j runs over the anchor's identity, itself included.
@@ -150,9 +147,6 @@ class SmoothAPLoss(CosineLoss):
     def terms(self, rows):
         return [smooth_ap(rows, self.temperature)]
 
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
-
 
 @export
 class HistogramLoss(CosineLoss):
@@ -192,6 +186,3 @@ class HistogramLoss(CosineLoss):
         below = ops.cumsum(positives) / ops.maximum(ops.sum(positives), 1.0)
         against = rows.of_batch(rows.summary)[:, 1]
         return [Terms(ops.sum(against * below, axis=1), count(rows.negative))]
-
-    def get_config(self):
-        return {**super().get_config(), "bins": self.bins}

@@ -76,9 +76,6 @@ class NTXentLoss(CosineLoss):
     def terms(self, rows):
         return [ntxent(rows.matrix, rows.positive, rows.negative, self.temperature)]
 
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
-
 
 def supcon(similarity, positive, negative, temperature=0.1):
     """−mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}) over anchors with positives and negatives."""
@@ -116,9 +113,6 @@ class SupConLoss(CosineLoss):
 
     def terms(self, rows):
         return [supcon(rows.matrix, rows.positive, rows.negative, self.temperature)]
-
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
 
 
 def multi_similarity(similarity, positive, negative, alpha=2.0, beta=50.0, base=0.5, epsilon=None):
@@ -170,10 +164,6 @@ class MultiSimilarityLoss(CosineLoss):
         options = self.alpha, self.beta, self.base, self.epsilon
         return [multi_similarity(rows.matrix, rows.positive, rows.negative, *options)]
 
-    def get_config(self):
-        own = {"alpha": self.alpha, "beta": self.beta, "base": self.base, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
-
 
 def circle(similarity, positive, negative, margin=0.4, scale=80.0):
     """softplus(lse_P(−γ[1+m−s]₊(s−1+m)) + lse_N(γ[s+m]₊(s−m))) of each row, [·]₊ constant; mean over values > 0."""
@@ -220,9 +210,6 @@ class CircleLoss(CosineLoss):
     def terms(self, rows):
         return [circle(rows.matrix, rows.positive, rows.negative, self.margin, self.scale)]
 
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
-
 
 def tuplet_margin(similarity, positive, negative, margin=0.1, scale=64.0):
     """log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}) over positive pairs, with cos(θ − m) = s·cos m + √(1 − s²)·sin m."""
@@ -263,9 +250,6 @@ class TupletMarginLoss(CosineLoss):
     def terms(self, rows):
         return [tuplet_margin(rows.matrix, rows.positive, rows.negative, math.radians(self.margin), self.scale)]
 
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
-
 
 def nca(distances, positive, negative, scale=1.0):
     """−log Σ_P softmax_{j≠i}(−scale·d_ij) over anchors with positives."""
@@ -304,9 +288,6 @@ class NCALoss(DistanceLoss):
     def terms(self, rows):
         return [nca(rows.matrix, rows.positive, rows.negative, self.scale)]
 
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
-
 
 @export
 class SoftNearestNeighborLoss(DistanceLoss):
@@ -337,9 +318,6 @@ class SoftNearestNeighborLoss(DistanceLoss):
 
     def terms(self, rows):
         return [nca(rows.matrix, rows.positive, rows.negative, 1.0 / self.temperature)]
-
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
 
 
 def generalized_lifted(distances, positive, negative, positive_margin=0.0, negative_margin=1.0):
@@ -385,10 +363,6 @@ class GeneralizedLiftedLoss(DistanceLoss):
         margins = self.positive_margin, self.negative_margin
         return [generalized_lifted(rows.matrix, rows.positive, rows.negative, *margins)]
 
-    def get_config(self):
-        own = {"negative_margin": self.negative_margin, "positive_margin": self.positive_margin}
-        return {**super().get_config(), **own}
-
 
 def lifted_struct(distances, positive, lse_rows, lse_columns):
     """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from the log-sum-exp of a `(rows,)` and p `(batch,)`."""
@@ -431,6 +405,3 @@ class LiftedStructLoss(DistanceLoss):
     def terms(self, rows):
         own = rows.of_batch(rows.summary)
         return [lifted_struct(rows.matrix, rows.positive & column(rows.has_negative), own, rows.summary)]
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin}

@@ -174,10 +174,6 @@ class BatchTripletLoss(DistanceLoss):
     def terms(self, rows):
         return [batch_triplet(rows, self.margin, self.positives, self.negatives, self.soft)]
 
-    def get_config(self):
-        own = {"margin": self.margin, "positives": self.positives, "negatives": self.negatives, "soft": self.soft}
-        return {**super().get_config(), **own}
-
 
 # tensorflow-addons' names for its distances
 ADDONS_METRICS = {"L2": "euclidean", "squared-L2": "squared_euclidean", "angular": "cosine"}
@@ -218,7 +214,7 @@ class AddonsTripletLoss(BatchLoss):
     def get_config(self):
         named = isinstance(self.distance_metric, str)
         metric = self.distance_metric if named else keras.saving.serialize_keras_object(self.distance)
-        return {**super().get_config(), "margin": self.margin, "distance_metric": metric}
+        return {**super().get_config(), "distance_metric": metric}
 
 
 @export
@@ -303,9 +299,6 @@ class TripletHardLoss(AddonsTripletLoss):
     def terms(self, rows):
         return [triplet_hard(rows, None if self.soft else self.margin)]
 
-    def get_config(self):
-        return {**super().get_config(), "soft": self.soft}
-
 
 def positive_negative(rows, between, margin=None, positives="hard", negatives="semi_hard"):
     """`Terms` of [d_ap − min(d_an, d_pn) + m]₊ for each row, or of log(1 + exp(·)) if m is None.
@@ -373,7 +366,3 @@ class PNLoss(DistanceLoss):
 
     def terms(self, rows):
         return [positive_negative(rows, self.distance.between, self.margin, self.positives, self.negatives)]
-
-    def get_config(self):
-        own = {"margin": self.margin, "positives": self.positives, "negatives": self.negatives}
-        return {**super().get_config(), **own}

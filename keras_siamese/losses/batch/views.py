@@ -75,9 +75,6 @@ class MultipleNegativesRankingLoss(CosineLoss):
     def terms(self, rows):
         return [multiple_negatives_ranking(rows, self.scale)]
 
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
-
 
 class ViewLoss(EmbeddingLoss):
     """Base class of the losses that compare the features of two views of each image.
@@ -157,10 +154,6 @@ class VICRegLoss(ViewLoss):
     def terms(self, first, second, valid):
         return [vicreg(first, second, valid, self.invariance, self.variance, self.covariance, self.eps)]
 
-    def get_config(self):
-        weights = {"invariance": self.invariance, "variance": self.variance, "covariance": self.covariance}
-        return {**super().get_config(), **weights, "eps": self.eps}
-
 
 # Added to a feature's variance, as the batch normalisation in the authors' code does.
 VARIANCE_FLOOR = 1e-5
@@ -214,6 +207,3 @@ class BarlowTwinsLoss(ViewLoss):
 
     def terms(self, first, second, valid):
         return [barlow_twins(first, second, valid, self.redundancy)]
-
-    def get_config(self):
-        return {**super().get_config(), "redundancy": self.redundancy}

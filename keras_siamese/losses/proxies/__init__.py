@@ -9,25 +9,3 @@ equals the value of pytorch-metric-learning.
     model.compile("adam", loss=ArcFaceLoss(margin=0.5, scale=64))
     model.fit(x, labels)                                                # labels (n,) in 0 … 999
 """
-
-from keras_siamese.losses.proxies.angular import (
-    ArcFaceLoss,
-    CosFaceLoss,
-    NormalizedSoftmaxLoss,
-    SphereFaceLoss,
-    SubCenterArcFaceLoss,
-)
-from keras_siamese.losses.proxies.base import ProxyLoss
-from keras_siamese.losses.proxies.neighbours import ProxyAnchorLoss, ProxyNCALoss, SoftTripleLoss
-
-__all__ = [
-    "ArcFaceLoss",
-    "CosFaceLoss",
-    "NormalizedSoftmaxLoss",
-    "ProxyAnchorLoss",
-    "ProxyLoss",
-    "ProxyNCALoss",
-    "SoftTripleLoss",
-    "SphereFaceLoss",
-    "SubCenterArcFaceLoss",
-]

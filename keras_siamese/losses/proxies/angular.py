@@ -84,9 +84,6 @@ class NormalizedSoftmaxLoss(ProxyLoss):
     def per_row(self, target, cosine):
         return normalized_softmax(target, cosine, self.temperature)
 
-    def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature}
-
 
 @export
 class ArcFaceLoss(ProxyLoss):
@@ -120,9 +117,6 @@ class ArcFaceLoss(ProxyLoss):
 
     def per_row(self, target, cosine):
         return arcface(target, cosine, self.margin, self.scale)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
 
 
 @export
@@ -184,9 +178,6 @@ class CosFaceLoss(ProxyLoss):
     def per_row(self, target, cosine):
         return cosface(target, cosine, self.margin, self.scale)
 
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
-
 
 @export
 class SphereFaceLoss(ProxyLoss):
@@ -219,6 +210,3 @@ class SphereFaceLoss(ProxyLoss):
 
     def per_row(self, target, cosine):
         return sphereface(target, cosine, self.margin, self.scale)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "scale": self.scale}

@@ -86,9 +86,6 @@ class ProxyNCALoss(ProxyLoss):
     def per_row(self, target, cosine):
         return proxy_nca(target, cosine, self.scale)
 
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
-
 
 @export
 class ProxyAnchorLoss(ProxyLoss):
@@ -125,9 +122,6 @@ class ProxyAnchorLoss(ProxyLoss):
 
     def per_row(self, target, cosine):
         return proxy_anchor(target, cosine, self.margin, self.scale)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "scale": self.scale}
 
 
 @export
@@ -167,6 +161,3 @@ class SoftTripleLoss(ProxyLoss):
 
     def per_row(self, target, cosine):
         return soft_triple(target, cosine, self.scale, self.gamma, self.margin)
-
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale, "gamma": self.gamma, "margin": self.margin}
