@@ -308,7 +308,7 @@ class DivergenceMonitor(VerificationMonitor):
             self.act(self.diagnose())
 
     def training_source(self):
-        """What tells how training pairs are made: the sequence that `fit` was given, if the model keeps it, or `train`."""
+        """What tells how training pairs are made: the sequence of pairs that the model keeps from `fit`, or `train`."""
         fitted = getattr(self.model, "training_data", None)
         return fitted if hasattr(fitted, "positive_fraction") else self._train_source
 
