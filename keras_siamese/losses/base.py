@@ -157,7 +157,7 @@ def split_ids(name, ids):
         ids: `(batch,)` whole numbers; a NumPy array may also hold strings.
     """
     if isinstance(ids, np.ndarray):
-        # Numbers the different values, for strings and for 64-bit numbers on a backend with 32 bits.
+        # Replaces strings, and 64-bit numbers that a backend may cut to 32 bits, by small numbers.
         ids = np.unique(check_labels(name, ids), return_inverse=True)[1].reshape(-1).astype("int32")
     ids = ops.convert_to_tensor(ids)
     dtype = keras.backend.standardize_dtype(ids.dtype)

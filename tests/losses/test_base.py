@@ -1,4 +1,4 @@
-"""Identities as digits that casting leaves alone, the option names of a loss, and margins out of reach."""
+"""Identities as digits that survive casts, the options and the config of a loss, and margins out of reach."""
 
 import numpy as np
 import pytest

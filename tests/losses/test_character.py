@@ -1,4 +1,4 @@
-"""What losses say of themselves, held against their values; and what is measured of losses that say nothing."""
+"""The properties that losses state, checked against their values; and the measurement of other losses."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ def mean_contrastive(y_true, y_pred):
 
 
 class Hinge(keras.losses.Loss):
-    """Falls to 0.5 at a distance of 30 and stays there; the genuine label is 0."""
+    """A loss that falls to 0.5 at distance 30 and stays there; the genuine label is 0."""
 
     def call(self, y_true, y_pred):
         return ops.squeeze((1 - y_true) * y_pred + y_true * (ops.relu(30.0 - y_pred) + 0.5), axis=1)
@@ -130,7 +130,7 @@ def test_kinds():
     assert {loss.minimum for loss in ALL.values()} == {0.0}
 
 
-# Distance margin, and whether it is a gap; the losses that are not here have none.
+# Distance margin, and whether it is a gap; losses that are not in this table have none.
 MARGINS = {
     "ContrastiveLoss": (1.0, False),
     "OnlineContrastiveLoss": (0.5, False),
@@ -148,7 +148,7 @@ MARGINS = {
 
 
 def test_margins():
-    """ArcFace's is an angle and Circle's a difference of cosines, so they are not among them."""
+    """The margin of ArcFace is an angle and that of Circle a difference of cosines, so they have none."""
     found = {name: character_of(loss) for name, loss in ALL.items()}
     assert {name: (c.margin, c.margin_is_gap) for name, c in found.items() if c.margin is not None} == MARGINS
     assert all(c.is_stated for c in found.values())
@@ -183,7 +183,7 @@ def test_mining():
 @pytest.mark.parametrize("similar_label", [0, 1])
 @pytest.mark.parametrize(("cls", "margin"), [(losses.ContrastiveLoss, 1.0), (losses.MarginLoss, 1.4)])
 def test_pair_losses_state_what_is_measured_of_them(cls, margin, similar_label):
-    """The impostors' cost of `MarginLoss` ends at β + m."""
+    """The loss of impostor pairs in `MarginLoss` ends at β + m."""
     loss = cls(similar_label=similar_label, negative_weight=2.0, reduction="none")
     stated, measured = character_of(loss), character_of(lambda y_true, y_pred: loss(y_true[:, 0], y_pred))
     assert measured.similar_label == stated.similar_label == similar_label

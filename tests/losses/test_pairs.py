@@ -68,7 +68,7 @@ def test_oracles_reject_wrong_variants():
 
 
 def test_perfect_separation_is_exactly_zero():
-    """Broadcast to (batch, batch) it would be 1.25."""
+    """Broadcasting to (batch, batch) would give 1.25."""
     same, distance = np.repeat([1, 0], 4), np.repeat([[0.0], [2.0]], 4, axis=0).astype("float32")
     for y_true in (same, same[:, None]):
         assert value(ContrastiveLoss(), y_true, distance) == 0.0
@@ -186,7 +186,7 @@ def test_batch_without_weight_is_zero():
 
 
 def test_balanced_does_not_follow_the_share_of_the_classes():
-    """Two classes with one loss each, 4 : 4 and then 1 : 7."""
+    """Each class has one constant loss; the classes have 4 and 4 pairs, then 1 and 7."""
     share = [np.repeat([1, 0], counts) for counts in ((4, 4), (1, 7))]
     predictions = [np.where(y == 1, 0.5, 0.1).astype("float32") for y in share]
     balanced, plain = WeightedBinaryCrossentropy("balanced"), WeightedBinaryCrossentropy()
@@ -265,7 +265,7 @@ def test_reduction_and_sample_weight(reduction, shape):
 
 
 class Through(keras.layers.Layer):
-    """Puts out its input times 1, with a weight, so that `fit` has something to train."""
+    """Multiplies its input by a weight of 1, so that `fit` has a weight to train."""
 
     def build(self, input_shape):
         self.scale = self.add_weight(shape=(), initializer="ones")

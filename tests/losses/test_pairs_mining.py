@@ -92,7 +92,7 @@ def test_order_of_the_batch_does_not_matter(cls):
     np.testing.assert_allclose(value(loss, SAME[order], DISTANCE[order]), value(loss)[order], rtol=1e-6)
 
 
-# Batches in which there is nothing to compare with
+# Batches with only one kind of pairs
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -118,7 +118,7 @@ def test_one_row(cls, kind, dtype):
 
 
 def test_one_pair_of_each_kind_is_the_true_loss():
-    """sentence-transformers compares each with itself and finds neither hard."""
+    """In sentence-transformers each pair is compared with itself, so neither is hard."""
     same, distances = np.array([1, 0]), np.array([[0.4], [0.1]], "float32")
     got = value(OnlineContrastiveLoss(reduction="none"), same, distances)
     np.testing.assert_allclose(got, [0.16, 0.16], rtol=1e-5)
@@ -148,7 +148,7 @@ def test_zero_distances(cls):
 @pytest.mark.parametrize("cls", EACH)
 @pytest.mark.parametrize("row", range(9))
 def test_nan_is_not_hidden(cls, dtype, row):
-    """Wherever it is: as a pair of its own and as the bound of the others."""
+    """The NaN can be in any pair, also in the one that the others are compared with."""
     distances = DISTANCE.copy()
     distances[row] = np.nan
     rows = value(cls(reduction="none", dtype=dtype), SAME, distances)
@@ -165,7 +165,7 @@ def test_half_precision(cls, options, loop, dtype):
     assert np.isfinite(far)
 
 
-# What a model can reach, and refused options
+# The distances that a model can reach, and refused options
 
 
 def test_reach():

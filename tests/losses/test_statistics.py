@@ -1,6 +1,4 @@
-"""`loss.metrics(…)` of pair and triplet losses: equal to loops over an epoch, told by the loss, the same after
-reloading.
-"""
+"""`loss.metrics(…)` of pair and triplet losses: equal to loops over an epoch, also after reloading."""
 
 import keras
 import numpy as np
@@ -29,7 +27,7 @@ def test_pairs(similar_label):
     metrics = loss.metrics()
     assert [metric.name for metric in metrics] == ["positive_distance", "negative_distance", "active_fraction"]
     loss(SAME if similar_label else 1 - SAME, DISTANCES)
-    # active: 1.4 > .25 of the genuine ones, .3 and .7 < 1 of the impostors
+    # above zero: the genuine pair with 1.4 > .25, and the impostor pairs with .3 and .7 < 1
     assert [read(metric) for metric in metrics] == pytest.approx([0.8, 0.7, 0.6], rel=1e-6)
 
 

@@ -10,7 +10,7 @@ from keras_siamese.losses import TripletLoss
 from tests.oracles import rows as oracles
 from tests.support.gradients import gradient, numerical_gradient
 
-# d(a, p), d(a, n), d(p, n); the third decides in rows 2 and 4
+# d(a, p), d(a, n), d(p, n); the third is the smaller negative distance in rows 2 and 4
 DISTANCES = np.array(
     [[0.2, 0.9, 1.3], [0.8, 0.3, 0.5], [0.4, 1.6, 0.1], [0.0, 2.5, 2.0], [0.6, 1.1, 0.7], [0.0, 0.0, 0.3]], "float32"
 )

@@ -64,7 +64,7 @@ def angular(rows, tangent_square):
         total = ops.while_loop(lambda k, _: k < largest, forwards, start)[1]
 
         def gradient(*args, upstream=None):
-            # PyTorch passes the inputs and `upstream` by name; the other backends pass only `upstream`.
+            # PyTorch passes the inputs, and `upstream` as a keyword; the other backends pass only `upstream`.
             upstream = args[0] if upstream is None else upstream
 
             def backwards(k, to_matrix, to_units):

@@ -1,4 +1,4 @@
-"""The angular loss against pytorch-metric-learning and a loop; weights of rows reach both ends of a pair."""
+"""The angular loss against pytorch-metric-learning and a loop; row weights affect both rows of a pair."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_gradient_with_sample_weights_is_the_loops(block_size, angle, rng):
 
 
 def test_weight_of_one_row_moves_the_partners_too(rng):
-    """Where each row's gradient were taken by its own row of cosines, the others would not feel this one's weight."""
+    """The weight of a row must also affect the gradients of the rows that it is paired with."""
     labels, embeddings = uneven(rng, (3, 3, 2))
     weights = np.eye(8, dtype="float32")[2]
     grad = weighted_gradient(AngularLoss(), labels, embeddings, weights)

@@ -1,6 +1,6 @@
 """Batch losses as Keras losses: reductions, weights, masks, blocks of rows, invariances, training, statistics.
 
-Every class below `BatchLoss` is in the parametrised tests by itself.
+The parametrised tests cover all subclasses of `BatchLoss`.
 """
 
 import json
@@ -23,7 +23,7 @@ NAMES = list(exported(losses.BatchLoss))
 every_loss = for_each_loss(NAMES)
 few_losses = for_each_loss(NAMES, pytest.mark.deep)
 BACKEND = keras.backend.backend()
-# torch.compile needs a C++ toolchain; without its compiler JAX goes through a step operation by operation.
+# torch.compile needs a C++ toolchain; without its compiler, JAX runs each operation by itself.
 JIT, PLAIN = BACKEND != "torch", BACKEND == "jax"
 
 
@@ -54,7 +54,7 @@ def test_reductions_are_those_of_keras(name, rng):
         np.testing.assert_allclose(array(loss(labels, embeddings)), plain, rtol=1e-5, atol=1e-6)
         for form in (weights, weights[:, None])[: 2 if reduction in ("none", "sum_over_batch_size") else 1]:
             found = array(loss(labels, embeddings, sample_weight=form))
-            # Unreduced, Keras takes the weights' shape.
+            # Without a reduction, Keras returns the shape of the weights.
             assert found.shape == (np.shape(form) if reduction in ("none", None) else ())
             found = found.reshape(np.shape(weighted))
             np.testing.assert_allclose(found, weighted, rtol=1e-5, atol=1e-6)
@@ -156,7 +156,7 @@ def test_blocks_need_kerass_rematerialisation(monkeypatch):
 # Invariances
 
 SETTINGS = hypothesis.settings(deadline=None, max_examples=4, derandomize=True)
-# Which rows make a pair is by their order.
+# In these losses, the order of the rows defines the pairs.
 ORDERED = {"MultipleNegativesRankingLoss"}
 
 
@@ -192,13 +192,13 @@ def small_encoder(*tail):
 
 @few_losses
 def test_training_lowers_the_loss(name, rng):
-    """Compiled by XLA where there is one."""
+    """Compiled by XLA if the backend has it."""
     x, labels = blobs(rng)
     model = small_encoder(keras.layers.UnitNormalization())
     model.compile(keras.optimizers.Adam(0.03), loss=make(name), jit_compile=JIT)
     found = model.fit(x, labels, batch_size=16, epochs=12, shuffle=False, verbose=0).history["loss"]
     assert np.isfinite(found).all()
-    # What averages over terms above zero falls slowly, as it drops those that are 0.
+    # A mean over the terms above zero falls slowly, because terms that reach 0 leave the mean.
     assert min(found[6:]) < 0.97 * found[0], found
 
 
@@ -221,7 +221,7 @@ def test_mixed_precision(name, rng, policy):
         before = model.get_weights()
         found[kind] = float(model.train_on_batch(x, labels))
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
-        # Under float16 the first steps are spent on finding the scale of the loss.
+        # In float16 the first steps only find the scale of the loss.
         moved = any((old != new).any() for old, new in zip(before, model.get_weights(), strict=True))
         assert moved or kind == "mixed_float16"
     rounding = {"mixed_float16": 2e-2, "mixed_bfloat16": 0.15}
@@ -258,7 +258,7 @@ def ranked_activity(batch):
     )
 
 
-# How many terms cost something, and how many could: those of the loop, unless it lists others.
+# How many terms are above zero and how many could be: the loop's terms, unless it lists others.
 ACTIVITY = {
     "ThresholdConsistentMarginLoss": lambda b: above_zero_of(oracles.threshold_consistent(b), pairs_of(b)),
     "GeneralizedLiftedLoss": lambda b: above_zero_of(oracles.generalized_lifted(b), valid_anchors(b)),
@@ -267,7 +267,7 @@ ACTIVITY = {
 
 
 def statistics_of(name, labels, embeddings):
-    """From loops: by name, sum and count over one batch."""
+    """Sum and count of each statistic over one batch, from loops, by name."""
     loop, measure = oracles.DEFAULTS[name]
     batch = Batch(labels, embeddings, measure)
     found = pair_sums(batch, measure is oracles.cosine)
@@ -278,7 +278,7 @@ def statistics_of(name, labels, embeddings):
 
 
 def mean_of(batches):
-    """By name, the mean over batches weighted by what each holds."""
+    """The mean of each statistic over batches, weighted by their counts, by name."""
     return {key: sum(b[key][0] for b in batches) / sum(b[key][1] for b in batches) for key in batches[0]}
 
 
@@ -310,7 +310,7 @@ PARTLY = {
 @deep_elsewhere
 @pytest.mark.parametrize("name", PARTLY)
 def test_active_fraction_where_some_cost_nothing(name, rng):
-    """Identities as far apart as they are wide, so that some of the anchors are in order and others are not."""
+    """Identities that overlap, so that some anchors have a loss of 0 and others do not."""
     loop, options = PARTLY[name]
     labels, embeddings = uneven(rng)
     embeddings += 0.2 * np.unique(labels, return_inverse=True)[1][:, None].astype("float32")

@@ -1,6 +1,6 @@
-"""Degenerate batches: the same answer of every batch loss, on every backend, in 32 and 16 bits; and what is refused.
+"""Degenerate batches: each batch loss gives the same value on each backend, in 32 and 16 bits; and refused inputs.
 
-Every class below `BatchLoss` is in every test by itself; a loss with a loop in `oracles.batch` is compared with it.
+Every test covers all subclasses of `BatchLoss`; a loss with a loop in `oracles.batch` is compared with it.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ every_loss = for_each_loss(NAMES)
 every_dtype = pytest.mark.parametrize("dtype", QUICK_DTYPES)
 
 
-# Batches of six embeddings in the plane and one axis more, representable in 16 bits.
+# Batches of six embeddings with three coordinates, exact in 16 bits.
 A, B, C, D = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25), (0.25, -0.75, 1.0), (0.5, 0.25, -1.0)
 
 
@@ -53,7 +53,7 @@ def batch_of(case):
 
 
 def expected(name, labels, embeddings):
-    """The loop's values of the rows, or None for a loss without one."""
+    """The rows' values from the loop, or None for a loss without a loop."""
     if name not in oracles.DEFAULTS:
         return None
     loop, measure = oracles.DEFAULTS[name]
@@ -74,7 +74,7 @@ def test_degenerate_batches_have_the_loops_values_and_finite_gradients(name, dty
     for case in BATCHES:
         labels, embeddings = batch_of(case)
         values, grad = evaluate(per_row(name), labels, embeddings, dtype)
-        # An anchor without variance makes the signal-to-noise ratio's distances as large as its floor lets them.
+        # If an anchor has no variance, only the floor in the divisor bounds the signal-to-noise distance.
         if (case, name) == ("a zero vector", "SNRContrastiveLoss"):
             assert np.isfinite(values).all()
             assert dtype == "float16" or np.isfinite(grad).all()
@@ -84,7 +84,7 @@ def test_degenerate_batches_have_the_loops_values_and_finite_gradients(name, dty
         assert np.abs(grad).max() < 1e3, case
 
 
-# Where a side is missing: what the losses on pairs make of the other is in the loops; the others cost nothing.
+# Batches without positive or without negative pairs: losses on pairs follow the loops, all others are 0.
 ONE_SIDED = {
     "BatchContrastiveLoss",
     "SNRContrastiveLoss",
@@ -98,7 +98,7 @@ ONE_SIDED = {
 @every_dtype
 @every_loss
 def test_without_a_valid_pair_or_triplet_value_and_gradient_are_zero(name, dtype):
-    """`evaluate` raises where the gradient is not connected."""
+    """`evaluate` raises if the loss does not depend on the embeddings."""
     for case in ("as many identities as rows, so no positives", "one identity, so no negatives"):
         values, grad = evaluate(per_row(name), *batch_of(case), dtype)
         if name not in ONE_SIDED:
@@ -123,7 +123,7 @@ def test_batch_of_one_is_zero(name, dtype):
 
 @every_loss
 def test_exactly_one_positive_and_one_negative_pair_is_the_true_loss(name):
-    """Two of one identity and one of another: each anchor of the first has one of each."""
+    """Two rows of one identity, one of another: each anchor of the first has one positive and one negative."""
     labels, embeddings = [7, 7, 9], np.array([A, B, C], "float32")
     values = array(per_row(name)(np.array(labels), embeddings))
     assert_loops(name, values, labels, embeddings)
@@ -157,7 +157,7 @@ def test_the_distance_of_identical_embeddings_is_exactly_zero(name, dim, rng):
 @every_dtype
 @every_loss
 def test_a_tiny_vector_has_a_bounded_gradient(name, dtype):
-    """Of 1e-20 in 32 bits and in bfloat16; float16 has nothing below 6e-8, so it is of that."""
+    """Its size is 1e-20 in float32 and bfloat16, and 6e-8 in float16, which has no smaller number."""
     labels, embeddings = batch_of("a zero vector")
     embeddings[1] = (6e-8 if dtype == "float16" else 1e-20) * np.array(B)
     values, grad = evaluate(per_row(name), labels, embeddings, dtype)
@@ -169,7 +169,7 @@ def test_a_tiny_vector_has_a_bounded_gradient(name, dtype):
 @every_dtype
 @every_loss
 def test_far_embeddings_do_not_overflow(name, dtype):
-    """Distances of some 1e4: their exponentials overflow any float."""
+    """The exponentials of distances of about 1e4 overflow every float."""
     labels, embeddings = batch_of("an anchor without positives")
     values, grad = evaluate(per_row(name), labels, embeddings * 1e4, dtype)
     assert np.isfinite(values).all()
@@ -179,7 +179,7 @@ def test_far_embeddings_do_not_overflow(name, dtype):
 SOFT = {
     "triplets": (
         lambda: losses.BatchTripletLoss(soft=True),
-        # What is below the smallest float is not above zero.
+        # A value below the smallest float is 0, so it is not above zero.
         lambda b: [[(a, v, float(v > 1e-40)) for a, v, _ in oracles.triplets(b, soft=True)[0]]],
     ),
     "hard triplets": (
@@ -190,7 +190,7 @@ SOFT = {
     "PNLoss": (lambda: losses.PNLoss(distance="euclidean"), oracles.pn),
     "RankedListLoss": (
         lambda: losses.RankedListLoss(0.4, 500.0, 3.0),
-        # Only the farthest positive and the nearest negative weigh anything, by far.
+        # The farthest positive and the nearest negative have almost all the weight.
         lambda b: [oracles.each((a, 0.5 * (max([0.0, *(b.d[a][p] - 0.8 for p in b.positives(a))]))) for a in b.rows)],
     ),
 }
@@ -246,7 +246,7 @@ def test_unknown_options_and_reductions_are_refused(name):
             make(name, block_size=wrong)
 
 
-# Numbers that no loss of that option can work with.
+# For each option, values that every loss must refuse.
 WRONG_NUMBERS = {
     "margin": (-0.5, float("nan"), "wide"),
     "temperature": (0.0, -1.0, float("inf")),

@@ -1,4 +1,4 @@
-"""Identities of a batch: compared as integers of any size, as strings, in tensors and arrays; what is refused."""
+"""Identities of a batch: integers of any size, strings, in tensors and arrays; and refused values."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 every_loss = for_each_loss(NAMES)
 
 
-# Batches of six embeddings in the plane and one axis more, representable in 16 bits.
+# Batches of six embeddings with three coordinates, exact in 16 bits.
 A, B, C, D = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25), (0.25, -0.75, 1.0), (0.5, 0.25, -1.0)
 
 

@@ -109,7 +109,7 @@ def test_ranked_lists_weights_do_not_overflow_near_zero():
     a, b = (1.0, 0.5, 0.0), (-0.5, 1.0, 0.25)
     labels, embeddings = np.array([1, 1, 2]), np.array([a, b, a], "float32")
     value, grad = evaluate(losses.RankedListLoss(0.4, 500.0), labels, embeddings)
-    # The negative at distance 0 outweighs all: 1.2 inside α, for the two rows that have it; half of that by λ.
+    # The negative at distance 0 has almost all the weight: 1.2 inside α, in two rows, times λ = ½.
     near = [0.5 * (oracles.euclidean(a, b) - 0.8), 0.5 * (oracles.euclidean(a, b) - 0.8), 0.0]
     far = [0.5 * 1.2, max(0.0, 0.5 * (1.2 - oracles.euclidean(a, b))), 0.5 * 1.2]
     assert value == pytest.approx((sum(near) + sum(far)) / 3, rel=1e-4)

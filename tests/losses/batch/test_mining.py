@@ -1,4 +1,4 @@
-"""Which triplets count: the walk over positives and the sort against a loop, and the switch between them."""
+"""Selection of triplets: the loop over positives and the sort against a plain loop, and the switch between them."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.support.gradients import gradient
 
 
 def rows_of(labels, embeddings):
-    """With distances between numbers `(batch, 1)` that are exact, so that equal ones are equal."""
+    """A `Rows` of numbers `(batch, 1)` with exact distances, so that ties are real."""
     batch = as_batch(ops.convert_to_tensor(np.asarray(labels, "int32")), ops.convert_to_tensor(embeddings))
     return Rows(batch, None, losses.BatchTripletLoss(distance="manhattan").measure)
 
@@ -39,7 +39,7 @@ def grid(rng, sizes):
 
 
 def triplet_sums(labels, embeddings, margin):
-    """By anchor: Σ [gap + m]₊, how many are above zero, and the derivative by each distance."""
+    """For each anchor: Σ [gap + m]₊, how many terms are above zero, and the derivative by each distance."""
     batch, size = Batch(labels, embeddings), len(labels)
     sums, active, slopes = np.zeros(size), np.zeros(size), np.zeros((size, size))
     for a, p, n in batch.triplets():
@@ -68,7 +68,7 @@ def test_both_ways_to_all_triplets_are_the_loop_ties_included(way, sizes, margin
 @pytest.mark.each_backend
 @pytest.mark.parametrize("largest", [33, pytest.param(34, marks=FURTHER)])
 def test_identities_on_both_sides_of_the_switch_from_walk_to_sort(largest, rng):
-    """32 positives are walked over, 33 are sorted."""
+    """32 positives use the loop, 33 use the sort."""
     labels, embeddings = uneven(rng, (largest, 1, 3, 2), dim=3)
     values, grad = evaluate(per_row(losses.BatchTripletLoss(0.3)), labels, embeddings)
     sides = oracles.triplets(Batch(labels, embeddings), 0.3)

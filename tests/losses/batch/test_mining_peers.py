@@ -1,4 +1,4 @@
-"""The distance-weighted draw against pytorch-metric-learning's miner."""
+"""Distance-weighted sampling against pytorch-metric-learning's miner."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ peer_distances = pytest.importorskip("pytorch_metric_learning.distances")
 
 @pytest.mark.deep
 def test_chances_of_the_distance_weighted_draw_are_those_of_pytorch_metric_learnings_miner(rng):
-    """Its miner draws; from thousands of draws an anchor, the shares come out to two digits."""
+    """The miner samples at random; thousands of samples for each anchor give the shares to two digits."""
 
     labels, embeddings = uneven(rng, (3, 4, 2, 3))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""`NpairsLoss` and `NpairsMultilabelLoss` against TensorFlow Addons and loops; what is refused."""
+"""`NpairsLoss` and `NpairsMultilabelLoss` against TensorFlow Addons and loops; and refused inputs."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ every_loss = pytest.mark.parametrize("name", CASES)
 
 @pytest.fixture
 def similarity(rng):
-    """Not symmetric, as that of anchors with their positives."""
+    """Not symmetric, like the similarities of anchors with positives."""
     return (3.0 * rng.normal(size=(7, 7))).astype("float32")
 
 
@@ -135,7 +135,7 @@ def test_nan_among_the_classes_shows(similarity):
 
 
 def test_large_and_named_identities_stay_apart(similarity):
-    """Of 2²⁴ and 2²⁴ + 1 float32 makes one."""
+    """float32 cannot tell 2²⁴ and 2²⁴ + 1 apart."""
     named = np.array(["c", "a", "c", "b", "a", "c", "d"])
     for labels in (named, named[:, None], np.unique(named, return_inverse=True)[1] + 2**24):
         expected = array(NpairsLoss(reduction="none")(LABELS, similarity))

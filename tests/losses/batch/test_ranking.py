@@ -67,7 +67,7 @@ def test_fast_ap_is_pytorch_metric_learnings(bins, sizes, rng):
 @pytest.mark.parametrize("size", [3, 4, 5])
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
 def test_smooth_ap_is_pytorch_metric_learnings(temperature, size, rng):
-    """On as many identities as rows an identity: the peer takes the one number for the other."""
+    """With n identities of n rows each, because the peer confuses the two numbers."""
     labels, embeddings = uneven(rng, (size,) * size, dim=3)
     order = np.argsort(labels, kind="stable")
     labels, embeddings = labels[order] - labels.min(), embeddings[order]
@@ -130,7 +130,7 @@ def test_compiled_for_any_batch_size(name, rng):
 @pytest.mark.parametrize("case", DEGENERATE)
 @every_loss
 def test_degenerate_batch(name, case, dtype):
-    """A cosine of ±1 is at the last node, past which there is no bin."""
+    """A cosine of ±1 is at the last node, with no bin beyond it."""
     cls, options, oracle, _ = CASES[name]
     labels, embeddings = degenerate(case)
     _, grad = assert_rows_are(loop(oracle), cls(**options), labels, embeddings, dtype, tolerance=1e-3)
@@ -167,7 +167,7 @@ def test_nan_shows(name, dtype, rng):
 
 
 def test_perfect_and_reversed_order():
-    """Three to an identity, so that rank⁺/rank of a reversed order is known."""
+    """Three rows for each identity, so that rank⁺/rank of a reversed order is known."""
     labels = np.array([1, 1, 1, 2, 2, 2])
     apart = np.array([[1, 0]] * 3 + [[-1, 0]] * 3, "float32")
     for cls in (FastAPLoss, HistogramLoss):

@@ -1,4 +1,4 @@
-"""Triplet losses of a batch against loops: values, each row's share, gradients, mining; and the options they refuse."""
+"""Triplet losses of a batch against loops: values, each row's share, gradients, mining and refused options."""
 
 import numpy as np
 import pytest
@@ -119,14 +119,14 @@ def test_every_loss_of_the_module_has_a_loop():
 
 
 def test_hard_anchors_that_lack_a_side_are_left_out():
-    """Two of one identity and a singleton: of three anchors, two count."""
+    """Two rows of one identity and a single row of another: two of the three anchors count."""
     labels, embeddings = [1, 1, 2], np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 3.0]], "float32")
     values, _ = evaluate(per_row(losses.TripletHardLoss(margin=4.0)), labels, embeddings)
     assert values.tolist() == pytest.approx([3 / 2 * (1 - 3 + 4), 3 / 2 * (1 - 2 + 4), 0.0])
 
 
 def test_semi_hard_ends_are_beyond_the_positive_and_within_the_margin():
-    """Negatives at the positive's distance, just inside the margin, at its end, and past it: exact in float32."""
+    """Negatives at the positive's distance, just inside the margin, at its end and beyond; all exact in float32."""
     labels = [1, 1, 2, 3, 4, 5]
     embeddings = np.array([[0.0], [1.0], [-1.0], [-1.25], [-1.5], [-1.75]], "float32")
     loss = losses.BatchTripletLoss(0.5, "all", "semi_hard", distance="manhattan")
@@ -134,7 +134,7 @@ def test_semi_hard_ends_are_beyond_the_positive_and_within_the_margin():
     expected = shares(oracles.semi_hard_window(Batch(labels, embeddings), 0.5), 6)
     assert values == pytest.approx(expected)
     assert values[0] == pytest.approx(6 * 0.25)
-    # A negative as far as the positive is not beyond it.
+    # A negative at the same distance as the positive is not beyond it.
     values, _ = evaluate(per_row(losses.TripletSemiHardLoss(0.5, "manhattan")), labels, embeddings)
     assert values == pytest.approx(shares(oracles.semi_hard(Batch(labels, embeddings), 0.5), 6))
 

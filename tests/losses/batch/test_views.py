@@ -1,4 +1,4 @@
-"""Losses on two views of each image, and on anchors with their positives: against peers and loops; who makes a pair."""
+"""Losses on two views of an image, and on anchors with positives: against peers and loops; which rows form a pair."""
 
 import keras
 import numpy as np
@@ -79,14 +79,14 @@ def assert_torchs(loss, value_of, labels, embeddings):
     np.testing.assert_allclose(found[1], grad, rtol=0, atol=1e-4 * np.abs(grad).max())
 
 
-# Who makes a pair
+# Which rows form a pair
 
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_pairs_are_in_the_order_of_the_batch(compiled, dtype, rng):
-    """So the sort by identity has to be stable, on each backend, compiled or not."""
+    """The sort by identity must be stable on each backend, compiled or not."""
 
     def function(labels):
         batch = as_batch(labels, ops.zeros((60, 1)))
@@ -121,7 +121,7 @@ def test_left_over_rows_and_singletons_have_no_part(name, rng):
     assert len(alone) == 4
     value, grad = evaluate(CASES[name][0](), labels, embeddings)
     only = evaluate(CASES[name][0](), labels[taken], embeddings[taken])
-    # The mean is over the pairs, so rows that are in none do not thin it out.
+    # The mean is over the pairs, so other rows do not make it smaller.
     assert value == pytest.approx(only[0], rel=1e-5)
     np.testing.assert_allclose(grad[taken], only[1], atol=1e-5 * np.abs(grad).max())
     assert not grad[alone].any()
@@ -133,7 +133,7 @@ def test_left_over_rows_and_singletons_have_no_part(name, rng):
 @deep_elsewhere
 @pytest.mark.parametrize("scale", [20.0, 1.0])
 def test_ranking_is_the_cross_entropy_of_sentence_transformers(scale, rng):
-    """`torch.nn.functional.cross_entropy(scale · cos(A, P), arange)` is its code."""
+    """sentence-transformers computes `torch.nn.functional.cross_entropy(scale · cos(A, P), arange)`."""
     labels, embeddings = uneven(rng, (2,) * 7)
 
     def cross_entropy(first, second):
@@ -210,7 +210,7 @@ def test_compiled_for_any_batch_size(name, rng):
 @pytest.mark.parametrize("case", DEGENERATE)
 @every_loss
 def test_degenerate_batch(name, case, dtype):
-    """A feature that does not vary has the correlation 0, and a slope of 1/√(its floor) at most."""
+    """A constant feature has correlation 0 and a gradient of at most 1/√(its floor)."""
     _, grad = assert_rows_are(loop(name), CASES[name][0](), *degenerate(case), dtype, tolerance=1e-3)
     assert np.abs(grad).max() < 1e3
 

@@ -24,7 +24,7 @@ def same(options):
     return options
 
 
-# Ours, centers a class, options, theirs, how theirs are named.
+# The class, its centers per class, its options, the peer's class, and the peer's names of the options.
 CASES = [
     ("NormalizedSoftmaxLoss", 1, {"temperature": 0.05}, same),
     ("NormalizedSoftmaxLoss", 1, {"temperature": 0.4}, same),
@@ -50,7 +50,7 @@ def test_value_and_gradients_are_those_of_pytorch_metric_learning(name, centers,
 
 
 def test_the_comparison_has_power():
-    """Neighbouring losses and options differ by far more than the tolerance, and rows lie past π − m."""
+    """Similar losses and options differ by far more than the tolerance, and some angles are larger than π − m."""
     embeddings, weights = arrays()
     values = [theirs(n, names(o), embeddings, weights)[0] for n, centers, o, names in CASES if centers == 1]
     gaps = np.abs(np.diff(np.sort(values)))

@@ -1,4 +1,4 @@
-"""What all proxy losses share: weights and reductions, degenerate batches, NaN, training, saving, refused outputs."""
+"""Tests of all proxy losses: weights and reductions, degenerate batches, NaN, training, saving, refused outputs."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from tests.support.proxy_batches import (
     value,
 )
 
-# Each loss, and the centers it takes a class.
+# Each loss and its number of centers per class.
 EACH = [
     (losses.NormalizedSoftmaxLoss, 1),
     (losses.ArcFaceLoss, 1),
@@ -32,7 +32,7 @@ EACH = [
     (losses.ProxyAnchorLoss, 1),
     (losses.SoftTripleLoss, 2),
 ]
-# One of them in the quick tests, the others in the deep ones.
+# One loss for the quick tests; the others are deep.
 ONE = [case if case[0] is losses.ArcFaceLoss else pytest.param(*case, marks=pytest.mark.deep) for case in EACH]
 ON_EACH_BACKEND = [case if case[0] is losses.ArcFaceLoss else pytest.param(*case, marks=FURTHER) for case in EACH]
 
@@ -62,7 +62,7 @@ def test_order_of_the_batch_does_not_matter(cls, centers):
 @pytest.mark.parametrize("own", [1.0, -1.0])
 @pytest.mark.parametrize(("cls", "centers"), ON_EACH_BACKEND)
 def test_gradient_is_finite_where_the_embedding_is_a_proxy_or_its_opposite(cls, centers, own):
-    """By the cosines, and through the layer with the embedding on top of its class weight."""
+    """For the gradient by the cosines, and through the layer if the embedding equals its class weight."""
     y_pred = cosines(cls())
     y_pred[np.arange(ROWS), LABELS] = own
     (slope,) = gradient(lambda cosine: cls()(LABELS, cosine), y_pred)
@@ -80,7 +80,7 @@ def test_gradient_is_finite_where_the_embedding_is_a_proxy_or_its_opposite(cls, 
 @pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize(("cls", "centers"), EACH)
 def test_degenerate_batches(cls, centers, dtype):
-    """One row; one class alone; every row another class; all rows at one point."""
+    """One row; only one class; a different class in each row; all rows at one point."""
     y_pred = cosines(cls())
     batches = {
         "one row": (np.array([2]), y_pred[:1]),
@@ -98,7 +98,7 @@ def test_degenerate_batches(cls, centers, dtype):
         assert got == pytest.approx(float(wide), rel=1e-2, abs=1e-2), name
         (slope,) = gradient(lambda cosine, y=labels: cls()(y, cosine), batch)
         assert np.all(np.isfinite(slope)), name
-        # A softmax over equal logits pulls at the own class, however little.
+        # A softmax over equal logits has a gradient for the row's own class, even if it is small.
         assert np.max(np.abs(slope)) > 0 or name == "all opposite", name
 
 
@@ -134,7 +134,7 @@ def test_nan_is_not_hidden(cls, centers, dtype):
 
 
 def blobs(rng, classes=4, samples=24, spread=0.35):
-    """Points around `classes` centers, and which: `(n, 6)`, `(n,)`."""
+    """Points around `classes` centers `(n, 6)`, and the center of each `(n,)`."""
     centers = rng.normal(size=(classes, 6))
     labels = rng.permutation(np.repeat(np.arange(classes), samples))
     return (centers[labels] + spread * rng.normal(size=(len(labels), 6))).astype("float32"), labels
@@ -158,7 +158,7 @@ def test_training_saving_and_verifying_with_the_encoder(tmp_path, rng):
     assert (again.loss.margin, again.loss.scale) == (0.3, 16)
     np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
     assert np.mean(np.argmax(again.predict(x, verbose=0), axis=1) == labels) > 0.95
-    # The encoder alone compares pairs, also of the two classes it never saw.
+    # The encoder alone compares pairs, also of the two classes that were not in training.
     siamese = SiameseWrapper(again.layers[0], "cosine")
     for points, classes in ((x, labels), (held, held_labels)):
         i, j = np.triu_indices(len(points), 1)
@@ -175,7 +175,7 @@ def test_training_in_half_precision(policy, rng):
     try:
         model = keras.Sequential([small_encoder(), ProxyLogits(4)])
         assert keras.backend.standardize_dtype(model(x[:3]).dtype) == "float32"
-        # Not Adam: in weights of bfloat16 its 0.999 is 1, and nothing moves.
+        # Not Adam: in bfloat16 its 0.999 becomes 1, and the weights do not change.
         model.compile(keras.optimizers.SGD(0.1), loss=losses.ArcFaceLoss(margin=0.3, scale=16))
         history = model.fit(x, labels, batch_size=32, epochs=12, verbose=0).history["loss"]
     finally:

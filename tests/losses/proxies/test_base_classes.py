@@ -1,4 +1,4 @@
-"""Class numbers as the proxy losses read them: in every form, eagerly and compiled; labels that are no classes."""
+"""How the proxy losses read class numbers: all forms, eager and compiled; labels that are not classes."""
 
 import keras
 import numpy as np
@@ -69,7 +69,7 @@ def test_labels_that_are_no_classes(cls, centers, y_true, message):
 
 
 def compiled(function, *inputs):
-    """`function` of the `inputs` in a compiled graph, where no value is known while it is traced; None on PyTorch."""
+    """`function` of the `inputs` in a compiled graph, where values are unknown during tracing; None on PyTorch."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

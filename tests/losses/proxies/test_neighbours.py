@@ -1,4 +1,4 @@
-"""Proxy losses on neighbours against pytorch-metric-learning and loops: values and gradients; who shares what."""
+"""Proxy losses on neighbours against pytorch-metric-learning and loops: values, gradients and the shares of rows."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def same(options):
     return options
 
 
-# Ours, centers a class, options, theirs, how theirs are named.
+# The class, its centers per class, its options, the peer's class, and the peer's names of the options.
 CASES = [
     ("ProxyNCALoss", 1, {"scale": 1}, lambda o: {"softmax_scale": o["scale"]}),
     ("ProxyNCALoss", 1, {"scale": 9}, lambda o: {"softmax_scale": o["scale"]}),
@@ -88,7 +88,7 @@ def test_proxy_anchor_shares_its_logarithms_out_to_rows():
 
 
 def test_proxy_anchor_gradient_is_that_of_the_whole():
-    """Its rows hold shares that are not differentiated; their mean must not show it."""
+    """The rows' shares have no gradient, but the gradient of their mean must be complete."""
 
     def loop(y_pred):
         return float(np.mean(oracles.proxy_anchor(y_pred.tolist(), LABELS.tolist(), scale=4.0)))
