@@ -146,8 +146,7 @@ def concrete(tensor):
 
 
 def split_ids(name, ids):
-    """Splits identities `(batch,)` into base-256 digits `(batch, digits)`, float32, which every dtype represents
-    exactly.
+    """Splits identities `(batch,)` into base-256 digits `(batch, digits)`, float32, which survive any cast.
 
     `Loss.__call__` casts y_true to the loss's dtype, which merges large whole numbers (above 2²⁴ in float32, above 2048
     in float16). A number that is not whole becomes NaN, or raises an error if its value is known.

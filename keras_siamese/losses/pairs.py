@@ -224,8 +224,8 @@ class OnlineContrastiveLoss(PairLoss):
     gradient.
 
     sentence-transformers' `OnlineContrastiveLoss` is the same with ``reduction="sum"`` and a siamese model with
-    ``distance="cosine"``, except that it uses the mean distance also if there is only one pair of the other kind. The
-    default reduction is the mean over all rows, which does not grow with the batch.
+    ``distance="cosine"``, except that it also uses the mean distance if there is only one pair of the other kind. The
+    default reduction is the mean over all rows, so the loss does not grow with the batch.
 
     Args:
         margin: m > 0, in units of the distance; as in `ContrastiveLoss`.

@@ -108,10 +108,11 @@ def threshold_consistent_margin(similarity, positive, negative, positive_margin=
 
 @export
 class ThresholdConsistentMarginLoss(CosineLoss):
-    """λ₊·mean[m₊ − s] over positive pairs with s ≤ m₊ + λ₋·mean[s − m₋] over negative pairs with s ≥ m₋.
+    """Threshold-consistent margin loss: λ₊·mean[m₊ − s₊] + λ₋·mean[s₋ − m₋], over pairs past their margin.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Add this regulariser to another loss;
-    it makes one threshold suit all identities. Same value as pytorch-metric-learning's `ThresholdConsistentMarginLoss`.
+    These are positive pairs with s ≤ m₊ and negative pairs with s ≥ m₋. y_true identities `(batch,)`; y_pred embeddings
+    `(batch, dim)`, of any norm. Add this regulariser to another loss; it makes one threshold suit all identities. Same
+    value as pytorch-metric-learning's `ThresholdConsistentMarginLoss`.
 
     Zhang, Xu, Li, Koutra, et al., *Threshold-Consistent Margin Loss for Open-World Deep Metric Learning*, ICLR 2024,
     https://arxiv.org/abs/2307.04047
