@@ -1,4 +1,4 @@
-"""Each cause is found where it was planted, not where it was not, and its repair repairs."""
+"""Tests of `diagnosis_of`: each cause is found where it was planted and not elsewhere, and its repair works."""
 
 import ast
 

@@ -1,0 +1,74 @@
+"""Tests of what the causes share: signals and their text, the strength of a finding, repairs, missing facts."""
+
+import pytest
+
+from keras_siamese.diagnosis.causes.base import (
+    Cause,
+    NotExamined,
+    RuledOut,
+    Signal,
+    change,
+    is_imperfect,
+    is_told_apart,
+    signals_of,
+)
+from keras_siamese.diagnosis.facts.table import Facts
+
+
+class Slow(Cause):
+    name, stage, reads, needs = "slow", "optimisation", ("speed",), "the speed of the run"
+
+    def judge(self, facts):
+        if facts["speed"] > 1:
+            return RuledOut(self.name)
+        return self.found(facts, "warning", "It is slow.", {}, "pass", None, 2 / facts["speed"])
+
+
+@pytest.mark.parametrize(
+    ("signal", "line"),
+    [
+        (Signal(0.5), "top speed 0.5"),
+        (Signal(0.12345, 0.3), "top speed 0.1235  (threshold 0.3)"),
+        (Signal(0.5, 0.3, 1.0, 0.25, 0.75), "top speed 0.5 [0.25, 0.75]  (threshold 0.3, null 1)"),
+        (Signal(2.0, null=0.0), "top speed 2  (null 0)"),
+    ],
+)
+def test_a_signal_as_text(signal, line):
+    assert signal.line("top_speed") == line
+
+
+def test_a_cause_answers_by_the_facts_at_hand():
+    assert Slow().examine(Facts({"epochs": 3.0})) == NotExamined("slow", "the speed of the run")
+    assert Slow().examine(Facts({"speed": 2.0})) == RuledOut("slow")
+    finding = Slow().examine(Facts({"speed": 1.0, "epochs": 3.0}))
+    assert (finding.cause, finding.stage, finding.epoch, finding.strength) == ("slow", "optimisation", 2, 2.0)
+    assert finding.explains_flag and finding.explained_by is None
+    assert Slow().examine(Facts({"speed": 1.0})).epoch is None
+
+
+@pytest.mark.parametrize(("speed", "strength"), [(0.01, 10.0), (0.5, 4.0), (1.0, 2.0), (-1.0, 1.0)])
+def test_a_strength_is_between_one_and_ten(speed, strength):
+    assert Slow().examine(Facts({"speed": speed})).strength == strength
+
+
+def test_a_finding_may_belong_to_another_stage():
+    finding = Slow().found(Facts({}), "error", "", {}, "", None, 1.0, stage="data")
+    assert finding.stage == "data"
+
+
+def test_a_change_leaves_the_recipe_as_it_was():
+    recipe = {"margin": 1.0, "width": 8}
+    assert change(width=16, depth=2)(recipe) == {"margin": 1.0, "width": 16, "depth": 2}
+    assert recipe == {"margin": 1.0, "width": 8}
+
+
+def test_signals_only_of_what_was_measured():
+    found = signals_of(Facts({"a": 1.0, "b": 2.0}), a=0.5, b=(0.25, 0.75), c=None)
+    assert found == {"a": Signal(1.0, 0.5, None), "b": Signal(2.0, 0.25, 0.75)}
+
+
+def test_what_counts_as_imperfect_and_as_learned():
+    assert is_imperfect(Facts({"eer": 0.02})) and not is_imperfect(Facts({"eer": 0.0199}))
+    assert is_imperfect(Facts({"eer": 0.1}), 0.1) and not is_imperfect(Facts({"eer": 0.0999}), 0.1)
+    assert is_told_apart(Facts({"train_eer": 0.0999})) and not is_told_apart(Facts({"train_eer": 0.1}))
+    assert not is_told_apart(Facts({}))
