@@ -72,8 +72,16 @@ def test_training_and_saving(soft, tmp_path, rng):
 def test_the_loss_says_which_option_is_missing(rng):
     towers = triplets(rng)
     for model_swaps, loss_swaps, message in [
-        (False, True, r"shape \(batch, 3\); got \(6, 2\): use swap=True in the siamese model .*or swap=False in the loss"),
-        (True, False, r"shape \(batch, 2\); got \(6, 3\): use swap=False in the siamese model .*or swap=True in the loss"),
+        (
+            False,
+            True,
+            r"shape \(batch, 3\); got \(6, 2\): use swap=True in the siamese model .*or swap=False in the loss",
+        ),
+        (
+            True,
+            False,
+            r"shape \(batch, 2\); got \(6, 3\): use swap=False in the siamese model .*or swap=True in the loss",
+        ),
     ]:
         model = SiameseWrapper(encoder(), swap=model_swaps)
         with pytest.raises(ValueError, match=message):
