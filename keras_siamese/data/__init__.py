@@ -1,10 +1,10 @@
-"""Data: identity-disjoint splits, and batches that are a pure function of `(seed, epoch, index)`.
+"""Data: splits that share no identity, and batches that depend only on `(seed, epoch, index)`.
 
     train, valid, test = split_identities(x, labels, (0.7, 0.15, 0.15), seed=0)
     sequence = PairSequence(*train, batch_size=128, augment=image_augmenter(rotation_range=20))
 
-Contract: `sources` says what samples may be and what their labels become; `sequence` gives batches their epoch under
-`fit`; everything else stands on these two. The room imports `_checks` and nothing else of the package.
+Contract: `sources` defines what samples and labels may be; `sequence` is the base of all sequences. The other modules
+use these two. Of the package, `data` imports only `_checks`, `_frames` and `neighbours`.
 """
 
 from keras_siamese.data.augment import image_augmenter

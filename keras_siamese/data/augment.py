@@ -1,14 +1,14 @@
-"""Augmentation: how randomness reaches it, and ImageDataGenerator's transforms without a hidden generator.
+"""Reproducible augmentation of batches, with ImageDataGenerator's transformations of images.
 
-Contract: a sequence hands an augmentation one tower's batch, an array `(batch, …)` or a dict of such, and a NumPy
-generator made from `(seed, epoch, index, tower)`. It returns the same structure with as many samples. Accepted are:
+Contract: a sequence passes one tower's batch, an array `(batch, …)` or a dict of arrays, and a NumPy generator that is
+made from `(seed, epoch, index, tower)`. The augmentation returns the same structure with as many samples. It can be:
 
-- a callable `(batch, rng)`, pure in `rng`, as `image_augmenter` makes one;
-- a Keras layer, or a Sequential of them: called with `training=True` after its seed generators are set from `rng`
-  (Keras's Dropout has one on PyTorch only if it is given a `seed`);
-- a callable `(batch)`: where its randomness comes from is its own affair, and so is whether an epoch can be repeated.
+- a callable `(batch, rng)` that takes all randomness from `rng`, such as an `image_augmenter`;
+- a Keras layer or Sequential, called with `training=True` after its seed generators are set from `rng` (on PyTorch,
+  Keras's Dropout has a seed generator only if it is given a `seed`);
+- a callable `(batch)`: the sequence does not control its randomness, so an epoch may not be repeatable.
 
-`pairs` and users import this module.
+`sequence` and users import this module.
 
     PairSequence(x, labels, augment=image_augmenter(rotation_range=20, zoom_range=0.1))
     PairSequence(x, labels, augment=lambda batch, rng: batch + rng.normal(0, 0.1, batch.shape).astype("float32"))
@@ -25,15 +25,15 @@ import numpy as np
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese.data.sources import map_arrays, named_arrays
 
-_LAYERS = threading.Lock()  # setting a layer's seeds and calling it are one act, and two sequences may share a layer
+_LAYERS = threading.Lock()  # held from setting a layer's seeds until it has been called: sequences may share a layer
 
 
 class Augmentation:
-    """Calls `augment`, of whichever accepted kind, as `(batch, rng) → batch` of NumPy arrays, and checks its result.
+    """Calls any accepted kind of `augment` as `(batch, rng) → batch` of NumPy arrays, and checks the result.
 
     Args:
-        augment: a callable `(batch, rng)` or `(batch)`, or a Keras layer. A second argument counts as the generator if
-            it has no default or is called `rng`.
+        augment: a callable `(batch, rng)` or `(batch)`, or a Keras layer. A callable gets `rng` if its second argument
+            has no default or is named `rng`.
     """
 
     def __init__(self, augment):
@@ -51,7 +51,7 @@ class Augmentation:
         result = map_arrays(_to_numpy, result)
         if _outline(result) != _outline(batch):
             raise ValueError(
-                "`augment` must return the structure it was given, with as many samples: "
+                "`augment` must return the structure that it gets, with the same number of samples: "
                 f"{_outline(batch)}; got {_outline(result)}"
             )
         return result
@@ -74,14 +74,14 @@ def _to_numpy(array):
 
 
 def _outline(x):
-    """The structure of a batch and its number of samples, as `{path: n}`; None stands for what has no samples."""
+    """The structure of a batch and its number of samples, as `{path: n}`; n is None for a scalar."""
     return {path: array.shape[0] if array.ndim else None for path, array in named_arrays("batch", x)}
 
 
 def _call_seeded(layer, batch, rng):
     with _LAYERS:
         if not layer.built:
-            layer(batch, training=True)  # a generator may be made on the first call only
+            layer(batch, training=True)  # some layers create their generators in the first call
         for generator in seed_generators(layer):
             state = rng.integers(0, 2**31 - 1, size=2)  # fits the state's dtype on every backend
             generator.state.assign(state.astype(generator.state.dtype))
@@ -89,7 +89,7 @@ def _call_seeded(layer, batch, rng):
 
 
 def seed_generators(layer):
-    """The `keras.random.SeedGenerator`s held by a layer and the layers within it, each once, in a fixed order."""
+    """The `keras.random.SeedGenerator`s of a layer and the layers inside it, each once, in a fixed order."""
     found, seen, waiting = [], set(), [layer]
     while waiting:
         item = waiting.pop()
@@ -107,36 +107,35 @@ def seed_generators(layer):
     return found
 
 
-# ImageDataGenerator's fill modes in scipy's words. scipy's own "wrap" lets the first and the last pixel coincide
+# SciPy's names of ImageDataGenerator's fill modes. In SciPy's own "wrap" the first and the last pixel coincide
 # (abc|bcd…), and its own "constant" blanks a pixel that rounding puts 1e-16 outside the image.
 _SCIPY_MODES = {"constant": "grid-constant", "nearest": "nearest", "reflect": "reflect", "wrap": "grid-wrap"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class image_augmenter:
-    """Random rotations, shifts, shears, zooms, flips and brightness, by ImageDataGenerator's argument names.
+    """Random rotations, shifts, shears, zooms, flips and brightness, with ImageDataGenerator's argument names.
 
-    Named like a function, for it is used as one: it makes a callable `(images, rng) → images` for batches
-    `(n, height, width)` or `(n, height, width, channels)` of any real dtype, which the result keeps (integers are
-    rounded and clipped to their range). Each image gets its own draw. All its geometry is one affine map about its
-    centre, interpolated linearly, once, by `scipy.ndimage.affine_transform` – not by Keras's preprocessing layers,
-    because so it is pure in `rng`, the same on all backends, and safe in worker processes.
+    The object is a callable `(images, rng) → images` for batches `(n, height, width)` or `(n, height, width, channels)`
+    of any real dtype. The result has the same dtype; integers are rounded and clipped to their range. Each image gets
+    its own random values. One affine map about the image's centre makes all geometric changes, with linear
+    interpolation by SciPy. Unlike Keras's preprocessing layers it depends on `rng` only, gives the same result on all
+    backends, and is safe in worker processes.
 
     Args:
         rotation_range: degrees ≥ 0; the angle is uniform in ± this, positive is counter-clockwise.
-        width_shift_range: a float below 1 is a fraction of the width, a float from 1 on a number of pixels, and the
-            shift is uniform in ± this; an integer k stands for whole pixels from -(k-1) to k-1, each equally likely.
-        height_shift_range: the same, vertically. (ImageDataGenerator itself mixes height and width up.)
-        shear_range: degrees ≥ 0; the angle s is uniform in ± this, and a row at height r from the centre moves by
-            r·sin s, while heights shrink by cos s (ImageDataGenerator's shear).
-        zoom_range: a float z in [0, 1), short for (1-z, 1+z), or (low, high) with 0 < low ≤ high. Height and width are
-            divided by two draws from that interval: below 1 things grow.
-        horizontal_flip: whether to swap left and right, half of the time.
-        vertical_flip: whether to swap top and bottom, half of the time.
-        brightness_range: (low, high) with 0 ≤ low ≤ high: values, whatever their range, are multiplied by a factor
-            drawn from it; floats are not clipped.
-        fill_mode: what lies outside a row abcd: "nearest" aaaa|abcd|dddd, "reflect" dcba|abcd|dcba, "wrap"
-            abcd|abcd|abcd, "constant" kkkk|abcd|kkkk with k = `cval`.
+        width_shift_range: the shift is uniform in ± this: a float below 1 is a fraction of the width, a float from 1 on
+            a number of pixels. An integer k means whole pixels from -(k-1) to k-1, each equally likely.
+        height_shift_range: the same, vertically. (ImageDataGenerator itself confuses height and width.)
+        shear_range: degrees ≥ 0; the angle s is uniform in ± this. A row at height r from the centre moves by r·sin s,
+            and heights shrink by cos s, as in ImageDataGenerator.
+        zoom_range: (low, high) with 0 < low ≤ high, or a float z in [0, 1) for (1-z, 1+z). Height and width are divided
+            by two values drawn from this interval: values below 1 magnify.
+        horizontal_flip, vertical_flip: whether to mirror the image in this direction with probability 1/2.
+        brightness_range: (low, high) with 0 ≤ low ≤ high. Values of any range are multiplied by a factor drawn from
+            this interval; floats are not clipped.
+        fill_mode: how a row abcd continues outside the image: "nearest" aaaa|abcd|dddd, "reflect" dcba|abcd|dcba,
+            "wrap" abcd|abcd|abcd, "constant" kkkk|abcd|kkkk with k = `cval`.
         cval: the value for "constant".
 
     >>> augment = image_augmenter(horizontal_flip=True)
@@ -166,9 +165,7 @@ class image_augmenter:
             amount = getattr(self, name)
             check_number(name, amount, low=0)
             if isinstance(amount, (int, np.integer)) and amount == 1:
-                raise ValueError(
-                    f"`{name}` as an integer k means less than k pixels, so 1 shifts nothing; say 1.0 or 2"
-                )
+                raise ValueError(f"`{name}` as an integer k is at most k - 1 pixels, so 1 shifts nothing; use 1.0 or 2")
         if isinstance(self.zoom_range, (tuple, list)):
             _check_interval("zoom_range", self.zoom_range, open_low=True)
         else:
@@ -200,13 +197,11 @@ class image_augmenter:
         return self != still
 
     def _draw_maps(self, n, height, width, rng):
-        """For each image the map from output to input (row, column): linear `(n, 2, 2)` and offset `(n, 2)`."""
+        """The map from output to input (row, column) of each image: linear `(n, 2, 2)` and offset `(n, 2)`."""
         angle = np.deg2rad(rng.uniform(-self.rotation_range, self.rotation_range, n))
         shear = np.deg2rad(rng.uniform(-self.shear_range, self.shear_range, n))
-        shift = np.stack(
-            [_draw_shift(rng, self.height_shift_range, height, n), _draw_shift(rng, self.width_shift_range, width, n)],
-            1,
-        )
+        ranges = (self.height_shift_range, height), (self.width_shift_range, width)
+        shift = np.stack([_draw_shift(rng, amount, size, n) for amount, size in ranges], 1)
         zoom = rng.uniform(*self._zoom_interval, size=(n, 2))
         flip = np.where((rng.random((n, 2)) < 0.5) & [self.vertical_flip, self.horizontal_flip], -1.0, 1.0)
         zero, one = np.zeros(n), np.ones(n)
@@ -230,18 +225,14 @@ class image_augmenter:
         planes = images if images.ndim == 4 else images[..., None]
         result = np.empty_like(planes)
         options = {"order": 1, "mode": _SCIPY_MODES[self.fill_mode], "cval": self.cval}
-        for i in range(len(planes)):
-            for channel in range(planes.shape[3]):
-                ndimage.affine_transform(
-                    planes[i, :, :, channel], linear[i], offset[i], output=result[i, :, :, channel], **options
-                )
+        for i, channel in np.ndindex(len(planes), planes.shape[3]):
+            plane = i, slice(None), slice(None), channel
+            ndimage.affine_transform(planes[plane], linear[i], offset[i], output=result[plane], **options)
         return result.reshape(images.shape)
 
     def __repr__(self):
-        fields = [(field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self)]
-        return (
-            f"image_augmenter({', '.join(f'{name}={value!r}' for name, value, default in fields if value != default)})"
-        )
+        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return f"image_augmenter({', '.join(f'{f.name}={value!r}' for f, value in values if value != f.default)})"
 
 
 def _check_interval(name, interval, open_low=False):
@@ -252,7 +243,7 @@ def _check_interval(name, interval, open_low=False):
 
 
 def _draw_shift(rng, amount, size, n):
-    """Shifts `(n,)` in pixels along an axis of `size` pixels."""
+    """Random shifts `(n,)` in pixels along an axis of `size` pixels."""
     if isinstance(amount, (int, np.integer)):
         return rng.integers(1 - amount, amount, n).astype(float) if amount else np.zeros(n)
     pixels = amount * size if amount < 1 else amount
@@ -260,7 +251,7 @@ def _draw_shift(rng, amount, size, n):
 
 
 def _matrices(a, b, c, d):
-    """Stacks `(n,)` entries into `(n, 2, 2)` matrices [[a, b], [c, d]]."""
+    """Matrices [[a, b], [c, d]] `(n, 2, 2)` from their entries `(n,)`."""
     return np.stack([a, b, c, d], axis=1).reshape(-1, 2, 2)
 
 

@@ -1,8 +1,8 @@
-"""Batches of P identities with K samples each, for the losses that compare all embeddings of a batch.
+"""Batches of P identities with K samples each, for the losses that compare all embeddings in a batch.
 
 Contract: samples are a source `(n, …)` (see `sources`), labels `(n,)` integers or strings. A batch is `(samples,
-codes)`: P·K samples, an identity's side by side, and int32 `(P·K,)` codes of their identities. What a sequence holds of
-an epoch is indices, 8 bytes a row. Users and `callbacks` use this module.
+codes)`: P·K samples, those of one identity next to each other, and their identities' codes, int32 `(P·K,)`. An epoch
+takes 8 bytes of memory for each row. Users and `callbacks` use this module.
 
     sequence = BalancedBatchSequence(x, labels, classes_per_batch=32, samples_per_class=4, seed=0)
     samples, codes = sequence[0]                                        # 128 samples, 32 identities
@@ -18,37 +18,36 @@ from keras_siamese.data.sources import count_samples, take
 
 
 class BalancedBatchSequence(EpochSequence):
-    """P identities × K samples a batch, as a `keras.utils.PyDataset`; a batch is a pure function of `(seed, epoch,
-    index)`.
+    """A `keras.utils.PyDataset` of batches of P identities × K samples; a batch depends only on `(seed, epoch, index)`.
 
-    No identity comes twice in a batch. Within an epoch the samples of an identity take turns, so that each is used
-    equally often. An identity with fewer than K samples has some of them twice in a batch, or is left out (`short`).
-    One with a single sample takes part only with `augment`, which makes another view of it; without, it would be its
-    own positive.
+    An identity occurs at most once in a batch. Its samples take turns, so an epoch shows each of them equally often.
+    If an identity has fewer than K samples, some are repeated in the batch, or the identity is left out (`short`). An
+    identity with a single sample takes part only with `augment`, which makes another view of the sample; without
+    `augment`, the sample would be its own positive.
 
     Args:
-        x: array `(n, …)` or dict (nested at will) of arrays `(n, …)`, or another source.
+        x: array `(n, …)`, dict (also nested) of arrays `(n, …)`, or another source, such as an `ImageFolder`.
         labels: identities `(n,)`, integers or strings.
         classes_per_batch: P ≥ 2, identities in a batch.
-        samples_per_class: K ≥ 2, samples of each.
-        batches_per_epoch: ≥ 1; by default as many as show each sample about once.
-        weighting: "balanced" (default): all identities equally often; "natural": in proportion to their samples.
+        samples_per_class: K ≥ 2, samples of each identity.
+        batches_per_epoch: ≥ 1; by default an epoch shows each sample about once.
+        weighting: "balanced" (default) shows all identities equally often; "natural" in proportion to their samples.
         short: "repeat" (default) or "drop", for identities with fewer than K samples.
-        augment: changes each batch; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch has the same batches, for validation; not possible with `augment`.
+        augment: changes each batch; see `keras_siamese.data.augment` for what is accepted.
+        frozen: whether every epoch has the same batches, for validation; excludes `augment`.
         seed: integer ≥ 0.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
         x, labels: the source; the codes `(n,)` of its labels, integers 0 … identities − 1.
-        identities: the distinct labels, sorted; `identities[codes]` are labels as they were given.
-        left_out: how many identities take no part: a single sample and no `augment`, or dropped as short.
-        repeated: how many of those that do have fewer than K samples.
+        identities: the distinct labels, sorted; `identities[codes]` are the original labels.
+        left_out: number of identities that take no part: single samples without `augment`, or dropped as short.
+        repeated: number of identities that take part with fewer than K samples.
 
     Raises:
-        ValueError: if fewer than P identities can take part, naming what left the others out; if `x` is empty or
-            differs in length from `labels`; if a number is out of range.
-        TypeError: for an unknown option, naming the known ones.
+        ValueError: if fewer than P identities can take part, if `x` is empty or differs in length from `labels`, or if
+            a number is out of range.
+        TypeError: for an unknown option; the message lists the known ones.
 
     >>> x, labels = np.arange(7.0), ["ada", "ada", "bo", "bo", "bo", "cy", "di"]
     >>> sequence = BalancedBatchSequence(x, labels, classes_per_batch=2, samples_per_class=3)
@@ -87,26 +86,23 @@ class BalancedBatchSequence(EpochSequence):
         self.repeated = int(np.count_nonzero(self._size[self._taking_part] < self.samples_per_class))
         if len(self._taking_part) < self.classes_per_batch:
             raise ValueError(
-                f"`classes_per_batch` must be at most {len(self._taking_part)}, the identities with at least {least} "
-                f"samples, of {len(self.identities)}; got {self.classes_per_batch}"
+                f"`classes_per_batch` must be at most {len(self._taking_part)}, the number of identities with at least "
+                f"{least} samples (of {len(self.identities)}); got {self.classes_per_batch}"
             )
         rows = self.classes_per_batch * self.samples_per_class
         shown = int(self._size[self._taking_part].sum())
-        self.batches_per_epoch = (
-            -(-shown // rows)
-            if batches_per_epoch is None
-            else check_integer("batches_per_epoch", batches_per_epoch, low=1)
-        )
+        batches = -(-shown // rows) if batches_per_epoch is None else batches_per_epoch
+        self.batches_per_epoch = check_integer("batches_per_epoch", batches, low=1)
 
     def __len__(self):
         """The number of batches in an epoch."""
         return self.batches_per_epoch
 
     def rows(self, epoch=None):
-        """The sample indices of an epoch `(batches, P·K)`, in the order of its batches; not writeable.
+        """The sample indices of an epoch `(batches, P·K)`, in the order of its batches, as a read-only array.
 
         Args:
-            epoch: integer ≥ 0, by default the current one; a frozen sequence has the same in all.
+            epoch: integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
         """
         return self._table_of(epoch)
 
@@ -137,21 +133,21 @@ class BalancedBatchSequence(EpochSequence):
 
 
 def draw_identities(rng, total, batches, per_batch, weights=None):
-    """Identities of each batch `(batches, per_batch)`, integers below `total`, none twice in a batch.
+    """Draws the identities of each batch `(batches, per_batch)`, integers below `total`, distinct within a batch.
 
-    Without `weights` every identity comes equally often, within one; with `weights` `(total,)` a batch is a draw
-    without replacement in proportion to them.
+    Without `weights`, the numbers of times that two identities are drawn differ by at most one. With `weights`
+    `(total,)`, each batch is a weighted draw without replacement.
     """
     if weights is not None:
         chosen = np.empty((batches, per_batch), dtype=np.intp)
         for batch in chosen:
-            # The largest of log w + Gumbel noise are a draw without replacement (Efraimidis and Spirakis, 2006).
+            # The largest values of log w + Gumbel noise are such a draw (Efraimidis and Spirakis, 2006).
             keys = np.log(weights) + rng.gumbel(size=total)
             batch[:] = np.argpartition(-keys, per_batch - 1)[:per_batch]
         return chosen
     drawn = [rng.permutation(total)]
     while sum(map(len, drawn)) < batches * per_batch:
-        # What a batch has left over from one round may not come again before the batch is full.
+        # The last batch may still have room: identities that it holds already are drawn after it is full.
         open_batch = sum(map(len, drawn)) % per_batch
         tail = drawn[-1][len(drawn[-1]) - open_batch :]
         others = rng.permutation(np.setdiff1d(np.arange(total), tail, assume_unique=True))
@@ -161,21 +157,21 @@ def draw_identities(rng, total, batches, per_batch, weights=None):
 
 
 def draw_samples(rng, codes, size, visits, per_visit):
-    """The samples shown at each visit of an identity `(visits, per_visit)`: an identity's samples take turns.
+    """Samples of the identities in `visits`, `(visits, per_visit)`; the samples of an identity take turns.
 
     Args:
         rng: NumPy generator.
         codes: identities of the samples `(n,)`.
-        size: samples of each identity `(K,)`.
-        visits: identities in the order in which they are visited `(visits,)`.
-        per_visit: samples at each visit; they are distinct where the identity has as many.
+        size: number of samples of each identity `(K,)`.
+        visits: identities `(visits,)`, in their order; an identity may occur several times.
+        per_visit: samples at each visit; they are distinct if the identity has that many.
     """
-    # Samples by identity, in a random order within each.
+    # Samples sorted by identity, in a random order within each.
     shuffled = rng.permutation(len(codes))
     codes, visits = narrow(codes), narrow(visits)
     samples = shuffled[np.argsort(codes[shuffled], kind="stable")]
     start = np.cumsum(size) - size
-    # How often the identity of each visit was visited before.
+    # How often the identity of each visit occurred before.
     order = np.argsort(visits, kind="stable")
     first = np.searchsorted(visits[order], visits[order], side="left")
     before = np.empty(len(visits), dtype=np.intp)
@@ -185,5 +181,5 @@ def draw_samples(rng, codes, size, visits, per_visit):
 
 
 def narrow(codes):
-    """Whole numbers ≥ 0 `(n,)` in the smallest dtype that holds them: up to 16 bits NumPy sorts by radix, tenfold."""
+    """Integers ≥ 0 `(n,)` in the smallest dtype that holds them: NumPy sorts up to 16 bits ten times faster."""
     return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))

@@ -1,7 +1,7 @@
-"""Samples by identity: draws of anchors and of their partners, without rejection.
+"""Random anchors and their partners, drawn by identity without rejection.
 
-Contract: identities are codes `(n,)`, integers 0 … K-1, each present; what is drawn are sample indices; every draw is
-from the generator that is handed in. `pairs`, `triplets` and `hardness` import this module; it imports NumPy alone.
+Contract: identities are codes `(n,)`, integers 0 … K-1, each present. Functions return sample indices and take all
+randomness from the given generator. `pairs`, `triplets` and `hardness` import this module; it imports only NumPy.
 
     blocks = IdentityBlocks(codes)
     anchors = draw_anchors(rng, blocks, 100, paired=True)
@@ -12,14 +12,14 @@ import numpy as np
 
 
 class IdentityBlocks:
-    """Samples sorted by identity: an identity is one block of positions, so a partner is one draw, without rejection.
+    """Samples sorted by identity: each identity is one block of positions, so one draw is enough for a partner.
 
     Args:
         codes: identities `(n,)`, integers 0 … K-1, each present.
 
     Attributes:
-        size: samples of each identity `(K,)`.
-        paired: the samples that are not their identity's only one.
+        size: number of samples of each identity `(K,)`.
+        paired: the samples whose identity has more than one sample.
     """
 
     def __init__(self, codes):
@@ -31,32 +31,32 @@ class IdentityBlocks:
         self._position = np.argsort(self._sample, kind="stable")  # (n,): sample → position
 
     def draw_from(self, rng, identities):
-        """For each of the `identities` `(m,)` one of its samples, uniformly."""
+        """Draws one sample of each of the `identities` `(m,)`, uniformly; `(m,)`."""
         return self._sample[self._start[identities] + rng.integers(0, self.size[identities])]
 
     def draw_same(self, rng, anchors):
-        """For each of the `anchors` `(m,)` another sample of its identity, uniformly; each anchor must have one."""
+        """Draws another sample of the identity of each of the `anchors` `(m,)`, uniformly; each must have one."""
         block = self.codes[anchors]
         position = self._start[block] + rng.integers(0, self.size[block] - 1)
         return self._sample[position + (position >= self._position[anchors])]  # the anchor itself is skipped
 
     def draw_other(self, rng, anchors):
-        """For each of the `anchors` `(m,)` a sample of another identity, uniformly; there must be two identities."""
+        """Draws a sample of another identity for each of the `anchors` `(m,)`, uniformly; needs two identities."""
         block = self.codes[anchors]
         position = rng.integers(0, len(self.codes) - self.size[block])
         return self._sample[position + (position >= self._start[block]) * self.size[block]]  # its block is skipped
 
 
 def draw_anchors(rng, blocks, count, weighting="natural", paired=False, after=()):
-    """`count` anchors, each sample (or under "balanced" each identity) as often as any other, within one.
+    """Draws `count` anchors so that each sample (or with "balanced" each identity) occurs about equally often.
 
     Args:
         rng: NumPy generator.
         blocks: `IdentityBlocks`.
-        count: how many.
+        count: number of anchors; without `after`, frequencies differ by at most one.
         weighting: "natural" or "balanced".
-        paired: whether only samples that have another of their identity may be anchors.
-        after: anchors drawn before; the natural draw begins with the samples that they used less.
+        paired: whether all anchors must have another sample of their identity.
+        after: anchors drawn before. "natural" then begins with the samples that occur less often in them.
     """
     if weighting == "balanced":
         identities = np.flatnonzero(blocks.size > 1) if paired else np.arange(len(blocks.size))
@@ -70,7 +70,7 @@ def draw_anchors(rng, blocks, count, weighting="natural", paired=False, after=()
 
 
 def _repeat_permuted(rng, samples, count):
-    """`count` entries of whole random permutations of `samples`, the last one cut short."""
+    """Concatenates random permutations of `samples` and returns the first `count` entries."""
     if count == 0:
         return np.empty(0, dtype=np.intp)
     rounds = -(-count // len(samples))

@@ -1,8 +1,8 @@
-"""One image file → one array, and the check of many files before training.
+"""Reading an image file as an array, and checking many files before training.
 
-Contract: `ImageDecoder` reads one file as float32 `(height, width, channels)` in [0, 255], the scale of Keras's
-`image_dataset_from_directory`; it holds options only, so threads and processes may share it. `check_files` decodes all
-files once and says which cannot be read. `images` imports this module; it imports Pillow when it is first needed.
+Contract: `ImageDecoder` reads one file as float32 `(height, width, channels)` in [0, 255], the range of Keras's
+`image_dataset_from_directory`. It holds only options, so threads and processes can share it. `check_files` decodes all
+files once and returns those that cannot be read. `images` imports this module; Pillow is imported when it is needed.
 
     decode = ImageDecoder((105, 105), "grayscale", "bilinear")
     image = decode("wren/0001.png")
@@ -22,27 +22,27 @@ from keras_siamese._checks import check_choice, check_installed, check_integer
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 SECONDS_WITHOUT_BAR = 5
-_ORIENTATION = 0x0112  # EXIF's tag
-_FILES_AT_ONCE = 1024  # handed to the threads together, so that a million files need no million futures
+_ORIENTATION = 0x0112  # the EXIF tag
+_FILES_AT_ONCE = 1024  # given to the threads together, so that a million files do not make a million futures
 
 
 @dataclass(frozen=True)
 class ImageDecoder:
     """Reads an image file as float32 `(height, width, channels)` in [0, 255].
 
-    What a file holds becomes, in this order:
+    These steps are applied in this order:
 
-    - turned upright by its EXIF orientation; of several frames the first;
-    - 16-bit grey is divided by 257, so that 65535 is 255 and nothing is clipped; 16-bit colour is read by Pillow as its
-      high bytes; 1-bit is 0 and 255; 32-bit pixels, whose range nothing tells, are refused;
-    - "rgb" and "grayscale" drop an alpha channel, without a background; for "rgba" an image without one is opaque.
-      Colour becomes grey by 0.299 R + 0.587 G + 0.114 B; a palette becomes its colours, CMYK its naive RGB;
-    - resized to `image_size` whatever its aspect ratio, with Pillow's antialiasing, unless it has that size.
+    - Of several frames the first is used. The image is turned upright by its EXIF orientation.
+    - 16-bit grey is divided by 257, so 65535 becomes 255 and nothing is clipped. Pillow reads the high bytes of 16-bit
+      colour. 1-bit pixels become 0 and 255. 32-bit pixels are refused, because their range is unknown.
+    - "rgb" and "grayscale" drop an alpha channel, without a background; for "rgba", images without alpha are opaque.
+      Colour becomes grey by 0.299 R + 0.587 G + 0.114 B. Palettes become colours; CMYK becomes RGB without its profile.
+    - The image is resized to `image_size`, ignoring its aspect ratio, with Pillow's antialiasing.
 
     Args:
         image_size: `(height, width)`, integers ≥ 1.
         color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
-        interpolation: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos", of the resizing.
+        interpolation: how to resize: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos".
     """
 
     image_size: tuple[int, int]
@@ -70,20 +70,20 @@ class ImageDecoder:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise ValueError(
-                    f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}, "
-                    "and could be a decompression bomb"
+                    f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}: "
+                    "the file could be a decompression bomb"
                 )
             if image.getexif().get(_ORIENTATION, 1) != 1:
                 image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
                 return self._from_16_bits(image)
             if image.mode in ("I", "F"):
-                raise ValueError(f"32-bit pixels (Pillow's mode {image.mode}) have no range that could become [0, 255]")
+                raise ValueError(f"32-bit pixels (Pillow's mode {image.mode}) have no known range to scale to [0, 255]")
             return np.asarray(self._resized(self._converted(image)), dtype=np.float32).reshape(self.shape)
 
     def _converted(self, image):
         if "transparency" in image.info:
-            image = image.convert("RGBA")  # else Pillow warns, or guesses, on the way to other modes
+            image = image.convert("RGBA")  # otherwise Pillow warns or guesses when it converts to other modes
         mode = MODES[self.color_mode]
         return image if image.mode == mode else image.convert(mode)
 
@@ -92,7 +92,7 @@ class ImageDecoder:
 
         values = np.asarray(image).astype(np.float32) / 257
         grey = np.asarray(self._resized(Image.fromarray(values)))
-        grey = np.clip(grey, 0, 255)  # bicubic and lanczos overshoot; Pillow clips 8-bit images itself
+        grey = np.clip(grey, 0, 255)  # bicubic and lanczos overshoot; of 8-bit images Pillow itself clips this
         channels = [grey] * min(3, self.shape[2]) + [np.full_like(grey, 255)] * (self.shape[2] == 4)
         return np.stack(channels, axis=-1)
 
@@ -106,9 +106,9 @@ class ImageDecoder:
 
 
 def check_files(decode, paths):
-    """Decodes each of `paths` once, in threads, and returns `(position, reason)` of those that cannot be.
+    """Decodes each of `paths` once, in threads, and lists `(position, reason)` of those that cannot be decoded.
 
-    After five seconds it shows Keras's progress bar.
+    A progress bar appears after five seconds.
     """
     refused = []
     started, bar = time.monotonic(), None
@@ -127,9 +127,9 @@ def check_files(decode, paths):
 
 
 def reason_against(decode, path):
-    """Why `path` cannot be decoded, or None. Pillow's plugins raise all kinds of errors on what is no image.
+    """The reason why `path` cannot be decoded, or None. Pillow raises errors of all types for invalid images.
 
-    `verify` comes first, because decoding alone takes no notice of PNG's checksums, nor of an end that is missing.
+    `verify` is called first, because decoding alone ignores PNG's checksums and a missing end of the file.
     """
     from PIL import Image
 

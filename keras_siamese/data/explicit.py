@@ -1,7 +1,7 @@
-"""Pairs that are given, not drawn: index lists, and the pairs.txt of Labeled Faces in the Wild.
+"""Pairs from a list, such as the pairs.txt of Labeled Faces in the Wild.
 
-Contract: `ExplicitPairs` serves as `PairSequence` does – batches `((left, right), same)`, `pairs(epoch)`, `frozen` for
-validation – of pairs that the user lists by the rows of their samples. Users and `scoring` use this module.
+Contract: `ExplicitPairs` takes the rows of pairs and has the interface of `PairSequence`: batches `((left, right),
+same)`, `pairs(epoch)`, and `frozen` for validation. Users and `scoring` use this module.
 
     lfw = read_lfw_pairs("pairs.txt", "lfw", image_size=(112, 112))
     held_out = lfw.fold == 9
@@ -22,33 +22,32 @@ from keras_siamese.data.sources import check_source, count_samples, encode, firs
 
 
 class ExplicitPairs(EpochSequence):
-    """Given pairs as a `keras.utils.PyDataset`, each once an epoch; a batch depends on `(seed, epoch, index)` alone.
+    """A `keras.utils.PyDataset` of listed pairs, each once an epoch; a batch depends only on `(seed, epoch, index)`.
 
-    The order of the pairs is drawn anew each epoch; a frozen sequence keeps the order given, and serves as validation
-    wherever a frozen `PairSequence` does.
+    Each epoch has the pairs in a new random order. A frozen sequence keeps the given order, for validation.
 
     Args:
-        x: array `(n, …)`, dict (nested at will) of arrays `(n, …)`, or another source, as `ImageFolder`.
-        left, right: rows of `x` that each pair takes, integers `(pairs,)` in [0, n).
-        same: `(pairs,)`, whether both show one identity: booleans, or `similar_label` for yes.
-        labels: identities `(n,)` of the samples, integers or strings, where they are known. `same` must then be what
-            they say, and scores get intervals over identities.
+        x: array `(n, …)`, dict (also nested) of arrays `(n, …)`, or another source, such as an `ImageFolder`.
+        left, right: rows of `x`, integers `(pairs,)` in [0, n).
+        same: `(pairs,)`, whether both samples show the same identity: booleans, or `similar_label` for "same".
+        labels: identities `(n,)` of the samples, integers or strings, if known. They must agree with `same`, and they
+            give scores confidence intervals over identities.
         batch_size: pairs in a batch, ≥ 1; the last batch of an epoch may be smaller.
-        augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what it may be.
-        frozen: whether every epoch has the same batches, for validation; not possible with `augment`.
-        similar_label: 1, or 0 for a project in which 0 means "same", in `same` as in the batches.
+        augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what is accepted.
+        frozen: whether every epoch has the same batches, for validation; excludes `augment`.
+        similar_label: 1, or 0 for a project in which 0 means "same", both in `same` and in the batches.
         seed: integer ≥ 0.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
         x: the source.
-        labels, identities: as in `PairSequence`; only where `labels` were given.
+        labels, identities: as in `PairSequence`; they exist only if `labels` were given.
         pairs_per_epoch, positive_fraction: the number of pairs, and the share of genuine ones.
 
     Raises:
-        ValueError: if lengths differ, a row is not one of `x`, `same` is not 0 or 1 or contradicts `labels` or pairs a
-            sample with itself as different, naming the pairs.
-        TypeError: for an unknown option, naming the known ones.
+        ValueError: if lengths differ, if a row is not in `x`, if `same` is not 0 or 1 or contradicts `labels`, or if a
+            sample paired with itself is not "same". The message names the pairs.
+        TypeError: for an unknown option; the message lists the known ones.
 
     >>> x = np.arange(6.0)
     >>> sequence = ExplicitPairs(x, [0, 2, 4], [1, 3, 0], [1, 1, 0], batch_size=2, frozen=True)
@@ -81,14 +80,14 @@ class ExplicitPairs(EpochSequence):
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         left, right = check_row_numbers("left", left, n), check_row_numbers("right", right, n)
         if len(left) != len(right) or not len(left):
-            raise ValueError(f"`left` and `right` must be of one length, ≥ 1; got {len(left)} and {len(right)}")
+            raise ValueError(f"`left` and `right` must have the same length ≥ 1; got {len(left)} and {len(right)}")
         is_boolean = np.asarray(same).dtype == bool
         same = check_same("same", same, length=len(left))
         same = same if is_boolean or similar_label == 1 else ~same
-        refuse_pairs("`same` must be true of a sample and itself", (left == right) & ~same)
+        refuse_pairs("`same` must be true if `left` and `right` are the same row", (left == right) & ~same)
         if labels is not None:
             self.identities, self.labels = encode(check_labels("labels", labels, length=n))
-            refuse_pairs("`same` must be what `labels` say", (self.labels[left] == self.labels[right]) != same)
+            refuse_pairs("`same` must agree with `labels`", (self.labels[left] == self.labels[right]) != same)
         self.pairs_per_epoch, self.positive_fraction = len(same), float(np.mean(same))
         self._given = left, right, same
 
@@ -97,14 +96,7 @@ class ExplicitPairs(EpochSequence):
         return -(-self.pairs_per_epoch // self.batch_size)
 
     def pairs(self, epoch=None):
-        """The pairs of an epoch in the order of its batches: `(left_index, right_index, same)`, each `(pairs,)`.
-
-        Args:
-            epoch: integer ≥ 0, by default the current one; a frozen sequence has the same order in all.
-
-        Returns:
-            Two integer arrays of sample indices and one of booleans, True = same identity; not writeable.
-        """
+        """The pairs of an epoch in the order of its batches, as `PairSequence.pairs` returns them, each `(pairs,)`."""
         return self._table_of(epoch)
 
     def _draw(self, epoch):
@@ -127,14 +119,10 @@ class ExplicitPairs(EpochSequence):
 
 
 def from_pairs(x, left, right, same, **options):
-    """`ExplicitPairs` of the given pairs: rows `left`, `right` `(pairs,)` of `x` `(n, …)`, labels `same` `(pairs,)`.
+    """Makes an `ExplicitPairs` sequence of the rows `left` and `right` `(pairs,)` of `x` `(n, …)`.
 
-    Args:
-        x: array `(n, …)`, dict (nested at will) of arrays `(n, …)`, or another source.
-        left, right: rows of `x`, integers `(pairs,)`.
-        same: `(pairs,)`, 1 = same identity.
-        **options: `labels`, `batch_size`, `augment`, `frozen`, `similar_label`, `seed` and those of
-            `keras.utils.PyDataset`, as in `ExplicitPairs`.
+    The arguments are those of `ExplicitPairs`: `same` `(pairs,)` says which pairs are genuine, and the options are
+    `labels`, `batch_size`, `augment`, `frozen`, `similar_label`, `seed` and those of `keras.utils.PyDataset`.
 
     >>> from_pairs(np.arange(6.0), [0, 2, 4], [1, 3, 0], [1, 1, 0], batch_size=3)
     ExplicitPairs(3 pairs of 6 samples, 66.7% same, in 1 batches of 3; epoch 0)
@@ -143,35 +131,35 @@ def from_pairs(x, left, right, same, **options):
 
 
 def check_row_numbers(name, rows, n):
-    """Returns row numbers `(pairs,)` of n samples as an integer array of its own."""
+    """Returns row numbers `(pairs,)` of n samples as a new integer array."""
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
         raise ValueError(f"`{name}` must be integers of shape (pairs,); got {rows.dtype} of shape {rows.shape}")
     wrong = np.flatnonzero((rows < 0) | (rows >= n))
     if len(wrong):
         raise ValueError(
-            f"`{name}` must be rows of `x`, from 0 to {n - 1}; got {rows[wrong[0]]} in pair {wrong[0]}, and "
-            f"{len(wrong)} such rows in all"
+            f"`{name}` must be rows of `x`, from 0 to {n - 1}; got {rows[wrong[0]]} in pair {wrong[0]} "
+            f"({len(wrong)} wrong in total)"
         )
     return rows.astype(np.intp)
 
 
 def refuse_pairs(expectation, wrong):
-    """Raises where a pair of the mask `wrong` `(pairs,)` breaks the `expectation`."""
+    """Raises an error that states the `expectation` and lists the pairs of the mask `wrong` `(pairs,)`, if any."""
     if wrong.any():
-        numbers = np.flatnonzero(wrong).tolist()
-        raise ValueError(f"{expectation}; it is not in pairs {first_few(numbers)}, counted from 0")
+        pairs = first_few(np.flatnonzero(wrong).tolist())
+        raise ValueError(f"{expectation}; this is not so for pairs {pairs} (counted from 0)")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LFWPairs:
-    """The pairs of a pairs.txt, and the images they are made of.
+    """The pairs of a pairs.txt and their images.
 
     Attributes:
-        x: `ImageFiles` `(n, height, width, channels)`: each image that a pair names, once, sorted by name and number.
+        x: `ImageFiles` `(n, height, width, channels)`: each image in the pairs, once, sorted by name and number.
         left, right: rows of `x` `(pairs,)`, in the order of the file.
         same: `(pairs,)` bool, True = genuine.
-        fold: `(pairs,)` integers, 0 … folds − 1: View 2's, or all 0 in a file without folds.
+        fold: `(pairs,)` integers 0 … folds − 1; all 0 in a file without folds.
         labels: `(n,)` the person in each image, strings.
     """
 
@@ -183,7 +171,7 @@ class LFWPairs:
     labels: np.ndarray
 
     def pairs(self, chosen=slice(None)):
-        """`(left, right, same)` of the pairs in the mask `chosen` `(pairs,)`, for `from_pairs`."""
+        """`(left, right, same)` of the pairs in the mask `chosen` `(pairs,)`, as `from_pairs` takes them."""
         return self.left[chosen], self.right[chosen], self.same[chosen]
 
     def __repr__(self):
@@ -195,29 +183,28 @@ class LFWPairs:
 def read_lfw_pairs(
     pairs_txt, root, image_size, color_mode="rgb", *, extension=".jpg", interpolation="bilinear", check=True
 ):
-    """Reads a pairs.txt of Labeled Faces in the Wild, and the images it names, below `root`.
+    """Reads a pairs.txt of Labeled Faces in the Wild, with its images in the folder `root`.
 
-    Its first line has the number of folds and of pairs, "10 300"; each fold has that many genuine pairs, "name 1 4",
-    and then as many impostor pairs, "name 1 other 2", between tabs or spaces. View 1's files have one number there and
-    one fold. Image 4 of a person is name/name_0004.jpg.
+    The first line has the number of folds and of pairs, "10 300". Each fold has that many genuine pairs, "name 1 4",
+    and then as many impostor pairs, "name 1 other 2", separated by tabs or spaces. The files of View 1 have one fold,
+    and only the number of pairs in the first line. Image 4 of a person is name/name_0004.jpg.
 
     Huang, Ramesh, Berg, Learned-Miller, "Labeled Faces in the Wild: A Database for Studying Face Recognition in
-    Unconstrained Environments", 2007, http://vis-www.cs.umass.edu/lfw/lfw.pdf. Its protocol for View 2: choose all that
-    is chosen, the threshold too, on nine folds, measure on the tenth, ten times.
+    Unconstrained Environments", 2007, http://vis-www.cs.umass.edu/lfw/lfw.pdf. The protocol of View 2: choose
+    everything, also the threshold, on nine folds and measure on the tenth; repeat this for each fold.
 
     Args:
         pairs_txt: path of the file.
-        root: the folder of the persons' folders.
-        image_size: `(height, width)` that every image is resized to.
+        root: the folder that holds a folder for each person.
+        image_size: `(height, width)` to which every image is resized.
         color_mode, interpolation, check: as in `ImageFiles`.
-        extension: what the names of the images end in.
+        extension: the end of the images' names.
 
     Returns:
-        An `LFWPairs`: `x`, and `left`, `right`, `same`, `fold`, each `(pairs,)`, and `labels` `(n,)`.
+        An `LFWPairs`.
 
     Raises:
-        ValueError: for malformed lines, with their numbers; for images that are missing or cannot be read, with their
-            paths.
+        ValueError: for malformed lines, with their numbers; for missing or unreadable images, with their paths.
 
     >>> import os, tempfile, PIL.Image
     >>> root = tempfile.mkdtemp()
@@ -252,12 +239,12 @@ def read_lfw_pairs(
 
 
 def parse_lfw_lines(lines, name):
-    """The pairs in the `lines` of a pairs.txt: lists of left and right `(person, number)`, of same, and of folds."""
+    """Parses the `lines` of a pairs.txt: lists of left and right `(person, number)`, of same, and of folds."""
     header = [_number(word) for word in lines[0].split()] if lines else []
     if len(header) not in (1, 2) or None in header:
         raise ValueError(
-            f'{name!r} must begin with the number of folds and of pairs of each kind in a fold, as "10 300", or of '
-            f"pairs alone; line 1 is {lines[0] if lines else ''!r}"
+            f'{name!r} must begin with the number of folds and of pairs of each kind in a fold, such as "10 300", or '
+            f"only the number of pairs; line 1 is {lines[0] if lines else ''!r}"
         )
     folds, count = header if len(header) == 2 else (1, header[0])
     expected, got = 2 * folds * count, len(lines) - 1
@@ -276,11 +263,8 @@ def parse_lfw_lines(lines, name):
         else:
             pairs.append((*pair, genuine, i // (2 * count)))
     if wrong:
-        raise ValueError(
-            f"{name!r} has {len(wrong)} malformed lines:"
-            + "".join(wrong[:10])
-            + (f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else "")
-        )
+        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise ValueError(f"{name!r} has {len(wrong)} malformed lines:{''.join(wrong[:10])}{more}")
     return [list(column) for column in zip(*pairs, strict=True)]
 
 
@@ -299,7 +283,7 @@ def _impostor(words):
 
 
 def _image(name, number):
-    """`(person, number)`, or None where a name could be a path or a number is none."""
+    """`(person, number)`; None if the name could be a path, or if `number` is not a number."""
     number = _number(number)
     return None if number is None or name.startswith(".") or re.search(r"[/\\]", name) else (name, number)
 

@@ -1,8 +1,8 @@
-"""Hard partners from embeddings: for each sample its nearest impostors and its farthest genuine ones, by rank.
+"""Hard pairs from embeddings: the nearest samples of other identities and the farthest of the same, by rank.
 
-Contract: embeddings `(n, dim)` and identity codes `(n,)` go in; `HardCandidates` holds indices only, int32 `(n, k)`,
-and draws partners from them with the methods of `blocks.IdentityBlocks`, so that a sequence can draw from either. The
-search is exact, by Euclidean distance, in memory O(n·k). `pairs` and `triplets` import this module.
+Contract: from embeddings `(n, dim)` and identity codes `(n,)`, `HardCandidates` finds indices, int32 `(n, k)`. It draws
+partners from them with the methods of `blocks.IdentityBlocks`, so a sequence can use either. The search is exact, by
+Euclidean distance, and takes O(n·k) memory. `pairs` and `triplets` import this module.
 
     candidates = HardCandidates.from_embeddings(embeddings, codes, negative_ranks=(0, 50), positive_ranks=(0, 5))
     impostors = candidates.draw_other(rng, anchors)
@@ -17,29 +17,29 @@ from keras_siamese._checks import check_integer
 from keras_siamese.data.blocks import IdentityBlocks
 from keras_siamese.neighbours import nearest_blocks
 
-_BLOCK = 1 << 22  # distances held at once
-# An identity with more samples than this is searched for apart, among the others alone: otherwise its own samples would
-# have to be found first, and set aside.
+_BLOCK = 1 << 22  # distances computed at a time
+# Larger identities are searched separately, among the samples of others only. Otherwise the search would first have to
+# find, and then drop, all of their own samples.
 _LARGE = 256
 _SHOW_AFTER = 5.0  # seconds without a progress bar
 
 
 class HardCandidates:
-    """For each sample, impostor and genuine partners by how hard they are under some embeddings.
+    """The hardest impostor and genuine partners of each sample under some embeddings.
 
-    A range of ranks (lo, hi) keeps the partners at ranks lo, lo + 1, …, hi − 1 from the hardest, 0. To skip the very
-    hardest (lo > 0) is wise where labels are noisy: mislabelled samples and duplicates come first among the impostors.
-    A sample with fewer partners than `hi` has as many as there are from `lo` on; the rest of its row is −1. One without
-    any draws uniformly, as `IdentityBlocks` does; `without_negatives` and `without_positives` count them.
+    A range of ranks (lo, hi) keeps the partners at ranks lo, lo + 1, …, hi − 1; the hardest partner has rank 0. If
+    labels are noisy, lo should be above 0, because mislabelled samples and duplicates are the hardest impostors. A
+    sample with fewer than `hi` partners has shorter lists, and the rest of its row is −1. A sample without candidates
+    draws its partners uniformly, as `IdentityBlocks` does.
 
     Args:
         blocks: `IdentityBlocks` of the n samples, for the uniform draw.
-        negatives: int32 `(n, k)`, samples of other identities, −1 at the end of a row where there are fewer.
+        negatives: int32 `(n, k)`, samples of other identities; shorter rows end in −1.
         positives: int32 `(n, k)`, other samples of the same identity, in the same form.
 
     Attributes:
-        without_negatives: how many samples draw impostors uniformly, for want of candidates.
-        without_positives: how many samples of identities with two or more draw genuine partners uniformly.
+        without_negatives: number of samples that draw impostors uniformly.
+        without_positives: number of samples that draw genuine partners uniformly, single samples not counted.
 
     >>> embeddings = np.array([[0.0], [1.0], [3.0], [7.0], [12.0]])
     >>> candidates = HardCandidates.from_embeddings(embeddings, np.array([0, 1, 0, 1, 0]), (0, 2), (0, 1))
@@ -60,22 +60,22 @@ class HardCandidates:
 
     @classmethod
     def from_embeddings(cls, embeddings, codes, negative_ranks=(0, 50), positive_ranks=(0, 5)):
-        """Searches the candidates; a progress bar appears if that takes more than five seconds.
+        """Finds the candidates; a progress bar appears after five seconds.
 
         Args:
-            embeddings: finite numbers `(n, dim)`, compared by Euclidean distance. Of unit norm they rank as by cosine.
+            embeddings: `(n, dim)`, finite. With unit norm, Euclidean distance ranks them as cosine distance does.
             codes: identities `(n,)`, integers 0 … K−1, each present.
-            negative_ranks: (lo, hi), 0 ≤ lo < hi, among the samples of other identities, nearest first.
-            positive_ranks: (lo, hi), 0 ≤ lo < hi, among the other samples of the identity, farthest first.
+            negative_ranks: (lo, hi), 0 ≤ lo < hi, of the samples of other identities, nearest first.
+            positive_ranks: (lo, hi), 0 ≤ lo < hi, of the other samples of the identity, farthest first.
 
         Raises:
-            ValueError: for embeddings that are not finite, of another length than `codes`, or not `(n, dim)`; for
-                ranks out of order.
+            ValueError: if the embeddings are not finite, not `(n, dim)` or differ in length from `codes`, or if the
+                ranks are not in order.
         """
         embeddings = check_embeddings("embeddings", embeddings, len(codes))
         negative_ranks = check_ranks("negative_ranks", negative_ranks)
         positive_ranks = check_ranks("positive_ranks", positive_ranks)
-        # Only differences count, and about their mean the terms of the expanded square, which cancel, are smaller.
+        # Distances do not change if the mean is subtracted, and the expanded squares then lose fewer digits.
         embeddings = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype("float32")
         blocks = IdentityBlocks(np.asarray(codes))
         progress = _Progress(2 * len(embeddings))
@@ -84,11 +84,11 @@ class HardCandidates:
         return cls(blocks, negatives, positives)
 
     def draw_same(self, rng, anchors):
-        """For each of the `anchors` `(m,)` one of its genuine candidates, uniformly; `(m,)` samples."""
+        """Draws a genuine candidate for each of the `anchors` `(m,)`, uniformly; `(m,)` samples."""
         return _draw(rng, anchors, self.positives, self._positive_counts, self._blocks.draw_same)
 
     def draw_other(self, rng, anchors):
-        """For each of the `anchors` `(m,)` one of its impostor candidates, uniformly; `(m,)` samples."""
+        """Draws an impostor candidate for each of the `anchors` `(m,)`, uniformly; `(m,)` samples."""
         return _draw(rng, anchors, self.negatives, self._negative_counts, self._blocks.draw_other)
 
     def __repr__(self):
@@ -100,42 +100,42 @@ class HardCandidates:
 
 
 class HardPartners:
-    """What `PairSequence` and `TripletSequence` share: partners uniform, or hard under the latest embeddings."""
+    """Base class of `PairSequence` and `TripletSequence`: partners are uniform, or hard under the latest embeddings."""
 
     _candidates = None
 
     @property
     def partners(self):
-        """Who draws the anchors' partners: `IdentityBlocks`, or the `HardCandidates` of the last `refresh`."""
+        """The object that draws partners: `IdentityBlocks`, or the `HardCandidates` of the last `refresh`."""
         return self._blocks if self._candidates is None else self._candidates
 
     def refresh(self, embeddings, *, negative_ranks=(0, 50), positive_ranks=(0, 5)):
-        """Draws hard partners from now on: near samples of other identities, far ones of the same.
+        """Draws hard partners from now on: near samples of other identities, far samples of the same identity.
 
-        Holds for every batch that is drawn later, so call it between epochs, as `callbacks.HardPairRefresh` does.
-        Batches are then a pure function of the embeddings as well.
+        All batches that are drawn later depend on these embeddings too. So call it between epochs, as
+        `callbacks.HardPairRefresh` does.
 
         Args:
-            embeddings: `(n, dim)`, one for each sample of the source, compared by Euclidean distance; None goes back to
-                uniform partners.
-            negative_ranks: (lo, hi): partners of other identities at ranks lo … hi − 1 by increasing distance. With
-                noisy labels let lo be above 0: mislabelled samples come first.
-            positive_ranks: (lo, hi): partners of the same identity at these ranks by decreasing distance.
+            embeddings: `(n, dim)`, one for each sample, compared by Euclidean distance; None returns to uniform
+                partners.
+            negative_ranks: (lo, hi): partners of other identities have ranks lo … hi − 1 by increasing distance. If
+                labels are noisy, use lo > 0, because mislabelled samples come first.
+            positive_ranks: (lo, hi): partners of the same identity have these ranks by decreasing distance.
 
         Returns:
-            The `HardCandidates`, which say how many samples have none; or None.
+            The `HardCandidates`, with the number of samples that have none; None if `embeddings` is None.
 
         Raises:
-            ValueError: for a frozen or exhaustive sequence, and as `HardCandidates.from_embeddings` does.
+            ValueError: for a frozen or exhaustive sequence, and for invalid embeddings or ranks.
         """
         if self.frozen or getattr(self, "exhaustive", False):
-            raise ValueError(f"`refresh` needs a sequence that draws anew each epoch; got {self!r}")
+            raise ValueError(f"`refresh` needs a sequence that draws new samples each epoch; got {self!r}")
         candidates = (
             None
             if embeddings is None
             else HardCandidates.from_embeddings(embeddings, self.labels, negative_ranks, positive_ranks)
         )
-        with self._lock:  # Keras looks at an epoch's first batches before the epoch begins: their table goes too
+        with self._lock:  # Keras reads an epoch's first batches before the epoch begins, so its table is dropped too
             self._candidates, self._drawn = candidates, None
         return candidates
 
@@ -175,13 +175,13 @@ def check_ranks(name, ranks):
 
 
 def nearest_others(embeddings, codes, ranks, progress=lambda rows: None):
-    """The samples of other identities at `ranks` (lo, hi) by increasing distance, int32 `(n, k)`, −1 where none is.
+    """The samples of other identities at `ranks` (lo, hi) by increasing distance, int32 `(n, k)`; missing ones are −1.
 
     Args:
         embeddings: float32 `(n, dim)`.
         codes: identities `(n,)`, integers 0 … K−1.
-        ranks: (lo, hi); k = hi − lo, or fewer if there are not so many samples.
-        progress: called with the number of samples that are done, as they are.
+        ranks: (lo, hi); k = hi − lo, or less if there are fewer samples.
+        progress: called after each block with its number of samples.
     """
     low, high = ranks[0], max(ranks[0] + 1, min(ranks[1], len(codes) - 1))
     size = np.bincount(codes)
@@ -189,7 +189,7 @@ def nearest_others(embeddings, codes, ranks, progress=lambda rows: None):
     found = np.full((len(codes), high - low), -1, dtype=np.int32)
 
     def search(rows, among, own):
-        """Fills in `rows`, whose neighbours `among` these samples may hold up to `own` samples of their identity."""
+        """Fills in `rows`; each row has at most `own` samples of its own identity `among` the searched samples."""
         if len(among) == 0:
             return progress(len(rows))
         depth = min(high + own, len(among))
@@ -231,11 +231,11 @@ def farthest_same(embeddings, codes, ranks, progress=lambda rows: None):
 
 
 def _farthest(embeddings, members, part, high):
-    """Columns of `members` `(identities, m)` by decreasing distance from those in `part`: `(identities, rows, ≤ high)`,
-    without the sample itself."""
+    """Columns of `members` `(identities, m)` by decreasing distance from those in `part`, without the sample itself:
+    `(identities, rows, ≤ high)`."""
     z = embeddings[members]
     squares = np.einsum("imd,imd->im", z, z)
-    # The row's own square is the same for all its columns.
+    # ‖row‖² is left out: it is the same for all columns of a row.
     distance = squares[:, None, :] - 2 * (z[:, part] @ z.transpose(0, 2, 1))
     rows = np.arange(members.shape[1])[part]
     distance[:, rows - rows[0], rows] = -np.inf
@@ -249,7 +249,7 @@ def _farthest(embeddings, members, part, high):
 
 
 class _Progress:
-    """Counts samples, and shows Keras's bar once it has become clear that this takes long."""
+    """Counts samples, and shows a progress bar after a while."""
 
     def __init__(self, total):
         self._bar, self._done, self._total, self._began = None, 0, total, time.monotonic()

@@ -123,5 +123,7 @@ def test_refresh_draws_the_nearest_impostors_and_the_farthest_genuine():
 
 def test_refresh_needs_a_sequence_that_draws():
     for options in ({"frozen": True}, {"pairs_per_epoch": "all"}):
-        with pytest.raises(ValueError, match="`refresh` needs a sequence that draws anew each epoch; got PairSequence"):
+        with pytest.raises(
+            ValueError, match="`refresh` needs a sequence that draws new samples each epoch; got PairSequence"
+        ):
             PairSequence(np.arange(11), UNEVEN, **options).refresh(np.zeros((11, 2)))
