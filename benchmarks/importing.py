@@ -17,7 +17,7 @@ import time
 
 import measure
 
-PACKAGES = ("keras_siamese", "keras_tuner", "pytorch_metric_learning")
+PACKAGES = ("keras_siamese", "keras_tuner", "pytorch_metric_learning.losses")
 CODE = """
 import time
 import keras

@@ -313,7 +313,7 @@ def test_another_sequence_than_fit_is_given_is_refused():
 
 def test_a_frozen_sequence_is_refused():
     sequence = pairs(frozen=True)
-    with pytest.raises(ValueError, match="`refresh` needs a sequence that draws anew each epoch"):
+    with pytest.raises(ValueError, match="`refresh` needs a sequence that draws new samples each epoch"):
         fit(siamese(), sequence, HardPairRefresh(sequence))
 
 
