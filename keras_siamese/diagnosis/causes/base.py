@@ -92,6 +92,7 @@ class Cause:
         explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
         reads: facts without which it cannot be examined.
         needs: how a user provides them, in words.
+        advice: what to change, as code that runs, where it does not depend on the facts.
     """
 
     name = ""
@@ -99,6 +100,7 @@ class Cause:
     explains_flag = True
     reads = ()
     needs = ""
+    advice = ""
 
     def examine(self, facts):
         """A `Finding`, `RuledOut` or `NotExamined` from `facts`."""
@@ -107,24 +109,16 @@ class Cause:
         return self.judge(facts)
 
     def judge(self, facts):
-        """A `Finding` or `RuledOut`; the facts in `reads` are there."""
+        """The answer, given that `facts` has all facts that `reads` names."""
         raise NotImplementedError
 
-    def found(self, facts, severity, summary, signals, advice, apply, strength, stage=None):
-        """The `Finding` of this cause, with its strength in [1, 10]; `stage` if it is another than usual."""
-        epochs = facts.get("epochs")
-        return Finding(
-            self.name,
-            severity,
-            None if epochs is None else int(epochs) - 1,
-            summary,
-            signals,
-            advice,
-            apply,
-            float(np.clip(strength, 1.0, limits.STRONGEST)),
-            stage=stage or self.stage,
-            explains_flag=self.explains_flag,
-        )
+    def found(self, facts, severity, summary, signals, strength, apply, advice=None, stage=None):
+        """The `Finding` of this cause, with its strength in [1, 10]; `advice` and `stage` if they are not the usual."""
+        epoch = int(facts["epochs"]) - 1 if "epochs" in facts else None
+        options = {"stage": stage or self.stage, "explains_flag": self.explains_flag}
+        strength = float(np.clip(strength, 1.0, limits.STRONGEST))
+        advice = self.advice if advice is None else advice
+        return Finding(self.name, severity, epoch, summary, signals, advice, apply, strength, **options)
 
 
 def change(**options):
@@ -134,22 +128,13 @@ def change(**options):
 
 def signals_of(facts, **thresholds):
     """`Signal`s of those named facts that were measured; a threshold, or (threshold, null)."""
-    found = {}
-    for name, beside in thresholds.items():
-        if name in facts:
-            threshold, null = beside if isinstance(beside, tuple) else (beside, None)
-            found[name] = Signal(facts[name], threshold, null)
-    return found
+    beside = {name: one if isinstance(one, tuple) else (one, None) for name, one in thresholds.items()}
+    return {name: Signal(facts[name], *beside[name]) for name in beside if name in facts}
 
 
 def is_imperfect(facts, least=limits.GOOD_EER):
     """Whether held-out verification can still improve: its EER is at least `least`."""
     return facts["eer"] >= least
-
-
-def leaves_to_explain(facts):
-    """Whether the held-out EER is worse than the user wants, above .25 without a target, or the run diverged."""
-    return bool(facts["verifies_badly"])
 
 
 def is_told_apart(facts):

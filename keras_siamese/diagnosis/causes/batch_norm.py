@@ -7,21 +7,23 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 
 
 class BatchNorm(Cause):
-    """The encoder verifies well in training mode, with the statistics of the batch, but not in inference mode."""
-
     name = "batch_norm"
     stage = "inputs"
     reads = ("batch_normalization",)
     needs = "an encoder with BatchNormalization, and training batches"
+    advice = (
+        "keras.layers.BatchNormalization(momentum=0.9)  # adapts within ten batches\n"
+        "siamese = ks.SiameseWrapper(encoder, joint=True)  # the same statistics for both inputs\n"
+        "train = ks.data.PairSequence(x, labels)  # batches that mix many identities"
+    )
 
     def judge(self, facts):
-        signals = signals_of(
-            facts, batch_normalization=0.5, mode_gap=(limits.MODE_GAP, 0.0), batch_identities=limits.FEW_IN_BATCH
-        )
+        few = limits.FEW_IN_BATCH
+        signals = signals_of(facts, batch_normalization=0.5, mode_gap=(limits.MODE_GAP, 0.0), batch_identities=few)
         signals |= signals_of(facts, mode_eer_training=None, mode_eer_inference=None)
         gap, seen = facts.get("mode_gap", 0.0), facts.get("batch_identities", np.inf)
-        differs, mixes = gap > limits.MODE_GAP, seen >= limits.FEW_IN_BATCH
-        if not facts["batch_normalization"] or (not differs and mixes) or not is_imperfect(facts, limits.WELL_EER):
+        differs = gap > limits.MODE_GAP
+        if not facts["batch_normalization"] or not (differs or seen < few) or not is_imperfect(facts, limits.WELL_EER):
             return RuledOut(self.name, signals)
         if differs:
             what = (
@@ -34,14 +36,5 @@ class BatchNorm(Cause):
                 f"A training batch of one input has {seen:.1f} identities. BatchNormalization subtracts what the "
                 "samples of a batch have in common, which is then their identity."
             )
-        return self.found(
-            facts,
-            "error",
-            what,
-            signals,
-            "keras.layers.BatchNormalization(momentum=0.9)  # adapts within ten batches\n"
-            "siamese = ks.SiameseWrapper(encoder, joint=True)  # the same statistics for both inputs\n"
-            "train = ks.data.PairSequence(x, labels)  # batches that mix many identities",
-            change(momentum=0.9, joint=True, one_identity=False),
-            max(gap / limits.MODE_GAP, limits.FEW_IN_BATCH / seen),
-        )
+        repair = change(momentum=0.9, joint=True, one_identity=False)
+        return self.found(facts, "error", what, signals, max(gap / limits.MODE_GAP, few / seen), repair)

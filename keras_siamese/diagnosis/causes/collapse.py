@@ -3,55 +3,43 @@
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import (
-    Cause,
-    RuledOut,
-    Signal,
-    change,
-    is_imperfect,
-    is_told_apart,
-    signals_of,
-)
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, is_told_apart, signals_of
 
 
 class Collapse(Cause):
-    """The encoder gives every input nearly the same embedding."""
-
     name = "collapse"
     stage = "optimisation"
     reads = ("spread", "spacing")
+    advice = (
+        "keras.Sequential([..., keras.layers.Dense(64), keras.layers.UnitNormalization()])  # a fixed scale\n"
+        "siamese.compile(keras.optimizers.Adam(learning_rate / 10), loss=loss)\n"
+        'loss = ks.losses.BatchTripletLoss(negatives="semi_hard")  # the hardest negatives cause collapse\n'
+        "ks.data.PairSequence(x, labels, positive_fraction=0.5)  # enough impostors"
+    )
 
     def judge(self, facts):
-        spread, spacing = facts["spread"], facts["spacing"]
-        signals = {"spread": Signal(spread, limits.POINT, 1.0), "spacing": Signal(spacing, limits.POINT, 1.0)}
-        signals |= signals_of(facts, effective_rank=None, loss_from_collapsed_value=limits.AT_COLLAPSE)
+        spread, spacing, point = facts["spread"], facts["spacing"], (limits.POINT, 1.0)
+        signals = signals_of(facts, spread=point, spacing=point, effective_rank=None)
+        signals |= signals_of(facts, loss_from_collapsed_value=limits.AT_COLLAPSE)
         on_floor = facts.get("loss_from_collapsed_value", 1.0) < limits.AT_COLLAPSE
         only_genuine = facts.get("weighted_positive_fraction") == 1
         if only_genuine:
             signals["weighted_positive_fraction"] = Signal(1.0, limits.COMMON_KIND, 0.5)
         # A few dimensions lower the spread, a common offset lowers the spacing of directions; one point lowers both.
-        collapsed = (spread < limits.POINT and spacing < limits.POINT) or (
-            only_genuine and spacing < limits.LOOSE_SPACING
-        )
+        is_point = spread < limits.POINT and spacing < limits.POINT
+        collapsed = is_point or (only_genuine and spacing < limits.LOOSE_SPACING)
         learned = is_told_apart(facts) and not only_genuine
         if not collapsed or learned or not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         what = f"Embeddings nearly coincide: their spread is {spread:.3f} (1 is uniform, 0 is a single point)"
         what += ", and the loss is that of identical embeddings" if on_floor else ""
-        what += "; training has no impostor pairs, which alone keep embeddings apart" if only_genuine else ""
-        return self.found(
-            facts,
-            "error" if spread < limits.COLLAPSED or on_floor or only_genuine else "warning",
-            f"{what}.",
-            signals,
-            "keras.Sequential([..., keras.layers.Dense(64), keras.layers.UnitNormalization()])  # a fixed scale\n"
-            "siamese.compile(keras.optimizers.Adam(learning_rate / 10), loss=loss)\n"
-            'loss = ks.losses.BatchTripletLoss(negatives="semi_hard")  # the hardest negatives cause collapse\n'
-            "ks.data.PairSequence(x, labels, positive_fraction=0.5)  # enough impostors",
-            change(positive_fraction=0.5) if only_genuine else steadied(facts),
-            limits.STRONGEST if only_genuine else limits.POINT / max(spread, limits.POINT / limits.STRONGEST),
-            stage="data" if only_genuine else None,
-        )
+        if only_genuine:
+            what += "; training has no impostor pairs, which alone keep embeddings apart."
+            repair = change(positive_fraction=0.5)
+            return self.found(facts, "error", what, signals, limits.STRONGEST, repair, stage="data")
+        strength = limits.POINT / max(spread, limits.POINT / limits.STRONGEST)
+        severity = "error" if spread < limits.COLLAPSED or on_floor else "warning"
+        return self.found(facts, severity, f"{what}.", signals, strength, steadied(facts))
 
 
 def steadied(facts):

@@ -1,17 +1,16 @@
-"""Inverted labels: the pair labels say "different" where they mean "same"."""
+"""Inverted labels: the pair labels say "different" where they mean "same". Pairs are then ranked worse than chance,
+which noise cannot do.
+
+Training pairs of known identity tell more: an encoder that ranks *them* worse than chance was trained to. Held-out
+pairs alone count if the training data are not known. If they are known and training pairs are ranked well, held-out
+pairs ranked worse than chance mean that the held-out pair labels are inverted.
+"""
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect
 
 
 class InvertedLabels(Cause):
-    """The pair labels say different where they mean same: pairs are ranked worse than chance, which noise cannot do.
-
-    Training pairs of known identity tell more: an encoder that ranks *them* worse than chance was trained to. Held-out
-    pairs alone count if the training data are not known. If they are known and training pairs are ranked well, held-out
-    pairs ranked worse than chance mean that the held-out pair labels are inverted.
-    """
-
     name = "inverted_labels"
     stage = "labels"
     reads = ("auc",)
@@ -19,37 +18,32 @@ class InvertedLabels(Cause):
     def judge(self, facts):
         errors, critical = facts["below_chance"], facts["below_chance_critical"]
         is_below, is_above = errors > critical, errors < -critical
-        signals = {
-            "auc": Signal(facts["auc"], None, 0.5),
-            "standard_errors_below_half": Signal(errors, critical, 0.0),
-        }
+        signals = {"auc": Signal(facts["auc"], None, 0.5)}
+        signals["standard_errors_below_half"] = Signal(errors, critical, 0.0)
         trained = facts.get("train_below_chance")
         if trained is not None:
             reach = facts["train_below_chance_critical"]
             signals["train_auc"] = Signal(facts["train_auc"], None, 0.5)
             signals["train_standard_errors_below_half"] = Signal(trained, reach, 0.0)
-        conventions = facts.get("loss_similar_label"), facts.get("pairs_similar_label")
-        if None not in conventions and conventions[0] != conventions[1]:
-            names = ("similar_label_of_loss", "similar_label_of_pairs")
-            signals |= {name: Signal(label) for name, label in zip(names, conventions, strict=True)}
+        of_loss, of_pairs = facts.get("loss_similar_label"), facts.get("pairs_similar_label")
+        if None not in (of_loss, of_pairs) and of_loss != of_pairs:
+            signals |= {"similar_label_of_loss": Signal(of_loss), "similar_label_of_pairs": Signal(of_pairs)}
             if is_imperfect(facts, limits.FAILED_EER):
                 what = (
-                    f'The loss takes the label {conventions[0]:g} for "same", but the training pairs use the label '
-                    f"{conventions[1]:g}: the loss pulls impostors together and pushes genuine pairs apart."
+                    f'The loss takes the label {of_loss:g} for "same", but the training pairs use the label '
+                    f"{of_pairs:g}: the loss pulls impostors together and pushes genuine pairs apart."
                 )
                 return self.in_training(facts, what, signals, limits.STRONGEST)
+        worse = f"Held-out pairs are ranked worse than chance (AUC {facts['auc']:.3f}"
         if is_below and trained is not None and trained < -reach and "identities" not in facts:
-            what = (
-                f"Held-out pairs are ranked worse than chance (AUC {facts['auc']:.3f}), although training pairs are "
-                "ranked well: the labels of the held-out pairs are inverted."
-            )
+            what = f"{worse}), although training pairs are ranked well: the labels of the held-out pairs are inverted."
             advice = "monitor = ks.callbacks.DivergenceMonitor(validation, similar_label=0)"
-            apply = change(validation_similar_label=1)
-            return self.found(facts, "error", what, signals, advice, apply, errors / critical)
+            repair = change(validation_similar_label=1)
+            return self.found(facts, "error", what, signals, errors / critical, repair, advice)
         if is_below and trained is None:
             what = (
-                f"Held-out pairs are ranked worse than chance (AUC {facts['auc']:.3f}, {errors:.1f} standard errors "
-                "below ½): labels are inverted, either in the loss or in these pairs."
+                f"{worse}, {errors:.1f} standard errors below ½): labels are inverted, either in the loss or in these "
+                "pairs."
             )
             return self.in_training(facts, what, signals, errors / critical)
         if trained is not None and trained > reach and not is_above:
@@ -73,4 +67,4 @@ class InvertedLabels(Cause):
         def apply(recipe):
             return {**recipe, "similar_label": 1 - recipe.get("similar_label", 1)}
 
-        return self.found(facts, "error", what, signals, advice, apply, strength)
+        return self.found(facts, "error", what, signals, strength, apply, advice)

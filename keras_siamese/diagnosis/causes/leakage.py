@@ -1,4 +1,8 @@
-"""Leakage: held-out data contain samples or identities that training has seen."""
+"""Leakage: held-out data contain samples, or identities, that training has seen, so their figures are too good.
+
+Equal names on both sides are no proof, since both sides may have been numbered from 0. So samples with equal names must
+also be nearer to each other, across the sides, than samples with different names.
+"""
 
 import numpy as np
 
@@ -7,51 +11,34 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals
 
 
 class Leakage(Cause):
-    """Held-out data contain samples, or identities, that training has seen: their figures are too good.
-
-    Equal names on both sides are no proof, since both sides may have been numbered from 0. So samples with equal names
-    must also be nearer to each other, across the sides, than samples with different names.
-    """
-
     name = "leakage"
     stage = "data"
     explains_flag = False
-    reads = ("duplicates",)
+    reads = ("duplicates",)  # or "shared_names"
     needs = "training samples: DivergenceMonitor(…, train=(x, labels))"
+    advice = (
+        "train, valid, test = ks.data.split_identities(x, labels, (0.7, 0.15, 0.15), seed=0)\n"
+        "print(ks.data.check_leakage(train, valid))"
+    )
 
     def examine(self, facts):
-        if "duplicates" not in facts and "shared_names" not in facts:
-            return super().examine(facts)
-        return self.judge(facts)
+        return self.judge(facts) if "shared_names" in facts else super().examine(facts)
 
     def judge(self, facts):
         copied, alike = facts.get("duplicates", 0.0), facts.get("near_duplicates", 0.0)
-        signals = signals_of(
-            facts,
-            duplicates=(limits.DUPLICATES, 0.0),
-            near_duplicates=(limits.NEAR_DUPLICATES, 0.0),
-            shared_names=(0.0, 0.0),
-        )
+        names = facts.get("shared_names", 0.0)
+        signals = signals_of(facts, duplicates=(limits.DUPLICATES, 0.0), near_duplicates=(limits.NEAR_DUPLICATES, 0.0))
         # Of K identities that have nothing in common the AUC is ½ ± √(1/12K), as of K uniform ranks.
-        error = np.sqrt(1 / (limits.RANK_VARIANCE * max(facts.get("shared_names", 0.0), 1.0)))
+        error = np.sqrt(1 / (limits.RANK_VARIANCE * max(names, 1.0)))
         least = max(limits.SHARED_AUC, 0.5 + limits.SIGMAS * error)
-        signals |= signals_of(facts, shared_auc=(float(least), 0.5))
+        signals |= signals_of(facts, shared_names=(0.0, 0.0), shared_auc=(float(least), 0.5))
         has_copies = copied > limits.DUPLICATES or alike > limits.NEAR_DUPLICATES
-        shared = facts.get("shared_names", 0.0) > 0 and facts.get("shared_auc", 0.5) > least
-        if not has_copies and not shared:
-            return RuledOut(self.name, signals)
         parts = []
-        if shared:
-            parts.append(f"{facts['shared_names']:.0f} identities are on both sides")
+        if names > 0 and facts.get("shared_auc", 0.5) > least:
+            parts.append(f"{names:.0f} identities are on both sides")
         if has_copies:
             parts.append(f"{copied + alike:.1%} of the held-out samples are, or nearly are, training samples")
-        return self.found(
-            facts,
-            "error",
-            f"{' and '.join(parts)}: the held-out figures are too good, since training has seen these data.",
-            signals,
-            "train, valid, test = ks.data.split_identities(x, labels, (0.7, 0.15, 0.15), seed=0)\n"
-            "print(ks.data.check_leakage(train, valid))",
-            change(leak=None),
-            limits.STRONGEST,
-        )
+        if not parts:
+            return RuledOut(self.name, signals)
+        what = f"{' and '.join(parts)}: the held-out figures are too good, since training has seen these data."
+        return self.found(facts, "error", what, signals, limits.STRONGEST, change(leak=None))

@@ -1,56 +1,50 @@
-"""Learning rate: steps hardly move the weights, or replace them in every epoch."""
+"""Learning rate: steps are so small that they hardly move the weights, or so large that every epoch replaces them."""
 
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, is_imperfect, signals_of
 
 
 class LearningRate(Cause):
-    """Steps are so small that the weights hardly move, or so large that every epoch replaces them."""
-
     name = "learning_rate"
     stage = "optimisation"
     reads = ("update_size_first",)
     needs = "the run's steps: train with a DivergenceMonitor, or diagnose(…, probe=True)"
 
     def judge(self, facts):
-        first, last, largest = (facts[f"update_size_{name}"] for name in ("first", "last", "largest"))
-        signals = {
-            "update_size_first": Signal(first, limits.SMALL_UPDATE, limits.USUAL_UPDATE),
-            "update_size_last": Signal(last, limits.LARGE_LAST_UPDATE, limits.USUAL_LAST_UPDATE),
+        first, largest = facts["update_size_first"], facts["update_size_largest"]
+        sizes = {
+            "update_size_first": (limits.SMALL_UPDATE, limits.USUAL_UPDATE),
+            "update_size_last": (limits.LARGE_LAST_UPDATE, limits.USUAL_LAST_UPDATE),
         }
-        signals |= signals_of(facts, learning_rate=None, untrained_eer=None, train_eer=None, loss_rises=1.0)
-        signals |= signals_of(facts, probe_loss_fallen=None)
+        shown = {"learning_rate": None, "untrained_eer": None, "train_eer": None, "loss_rises": 1.0}
+        signals = signals_of(facts, **sizes, **shown, probe_loss_fallen=None)
         gained = facts.get("untrained_eer", 0.5) - facts.get("train_eer", facts["eer"])
-        rate = facts.get("learning_rate", float(limits.USUAL_RATE))
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         if largest < limits.SMALL_UPDATE and gained < limits.LITTLE_GAINED:
             factor = power_of_ten(limits.USUAL_UPDATE / max(largest, limits.TINY_UPDATE), 4)
-            return self.found(
-                facts,
-                "error" if largest < limits.NO_UPDATE else "warning",
+            note = f"{factor:g} times the rate"
+            what = (
                 f"In one epoch the weights move by {largest:.2g} of their size, while a tenth is usual: the encoder "
-                "has hardly changed since its initialization.",
-                signals,
-                f"siamese.compile(keras.optimizers.Adam({rate * factor:.2g}), loss=loss)  # {factor:g} times the rate",
-                scaled(factor),
-                limits.SMALL_UPDATE / max(largest, limits.SMALL_UPDATE / limits.STRONGEST),
+                "has hardly changed since its initialization."
             )
-        if first > limits.LARGE_UPDATE:
-            factor = power_of_ten(first / limits.USUAL_UPDATE, 3)
-            return self.found(
-                facts,
-                "error" if first > limits.HUGE_UPDATE else "warning",
+            severity = "error" if largest < limits.NO_UPDATE else "warning"
+            strength = limits.SMALL_UPDATE / max(largest, limits.SMALL_UPDATE / limits.STRONGEST)
+        elif first > limits.LARGE_UPDATE:
+            factor = 1 / power_of_ten(first / limits.USUAL_UPDATE, 3)
+            note = f"1/{1 / factor:g} of the rate"
+            what = (
                 f"In the first epoch the weights move by {first:.2g} times their size, while a tenth is usual: each "
-                "step destroys the initial weights and what earlier steps have learned.",
-                signals,
-                f"siamese.compile(keras.optimizers.Adam({rate / factor:.2g}), loss=loss)  # 1/{factor:g} of the rate",
-                scaled(1 / factor),
-                first,
+                "step destroys the initial weights and what earlier steps have learned."
             )
-        return RuledOut(self.name, signals)
+            severity, strength = "error" if first > limits.HUGE_UPDATE else "warning", first
+        else:
+            return RuledOut(self.name, signals)
+        rate = facts.get("learning_rate", float(limits.USUAL_RATE)) * factor
+        advice = f"siamese.compile(keras.optimizers.Adam({rate:.2g}), loss=loss)  # {note}"
+        return self.found(facts, severity, what, signals, strength, scaled(factor), advice)
 
 
 def power_of_ten(ratio, most):

@@ -1,17 +1,16 @@
-"""Margin: on the scale of the embedding, the margin is too small or cannot be reached."""
+"""Margin: on the scale of the embedding, the margin is so small that all impostor pairs satisfy it, or so large that
+none can.
+
+What is small depends on the scale of the embeddings, which is taken from the encoder before training.
+"""
 
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class Margin(Cause):
-    """With this margin the loss is satisfied with all impostor pairs, or with none.
-
-    What is small depends on the scale of the embeddings, which is taken from the encoder before training.
-    """
-
     name = "margin"
     stage = "objective"
     reads = ("margin", "untrained_distance")
@@ -21,13 +20,10 @@ class Margin(Cause):
         margin, natural = facts["margin"], facts["untrained_distance"]
         reach = facts.get("reach", float("inf"))
         relative = margin / natural if natural else 0.0
-        signals = {
-            "margin": Signal(margin, reach if np.isfinite(reach) else None),
-            "margin_over_untrained_distance": Signal(relative, limits.SMALL_MARGIN, 1.0),
-        }
-        signals |= signals_of(
-            facts, impostor_distance=None, active_impostors=limits.ALL_ACTIVE, median_impostor_distance=None
-        )
+        signals = signals_of(facts, margin=reach if np.isfinite(reach) else None)
+        signals["margin_over_untrained_distance"] = Signal(relative, limits.SMALL_MARGIN, 1.0)
+        shown = {"active_impostors": limits.ALL_ACTIVE, "median_impostor_distance": None}
+        signals |= signals_of(facts, impostor_distance=None, **shown)
         if not natural or not is_imperfect(facts, limits.WELL_EER):
             return RuledOut(self.name, signals)
         # A triplet margin is a gap between two distances, usually a fifth of one; a pair margin is one distance.
@@ -44,13 +40,8 @@ class Margin(Cause):
         else:
             return RuledOut(self.name, signals)
         better = float(f"{(usual if np.isfinite(reach) else usual * natural):.2g}")
-        return self.found(
-            facts,
-            "error",
-            what,
-            signals,
+        advice = (
             f"loss = ks.losses.{facts.words['loss']}(margin={better:g})  # on the scale of these distances\n"
-            "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])  # which fixes the scale",
-            lambda recipe: {**recipe, "margin": usual, "normalize": True},
-            strength,
+            "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])  # which fixes the scale"
         )
+        return self.found(facts, "error", what, signals, strength, change(margin=usual, normalize=True), advice)

@@ -1,4 +1,4 @@
-"""Memorising: the encoder tells its training identities apart, but no others."""
+"""Memorising: the encoder tells its training identities apart, but not the held-out ones."""
 
 import numpy as np
 
@@ -7,41 +7,34 @@ from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, Si
 
 
 class Memorising(Cause):
-    """The encoder tells the training identities apart, but not the held-out ones."""
-
     name = "memorising"
     stage = "generalisation"
     reads = ("gap", "train_eer")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
+    advice = (
+        "ks.data.PairSequence(x, labels, augment=ks.data.image_augmenter(rotation_range=15, zoom_range=0.1))\n"
+        'keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)\n'
+        "# and more identities: more samples of the same few identities do not help with new ones"
+    )
 
     def judge(self, facts):
-        identities = facts.get("identities")
-        if identities is not None and identities < limits.FEW_IDENTITIES:
-            needs = f"{limits.FEW_IDENTITIES:.0f} held-out identities or more; there are {identities:.0f}"
-            return NotExamined(self.name, needs)
+        few, identities = limits.FEW_IDENTITIES, facts.get("identities")
+        if identities is not None and identities < few:
+            return NotExamined(self.name, f"{few:.0f} held-out identities or more; there are {identities:.0f}")
         trained, held_out, gap = facts["train_eer"], facts["eer"], facts["gap"]
         low, high = gap_interval(facts)
         bound = min(limits.TOLD_APART, held_out / limits.TIMES_BETTER)
-        signals = {
-            "eer_gap": Signal(gap, limits.GAP, 0.0, low, high),
-            "eer": Signal(held_out),
-            "train_eer": Signal(trained, bound),
-        }
-        signals |= signals_of(facts, train_identities=None, best_eer=None)
-        if not (trained < bound and gap > limits.GAP and low > 0):
+        signals = {"eer_gap": Signal(gap, limits.GAP, 0.0, low, high)}
+        signals |= signals_of(facts, eer=None, train_eer=bound, train_identities=None, best_eer=None)
+        if trained >= bound or gap <= limits.GAP or low <= 0:
             return RuledOut(self.name, signals)
-        return self.found(
-            facts,
-            "error" if facts["flagged"] or gap > limits.LARGE_EER_GAP else "warning",
+        what = (
             f"The encoder tells its training identities apart (EER {trained:.3f}), but not the held-out ones (EER "
-            f"{held_out:.3f}): it has overfitted to its {facts.get('train_identities', 0):.0f} training identities.",
-            signals,
-            "ks.data.PairSequence(x, labels, augment=ks.data.image_augmenter(rotation_range=15, zoom_range=0.1))\n"
-            'keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)\n'
-            "# and more identities: more samples of the same few identities do not help with new ones",
-            change(augment=True, early_stopping=True, identities=None),
-            gap / limits.GAP,
+            f"{held_out:.3f}): it has overfitted to its {facts.get('train_identities', 0):.0f} training identities."
         )
+        severity = "error" if facts["flagged"] or gap > limits.LARGE_EER_GAP else "warning"
+        repair = change(augment=True, early_stopping=True, identities=None)
+        return self.found(facts, severity, what, signals, gap / limits.GAP, repair)
 
 
 def gap_interval(facts):

@@ -1,18 +1,20 @@
-"""Mining: training is shown only pairs that are too easy, or only the hardest."""
+"""Mining: training is shown only pairs that are too easy, so nothing is left to learn; or only the hardest, which have
+wrong labels or collapse the embedding.
+"""
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class Mining(Cause):
-    """Training is shown easier pairs than there are, so nothing is left to learn; or only the hardest, which are the
-    wrong labels or collapse the embedding.
-    """
-
     name = "mining"
     stage = "data"
     reads = ("train_auc",)
     needs = "training batches with identities: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"
+    advice = (
+        'loss = ks.losses.BatchTripletLoss(positives="all", negatives="semi_hard")\n'
+        "ks.callbacks.HardPairRefresh(train, every=5)  # for pairs: hard partners under the current encoder"
+    )
 
     def judge(self, facts):
         shown = [facts[name] for name in ("drawn_auc", "mined_accuracy") if name in facts]
@@ -23,34 +25,24 @@ class Mining(Cause):
             return RuledOut(self.name, signals)
         easy = 1 - max(shown)
         signals["missed_of_shown_over_all"] = Signal(easy / missed, limits.EASY, 1.0)
+        wrong = 1 - facts.get("mined_accuracy", 1.0)
+        held_out = facts.get("impostor_like_held_out", 0.0)
+        noisy = facts.get("impostor_like", 0.0) > held_out + limits.LABEL_EXCESS
+        steady = facts.get("update_size_first", 0.0) < limits.LARGE_UPDATE  # larger steps are the first to blame
         if easy < limits.EASY * missed:
             what = (
                 f"{easy:.1%} of the pairs that training is shown are ranked wrong, but {missed:.1%} of all training "
                 "pairs: training sees only easy pairs."
             )
             severity = "error" if missed > limits.MISSED_BADLY else "warning"
-            return self.of_kind(facts, severity, what, signals, limits.EASY * missed / max(easy, limits.EASIEST))
-        wrong = 1 - facts.get("mined_accuracy", 1.0)
-        held_out = facts.get("impostor_like_held_out", 0.0)
-        noisy = facts.get("impostor_like", 0.0) > held_out + limits.LABEL_EXCESS
-        steady = facts.get("update_size_first", 0.0) < limits.LARGE_UPDATE  # larger steps are the first to blame
-        if wrong > limits.MINED_WRONG and steady and (noisy or facts["spacing"] < limits.MINED_SPACING):
+            strength = limits.EASY * missed / max(easy, limits.EASIEST)
+        elif wrong > limits.MINED_WRONG and steady and (noisy or facts["spacing"] < limits.MINED_SPACING):
             what = (
                 f"{wrong:.0%} of the triplets that the loss selects are ranked wrong, but {missed:.1%} of all pairs: "
                 f"the hardest ones {'have wrong labels' if noisy else 'collapse the embedding'}."
             )
-            return self.of_kind(facts, "error", what, signals, limits.STRONGEST)
-        return RuledOut(self.name, signals)
-
-    def of_kind(self, facts, severity, what, signals, strength):
-        """The finding that training is shown the wrong pairs."""
-        return self.found(
-            facts,
-            severity,
-            what,
-            signals,
-            'loss = ks.losses.BatchTripletLoss(positives="all", negatives="semi_hard")\n'
-            "ks.callbacks.HardPairRefresh(train, every=5)  # for pairs: hard partners under the current encoder",
-            change(positives="all", negatives="all", easy_pairs=False, online=False),
-            strength,
-        )
+            severity, strength = "error", limits.STRONGEST
+        else:
+            return RuledOut(self.name, signals)
+        repair = change(positives="all", negatives="all", easy_pairs=False, online=False)
+        return self.found(facts, severity, what, signals, strength, repair)

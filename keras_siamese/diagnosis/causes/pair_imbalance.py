@@ -1,12 +1,12 @@
-"""Pair imbalance: one kind of pair has so little weight that the loss falls without it."""
+"""Pair imbalance: genuine or impostor pairs have so little weight that the loss falls by treating all pairs as the
+other kind.
+"""
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect
 
 
 class PairImbalance(Cause):
-    """Genuine or impostor pairs have so little weight that the loss falls by treating all pairs as the other kind."""
-
     name = "pair_imbalance"
     stage = "data"
     reads = ("weighted_positive_fraction",)
@@ -28,16 +28,16 @@ class PairImbalance(Cause):
         # Without any impostor pair nothing keeps embeddings apart: that is `collapse`.
         if rare >= limits.RARE_KIND or (rare == 0 and kind == "impostor") or not is_imperfect(facts):
             return RuledOut(self.name, signals)
-        weight = (1 - rare) / max(rare, limits.SMALLEST_KIND)
-        return self.found(
-            facts,
-            "error" if rare < limits.VERY_RARE_KIND else "warning",
+        what = (
             f"Only {rare:.1%} of the weight in the loss is on {kind} pairs: the loss falls by treating every pair as "
-            "the other kind.",
-            signals,
-            "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
-            f"loss = ks.losses.ContrastiveLoss({'positive' if is_genuine else 'negative'}_weight={weight:.3g})"
-            "  # or, if the pairs are given",
-            change(positive_fraction=0.5),
-            limits.RARE_STRENGTH / max(rare, limits.SMALLEST_KIND),
+            "the other kind."
         )
+        at_least = max(rare, limits.SMALLEST_KIND)
+        weight = f"{'positive' if is_genuine else 'negative'}_weight={(1 - rare) / at_least:.3g}"
+        advice = (
+            "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
+            f"loss = ks.losses.ContrastiveLoss({weight})  # or, if the pairs are given"
+        )
+        severity = "error" if rare < limits.VERY_RARE_KIND else "warning"
+        strength = limits.RARE_STRENGTH / at_least
+        return self.found(facts, severity, what, signals, strength, change(positive_fraction=0.5), advice)

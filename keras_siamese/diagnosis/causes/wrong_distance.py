@@ -1,12 +1,10 @@
-"""Wrong distance: the same embeddings verify better when they are compared differently."""
+"""Wrong distance: the same embeddings verify better under another distance than the one that verification uses."""
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class WrongDistance(Cause):
-    """The embeddings tell identities apart under another distance than the one that verification uses."""
-
     name = "wrong_distance"
     stage = "objective"
     reads = ("swap_gain", "eer_cosine", "eer_euclidean")
@@ -15,25 +13,20 @@ class WrongDistance(Cause):
     def judge(self, facts):
         gain, low = facts["swap_gain"], facts["swap_gain_low"]
         better = min(("cosine", "euclidean"), key=lambda name: facts[f"eer_{name}"])
-        signals = {
-            "eer": Signal(facts["eer"]),
-            f"eer_{better}": Signal(facts[f"eer_{better}"]),
-            "eer_gained": Signal(gain, limits.SWAP_GAIN, 0.0, low, gain + (gain - low)),
-            "norm_variation": Signal(facts["norm_variation"]),
-        }
+        signals = signals_of(facts, eer=None, **{f"eer_{better}": None})
+        signals["eer_gained"] = Signal(gain, limits.SWAP_GAIN, 0.0, low, gain + (gain - low))
+        signals |= signals_of(facts, norm_variation=None)
         if gain <= limits.SWAP_GAIN or low <= limits.SWAP_GAIN_LOW or not is_imperfect(facts):
             return RuledOut(self.name, signals)
-        return self.found(
-            facts,
-            "error" if gain > limits.LARGE_SWAP_GAIN else "warning",
+        what = (
             f"The same embeddings verify better by {better} (EER {facts[f'eer_{better}']:.3f}) than by "
-            f"{facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f}).",
-            signals,
-            f'siamese = ks.SiameseWrapper(encoder, distance="{better}")  # train and verify by the same distance\n'
-            "keras.Sequential([..., keras.layers.UnitNormalization()])  # or make the norms equal",
-            lambda recipe: (
-                {**recipe, "distance": better, "verify_distance": better}
-                | ({"normalize": True} if better == "cosine" else {})
-            ),
-            gain / limits.SWAP_GAIN,
+            f"{facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f})."
         )
+        advice = (
+            f'siamese = ks.SiameseWrapper(encoder, distance="{better}")  # train and verify by the same distance\n'
+            "keras.Sequential([..., keras.layers.UnitNormalization()])  # or make the norms equal"
+        )
+        severity = "error" if gain > limits.LARGE_SWAP_GAIN else "warning"
+        scale = {"normalize": True} if better == "cosine" else {}
+        repair = change(distance=better, verify_distance=better, **scale)
+        return self.found(facts, severity, what, signals, gain / limits.SWAP_GAIN, repair, advice)

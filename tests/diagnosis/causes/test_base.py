@@ -23,9 +23,9 @@ def slow():
     def judge(facts):
         if facts["speed"] > 1:
             return RuledOut("slow")
-        return cause.found(facts, "warning", "It is slow.", {}, "pass", None, 2 / facts["speed"])
+        return cause.found(facts, "warning", "It is slow.", {}, 2 / facts["speed"], None)
 
-    cause.judge = judge
+    cause.judge, cause.advice = judge, "pass"
     return cause
 
 
@@ -56,9 +56,11 @@ def test_a_strength_is_between_one_and_ten(speed, strength):
     assert slow().examine(Facts({"speed": speed})).strength == strength
 
 
-def test_a_finding_may_belong_to_another_stage():
-    finding = slow().found(Facts({}), "error", "", {}, "", None, 1.0, stage="data")
-    assert finding.stage == "data"
+def test_a_finding_may_have_another_stage_and_advice_than_usual():
+    usual = slow().found(Facts({}), "error", "", {}, 1.0, None)
+    assert (usual.stage, usual.advice) == ("optimisation", "pass")
+    other = slow().found(Facts({}), "error", "", {}, 1.0, None, "hurry()", stage="data")
+    assert (other.stage, other.advice) == ("data", "hurry()")
 
 
 def test_a_change_leaves_the_recipe_as_it_was():
