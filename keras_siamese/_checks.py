@@ -81,9 +81,8 @@ def check_labels(name, labels, *, length=None):
     elif labels.dtype == object:
         missing = [label for label in labels if is_missing(label)]
         if missing:
-            raise ValueError(
-                f"`{name}` must be whole numbers or strings; got {len(missing)} missing, such as {missing[0]!r}"
-            )
+            found = f"{len(missing)} missing, such as {missing[0]!r}"
+            raise ValueError(f"`{name}` must be whole numbers or strings; got {found}")
         labels = labels.astype(str)
     return labels
 
@@ -105,11 +104,9 @@ def check_same(name, same, *, length=None):
         raise ValueError(f"`{name}` must have one entry for each of the {length} pairs; got {len(same)}")
     if same.dtype != bool:
         values, counts = np.unique(same, return_counts=True)
-        other = {
-            value: count for value, count in zip(values.tolist(), counts.tolist(), strict=True) if value not in (0, 1)
-        }
-        if other:
-            found = f"{list(other)[:5]}, {sum(other.values())} of {same.size} labels"
+        other = np.array([value not in (0, 1) for value in values.tolist()])
+        if other.any():
+            found = f"{values[other][:5].tolist()}, {counts[other].sum()} of {same.size} labels"
             raise ValueError(f"`{name}` must hold only 1 (genuine) and 0 (impostor); got also {found}")
     return same.astype(bool)
 

@@ -64,11 +64,11 @@ class Distance:
 
         The result has the dtype of `a`, or float32 if `a` holds integers.
         """
-        a, b = check_embeddings(a, b)
+        a, b = self.checked(a, b)
         if None not in (a.shape[0], b.shape[0]) and a.shape[0] != b.shape[0]:
             raise ValueError(f"`a` and `b` must have equally many rows; got {tuple(a.shape)} and {tuple(b.shape)}")
         wide = at_least_float32(a)
-        return ops.cast(self.between(wide, ops.cast(b, wide.dtype)), float_dtype(a))
+        return like(a, self.between(wide, ops.cast(b, wide.dtype)))
 
     def pairwise(self, a, b=None):
         """Distances of every row of `a` `(n, dim)` to every row of `b` `(m, dim)`: `(n, m)`, in the dtype of `a`.
@@ -78,12 +78,20 @@ class Distance:
         the relative error is up to 35 % at distances around 1e-3. Use `rowwise` if such small distances matter.
         """
         own = b is None or b is a
-        a, b = check_embeddings(a, a if own else b)
+        a, b = self.checked(a, a if own else b)
         wide = at_least_float32(a)
         matrix = self.matrix(wide, wide if own else ops.cast(b, wide.dtype))
         if own and self.bounds[0] == 0.0:
             matrix = zero_diagonal(matrix)
-        return ops.cast(matrix, float_dtype(a))
+        return like(a, matrix)
+
+    def checked(self, a, b):
+        """Return both as tensors; refuse all shapes but `(n, dim)` and `(m, dim)`."""
+        a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+        if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
+            shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+            raise ValueError(f"`a` and `b` must be embeddings of shapes (n, dim) and (m, dim); got {shapes}")
+        return a, b
 
     def get_config(self):
         return {}
@@ -97,20 +105,10 @@ class Distance:
         return f"{type(self).__name__}({options})"
 
 
-def check_embeddings(a, b):
-    """Return both as tensors; refuse all shapes but `(n, dim)` and `(m, dim)`."""
-    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(
-            f"`a` and `b` must be embeddings of shapes (n, dim) and (m, dim); got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    return a, b
-
-
-def float_dtype(tensor):
-    """The dtype of `tensor`, or float32 if it holds integers, whose distance need not be an integer."""
+def like(tensor, distances):
+    """`distances` in the dtype of `tensor`; in float32 if it holds integers, whose distance need not be one."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return dtype if "float" in dtype else "float32"
+    return ops.cast(distances, dtype if "float" in dtype else "float32")
 
 
 # For equal vectors, ‖a‖² + ‖b‖² − 2a·b is up to 16 rounding units of ‖a‖² (2 to 2,048 dimensions, every backend).
@@ -159,8 +157,7 @@ class EuclideanDistance(Distance):
     def between(self, a, b):
         return safe_norm(a - b)
 
-    def matrix(self, a, b):
-        return differences(a, b)
+    matrix = staticmethod(differences)
 
 
 @export
@@ -172,8 +169,7 @@ class SquaredEuclideanDistance(Distance):
     def between(self, a, b):
         return ops.sum(ops.square(a - b), axis=-1)
 
-    def matrix(self, a, b):
-        return squared_differences(a, b)
+    matrix = staticmethod(squared_differences)
 
 
 @export
@@ -213,11 +209,11 @@ class MinkowskiDistance(Distance):
         gap = absolute(a - b)
         # Dividing by the largest gap prevents overflow and underflow of |gap|^p and does not change the distance.
         scale = ops.stop_gradient(ops.max(gap, axis=-1, keepdims=True))
-        scale = ops.where(scale <= 0, ops.ones_like(scale), scale)
+        scale = ops.where(scale <= 0, 1.0, scale)
         total = ops.sum(ops.power(gap / scale, self.p), axis=-1)
         same = total <= 0
-        root = ops.power(ops.where(same, ops.ones_like(total), total), 1.0 / self.p)
-        return ops.where(same, ops.zeros_like(total), root) * ops.squeeze(scale, axis=-1)
+        root = ops.power(ops.where(same, 1.0, total), 1.0 / self.p)
+        return ops.where(same, 0.0, root) * ops.squeeze(scale, axis=-1)
 
     def get_config(self):
         return {"p": self.p}
@@ -314,17 +310,10 @@ class LearnedDistance(keras.layers.Layer, Distance):
     def call(self, a, b):
         return self.rowwise(a, b)
 
-    def rowwise(self, a, b):
-        self.check_built()
-        return Distance.rowwise(self, a, b)
-
-    def pairwise(self, a, b=None):
-        self.check_built()
-        return Distance.pairwise(self, a, b)
-
-    def check_built(self):
+    def checked(self, a, b):
         if not self.built:
             raise ValueError(f"{type(self).__name__} has weights: call build((None, dim)) before using it directly")
+        return super().checked(a, b)
 
 
 @export
@@ -347,9 +336,8 @@ class MahalanobisDistance(LearnedDistance):
     def build(self, input_shape):
         dim = input_shape[-1]
         rank = dim if self.rank is None else check_integer("rank", self.rank, high=dim)
-        self.projection = self.add_weight(
-            name="projection", shape=(dim, rank), initializer="orthogonal", autocast=False
-        )
+        shape = (dim, rank)
+        self.projection = self.add_weight(name="projection", shape=shape, initializer="orthogonal", autocast=False)
         self.built = True
 
     def between(self, a, b):
@@ -375,13 +363,8 @@ class WeightedManhattanDistance(LearnedDistance):
     """
 
     def build(self, input_shape):
-        self.weight = self.add_weight(
-            name="weight",
-            shape=(input_shape[-1],),
-            initializer="ones",
-            constraint=keras.constraints.NonNeg(),
-            autocast=False,
-        )
+        options = {"initializer": "ones", "constraint": keras.constraints.NonNeg(), "autocast": False}
+        self.weight = self.add_weight(name="weight", shape=(input_shape[-1],), **options)
         self.built = True
 
     def between(self, a, b):
@@ -407,10 +390,8 @@ class FunctionDistance(Distance):
     def between(self, a, b):
         distances = self.function(a, b)
         if len(distances.shape) != 1:
-            raise ValueError(
-                f"{self!r} must return one distance for each row, shape (n,); got {tuple(distances.shape)} "
-                f"from embeddings {tuple(a.shape)}"
-            )
+            shapes = f"{tuple(distances.shape)} from embeddings {tuple(a.shape)}"
+            raise ValueError(f"{self!r} must return one distance for each row, shape (n,); got {shapes}")
         return distances
 
     def matrix(self, a, b):
@@ -429,16 +410,10 @@ class FunctionDistance(Distance):
         return f"FunctionDistance({getattr(self.function, '__name__', self.function)})"
 
 
-def identifier(cls):
-    """The name of a distance class in `get`: ``SquaredEuclideanDistance`` is "squared_euclidean"."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Distance"))
-    return words.lower()
-
-
 def registry():
-    """Distance classes by name."""
-    classes = exported(Distance).values()
-    return {identifier(cls): cls for cls in classes if cls is not FunctionDistance}
+    """Distance classes by their name in `get`: ``SquaredEuclideanDistance`` is "squared_euclidean"."""
+    classes = [cls for cls in exported(Distance).values() if cls is not FunctionDistance]
+    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Distance")).lower(): cls for cls in classes}
 
 
 def names():
@@ -473,6 +448,5 @@ def get(identifier):
             return distance
     if callable(identifier) and not isinstance(identifier, type):
         return FunctionDistance(identifier)
-    raise TypeError(
-        f"`distance` must be a name, a Distance, its config or a function (a, b) → (n,); got {identifier!r}"
-    )
+    what = "a name, a Distance, its config or a function (a, b) → (n,)"
+    raise TypeError(f"`distance` must be {what}; got {identifier!r}")

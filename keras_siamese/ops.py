@@ -93,26 +93,22 @@ def column(vector):
 
 
 def row_vector(name, tensor):
-    """Return `tensor` of shape `(batch,)` or `(batch, 1)` as `(batch,)`.
+    """Return `tensor` of shape `(batch,)` or `(batch, 1)` as `(batch,)`; any other shape is a `ValueError`.
 
-    Raises:
-        ValueError: for any other shape. Broadcasting `(batch,)` against `(batch, 1)` would give a `(batch, batch)`
-            matrix, whose mean looks like a loss.
+    Broadcasting `(batch,)` against `(batch, 1)` would give a `(batch, batch)` matrix, whose mean looks like a loss.
     """
     tensor = ops.convert_to_tensor(tensor)
-    if len(tensor.shape) == 1:
-        return tensor
     if len(tensor.shape) == 2 and tensor.shape[1] == 1:
         return ops.squeeze(tensor, axis=1)
-    raise ValueError(f"`{name}` must have shape (batch,) or (batch, 1); got {tuple(tensor.shape)}")
+    if len(tensor.shape) != 1:
+        raise ValueError(f"`{name}` must have shape (batch,) or (batch, 1); got {tuple(tensor.shape)}")
+    return tensor
 
 
 def pair_rows(y_true, y_pred):
     """Return pair labels and pair outputs, each `(batch,)` or `(batch, 1)`, both as `(batch,)`."""
     y_true, y_pred = row_vector("y_true", y_true), row_vector("y_pred", y_pred)
     if None not in (y_true.shape[0], y_pred.shape[0]) and y_true.shape[0] != y_pred.shape[0]:
-        raise ValueError(
-            f"`y_true` and `y_pred` must have one row for each pair; got {tuple(y_true.shape)} and "
-            f"{tuple(y_pred.shape)}"
-        )
+        shapes = f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}"
+        raise ValueError(f"`y_true` and `y_pred` must have one row for each pair; got {shapes}")
     return y_true, y_pred

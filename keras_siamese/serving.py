@@ -1,9 +1,7 @@
 """Export of a verifier for runtimes without Keras.
 
 Contract: takes a built siamese model and a format, and returns what `keras.Model.export` needs to write that format.
-Raises an error before the export starts if the backend cannot write the format. The formats are those of Keras:
-"tf_saved_model" (TensorFlow, JAX), "onnx" (all three), "litert" (TensorFlow; PyTorch for one pair at a time).
-`verifier` imports this module, which imports `scoring`.
+Raises an error before the export starts if the backend cannot write it. Imports `layers` and `scoring`.
 
     verifier.export("verifier.onnx", format="onnx")
     session = onnxruntime.InferenceSession("verifier.onnx")
@@ -13,20 +11,20 @@ Raises an error before the export starts if the backend cannot write the format.
 import contextlib
 import importlib.util
 import inspect
+import itertools
 
 import keras
+from keras import tree
 
 from keras_siamese._checks import check_installed
+from keras_siamese.layers.siamese import map_shapes
 from keras_siamese.scoring import known
 
 SIDES = ("left", "right")
 OUTPUTS = ("accept", "probability", "score")  # every backend flattens a dict in this order
 # For each format, the backends that Keras exports it from.
-BACKENDS = {
-    "tf_saved_model": ("tensorflow", "jax"),
-    "onnx": ("tensorflow", "jax", "torch"),
-    "litert": ("tensorflow", "torch"),
-}
+EVERY = ("tensorflow", "jax", "torch")
+BACKENDS = {"tf_saved_model": ("tensorflow", "jax"), "onnx": EVERY, "litert": ("tensorflow", "torch")}
 # The package that Keras needs besides the backend, and the extra that installs it.
 PACKAGES = {
     ("tf_saved_model", "jax"): ("tensorflow", "tensorflow"),
@@ -37,10 +35,7 @@ PACKAGES = {
 
 
 def check_format(format):
-    """Refuse a format that the backend cannot export, or whose packages are not installed.
-
-    Keras itself checks the formats that are not in `BACKENDS`.
-    """
+    """Refuse a format that the backend cannot export, or whose packages are missing. Keras itself checks the others."""
     backend = keras.backend.backend()
     if backend not in BACKENDS.get(format, (backend,)):
         others = " or ".join(repr(name) for name, backends in BACKENDS.items() if backend in backends)
@@ -66,49 +61,28 @@ def check_format(format):
 
 
 def signature(siamese, rows=None):
-    """Make the `input_signature` of `keras.Model.export`: a pair of inputs named "left" and "right".
+    """The `input_signature` of `keras.Model.export` for a built siamese model, for batches of `rows` pairs (None: any).
 
-    If the encoder has several inputs, they are named "left_a", "left_b", … by their keys or numbers.
-
-    Args:
-        siamese: the siamese model, built.
-        rows: number of pairs in a batch, None for any.
+    The inputs are named "left" and "right" or, by keys or numbers, "left_a", "left_b", … if the encoder has several.
     """
     tower = siamese._tower_shapes[0]
     dtypes = [tensor.dtype for tensor in known(siamese.encoder, "inputs") or []]
-    leaves = list(named_shapes("", tower))
-    if len(dtypes) != len(leaves):
-        dtypes = ["float32"] * len(leaves)
-    pair = []
-    for side in SIDES:
-        specs = [
-            keras.InputSpec(dtype=dtype, shape=(rows, *shape[1:]), name=side + path)
-            for (path, shape), dtype in zip(leaves, dtypes, strict=True)
-        ]
-        pair.append(packed_as(tower, iter(specs)))
-    return [tuple(pair)]
+    if len(dtypes) != len(tree.flatten(map_shapes(len, tower))):
+        dtypes = itertools.repeat("float32")
+    return [tuple(named_specs(side, tower, rows, iter(dtypes)) for side in SIDES)]
 
 
-def named_shapes(path, shapes):
-    """Yield the path (such as "_a_0") and the shape of each leaf of nested shapes, in the order of `keras.tree`."""
+def named_specs(name, shapes, rows, dtypes):
+    """An `InputSpec` for each of the nested shapes, named by its path such as "left_a_0".
+
+    `dtypes` is an iterator of their dtypes, in the order of `keras.tree`, which sorts the keys of dicts.
+    """
     if isinstance(shapes, tuple):
-        yield path, shapes
-    elif isinstance(shapes, dict):
-        for key in sorted(shapes):
-            yield from named_shapes(f"{path}_{key}", shapes[key])
-    else:
-        for place, one in enumerate(shapes):
-            yield from named_shapes(f"{path}_{place}", one)
-
-
-def packed_as(shapes, leaves):
-    """Pack the items of the iterator `leaves` into the structure of the nested shapes."""
-    if isinstance(shapes, tuple):
-        return next(leaves)
+        return keras.InputSpec(dtype=next(dtypes), shape=(rows, *shapes[1:]), name=name)
     if isinstance(shapes, dict):
-        packed = {key: packed_as(shapes[key], leaves) for key in sorted(shapes)}
-        return {key: packed[key] for key in shapes}
-    return [packed_as(one, leaves) for one in shapes]
+        specs = {key: named_specs(f"{name}_{key}", shapes[key], rows, dtypes) for key in sorted(shapes)}
+        return {key: specs[key] for key in shapes}
+    return [named_specs(f"{name}_{place}", one, rows, dtypes) for place, one in enumerate(shapes)]
 
 
 def options(siamese, format, given):

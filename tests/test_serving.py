@@ -202,11 +202,13 @@ def test_the_signature_has_the_names_shapes_and_dtypes_of_the_inputs():
 
 def test_nested_inputs_are_named_by_their_place():
     shapes = [{"b": (None, 1), "a": [(None, 2), (None, 3)]}, (None, 4)]
-    leaves = list(serving.named_shapes("", shapes))
-    assert [path for path, _ in leaves] == ["_0_a_0", "_0_a_1", "_0_b", "_1"]
-    assert serving.packed_as(shapes, iter(shape for _, shape in leaves)) == shapes
-    names = [path for path, _ in leaves]
-    assert keras.tree.flatten(serving.packed_as(shapes, iter(names))) == names
+    dtypes = ["int8", "int16", "int32", "int64"]
+    specs = serving.named_specs("x", shapes, 5, iter(dtypes))
+    assert list(specs[0]) == ["b", "a"]
+    leaves = [*specs[0]["a"], specs[0]["b"], specs[1]]
+    assert [leaf.name for leaf in leaves] == ["x_0_a_0", "x_0_a_1", "x_0_b", "x_1"]
+    assert [leaf.shape for leaf in leaves] == [(5, 2), (5, 3), (5, 1), (5, 4)]
+    assert [leaf.dtype for leaf in leaves] == dtypes
 
 
 # --- refused

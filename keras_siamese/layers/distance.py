@@ -1,7 +1,7 @@
 """Layers that compare embeddings: `DistanceLayer`, and `LogisticHead`, which turns a distance into a probability.
 
-Contract: take embeddings `(batch, dim)` and return one column for each comparison, in at least float32 under every
-dtype policy. Imports `_checks`, `_export`, `ops` and `distances`.
+Contract: they compute and return at least float32 under every dtype policy. Imports `_checks`, `_export`, `ops` and
+`distances`.
 
     distance = DistanceLayer("euclidean")([encoder(left), encoder(right)])     # (batch, 1)
     same = LogisticHead()(distance)                                            # (batch, 1) in (0, 1)
@@ -100,13 +100,11 @@ class LogisticHead(keras.layers.Layer):
         self.high = check_number("high", high, low=self.low, open_low=True)
 
     def build(self, input_shape):
-        finite = self.high - self.low < float("inf")
-        slope = 9.2 / (self.high - self.low) if finite else 4.6
-        middle = (self.low + self.high) / 2 if finite else 1.0
-        self.log_slope = self.add_weight(
-            name="log_slope", shape=(), initializer=constant(math.log(slope)), autocast=False
-        )
-        self.offset = self.add_weight(name="offset", shape=(), initializer=constant(slope * middle), autocast=False)
+        span = self.high - self.low
+        slope, middle = (9.2 / span, (self.low + self.high) / 2) if span < math.inf else (4.6, 1.0)
+        starts = [keras.initializers.Constant(value) for value in (math.log(slope), slope * middle)]
+        self.log_slope = self.add_weight(name="log_slope", shape=(), initializer=starts[0], autocast=False)
+        self.offset = self.add_weight(name="offset", shape=(), initializer=starts[1], autocast=False)
         self.built = True
 
     def call(self, distance):
@@ -126,7 +124,3 @@ class LogisticHead(keras.layers.Layer):
     def from_config(cls, config):
         ends = {"low": -math.inf, "high": math.inf}
         return cls(**{key: ends.get(key) if value is None else value for key, value in config.items()})
-
-
-def constant(value):
-    return keras.initializers.Constant(float(value))

@@ -44,10 +44,7 @@ def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
 
 
 class GeneralizedMeanPooling(keras.layers.Layer):
-    """Base class of the generalized-mean poolings. A subclass sets `spatial`, the number of axes to pool over.
-
-    Takes features `(batch, …, channels)` and returns `(batch, channels)`.
-    """
+    """Base class of the generalized-mean poolings. A subclass sets `spatial`, the number of axes to pool over."""
 
     spatial = 0
 
@@ -68,15 +65,10 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         return tuple(range(first, first + self.spatial))
 
     def build(self, input_shape):
+        start = keras.initializers.Constant(math.log(self.p))
         # float32 under every policy: in float16, rounding would swallow the small updates.
-        self.log_p = self.add_weight(
-            name="log_p",
-            shape=(),
-            initializer=keras.initializers.Constant(math.log(self.p)),
-            dtype="float32",
-            autocast=False,
-            trainable=self.learned,
-        )
+        options = {"dtype": "float32", "autocast": False, "trainable": self.learned}
+        self.log_p = self.add_weight(name="log_p", shape=(), initializer=start, **options)
         self.built = True
 
     def pool(self, inputs, valid=None):
@@ -95,14 +87,8 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         return tuple(size for axis, size in enumerate(input_shape) if axis not in self.axes)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "p": self.p,
-            "learned": self.learned,
-            "eps": self.eps,
-            "data_format": self.data_format,
-            "keepdims": self.keepdims,
-        }
+        options = ("p", "learned", "eps", "data_format", "keepdims")
+        return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
 
 @export
@@ -127,15 +113,9 @@ class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
 
     spatial = 1
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.supports_masking = True
-
     def call(self, inputs, mask=None):
-        if mask is None:
-            return self.pool(inputs)
         channels = 2 if self.data_format == "channels_last" else 1
-        return self.pool(inputs, ops.expand_dims(ops.cast(mask, "bool"), channels))
+        return self.pool(inputs, None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), channels))
 
     def compute_mask(self, inputs, mask=None):
         return None
@@ -147,8 +127,7 @@ class GeneralizedMeanPooling2D(GeneralizedMeanPooling):
 
     Takes features `(batch, rows, columns, channels)`, or `(batch, channels, rows, columns)` with
     `data_format="channels_first"`, and returns `(batch, channels)`. Values below ε count as ε, so use it after a ReLU.
-    The layer learns log p, so p stays positive. float16 features do not overflow, because the powers are computed in
-    float32, of numbers up to 1.
+    The layer learns log p, so p stays positive. The powers are of numbers up to 1, so float16 features do not overflow.
 
     Radenović, Tolias, Chum, *Fine-tuning CNN Image Retrieval with No Human Annotation*, IEEE Transactions on Pattern
     Analysis and Machine Intelligence 2019, https://arxiv.org/abs/1711.02512

@@ -1,7 +1,6 @@
 """`ProxyLogits`: cosines between embeddings and learned class weights, the input of the proxy losses.
 
-Contract: takes embeddings `(batch, dim)` and returns cosines `(batch, classes)` or `(batch, classes, centers)`, in at
-least float32 under every dtype policy. Imports `_checks`, `_export` and `ops`.
+Contract: computes and returns at least float32 under every dtype policy. Imports `_checks`, `_export` and `ops`.
 
     model = keras.Sequential([encoder, ProxyLogits(num_classes=1000)])
     model.compile("adam", loss=keras_siamese.losses.ArcFaceLoss())
@@ -20,8 +19,8 @@ class ProxyLogits(keras.layers.Layer):
     """Cosine cos(x, w_j) between each embedding x and each class weight w_j, both scaled to unit length.
 
     Takes embeddings `(batch, dim)` of any length and returns `(batch, classes)`, or `(batch, classes, centers)` if each
-    class has several weights. It computes and returns at least float32. A vector shorter than 1e-6 has cosine 0 to all
-    others, with gradient 0.
+    class has several weights, in at least float32. A vector shorter than 1e-6 has cosine 0 to all others, with
+    gradient 0.
 
     Args:
         num_classes: number of classes; y_true holds 0 … num_classes − 1.
@@ -53,9 +52,7 @@ class ProxyLogits(keras.layers.Layer):
         self.centers_per_class = check_integer("centers_per_class", centers_per_class, low=1)
         self.center_sparsity = check_number("center_sparsity", center_sparsity, low=0, open_high=True)
         if self.center_sparsity and self.centers_per_class == 1:
-            raise ValueError(
-                f"`center_sparsity` needs centers_per_class > 1; got {center_sparsity!r} with centers_per_class=1"
-            )
+            raise ValueError(f"`center_sparsity` needs centers_per_class > 1; got {center_sparsity!r} with one center")
 
     def build(self, input_shape):
         shape = tuple(input_shape)
@@ -87,12 +84,8 @@ class ProxyLogits(keras.layers.Layer):
         return (input_shape[0], self.num_classes, *several)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "centers_per_class": self.centers_per_class,
-            "center_sparsity": self.center_sparsity,
-        }
+        options = ("num_classes", "centers_per_class", "center_sparsity")
+        return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
 
 class CenterSparsity(keras.regularizers.Regularizer):
@@ -106,10 +99,8 @@ class CenterSparsity(keras.regularizers.Regularizer):
         grouped = ops.reshape(unit(at_least_float32(proxies)), (classes, self.centers, -1))
         cosine = ops.matmul(grouped, ops.transpose(grouped, (0, 2, 1)))
         apart = safe_sqrt(2.0 - 2.0 * cosine)  # for unit vectors; 0 with gradient 0 if centers are equal
-        number = ops.arange(self.centers)
-        once = ops.expand_dims(number, 1) < ops.expand_dims(number, 0)
         pairs = classes * self.centers * (self.centers - 1) // 2
-        return self.factor * ops.sum(ops.where(once, apart, 0.0)) / (2 * pairs)
+        return self.factor * ops.sum(ops.triu(apart, 1)) / (2 * pairs)
 
 
 def within_one(cosine):

@@ -65,11 +65,10 @@ class SiameseWrapper(keras.Model):
             )
         self.encoder = encoder
         self.distance_layer = DistanceLayer(distance, swap=swap, name="distance")
-        if head is None or isinstance(head, keras.layers.Layer):
-            self.head = head
-        else:
+        if head is not None and not isinstance(head, keras.layers.Layer):
             check_choice("head", head, (None, "logistic"))
-            self.head = LogisticHead(*self.distance_bounds(), name="head")
+            head = LogisticHead(*self.distance_bounds(), name="head")
+        self.head = head
         self.joint = bool(joint)
         self.training_data = None
 
@@ -113,8 +112,7 @@ class SiameseWrapper(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         check_towers(inputs)
-        embeddings = self.embed(inputs, training, mask)
-        return self.compare(*embeddings)
+        return self.compare(*self.embed(inputs, training, mask))
 
     def embed(self, inputs, training=None, mask=None):
         """Embeddings of the two or three `inputs`: a list of tensors `(batch, dim)`."""
@@ -145,8 +143,7 @@ class SiameseWrapper(keras.Model):
         return None
 
     def compute_output_shape(self, input_shape):
-        shapes = map_shapes(tuple, input_shape)
-        return (tree.flatten(shapes[0])[0], self.distance_layer.columns(len(shapes)))
+        return (tree.flatten(input_shape[0])[0], self.distance_layer.columns(len(input_shape)))
 
     def fit(self, *args, **kwargs):
         """Train like `keras.Model.fit`, after a check that the loss can work on this model's output.
@@ -217,10 +214,8 @@ def ends_in_unit_norm(encoder):
 
 def stacked_or_none(*masks):
     """Concatenate the towers' masks of one input. A tower without a mask is unmasked; without any mask, return None."""
-    known = [mask for mask in masks if mask is not None]
-    if not known:
-        return None
-    return ops.concatenate([ops.ones_like(known[0]) if mask is None else mask for mask in masks], axis=0)
+    known = next((mask for mask in masks if mask is not None), None)
+    return None if known is None else ops.concatenate([ops.ones_like(known) if m is None else m for m in masks], axis=0)
 
 
 def is_shape(value):
