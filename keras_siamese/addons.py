@@ -32,6 +32,10 @@ from keras_siamese.ops import at_least_float32, pair_rows, row_vector
 
 __all__ = ["AddonsLoss", "load", "loss"]
 
+INSTEAD = (
+    "use the losses of the same names in keras_siamese.losses, which have the same values; see the table in "
+    "docs/migration.md"
+)
 _lock = threading.RLock()
 _imported = {}  # modules of TensorFlow Addons that `load` imported, by name
 
@@ -63,10 +67,9 @@ def load():
 
     During the import, `tf.keras` is `tf_keras` in every thread of the process, so call `load` before you start threads
     that use it. Afterwards `tf.keras` and `sys.modules` are as before (`tf.keras.Model is keras.Model`), also if the
-    import failed. TFA's warnings about its end of life and its TensorFlow versions are hidden. TFA works on TensorFlow
-    tensors and `tf_keras` classes, whatever Keras's backend is. You can use its functions on TensorFlow tensors (for
-    example in a `tf.data` pipeline) and its losses through `loss`. Its layers, optimizers and metrics belong to
-    `tf_keras` and do not work in a Keras 3 model.
+    import failed. TFA's warnings about its end of life and its TensorFlow versions are hidden. Whatever Keras's backend
+    is, you can use TFA's functions on TensorFlow tensors (for example in a `tf.data` pipeline) and its losses through
+    `loss`. Its layers, optimizers and metrics belong to `tf_keras` and do not work in a Keras 3 model.
 
     The extra ``addons`` installs it on Python < 3.12. tf-keras must have TensorFlow's version: with an older TensorFlow
     2.x, install ``"keras-siamese[addons]" "tf-keras~=2.x.0"``, or else pip installs the newest TensorFlow. This also
@@ -81,8 +84,7 @@ def load():
         if sys.version_info >= (3, 12):
             raise ImportError(
                 "tensorflow-addons 0.23, the last, has no wheel for Python 3.12 or newer, and this is Python "
-                f"{sys.version_info[0]}.{sys.version_info[1]}: use the losses of the same names in "
-                "keras_siamese.losses, which have the same values; see the table in docs/migration.md"
+                f"{sys.version_info[0]}.{sys.version_info[1]}: {INSTEAD}"
             )
         tensorflow = check_installed("tensorflow", "tensorflow")
         check_fitting(tensorflow.__version__)
@@ -116,10 +118,8 @@ def check_fitting(tensorflow_version):
         return
     wanted = ".".join(tensorflow_version.split(".")[:2])
     if ".".join(found.split(".")[:2]) != wanted:
-        raise ImportError(
-            f"TensorFlow {tensorflow_version} needs tf-keras {wanted}, and {found} is installed: "
-            f'pip install "tf-keras~={wanted}.0"'
-        )
+        problem = f"TensorFlow {tensorflow_version} needs tf-keras {wanted}, and {found} is installed"
+        raise ImportError(f'{problem}: pip install "tf-keras~={wanted}.0"')
 
 
 def modules_below(*names):
@@ -176,11 +176,10 @@ def loss(obj, **options):
     tfa = load()
     name = name_of(obj, tfa)
     shared = {key: options.pop(key) for key in ("reduction", "name", "dtype") if key in options}
-    if isinstance(obj, keras_loss(tfa)):
+    if type(obj) is getattr(tfa.losses, name):
         if options:
-            raise TypeError(
-                f"`obj` is a {name} instance, which has its options; got also {', '.join(options)}. Pass its class"
-            )
+            given = ", ".join(options)
+            raise TypeError(f"`obj` is a {name} instance, which has its options; got also {given}. Pass its class")
         config = obj.get_config()
         options = {key: config[key] for key in ADDONS[name].defaults}
         # Keras 2's `fit` took the mean for "auto" and "none".
@@ -191,24 +190,16 @@ def loss(obj, **options):
     return AddonsLoss(name, options, **shared)
 
 
-def keras_loss(tfa):
-    """The base class of TFA's losses, which is that of `tf_keras`."""
-    return tfa.losses.NpairsLoss.__bases__[0]
-
-
 def name_of(obj, tfa):
     """The class name in `ADDONS` of a TFA loss that is given as instance, class, function or name."""
     for name, addon in ADDONS.items():
         cls, function = getattr(tfa.losses, name), getattr(tfa.losses, addon.function)
-        if (isinstance(obj, str) and obj in (name, addon.function)) or obj is cls or obj is function:
+        # A subclass is refused, because its overrides could not be rebuilt from the name.
+        is_named = isinstance(obj, str) and obj in (name, addon.function)
+        if is_named or obj is cls or obj is function or type(obj) is cls:
             return name
-        # Not a subclass, because its overrides could not be rebuilt from the name.
-        if type(obj) is cls:
-            return name
-    raise ValueError(
-        f"`obj` must be one of TensorFlow Addons' losses {', '.join(ADDONS)} (instance, class, function or name); "
-        f"got {obj!r}"
-    )
+    known = f"{', '.join(ADDONS)} (instance, class, function or name)"
+    raise ValueError(f"`obj` must be one of TensorFlow Addons' losses {known}; got {obj!r}")
 
 
 def check_backend():
@@ -216,8 +207,7 @@ def check_backend():
     if backend != "tensorflow":
         raise RuntimeError(
             f"TensorFlow Addons' losses need Keras's TensorFlow backend, and this is {backend}, whose gradients do not "
-            "pass through TensorFlow: use the losses of the same names in keras_siamese.losses, which have the same "
-            "values; see the table in docs/migration.md"
+            f"pass through TensorFlow: {INSTEAD}"
         )
 
 
@@ -276,17 +266,14 @@ class AddonsLoss(SiameseLoss):
         function = getattr(load().losses, ADDONS[self.loss].function)
         y_pred = at_least_float32(y_pred)
         if not ADDONS[self.loss].of_batch:
-            return function(*self.aligned(y_true, y_pred), **self.options)
+            rows = pair_rows(y_true, y_pred)
+            if self.loss == "SigmoidFocalCrossEntropy":  # it sums over the last axis
+                rows = [ops.expand_dims(row, 1) for row in rows]
+            return function(*rows, **self.options)
         if self.loss != "NpairsMultilabelLoss":
             y_true = row_vector("y_true", y_true)
         y_pred = check_rows(self, y_true, y_pred)
-        value = function(y_true, y_pred, **self.options)
-        return ops.broadcast_to(value, (ops.shape(y_pred)[0],))
-
-    def aligned(self, y_true, y_pred):
-        """Both as `(batch,)`, or as `(batch, 1)` for the focal loss, which sums over the last axis."""
-        rows = pair_rows(y_true, y_pred)
-        return rows if self.loss == "ContrastiveLoss" else [ops.expand_dims(row, 1) for row in rows]
+        return ops.broadcast_to(function(y_true, y_pred, **self.options), (ops.shape(y_pred)[0],))
 
     def check_output(self, kind, bounds):
         if self.expects == "similarity matrix":
@@ -301,19 +288,16 @@ class AddonsLoss(SiameseLoss):
             refuse_margin(self, "margin", self.options["margin"], high, low, high)
 
     def get_config(self):
-        options = {
-            key: {"function": function_name(key, value)} if callable(value) else value
-            for key, value in self.options.items()
-        }
+        options = dict(self.options)
+        if callable(metric := options.get("distance_metric")):
+            options["distance_metric"] = {"function": function_name("distance_metric", metric)}
         return {**super().get_config(), "loss": self.loss, "options": options}
 
     @classmethod
     def from_config(cls, config):
-        written = config.get("options") or {}
-        options = {
-            key: function_of(key, value["function"]) if isinstance(value, dict) else value
-            for key, value in written.items()
-        }
+        options = dict(config.get("options") or {})
+        if isinstance(metric := options.get("distance_metric"), dict):
+            options["distance_metric"] = function_of("distance_metric", metric["function"])
         return cls(**{**config, "options": options})
 
 
@@ -354,28 +338,20 @@ def first_row(labels):
 
 def check_rows(loss, y_true, y_pred):
     """Return y_pred if it has one row for each row of y_true and is square if needed. TFA itself would broadcast."""
-    shapes = f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}"
-    if len(y_pred.shape) != 2 or unequal(y_true.shape[0], y_pred.shape[0]):
+    shapes, rows = f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}", (y_true.shape[0], y_pred.shape[0])
+    if len(y_pred.shape) != 2 or (None not in rows and rows[0] != rows[1]):
         raise ValueError(f"`y_true` and `y_pred` of {loss.loss} must be (batch, …) and (batch, columns); got {shapes}")
     if loss.loss == "NpairsMultilabelLoss" and len(y_true.shape) != 2:
         raise ValueError(f"`y_true` of {loss.loss} must have shape (batch, classes); got {tuple(y_true.shape)}")
     if loss.expects == "similarity matrix":
-        rows, columns = y_pred.shape
+        message = f"`y_pred` of {loss.loss} must hold the similarities (batch, batch) of all rows"
         # With an unknown batch size, a known width means embeddings; similarities have two unknown sides.
-        if rows != columns:
-            raise ValueError(
-                f"`y_pred` of {loss.loss} must hold the similarities (batch, batch) of all rows; got "
-                f"{tuple(y_pred.shape)}"
-            )
-        if rows is None:
+        if y_pred.shape[0] != y_pred.shape[1]:
+            raise ValueError(f"{message}; got {tuple(y_pred.shape)}")
+        if y_pred.shape[0] is None:
             tensorflow = sys.modules["tensorflow"]
-            message = f"y_pred of {loss.loss} must hold the similarities (batch, batch) of all rows"
             square = tensorflow.debugging.assert_equal(*ops.shape(y_pred), message=message)
             # Run the check before TFA's operations, whose own error says less.
             with tensorflow.control_dependencies([square]):
                 return tensorflow.identity(y_pred)
     return y_pred
-
-
-def unequal(size, other):
-    return None not in (size, other) and size != other

@@ -1,9 +1,7 @@
 """Verification scores from a model and held-out data.
 
-Contract: `as_siamese` finds the encoder in any model. `Trials` is a fixed list of pairs to compare. `score` embeds each
-item once and returns `ScoredTrials`. A score is larger for more similar pairs: it is −distance, or the head's output.
-Only this module turns a model into a siamese one and a distance into a score. Imports `layers`, `data` and
-`verification`.
+Contract: a score is larger for more similar pairs: it is −distance, or the head's output. Only this module turns a
+model into a siamese one and a distance into a score. Imports `layers`, `data` and `verification`.
 
     siamese = as_siamese(model)                      # a siamese model made of the model's own layers
     trials = Trials.of((x_valid, labels_valid))      # or (left, right, same), or a frozen PairSequence
@@ -55,9 +53,8 @@ def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
     if encoder is not None:
         check_part(model, encoder)
     elif compared and isinstance(compared[0].operation, SiameseWrapper):
-        inner = compared[0].operation
         if is_input(model, *compared[0].input_tensors):
-            return as_siamese(inner, None, distance)
+            return as_siamese(compared[0].operation, None, distance)
     elif compared:
         towers = [tensor for node in compared for tensor in node.input_tensors]
         encoder = shared_encoder(model, towers)
@@ -78,11 +75,9 @@ def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
     if len(distances) > 1:
         raise ValueError(f"{model.name!r} must compare embeddings by one distance; got {', '.join(distances)}")
     distance, head = compared[0].operation.distance, head_of(model, compared)
-    return (
-        UnsharedTowers(*encoder, distance, head)
-        if isinstance(encoder, list)
-        else SiameseWrapper(encoder, distance, head=head)
-    )
+    if isinstance(encoder, list):
+        return UnsharedTowers(*encoder, distance, head)
+    return SiameseWrapper(encoder, distance, head=head)
 
 
 class UnsharedTowers(SiameseWrapper):
@@ -99,10 +94,8 @@ class UnsharedTowers(SiameseWrapper):
 
 def refuse(name, value, model):
     if value is not None:
-        raise ValueError(
-            f"`{name}` must be None for {model.name!r} (a {type(model).__name__}), which has its own {name}; got "
-            f"{value!r}"
-        )
+        what = f"{model.name!r} (a {type(model).__name__})"
+        raise ValueError(f"`{name}` must be None for {what}, which has its own {name}; got {value!r}")
 
 
 def check_part(model, encoder):
@@ -151,9 +144,9 @@ def is_input(model, *tensors):
 
 
 def shared_encoder(model, towers):
-    """Return the layer or model that computes every symbolic embedding in `towers` from an input, or None.
+    """Return the layer or model that computes every symbolic embedding in `towers` from an input.
 
-    There is none if the towers have different layers: weights that are not shared, or preprocessing on one side only.
+    Return None if the towers have different layers: weights that are not shared, or preprocessing on one side only.
     """
     first, *others = towers
     if any(not is_same_path(model, first, other) for other in others):
@@ -263,12 +256,14 @@ class Trials:
             return validation
         if isinstance(validation, (PairSequence, ExplicitPairs)):
             return cls.from_sequence(validation)
-        if isinstance(validation, (tuple, list)) and len(validation) == 2:
-            x, labels = validation
-            return cls.from_labels(x, labels, max_items=max_items, max_pairs=max_pairs, seed=seed, name="validation ")
-        if isinstance(validation, (tuple, list)) and len(validation) == 3:
+        size = len(validation) if isinstance(validation, (tuple, list)) else None
+        if size == 2:
+            options = {"max_items": max_items, "max_pairs": max_pairs, "seed": seed}
+            return cls.from_labels(*validation, **options, name="validation ")
+        if size == 3:
             return cls.from_pairs(*validation, similar_label=similar_label)
-        raise ValueError(f"`validation` must be {WHAT_IT_TAKES}; got {describe(validation)}")
+        found = f"a {type(validation).__name__}" + ("" if size is None else f" of {size}")
+        raise ValueError(f"`validation` must be {WHAT_IT_TAKES}; got {found}")
 
     @classmethod
     def from_labels(cls, x, labels, *, max_items=None, max_pairs=MAX_PAIRS, seed=0, name=""):
@@ -288,9 +283,8 @@ class Trials:
         left, right = check_source("validation left", left), check_source("validation right", right)
         shapes = [[(path[4:], array.shape) for path, array in named_arrays("side", side)] for side in (left, right)]
         if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"`left` and `right` of `validation` must have the same shapes; got {shapes[0]}, {shapes[1]}"
-            )
+            found = f"{shapes[0]} and {shapes[1]}"
+            raise ValueError(f"`left` and `right` of `validation` must have the same shapes; got {found}")
         pairs = count_samples(left)
         same = check_same("validation same", same, length=pairs)
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
@@ -335,11 +329,6 @@ class Trials:
         return np.sort(np.concatenate(kept))
 
 
-def describe(value):
-    """Describe `value` in an error: its type, and the length of a tuple or list."""
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
-
-
 def spread_over_identities(codes, max_items, rng):
     """Sorted rows of `max_items` samples, spread as evenly over their identities `codes` `(n,)` as possible.
 
@@ -348,7 +337,7 @@ def spread_over_identities(codes, max_items, rng):
     """
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
-    starts, sizes = blocks_of(codes[order])
+    _, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
     place = np.arange(len(codes)) - np.repeat(starts, sizes)
     # First every identity's first two samples, identities in random order, then the thirds, and so on.
     turn = np.repeat(rng.permutation(len(starts)), sizes)
@@ -357,15 +346,10 @@ def spread_over_identities(codes, max_items, rng):
 
 
 def draw_pairs(codes, max_pairs, rng):
-    """Draw at most `max_pairs` pairs of samples: rows `(left, right)` with left < right.
+    """Draw at most `max_pairs` ≥ 2 pairs of samples with identities `codes` `(n,)`: rows `(left, right)`, left < right.
 
     If there are no more than `max_pairs` pairs, all are returned. Otherwise min(all, max_pairs // 2) genuine and
     min(all, the rest) impostor pairs are drawn. Each kind is a simple random sample without replacement.
-
-    Args:
-        codes: identities `(n,)`, integers.
-        max_pairs: integer ≥ 2.
-        rng: NumPy generator.
     """
     n = len(codes)
     if n * (n - 1) // 2 <= max_pairs:
@@ -373,7 +357,7 @@ def draw_pairs(codes, max_pairs, rng):
     # In the order of identities, the genuine partners of a place are the places from the next one to its block's end,
     # the impostor partners those from there on; each pair is counted at its first place.
     order = np.argsort(codes, kind="stable")
-    starts, sizes = blocks_of(codes[order])
+    _, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
     block_end = np.repeat(starts + sizes, sizes)
     genuine = draw_partners(np.arange(1, n + 1), block_end, max_pairs // 2, rng)
     impostor = draw_partners(block_end, np.full(n, n), max_pairs - genuine.shape[1], rng)
@@ -389,21 +373,9 @@ def draw_partners(first, end, count, rng):
     return np.stack([place, end[place] - (up_to[place] - numbers)])
 
 
-def blocks_of(ordered):
-    """Start and size `(K,)` of each run of equal values in the sorted array `ordered` `(n,)`."""
-    starts = np.r_[0, np.flatnonzero(np.diff(ordered)) + 1]
-    return starts, np.diff(np.r_[starts, len(ordered)])
-
-
 @dataclass(frozen=True, eq=False)
 class ScoredTrials:
-    """Trials with a model's embeddings and scores.
-
-    Attributes:
-        trials: the comparisons.
-        embeddings: `(items, dim)` embeddings of the items.
-        scores: `(n,)` scores of the comparisons, larger = more similar.
-    """
+    """Trials with a model's `embeddings` `(items, dim)` and `scores` `(n,)`, larger = more similar."""
 
     trials: Trials
     embeddings: np.ndarray

@@ -19,14 +19,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import serving, verification
-from keras_siamese._checks import (
-    check_choice,
-    check_finite,
-    check_installed,
-    check_integer,
-    check_labels,
-    check_number,
-)
+from keras_siamese._checks import check_choice, check_finite, check_installed, check_integer, check_labels, check_number
 from keras_siamese._export import export
 from keras_siamese._version import __version__
 from keras_siamese.data.sources import check_source, count_samples, take
@@ -67,27 +60,22 @@ class Verifier(keras.Model):
 
     def __init__(self, siamese, threshold, slope=1.0, offset=0.0, evidence=None, **kwargs):
         super().__init__(**kwargs)
-        self.siamese = siamese
-        self.threshold = check_number("threshold", threshold)
-        self.slope = check_number("slope", slope)
-        self.offset = check_number("offset", offset)
+        self.siamese, self.threshold = siamese, check_number("threshold", threshold)
+        self.slope, self.offset = check_number("slope", slope), check_number("offset", offset)
         self.evidence = dict(evidence or {})
 
     @classmethod
     def calibrate(cls, model, x, labels, *, far=None, criterion=None, costs=None, encoder=None, seed=0):
         """Choose the threshold and fit the calibration on held-out identities.
 
-        The threshold lies halfway between two scores of these pairs. So rounding, which differs between batches and
-        machines, does not change the decisions about them.
+        The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions.
 
         Args:
             model: a `keras_siamese` siamese model, a functional model with a `DistanceLayer`, or an encoder. An encoder
                 is compared by cosine; put it into a siamese model for another distance. The weights are shared.
-            x: samples `(n, …)`, or a dict of such arrays, of identities that are used neither for training nor for the
-                final report.
-            labels: identities `(n,)`.
-            far: false accept rate in (0, 1) that must not be exceeded on these pairs. The smallest such threshold is
-                chosen.
+            x, labels: samples `(n, …)`, or a dict of such arrays, and their identities `(n,)`, which must be used
+                neither for training nor for the final report.
+            far: false accept rate in (0, 1); the smallest threshold that does not exceed it on these pairs is chosen.
             criterion: "eer" (both kinds of error are equally frequent; the default without `far`), "accuracy" (most
                 correct decisions on as many genuine as impostor pairs) or "cost" (least detection cost, see
                 `verification.min_dcf`).
@@ -95,9 +83,6 @@ class Verifier(keras.Model):
                 cost of rejecting a genuine pair and the cost of accepting an impostor pair; (0.01, 1, 1) by default.
             encoder: the encoder, if it cannot be found in `model`.
             seed: seed of the draw of pairs, if there are more than 200,000.
-
-        Returns:
-            A `Verifier`.
 
         Raises:
             ValueError: if both `far` and `criterion` are given, if `far` is too small for the number of impostor pairs,
@@ -145,11 +130,8 @@ class Verifier(keras.Model):
     def call(self, inputs, training=None):
         # float32 under any dtype policy, because the threshold is a float32 number.
         scores = similarity(self.siamese, ops.cast(self.siamese(inputs, training=training), "float32"))
-        return {
-            "accept": scores >= self.threshold,
-            "probability": ops.sigmoid(self.slope * scores + self.offset),
-            "score": scores,
-        }
+        probability = ops.sigmoid(self.slope * scores + self.offset)
+        return {"accept": scores >= self.threshold, "probability": probability, "score": scores}
 
     def score(self, left, right):
         """Score the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)`, larger = more similar."""
@@ -166,10 +148,9 @@ class Verifier(keras.Model):
     def decide(self, left, right):
         """Score, probability and decision of the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)` arrays by name."""
         left, right = check_source("left", left), check_source("right", right)
-        if count_samples(left) != count_samples(right):
-            raise ValueError(
-                f"`left` and `right` must have as many samples; got {count_samples(left)} and {count_samples(right)}"
-            )
+        counts = count_samples(left), count_samples(right)
+        if counts[0] != counts[1]:
+            raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
         left, right = take(left, slice(None)), take(right, slice(None))  # reads lazy sources
         output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
@@ -178,23 +159,14 @@ class Verifier(keras.Model):
         """Evaluate at this verifier's threshold on identities that calibration did not see: `VerificationReport`.
 
         Args:
-            x: samples `(n, …)`, or a dict of such arrays.
-            labels: identities `(n,)`.
+            x, labels: samples `(n, …)`, or a dict of such arrays, and their identities `(n,)`.
             far: false accept rates at which to report the TAR.
             seed: seed of the intervals, and of the draw of pairs if there are more than 200,000.
         """
         scored = score(self.siamese, Trials.from_labels(x, labels, seed=seed), BATCH_SIZE)
         left, right = scored.trials.pair_identities
-        return verification.evaluate(
-            scored.same,
-            scored.scores,
-            far=far,
-            threshold=self.threshold,
-            left=left,
-            right=right,
-            seed=seed,
-            calibration=(self.slope, self.offset),
-        )
+        decision = {"threshold": self.threshold, "calibration": (self.slope, self.offset)}
+        return verification.evaluate(scored.same, scored.scores, far=far, left=left, right=right, seed=seed, **decision)
 
     def enroll(self, x, labels=None, index=None):
         """Embed the samples `x` `(m, …)` with their identities `labels` `(m,)`, if known, as a `Gallery`.
@@ -270,8 +242,7 @@ class Verifier(keras.Model):
         """Load a verifier from the file `path` in Keras's safe mode.
 
         Raises:
-            ValueError: if the file does not exist, is damaged, holds another model, or was saved by a version that this
-                one cannot read.
+            ValueError: if the file does not exist, is damaged, holds another model, or is of an unreadable version.
         """
         made_with = saved_with(path)
         try:
@@ -289,14 +260,9 @@ class Verifier(keras.Model):
         return f"Verifier(threshold={self.threshold:.4g}, {self.siamese.distance!r}, {self.evidence})"
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "siamese": uncompiled(keras.saving.serialize_keras_object(self.siamese)),
-            "threshold": self.threshold,
-            "slope": self.slope,
-            "offset": self.offset,
-            "evidence": self.evidence,
-        }
+        plain = {name: getattr(self, name) for name in ("threshold", "slope", "offset", "evidence")}
+        siamese = uncompiled(keras.saving.serialize_keras_object(self.siamese))
+        return {**super().get_config(), "siamese": siamese, **plain}
 
     @classmethod
     def from_config(cls, config):
@@ -311,9 +277,9 @@ class Verifier(keras.Model):
 
 
 def uncompiled(config):
-    """Remove losses and optimizers from a serialized model's nested `config`.
+    """A serialized model's nested `config` without losses and optimizers.
 
-    A verifier is not trained any more, and a custom loss would not be registered in the process that loads it.
+    A verifier is not trained any more, and a custom loss might not be registered where it is loaded.
     """
     if isinstance(config, dict):
         return {name: uncompiled(value) for name, value in config.items() if name != "compile_config"}
@@ -330,9 +296,8 @@ def saved_with(path):
             config = json.loads(archive.read("config.json"))
             keras_version = json.loads(archive.read("metadata.json")).get("keras_version")
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise ValueError(
-            f"`path` must be a saved Verifier; {str(path)!r} is cut short or is not a .keras file: {error}"
-        ) from error
+        problem = f"{str(path)!r} is cut short or is not a .keras file: {error}"
+        raise ValueError(f"`path` must be a saved Verifier; {problem}") from error
     if damaged is not None:
         raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} is damaged: {damaged} inside it is corrupt")
     evidence = (config.get("config") or {}).get("evidence") or {}
@@ -356,10 +321,7 @@ def check_support(far, impostors):
 
 
 def threshold_for(scored, far, criterion, costs=None):
-    """Choose the threshold on `scored` by `far` or by the `criterion`: halfway down to the next lower score.
-
-    `costs` belongs to the criterion "cost".
-    """
+    """Choose the threshold on `scored` by `far` or by the `criterion`: halfway down to the next lower score."""
     if far is not None:
         threshold = verification.threshold_at_far(scored.same, scored.scores, far)
     elif criterion == "eer":
@@ -389,6 +351,7 @@ def evidence_of(scored, criterion, far, threshold):
     statistics = {"eer": "eer", "fmr": ("fmr_at", threshold), "fnmr": ("fnmr_at", threshold)}
     found = verification.bootstrap(list(statistics.values()), same, scores, *scored.trials.pair_identities)
     intervals = {name: found[statistic] for name, statistic in statistics.items()}
+    uncertain = {name: interval for name, interval in intervals.items() if interval.standard_error > 0}
     return {
         "criterion": criterion,
         "far": far,
@@ -397,11 +360,7 @@ def evidence_of(scored, criterion, far, threshold):
         "genuine_pairs": int(np.count_nonzero(same)),
         "impostor_pairs": int(np.count_nonzero(~same)),
         **{name: float(interval.estimate) for name, interval in intervals.items()},
-        "intervals": {
-            name: [float(interval.low), float(interval.high)]
-            for name, interval in intervals.items()
-            if interval.standard_error > 0
-        },
+        "intervals": {name: [float(interval.low), float(interval.high)] for name, interval in uncertain.items()},
         "keras_siamese": __version__,
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
