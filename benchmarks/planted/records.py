@@ -2,7 +2,7 @@
 
 import time
 
-from keras_siamese.diagnosis.facts.epoch import HEALTH
+from keras_siamese.diagnosis.facts.embeddings import HEALTH
 from planted import plantings, programs
 
 

@@ -163,7 +163,7 @@ class Diagnosis:
                 f"`path` must be a report that Diagnosis.to_json wrote, with the schema {SCHEMA!r}; {str(path)!r} has "
                 f"{found!r}. Diagnose the run again to write one"
             )
-        return diagnosis_of(Recorded.from_report(report))
+        return diagnosis_of(Recorded(report))
 
     def to_html(self, path):
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""

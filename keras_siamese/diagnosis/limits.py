@@ -1,7 +1,7 @@
 """All limits of the diagnosis in one table: value, unit, where it comes from, and which modules use it.
 
-Contract: each `Limit` is a float with a unit, an origin and its users, so it can be compared and printed like a
-number. The flag, the facts, the causes and the panels of the report read the same entry. `TABLE` holds them by name.
+Contract: each `Limit` is a float with a unit, an origin and its users, so it can be compared and printed like a number.
+The flag, the facts, the causes and the panels of the report read the same entry. `TABLE` holds them by name.
 
     facts["spread"] < limits.POINT
     limits.POINT.unit, limits.POINT.origin, limits.POINT.used_by
@@ -28,21 +28,16 @@ class Limit(float):
 
 # --- the flag
 WINDOW = Limit(5, "epochs", "the shortest window in which a trend can be significant, and one epoch more", "trend")
-MIN_WINDOW = Limit(4, "epochs", "derivation: of three values no order has p < .05", "trend")
+MIN_WINDOW = Limit(4, "epochs", "derivation: no order of three values has p < .05", "trend")
 MIN_WARMUP = Limit(3, "epochs", "tuned", "trend")
 WARMUP_SHARE = Limit(0.1, "share of the epochs", "tuned", "trend")
-MIN_PAIRS = Limit(100, "pairs", "derivation: of fewer pairs the EER has a standard error above .05", "trend")
+MIN_PAIRS = Limit(100, "pairs", "derivation: with fewer, the standard error of the EER exceeds .05", "trend")
 SIGNIFICANT = Limit(0.05, "p-value", "convention", "trend")
 MIN_DROP = Limit(0.05, "share of the loss at the window's start", "tuned", "trend")
 LOSS_FLOOR = Limit(1e-3, "share of the largest loss", "tuned", "trend")
 ERRORS_WORSE = Limit(2.0, "standard errors", "97.7 % of a normal", "trend causes.label_noise causes.threshold")
 ABOVE_NULL = Limit(2.326, "standard errors", "the normal's 99th percentile", "trend")
-SHARED = Limit(
-    3.6,
-    "ratio of standard errors",
-    "the most by which shared identities widened an error in simulations",
-    "trend facts.verification",
-)
+SHARED = Limit(3.6, "ratio of errors", "simulations: the most that shared identities add", "trend facts.verification")
 
 # --- how good is good
 GOOD_EER = Limit(0.02, "EER", "tuned: below it nothing is left to gain", "trend observed causes.base")
@@ -58,7 +53,7 @@ BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "o
 TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.base causes.memorising")
 UNLEARNED = Limit(0.15, "EER", "tuned: training identities that an encoder has not learned", "causes.weak_features")
 THREE_SIGMA = Limit(0.99865, "probability", "the normal's below 3 standard deviations", "facts.verification")
-SIGMAS = Limit(3.0, "standard errors", "an alarm by chance in 1 of 700 runs", "facts.verification causes.leakage")
+SIGMAS = Limit(3.0, "standard errors", "a false alarm by chance in 1 of 700 runs", "facts.verification causes.leakage")
 UPPER_TAIL = Limit(0.975, "probability", "upper end of a 95 % interval", "causes.memorising")
 NORMAL_TAIL = Limit(1.96, "standard errors", "the normal's 97.5th percentile", "causes.memorising")
 
@@ -73,16 +68,14 @@ STRONGEST = Limit(
 
 # --- what training is shown: pairs and identities
 RARE_KIND = Limit(0.05, "share of the weight in the loss", "tuned: 1:5 is harmless", "causes.pair_imbalance")
-COMMON_KIND = Limit(
-    0.95, "share of the weight in the loss", "derivation: 1 − RARE_KIND", "causes.pair_imbalance causes.collapse"
-)
+COMMON_KIND = Limit(0.95, "share of the weight in the loss", "1 − RARE_KIND", "causes.pair_imbalance causes.collapse")
 VERY_RARE_KIND = Limit(0.025, "share of the weight in the loss", "half of RARE_KIND", "causes.pair_imbalance")
 RARE_STRENGTH = Limit(0.1, "share of the weight in the loss", "twice RARE_KIND", "causes.pair_imbalance")
 SMALLEST_KIND = Limit(1e-3, "share of the weight in the loss", "keeps a ratio finite", "causes.pair_imbalance")
 LOSS_RATIO = Limit(1.5, "ratio of losses", "tuned: the rare kind must have the larger loss", "causes.pair_imbalance")
 LARGEST_RATIO = Limit(1e6, "ratio of losses", "keeps a ratio finite", "causes.pair_imbalance")
-TINY_LOSS = Limit(1e-12, "loss", "keeps a ratio finite", "causes.pair_imbalance facts.run")
-FEW_DRAWN = Limit(8, "identities", "derivation: two of fewer are a quarter", "causes.identity_imbalance")
+TINY_LOSS = Limit(1e-12, "loss", "keeps a ratio finite", "causes.pair_imbalance facts.training")
+FEW_DRAWN = Limit(8, "identities", "derivation: two of eight are a quarter", "causes.identity_imbalance")
 SHARE_OF_TWO = Limit(0.5, "share of the samples", "tuned", "causes.identity_imbalance")
 LARGE_SHARE_OF_TWO = Limit(0.8, "share of the samples", "tuned", "causes.identity_imbalance")
 MISSED = Limit(0.03, "1 − AUC of training pairs", "tuned: below it nothing is left to mine", "causes.mining")
@@ -93,9 +86,7 @@ MINED_WRONG = Limit(0.5, "share of mined triplets", "derivation: chance", "cause
 MINED_SPACING = Limit(0.3, "spacing", "tuned: the hardest triplets are pulling it together", "causes.mining")
 
 # --- labels
-LABEL_EXCESS = Limit(
-    0.02, "share of genuine pairs", "tuned: more of them than of held-out ones", "causes.label_noise causes.mining"
-)
+LABEL_EXCESS = Limit(0.02, "share of genuine pairs", "tuned: above held-out ones", "causes.label_noise causes.mining")
 TRAINED_BETTER = Limit(0.02, "EER", "tuned: noise lets training be no better", "causes.label_noise")
 NOISY_TWICE = Limit(2.0, "ratio", "convention: an error from twice the limit on", "causes.label_noise")
 IMPOSTOR_TAIL = Limit(0.25, "share of the impostor pairs", "tuned: genuine pairs stay out of it", "facts.labels")
@@ -113,9 +104,7 @@ SMALL_INPUT = Limit(0.005, "root mean square", "tuned", "causes.input_scale")
 VERY_SMALL_INPUT = Limit(0.002, "root mean square", "tuned", "causes.input_scale")
 LEAST_SIDE = Limit(12, "pixels", "derivation: two octaves of frequencies", "facts.inputs")
 MODE_GAP = Limit(0.1, "EER", "tuned: inference less training mode", "causes.batch_norm")
-FEW_IN_BATCH = Limit(
-    4, "identities", "tuned: in smaller batches, their mean is what the identities share", "causes.batch_norm"
-)
+FEW_IN_BATCH = Limit(4, "identities", "tuned: the mean of fewer is what they have in common", "causes.batch_norm")
 
 # --- how the loss and the optimizer move the embedding
 POINT = Limit(0.25, "spread, spacing", "tuned: embeddings are nearly one point", "causes.collapse report.panels")
@@ -131,16 +120,16 @@ LARGE_MARGIN = Limit(8.0, "untrained distances of impostors", "tuned", "causes.m
 SMALL_GAP = Limit(0.01, "untrained distances of impostors", "tuned", "causes.margin")
 LARGE_GAP = Limit(5.0, "untrained distances of impostors", "tuned", "causes.margin")
 USUAL_GAP = Limit(0.2, "distance", "FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832", "causes.margin")
-SMALL_UPDATE = Limit(0.01, "share of the weights an epoch", "tuned", "causes.learning_rate")
-NO_UPDATE = Limit(0.001, "share of the weights an epoch", "a tenth of SMALL_UPDATE", "causes.learning_rate")
+SMALL_UPDATE = Limit(0.01, "share of the weights per epoch", "tuned", "causes.learning_rate")
+NO_UPDATE = Limit(0.001, "share of the weights per epoch", "a tenth of SMALL_UPDATE", "causes.learning_rate")
 USUAL_UPDATE = Limit(
-    0.1, "share of the weights an epoch", "the healthy programs' first epoch", "causes.learning_rate causes.collapse"
+    0.1, "share of the weights per epoch", "the healthy programs' first epoch", "causes.learning_rate causes.collapse"
 )
-TINY_UPDATE = Limit(1e-9, "share of the weights an epoch", "keeps a ratio finite", "causes.learning_rate")
-LARGE_UPDATE = Limit(1.0, "share of the weights an epoch", "derivation", "causes.learning_rate causes.mining")
-HUGE_UPDATE = Limit(3.0, "share of the weights an epoch", "tuned", "causes.learning_rate")
-LARGE_LAST_UPDATE = Limit(0.5, "share of the weights an epoch", "only shown", "causes.learning_rate")
-USUAL_LAST_UPDATE = Limit(0.05, "share of the weights an epoch", "only shown", "causes.learning_rate")
+TINY_UPDATE = Limit(1e-9, "share of the weights per epoch", "keeps a ratio finite", "causes.learning_rate")
+LARGE_UPDATE = Limit(1.0, "share of the weights per epoch", "derivation", "causes.learning_rate causes.mining")
+HUGE_UPDATE = Limit(3.0, "share of the weights per epoch", "tuned", "causes.learning_rate")
+LARGE_LAST_UPDATE = Limit(0.5, "share of the weights per epoch", "only shown", "causes.learning_rate")
+USUAL_LAST_UPDATE = Limit(0.05, "share of the weights per epoch", "only shown", "causes.learning_rate")
 LITTLE_GAINED = Limit(0.1, "EER", "tuned: below what an untrained encoder has", "causes.learning_rate")
 USUAL_RATE = Limit(1e-3, "learning rate", "Keras's default for Adam", "causes.learning_rate causes.collapse")
 
@@ -150,9 +139,7 @@ LARGE_EER_GAP = Limit(0.15, "EER", "tuned", "causes.memorising")
 TIMES_BETTER = Limit(2.5, "ratio of EERs", "tuned: held-out over training identities", "causes.memorising")
 FEW_IDENTITIES = Limit(5, "identities", "derivation: an interval over fewer is useless", "causes.memorising")
 LEAST_RANK = Limit(2.0, "dimensions", "tuned", "causes.weak_features report.panels")
-RANK_SHARE = Limit(
-    0.15, "share of the dimensions that identities can use", "tuned", "causes.weak_features report.panels"
-)
+RANK_SHARE = Limit(0.15, "share of the usable dimensions", "tuned", "causes.weak_features report.panels")
 FEW_DIMENSIONS = Limit(4, "dimensions", "tuned", "causes.weak_features")
 FROZEN = Limit(0.3, "share of the weights that train", "tuned", "causes.weak_features")
 BLURRED = Limit(0.1, "ratio of powers", "tuned; natural images are between .27 and 1.8", "causes.weak_features")

@@ -16,7 +16,7 @@ from keras_siamese import verification
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
-from keras_siamese.diagnosis.facts.measure import measure
+from keras_siamese.diagnosis.facts.table import measure
 from keras_siamese.diagnosis.facts.verification import below_chance, intervals
 from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
 from keras_siamese.losses.character import character_of

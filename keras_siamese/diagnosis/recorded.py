@@ -1,13 +1,12 @@
-"""A run as its report in JSON has recorded it: enough to judge it again, without the model, its data or any training.
+"""A run as its JSON report records it: enough to judge it again, without the model, its data or any training.
 
-Contract: `Recorded` has those attributes of `observed.Observed` that a diagnosis reads. What needs the samples, such as
-the pictures of the HTML page, is not there.
+Contract: `Recorded` has those attributes of `observed.Observed` that a diagnosis reads. It lacks what needs the
+samples, such as the pictures of the HTML page.
 
-    run = Recorded.from_report(json.loads(text))
+    run = Recorded(json.loads(text))
     run.facts["eer"], run.flags, run.eer.low
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keras_siamese.diagnosis.facts.table import Facts
@@ -22,46 +21,22 @@ class Figure(NamedTuple):
     high: float
 
 
-@dataclass(eq=False)
 class Recorded:
-    """A recorded run. `report` is all that the JSON says; the other attributes are those of `Observed`."""
+    """The run of a `report`, a dict as `Diagnosis.to_dict` gives it; the other attributes are those of `Observed`."""
 
-    facts: Facts
-    flags: list = field(default_factory=list)
-    recovered: bool = False
-    not_finite_since: int | None = None
-    why_no_flags: str | None = None
-    report: dict = field(default_factory=dict)
+    def __init__(self, report):
+        self.report = report
+        self.facts = Facts(report["signals"], report["facts"]["words"], report["facts"]["rows"])
+        self.flags = [Flag(**flag) for flag in report["flags"]]
+        names = ("recovered", "not_finite_since", "why_no_flags")
+        self.recovered, self.not_finite_since, self.why_no_flags = (report["run"][name] for name in names)
+        self.history = {name: as_floats(curve) for name, curve in report["history"].items()}
+        self.epoch = len(self.history["loss"]) - 1 if self.history.get("loss") else None
+        self.settings = report["settings"]
+        found = report["verification"]
+        self.auc, self.eer = (Figure(found[name], *found[f"{name}_interval"]) for name in ("auc", "eer"))
 
-    @classmethod
-    def from_report(cls, report):
-        """The run that the dict `report` describes, as `Diagnosis.to_dict` gives it."""
-        run, facts = report["run"], report["facts"]
-        flags = [Flag(**flag) for flag in report["flags"]]
-        return cls(Facts(report["signals"], facts["words"], facts["rows"]), flags, **run, report=report)
 
-    @property
-    def history(self):
-        curves = self.report["history"]
-        return {name: [float("nan") if value is None else value for value in curve] for name, curve in curves.items()}
-
-    @property
-    def settings(self):
-        return self.report["settings"]
-
-    @property
-    def epoch(self):
-        """Index of the last epoch, from 0; None without a history."""
-        return len(self.history["loss"]) - 1 if self.history.get("loss") else None
-
-    @property
-    def auc(self):
-        return self.figure("auc")
-
-    @property
-    def eer(self):
-        return self.figure("eer")
-
-    def figure(self, name):
-        found = self.report["verification"]
-        return Figure(found[name], *found[f"{name}_interval"])
+def as_floats(curve):
+    """A curve whose unknown values are NaN, which JSON writes as null."""
+    return [float("nan") if value is None else value for value in curve]

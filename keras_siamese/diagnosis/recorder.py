@@ -14,8 +14,9 @@ It measures the health of the embeddings and finds flags. It does not know Keras
 import warnings
 
 from keras_siamese._checks import check_writable
-from keras_siamese.diagnosis.facts.epoch import HEALTH, health_of, quick_errors
+from keras_siamese.diagnosis.facts.embeddings import HEALTH, health_of
 from keras_siamese.diagnosis.facts.model import sampled_kernels, update_size
+from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import ALWAYS, Run, line_of, read_run_log
 from keras_siamese.diagnosis.trend import find_flags

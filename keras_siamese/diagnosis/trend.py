@@ -1,17 +1,18 @@
 """The flag: does the training loss fall while held-out verification does not follow?
 
-Contract: curves, one value an epoch `(epochs,)`, go in; the flagged epochs come out. Any history will do: a live fit,
-Keras's `History`, columns of a CSV log. What is flagged at an epoch depends on nothing after it. Imports `_checks`.
+Contract: curves `(epochs,)`, one value per epoch, go in; the flagged epochs come out. The curves may be those of a live
+fit, of Keras's `History` or of a CSV log. Whether an epoch is flagged does not depend on later epochs.
 
     flags = find_flags(loss, auc, eer, pairs=5000, auc_se=auc_se, eer_se=eer_se)
-    flags[0].epoch, flags[0].reason                # the first flagged epoch and why, empty if none
-    why_no_flags(loss, auc, eer, pairs=5000)       # "only 7 measured epochs …" where none could have been found
+    flags[0].epoch, flags[0].reason                # the first flagged epoch and why; no flags if the run never diverged
+    why_no_flags(loss, auc, eer, pairs=5000)       # "only 7 measured epochs …" if no flag was possible
 """
 
 import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise, permutations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from keras_siamese._checks import check_integer, check_number
 from keras_siamese.diagnosis import limits
 
 WINDOW = int(limits.WINDOW)
-EXACT = 7  # longest window whose permutations are counted, 5,040 of them
+EXACT = 7  # the longest window for which all permutations are counted (5,040)
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Flag:
         reason: "no better than chance", "below target" or "worse than its best".
         loss_drop: relative fall of the loss over the window, > 0.
         loss_p, auc_p, eer_p: one-sided Mann–Kendall p-values of a falling loss, a rising AUC and a falling EER.
-        auc, eer: their values at the epoch; best_auc, best_eer: the best up to it.
-        auc_null: the AUC that noise stays below 99 times in 100: ½ and 2.326 standard errors.
+        auc, eer: their values at the epoch; best_auc, best_eer: the best values up to the epoch.
+        auc_null: the 99th percentile of AUC without any information: ½ plus 2.326 standard errors.
     """
 
     epoch: int
@@ -52,11 +53,11 @@ class Flag:
 
 
 def mann_kendall(values, direction):
-    """One-sided p-value that `values` `(n,)` trend in `direction`, "falling" or "rising".
+    """One-sided p-value of a trend of `values` `(n,)` in `direction`, "falling" or "rising".
 
-    S = Σ_{i<j} sign(x_j − x_i); p is the share of the n! orders of the values whose S is at least as extreme. Ties are
-    part of the values, so p stays exact; a constant run has p = 1. Beyond 7 values SciPy's `kendalltau` takes over,
-    exact to 33 without ties and normal with them.
+    p is the share of the n! orders of the values whose S = Σ_{i<j} sign(x_j − x_i) is at least as extreme; it is exact
+    with ties too, and 1 if all values are equal. For more than 7 values, SciPy's `kendalltau` is used: exact up to 33
+    values without ties, and a normal approximation with ties.
 
     Mann, *Nonparametric tests against trend*, Econometrica 1945, https://doi.org/10.2307/1907187
 
@@ -68,7 +69,7 @@ def mann_kendall(values, direction):
         from scipy.stats import kendalltau
 
         _, p = kendalltau(np.arange(len(values)), values, alternative="greater")
-        return float(np.nan_to_num(p, nan=1.0))  # NaN for a constant run
+        return float(np.nan_to_num(p, nan=1.0))  # NaN if all values are equal
     signs = np.sign(values[None, :] - values[:, None])
     earlier, later = np.triu_indices(len(values), 1)
     orders = every_order(len(values))
@@ -83,53 +84,54 @@ def every_order(n):
 
 
 def warmup_of(epochs):
-    """Epochs before the first window: max(3, 10 % of `epochs`, rounded up)."""
+    """The number of epochs before the first window: max(3, 10 % of `epochs`, rounded up)."""
     return max(int(limits.MIN_WARMUP), math.ceil(limits.WARMUP_SHARE * epochs))
 
 
 def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=WINDOW):
-    """Flagged epochs of a run, in order; empty if it never diverged.
+    """Finds the epochs at which a run diverged.
 
-    An epoch t is flagged when two windows, the one that ends at t and the one that ends a measured epoch before, both
-    lie after the warm-up of max(3, 10 % of `epochs`) and in both
+    A measured epoch is flagged if the window that ends at it and the window that ends one measured epoch earlier both
+    start after the warm-up of max(3, 10 % of `epochs`), and if in both windows
 
     (a) the loss falls: Mann–Kendall p < .05, and by at least 5 %; and
-    (b) AUC does not rise and EER does not fall (p ≥ .05), and all through the window AUC is below its null's 99th
-        percentile, or EER above the target, or AUC or EER worse than its best so far by more than 2 standard errors.
+    (b) AUC does not rise and EER does not fall (p ≥ .05), and at all epochs of the window AUC is below the 99th
+        percentile of its null, or EER is above the target, or AUC or EER is worse than its best value so far by more
+        than 2 standard errors. (A single epoch below a lucky best value is normal in healthy training.)
 
-    Never when EER < .02, when the loss sits on its floor (a thousandth of its largest), or with fewer than 100 pairs.
-    All through the window, since one epoch's dip below a lucky best is how healthy training looks.
+    Nothing is flagged if EER < .02, if the loss is at most a thousandth of its largest value, or below 100 pairs.
 
     Args:
-        loss: `(n,)` training loss, one an epoch from epoch 0; NaN for an epoch that is not known.
-        auc, eer: `(n,)` held-out verification in [0, 1]; NaN where not measured. A window is of measured epochs.
+        loss: `(n,)` training loss per epoch, from epoch 0; NaN for an epoch that is not known.
+        auc, eer: `(n,)` held-out verification in [0, 1]; NaN where not measured. Windows skip such epochs.
         pairs: number of held-out comparisons.
-        auc_se, eer_se: standard errors, scalar or `(n,)`. None or NaN takes those of independent pairs, half genuine,
-            times 3.6, the most by which shared identities widen them; none below that of independent pairs is believed.
+        auc_se, eer_se: standard errors, scalar or `(n,)`. None or NaN stands for the standard error of independent
+            pairs, half of them genuine, times 3.6: shared identities widen it by at most that. A value below the
+            standard error of independent pairs is replaced by it.
         target_eer: EER that the user wants, in (0, 1).
-        epochs: epochs that the run is to have, for the warm-up; n if not given.
-        window: epochs in a window, ≥ 4: no trend of three epochs has p < .05.
+        epochs: planned number of epochs, which sets the warm-up; by default n.
+        window: measured epochs in a window, ≥ 4: no trend of three epochs has p < .05.
 
     Returns:
-        A list of `Flag`.
+        A list of `Flag` in the order of epochs; empty if the run never diverged.
     """
     curves = check_curves(loss, auc, eer, pairs, auc_se, eer_se, target_eer)
     if pairs < limits.MIN_PAIRS:
         return []
     window = check_integer("window", window, low=int(limits.MIN_WINDOW))
-    after_warmup = measured_after_warmup(curves, epochs)
-    windows = [examine_window(curves, after_warmup[end - window : end]) for end in range(window, len(after_warmup) + 1)]
+    measured = measured_epochs(curves, warmup_of(len(curves.loss) if epochs is None else epochs))
+    windows = [examine_window(curves, measured[end - window : end]) for end in range(window, len(measured) + 1)]
     return [now for before, now in pairwise(windows) if before is not None and now is not None]
 
 
 def has_recovered(flags, auc, eer, *, pairs, auc_se=None, eer_se=None):
-    """Whether AUC and EER have ended better than their best at the last of the `flags`, by more than 2 standard errors.
+    """Whether the last AUC and EER both beat the best ones at the last of the `flags` by more than 2 standard errors.
 
-    A slow starter is flagged while it seeks its scale, and then learns. The other arguments are those of `find_flags`.
+    A slow starter is flagged until its embeddings find their scale, and then learns. For the others, see `find_flags`.
     """
     curves = check_curves(auc, auc, eer, pairs, auc_se, eer_se)
-    measured = np.flatnonzero(np.isfinite(curves.auc) & np.isfinite(curves.eer))
-    if not flags or not len(measured):
+    measured = measured_epochs(curves)
+    if not flags or not measured.size:
         return False
     last, flag = measured[-1], flags[-1]
     gained_auc = (curves.auc[last] - flag.best_auc) / curves.auc_se[last]
@@ -138,19 +140,18 @@ def has_recovered(flags, auc, eer, *, pairs, auc_se=None, eer_se=None):
 
 
 def why_no_flags(loss, auc, eer, *, pairs, epochs=None, window=WINDOW):
-    """What a run lacks for `find_flags` to find anything, in words; None if it lacks nothing."""
+    """The reason why `find_flags` cannot flag any epoch of a run, in words; None if it can."""
     if pairs < limits.MIN_PAIRS:
         return f"only {pairs} held-out pairs, of the {limits.MIN_PAIRS:.0f} that it takes"
     curves = check_curves(loss, auc, eer, pairs)
-    measured = len(measured_after_warmup(curves, epochs))
+    warmup = warmup_of(len(curves.loss) if epochs is None else epochs)
+    measured = len(measured_epochs(curves, warmup))
     if measured > window:
         return None
-    warmup = warmup_of(len(curves.loss) if epochs is None else epochs)
     return f"only {measured} measured epochs after a warm-up of {warmup}, of the {window + 1} that it takes"
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(NamedTuple):
     """The curves of one run, each `(n,)`, and the user's target."""
 
     loss: np.ndarray
@@ -162,7 +163,7 @@ class Curves:
 
 
 def check_curves(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=None):
-    """`Curves`, if the arguments are what `find_flags` says."""
+    """`Curves` of the arguments of `find_flags`, which are checked."""
     loss, auc, eer = (np.asarray(curve, float) for curve in (loss, auc, eer))
     if not loss.shape == auc.shape == eer.shape or loss.ndim != 1:
         raise ValueError(
@@ -176,27 +177,26 @@ def check_curves(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=Non
 
 
 def standard_errors(name, figure, errors, pairs):
-    """Standard errors `(n,)` of `figure` `(n,)`: those given; if NaN, those of independent pairs times 3.6."""
+    """Standard errors `(n,)` of `figure` `(n,)`: those given or, if NaN, those of independent pairs times 3.6."""
     given = np.full(figure.shape, np.nan) if errors is None else np.asarray(errors, float)
     if given.shape not in ((), figure.shape):
         raise ValueError(f"`{name}` must be a number or a curve of shape {figure.shape}; got shape {given.shape}")
-    # Of an AUC of ½ on n independent pairs, half genuine, it is √(1/3n), and √(f(1 − f) / 0.75n) is near it elsewhere.
-    # No smaller one is believed: a collapsed encoder scores all pairs alike, and no resample moves that.
+    # On n independent pairs, half genuine, an AUC of ½ has √(1/3n), and √(f(1 − f) / 0.75n) is close for other AUCs.
+    # This is a lower bound: a collapsed encoder gives all pairs one score, so a bootstrap finds no error at all.
     independent = np.sqrt(figure * (1 - figure) / (0.75 * max(pairs, 1)))
     return np.maximum(np.where(np.isnan(given), limits.SHARED * independent, given), np.maximum(independent, 1e-9))
 
 
-def measured_after_warmup(curves, epochs):
-    """Indices of the epochs after the warm-up at which all three curves are known."""
-    measured = np.flatnonzero(np.isfinite(curves.loss) & np.isfinite(curves.auc) & np.isfinite(curves.eer))
-    return measured[measured >= warmup_of(len(curves.loss) if epochs is None else epochs)]
+def measured_epochs(curves, warmup=0):
+    """Indices of the epochs after the first `warmup` at which loss, AUC and EER are known."""
+    known = np.flatnonzero(np.isfinite(curves[:3]).all(axis=0))
+    return known[known >= warmup]
 
 
 def examine_window(curves, epochs):
     """A `Flag` if the window of the `epochs` `(window,)` meets both conditions, else None."""
     loss, auc, eer = curves.loss[epochs], curves.auc[epochs], curves.eer[epochs]
-    epoch = epochs[-1]
-    so_far = slice(epoch + 1)
+    so_far = slice(epochs[-1] + 1)
     falls_from = abs(loss[0])
     if falls_from <= limits.LOSS_FLOOR * np.nanmax(np.abs(curves.loss[so_far])) or eer[-1] < limits.GOOD_EER:
         return None
@@ -219,4 +219,4 @@ def examine_window(curves, epochs):
     else:
         return None
     values = (drop, loss_p, auc_p, eer_p, auc[-1], eer[-1], best_auc, best_eer, auc_null[-1])
-    return Flag(int(epoch), reason, *(float(value) for value in values))
+    return Flag(int(epochs[-1]), reason, *(float(value) for value in values))

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from keras_siamese.diagnosis.facts.epoch import health_of, quick_errors
+from keras_siamese.diagnosis.facts.embeddings import health_of
+from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.recorder import CURVES, RunLog, RunRecorder
 from keras_siamese.diagnosis.run import SCHEMA
 from keras_siamese.diagnosis.run import read_run_log as read_with_ends

@@ -1,6 +1,6 @@
 """Training batches: those of a sequence, and how the current encoder scores their pairs.
 
-is_pairs(inputs), outputs_of(siamese, batches_of(sequence))     # bool, (same, scores)
+is_pairs(inputs), pair_outputs(siamese, batches_of(sequence))     # bool, (same, scores)
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def batches_of(source, count=6):
 
 
 def is_pairs(inputs):
-    """Whether a batch's inputs are two towers."""
+    """Whether the inputs of a batch are the two sides of pairs."""
     return isinstance(inputs, (tuple, list)) and len(inputs) == 2
 
 

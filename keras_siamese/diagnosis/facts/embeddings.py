@@ -13,52 +13,59 @@ from keras_siamese import verification
 from keras_siamese.diagnosis import limits
 from keras_siamese.neighbours import nearest_blocks
 
+HEALTH = ("spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity")  # measured every epoch
+FEWEST = 12  # embeddings, from which on more are worth a search for neighbours
+
 
 def of_embeddings(run):
-    """The shape of the held-out embeddings."""
+    """The shape of the held-out embeddings, and their EER under other comparisons."""
     z, trials = run.valid.embeddings, run.valid.trials
-    impostors, genuine = ~trials.same, trials.same
+    impostors = ~trials.same
     compared = normalised(z) if run.scale_free else z
-    found = {
-        "spread": spread(z),
+    found = shape_of(z, trials) | {
         "spacing": spacing(compared, trials.left[impostors], trials.right[impostors]),
-        "effective_rank": effective_rank(z),
-        "uniformity": uniformity(z),
-        "alignment": alignment(z, trials.left[genuine], trials.right[genuine]),
         "embedding_dim": z.shape[1],
         "norm_variation": norm_variation(z),
     }
     if run.output_kind == "distance" and np.max(run.valid.scores) <= 0:
         found["intra_inter_ratio"] = intra_inter_ratio(trials.same, -run.valid.scores)
-    if len(z) > 12:
+    if len(z) > FEWEST:
         found["hub_skew"], found["anti_hubs"] = hubness(z)
         if trials.identities is not None:
             found["purity"], found["purity_null"], found["purity_se"] = purity(z, trials.identities)
+    return found if run.is_unshared else found | of_swaps(run)
+
+
+def health_of(scored):
+    """`HEALTH` of `scored` trials by name, for every epoch; NaN where it is not known."""
+    z, trials = scored.embeddings, scored.trials
+    found = dict.fromkeys(HEALTH, float("nan")) | shape_of(z, trials)
+    found["d_prime"] = verification.d_prime(scored.same, scored.scores)
+    if trials.identities is not None and len(z) > FEWEST:
+        found["purity"] = purity(z, trials.identities, permutations=2)[0]
     return found
+
+
+def shape_of(z, trials):
+    genuine = trials.left[trials.same], trials.right[trials.same]
+    whole = {"spread": spread(z), "uniformity": uniformity(z), "effective_rank": effective_rank(z)}
+    return whole | {"alignment": alignment(z, *genuine)}
 
 
 def of_swaps(run):
     """The held-out EER under other comparisons of the same embeddings, by the names `eer_cosine`, `eer_euclidean`; the
-    gain of the better one, and its lower bound over identities.
+    gain of the better one, and the lower end of its 95 % interval over identities.
     """
-    trials = run.valid.trials
-    if run.is_unshared:
-        return {}
-    found, used = {"swap_gain": 0.0, "swap_gain_low": 0.0}, None
+    trials, used = run.valid.trials, run.eer.replicates  # a bootstrap draws the same resamples each time
+    found = {"swap_gain": 0.0, "swap_gain_low": 0.0}
     for name, scores in scores_by(run.valid.embeddings, trials.left, trials.right).items():
         found[f"eer_{name}"] = verification.eer(trials.same, scores)
         gain = run.eer.estimate - found[f"eer_{name}"]
         if gain > max(limits.LEAST_GAIN, found["swap_gain"]):  # an interval takes a hundred sorts
-            used = used or replicates(run, run.valid.scores)
-            low = np.quantile(used.replicates - replicates(run, scores).replicates, 0.025)
-            found["swap_gain"], found["swap_gain_low"] = gain, float(low)
+            sides = trials.pair_identities
+            swapped = verification.bootstrap(["eer"], trials.same, scores, *sides, samples=len(used))["eer"]
+            found["swap_gain"], found["swap_gain_low"] = gain, np.quantile(used - swapped.replicates, 0.025)
     return found
-
-
-def replicates(run, scores):
-    """`Interval` of the EER of `scores` on the held-out pairs; one seed, so that two of them differ by their scores."""
-    trials = run.valid.trials
-    return verification.bootstrap(["eer"], trials.same, scores, *trials.pair_identities, samples=100)["eer"]
 
 
 def norm_variation(embeddings):
@@ -68,9 +75,9 @@ def norm_variation(embeddings):
 
 
 def spread(embeddings):
-    """Mean over dimensions of std(z / ‖z‖) · √dim: 1 for a uniform sphere, 0 when every input gives one embedding.
+    """Mean over dimensions of std(z / ‖z‖) · √dim: 1 for a uniform sphere, 0 if all inputs have one embedding.
 
-    It falls with the number of dimensions in use as well: k of them give about √(k / dim); see `spacing`.
+    It is also lower if fewer dimensions are in use: about √(k / dim) for k of them; see `spacing`.
 
     Chen, He, *Exploring Simple Siamese Representation Learning*, CVPR 2021, https://arxiv.org/abs/2011.10566
 
@@ -84,8 +91,8 @@ def spread(embeddings):
 def spacing(embeddings, left, right):
     """Median distance of the rows `left`, `right` `(n,)` of `embeddings` over √2 times their root mean square norm.
 
-    1 for pairs about a sphere, in any dimension and for any number of clusters, 0 where at least half of the pairs are
-    one point; few outliers do not move it. Only zeros give 0.
+    About 1 for pairs on a sphere, in any dimension and for any number of clusters. 0 if at least half of the pairs
+    coincide, or if all embeddings are zero. A few outliers do not change it.
 
     >>> spacing(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), [0, 0], [1, 2])
     1.0
@@ -98,7 +105,7 @@ def spacing(embeddings, left, right):
 def effective_rank(embeddings):
     """exp(−Σ p log p) of the singular values' shares p of the centred embeddings: dimensions in use, 1 … dim.
 
-    0 for a single point.
+    0 if all embeddings are equal.
 
     Roy, Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007,
     https://ieeexplore.ieee.org/document/7098875
@@ -116,7 +123,7 @@ def effective_rank(embeddings):
 
 def uniformity(embeddings):
     """log of the mean of exp(−2‖z_i − z_j‖²) over all pairs of unit vectors: −3.88 for a uniform sphere of 64
-    dimensions, near −4 in more, 0 where all are one point.
+    dimensions, near −4 in more, 0 if all are equal.
 
     Wang, Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere*, ICML 2020, https://arxiv.org/abs/2005.10242
@@ -131,11 +138,8 @@ def uniformity(embeddings):
 
 
 def alignment(embeddings, left, right):
-    """Mean of ‖z − z⁺‖² over genuine pairs of rows `left`, `right` `(n,)`, of unit vectors: 0 for one point an
-    identity, about 2 at chance.
-
-    Wang, Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
-    Hypersphere*, ICML 2020, https://arxiv.org/abs/2005.10242
+    """Mean of ‖z − z⁺‖² over genuine pairs of rows `left`, `right` `(n,)`, of unit vectors: 0 if each identity is one
+    point, about 2 at chance. The paper is that of `uniformity`.
 
     >>> alignment(np.eye(2), [0], [1])
     2.0
@@ -151,8 +155,8 @@ def neighbours(embeddings, k):
 
 
 def purity(embeddings, identities, k=10, permutations=20):
-    """`(purity, null, standard error)`: the share of the `k` nearest neighbours that are of a row's own identity, and
-    the mean and the standard deviation of the same under permuted `identities` `(n,)`.
+    """`(purity, null, standard error)`: the share of the `k` nearest neighbours that have a row's own identity, and
+    the mean and the standard deviation of this share for permuted `identities` `(n,)`.
 
     >>> z = np.repeat(np.eye(3), 4, axis=0)
     >>> purity(z, np.repeat([0, 1, 2], 4), k=3)[0]
@@ -171,7 +175,7 @@ def purity(embeddings, identities, k=10, permutations=20):
 
 def hubness(embeddings, k=10):
     """`(skew, anti_hubs)` of how often a row is among the `k` nearest of another: the third standardised moment of
-    these counts, and the share of rows that are nobody's neighbour.
+    these counts, and the share of rows that are among no other row's nearest.
 
     Radovanović, Nanopoulos, Ivanović, *Hubs in Space*, JMLR 11, 2010,
     https://jmlr.org/papers/v11/radovanovic10a.html
@@ -182,23 +186,19 @@ def hubness(embeddings, k=10):
     nearest = neighbours(embeddings, k)
     count = np.bincount(nearest.ravel(), minlength=len(nearest)).astype(float)
     deviation = count - count.mean()
-    scale = float(np.sqrt(np.mean(deviation**2)))
-    skew = float(np.mean(deviation**3) / scale**3) if scale else 0.0
-    return skew, float(np.mean(count == 0))
+    scale = np.sqrt(np.mean(deviation**2))
+    return float(np.mean(deviation**3) / scale**3) if scale else 0.0, float(np.mean(count == 0))
 
 
 def scores_by(embeddings, left, right):
     """Scores `(n,)` of the pairs of rows under other comparisons of the same embeddings: "cosine" and "euclidean"."""
-    z = np.asarray(embeddings, float)
-    unit = normalised(embeddings)
-    return {
-        "cosine": np.sum(unit[left] * unit[right], axis=1),
-        "euclidean": -np.linalg.norm(z[left] - z[right], axis=1),
-    }
+    z, unit = np.asarray(embeddings, float), normalised(embeddings)
+    cosine = np.sum(unit[left] * unit[right], axis=1)
+    return {"cosine": cosine, "euclidean": -np.linalg.norm(z[left] - z[right], axis=1)}
 
 
 def intra_inter_ratio(same, distances):
-    """Mean distance of genuine over that of impostor pairs `(n,)`: 1 at chance, 0 for perfect clusters."""
+    """Mean distance of genuine pairs over that of impostor pairs `(n,)`: 1 at chance, 0 if identities are points."""
     same, distances = np.asarray(same, bool), np.asarray(distances, float)
     between = float(np.mean(distances[~same]))
     return float(np.mean(distances[same])) / between if between else 1.0

@@ -2,40 +2,35 @@
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import is_pairs
 from keras_siamese.scoring import to_numpy
 
-SOME = 512  # samples that are looked at for their scale
-NORMALISING = (
-    keras.layers.Rescaling,
-    keras.layers.Normalization,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-)
+SOME = 512  # samples whose scale is measured
+NORMALISING = (layers.Rescaling, layers.Normalization, layers.BatchNormalization, layers.LayerNormalization)
 
 
 def of_inputs(run):
-    """Scales of what goes in: at the first layer with weights, and of one tower against the other."""
+    """The scale of the inputs at the first layer with weights, and of one side of the pairs against the other."""
     found, siamese, trials = {}, run.siamese, run.valid.trials
     some = take(trials.items, np.unique(np.linspace(0, count_samples(trials.items) - 1, SOME).astype(int)))
     if siamese is not None and not isinstance(some, dict) and np.issubdtype(some.dtype, np.number):
         found["input_scale"] = root_mean_square(first_inputs(siamese.encoder, some))
         if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
-    if run.valid.trials.identities is None and not isinstance(some, dict):
+    if trials.identities is None and not isinstance(some, dict):
         found["held_out_towers"] = log_ratio(*(take(trials.items, side) for side in (trials.left, trials.right)))
     pairs = [inputs for inputs, _ in run.batches if is_pairs(inputs)]
     if pairs and not any(isinstance(side, dict) for side in pairs[0]):
-        found["drawn_towers"] = log_ratio(*(np.concatenate([one[side] for one in pairs]) for side in (0, 1)))
+        found["drawn_towers"] = log_ratio(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
     return found
 
 
 def log_ratio(left, right):
-    """log10 of the scale of one tower's inputs over the other's."""
+    """log10 of the scale of the `left` inputs over that of the `right` ones; None if one side is all zeros."""
     scales = [root_mean_square(side) for side in (left, right)]
     return float(np.log10(scales[0] / scales[1])) if min(scales) > 0 else None
 
@@ -48,11 +43,11 @@ def root_mean_square(x):
 
 
 def detail(images):
-    """Power of the finest octave of `(n, height, width[, channels])` over that of the next coarser one: near 1 for
-    natural images and drawings of any size (they were between .27 and 1.8), a twentieth and less once they are blurred.
+    """Power of the finest octave of `(n, height, width[, channels])` over that of the next coarser one: between .27 and
+    1.8 for natural images and drawings of any size, and at most .05 if they are blurred.
 
     Field, *Relations between the statistics of natural images and the response properties of cortical cells*, JOSA A 4,
-    1987, https://doi.org/10.1364/JOSAA.4.002379: amplitude falls as 1/frequency, so each octave holds as much.
+    1987, https://doi.org/10.1364/JOSAA.4.002379: the amplitude falls as 1/frequency, so all octaves have equal power.
 
     >>> noise = np.random.default_rng(0).normal(size=(50, 16, 16))
     >>> round(detail(noise)), round(detail(np.cumsum(np.cumsum(noise, axis=1), axis=2)), 1)
@@ -60,7 +55,7 @@ def detail(images):
     """
     images = np.asarray(images, float)
     grey = images.mean(axis=3) if images.ndim == 4 else images
-    # A window, for the edges of an image are no edges in it.
+    # The window hides the borders of the image, which the Fourier transform would take for edges.
     window = np.hanning(grey.shape[1])[:, None] * np.hanning(grey.shape[2])
     power = (np.abs(np.fft.fft2((grey - grey.mean(axis=(1, 2), keepdims=True)) * window)) ** 2).mean(axis=0)
     rows, columns = (np.abs(np.fft.fftfreq(size)) for size in grey.shape[1:])
@@ -70,27 +65,27 @@ def detail(images):
 
 
 def first_inputs(encoder, x):
-    """What reaches the first layer with a kernel: `x` `(n, …)` after the `Rescaling`, normalising and reshaping layers
-    before it, as an array; `x` itself where the encoder's layers do not stand in a row, or it takes a dict.
+    """The inputs of the first layer with a kernel: `x` `(n, …)` after the `Rescaling`, normalising and reshaping layers
+    before it, as an array. `x` itself if it is a dict or if the layers of the encoder are not a sequence.
     """
-    if isinstance(x, dict) or not isinstance(encoder, keras.Sequential):
-        layers = getattr(encoder, "layers", None)
-        is_row = isinstance(encoder, keras.Model) and layers and len(getattr(encoder, "inputs", None) or []) == 1
-        if isinstance(x, dict) or not is_row or not all(is_only_one(layer) for layer in layers):
-            return x
+    if isinstance(x, dict) or not is_sequence(encoder):
+        return x
     value = ops.convert_to_tensor(np.asarray(x, "float32"))
     for layer in encoder.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        if isinstance(layer, (keras.Sequential, keras.Model)):
+        if isinstance(layer, keras.Model):
             return first_inputs(layer, to_numpy(value))
         if layer.weights and not isinstance(layer, NORMALISING):
-            return to_numpy(value)
-        value = layer(value, training=False) if isinstance(layer, keras.layers.BatchNormalization) else layer(value)
+            break
+        if not isinstance(layer, layers.InputLayer):
+            value = layer(value, training=False) if isinstance(layer, layers.BatchNormalization) else layer(value)
     return to_numpy(value)
 
 
-def is_only_one(layer):
-    """Whether a functional model calls `layer` once, on one tensor."""
-    nodes = layer._inbound_nodes
-    return isinstance(layer, keras.layers.InputLayer) or (len(nodes) == 1 and len(nodes[0].input_tensors) == 1)
+def is_sequence(encoder):
+    """Whether the layers of an encoder are called once each, on one tensor, so that they follow each other."""
+    if isinstance(encoder, keras.Sequential):
+        return True
+    if not isinstance(encoder, keras.Model) or len(getattr(encoder, "inputs", None) or []) != 1 or not encoder.layers:
+        return False
+    nodes = [layer._inbound_nodes for layer in encoder.layers if not isinstance(layer, layers.InputLayer)]
+    return all(len(calls) == 1 and len(calls[0].input_tensors) == 1 for calls in nodes)

@@ -7,54 +7,54 @@ from keras_siamese.data.sources import count_samples
 from keras_siamese.diagnosis.facts.embeddings import normalised
 from keras_siamese.diagnosis.facts.verification import below
 
-MOST_COMPARED = 200_000_000  # bytes of samples that are searched for duplicates
+MOST_COMPARED = 200_000_000  # bytes of training samples; of more, only the scored ones are searched for duplicates
 
 
 def of_leakage(run):
-    """What training and held-out data share."""
+    """What training and held-out data share, and the held-out rows that are copies."""
     train, valid = run.train, run.valid
     if train is None:
         return {}, {}
     found = {}
     if run.valid_names is not None and run.train_names is not None:
         names = [run.train_names[train.trials.identities], run.valid_names[valid.trials.identities]]
-        shared = (
-            np.intersect1d(*names)
-            if names[0].dtype.kind == names[1].dtype.kind or ({names[0].dtype.kind, names[1].dtype.kind} <= set("iu"))
-            else []
-        )
+        shared = shared_names(*names)
         found["shared_names"] = len(shared)
         if len(shared):
             found["shared_auc"] = shared_auc(train.embeddings, names[0], valid.embeddings, names[1])
             found["shared_share"] = np.mean(np.isin(names[1], shared))
-    x = run.train_items
-    if isinstance(x, dict) or x.shape[1:] != valid.trials.items.shape[1:] or x.dtype.kind not in "fiub":
+    x, held_out = run.train_items, valid.trials.items
+    if isinstance(x, dict) or x.shape[1:] != held_out.shape[1:] or x.dtype.kind not in "fiub":
         return found, {}
     if x.dtype.itemsize * np.prod(x.shape, dtype=float) > MOST_COMPARED:
         x = train.trials.items
-    report = check_leakage((x, None), (valid.trials.items, None))
-    found["duplicates"] = len(report.exact) / count_samples(valid.trials.items)
-    found["near_duplicates"] = len(report.near) / count_samples(valid.trials.items)
+    report, count = check_leakage((x, None), (held_out, None)), count_samples(held_out)
+    found["duplicates"], found["near_duplicates"] = len(report.exact) / count, len(report.near) / count
     rows = sorted({*report.exact[:, 1].tolist(), *report.near[:, 1].tolist()})
     return found, {"duplicates": rows} if rows else {}
 
 
+def shared_names(train_names, valid_names):
+    """The names that both sides have; none if the names of the two sides are of different kinds."""
+    kinds = {train_names.dtype.kind, valid_names.dtype.kind}
+    return np.intersect1d(train_names, valid_names) if len(kinds) == 1 or kinds <= set("iu") else train_names[:0]
+
+
 def shared_auc(train, train_names, valid, valid_names):
-    """Whether equal names on both sides mean the same: AUC of the cosine between rows of `train` and of `valid`, those
-    with one name against those with two. ½ where the sides were numbered each by itself; None without shared names.
+    """AUC of the cosine between rows of `train` and of `valid`, those with equal names against those with different
+    ones. It tells whether a name means the same identity on both sides: about ½ if each side was numbered by itself.
+    None if this cannot be measured.
 
     Args:
         train, valid: embeddings `(n, dim)`, `(m, dim)`.
-        train_names, valid_names: their identities as they were given.
+        train_names, valid_names: `(n,)`, `(m,)` their identities as the user gave them.
     """
-    train_names, valid_names = np.asarray(train_names), np.asarray(valid_names)
-    if train_names.dtype.kind in "US" and valid_names.dtype.kind not in "US":
+    shared = shared_names(train_names, valid_names)
+    if not len(shared):
         return None
-    rows = [np.isin(names, np.intersect1d(train_names, valid_names)) for names in (train_names, valid_names)]
-    if not rows[0].any() or (valid_names.dtype.kind in "US" and train_names.dtype.kind not in "US"):
-        return None
-    similarity = normalised(train[rows[0]]) @ normalised(valid[rows[1]]).T
+    rows = [np.isin(names, shared) for names in (train_names, valid_names)]
     same = train_names[rows[0]][:, None] == valid_names[rows[1]]
     if same.all() or not same.any():
         return None
+    similarity = normalised(train[rows[0]]) @ normalised(valid[rows[1]]).T
     return float(below(np.sort(similarity[~same]), similarity[same]).mean())

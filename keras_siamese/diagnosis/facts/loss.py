@@ -12,7 +12,7 @@ def of_loss(run):
     loss, train, bounds = run.character, run.train, run.bounds or (None, np.inf)
     found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": run.data_similar_label}
     if loss.margin is not None:
-        found["margin"], found["margin_is_gap"] = loss.margin, float(loss.margin_is_gap)
+        found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
     if np.isfinite(bounds[1]):
         found["reach"] = bounds[1]
     if (loss.kind, loss.expects, run.output_kind) == ("pair", "distance", "distance") and train is not None:
@@ -25,10 +25,7 @@ def of_loss(run):
     losses, collapsed = np.array(run.history.get("loss", [])[-last:], float), value_at_collapse(run)
     if collapsed and len(losses) == last and np.isfinite(losses).all():
         found["loss_from_collapsed_value"] = float(np.max(np.abs(losses - collapsed)) / collapsed)
-    by_kind = pair_losses(run)
-    if by_kind is not None:
-        found["genuine_loss"], found["impostor_loss"] = by_kind
-    return found
+    return found | pair_losses(run)
 
 
 def value_at_collapse(run):
@@ -43,12 +40,12 @@ def value_at_collapse(run):
 
 
 def pair_losses(run):
-    """`(genuine, impostor)` mean loss of a training pair of either kind, unweighted, or None if it is not known."""
+    """The mean loss, unweighted, of a genuine and of an impostor training pair, by name; {} if it is not known."""
     per_pair = getattr(run.loss, "per_pair", None)
     if per_pair is None or run.train is None or run.loss.expects != run.output_kind:
-        return None
+        return {}
     same = run.train.same
     output = run.train.scores if run.output_kind == "score" else -run.train.scores
     inputs = ops.convert_to_tensor(same.astype("float32")), ops.convert_to_tensor(output)
     losses = ops.convert_to_numpy(per_pair(*inputs))
-    return float(losses[same].mean()), float(losses[~same].mean())
+    return {"genuine_loss": losses[same].mean(), "impostor_loss": losses[~same].mean()}

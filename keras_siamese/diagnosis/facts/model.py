@@ -1,13 +1,15 @@
 """Facts of the model and its training steps: modes of BatchNormalization, how far steps move the weights.
 
-Contract: a model, arrays and the training sequence in; a number or a few out. Every weight is restored afterwards, and
-no global generator is touched.
+Contract: a model, arrays and the training sequence in; a number or a few out. All weights are restored afterwards, and
+no global generator is changed.
 
     before = sampled_kernels(model)
     ...                                                   # an epoch
     update_size(before, sampled_kernels(model))           # ‖Δw‖ / ‖w‖
     mode_eers(siamese, batches)                           # {"training": …, "inference": …}
 """
+
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -28,11 +30,9 @@ def of_model(run):
     found = {"unshared": float(run.is_unshared), "learning_rate": run.learning_rate}
     found["trainable_share"] = trainable_share(siamese.encoder)
     found["batch_normalization"] = float(has_batch_normalization(siamese.encoder))
-    if run.batches and not found["unshared"]:
-        eers = mode_eers(siamese, run.batches, run.genuine_label)
-        if eers:
-            found["mode_eer_training"], found["mode_eer_inference"] = eers["training"], eers["inference"]
-            found["mode_gap"] = eers["inference"] - eers["training"]
+    if run.batches and not run.is_unshared and (eers := mode_eers(siamese, run.batches, run.genuine_label)):
+        found |= {f"mode_eer_{mode}": eer for mode, eer in eers.items()}
+        found["mode_gap"] = eers["inference"] - eers["training"]
     return found
 
 
@@ -47,43 +47,49 @@ def sampled_kernels(model):
 
 
 def update_size(before, after):
-    """‖after − before‖ / ‖before‖ of two vectors of weights; NaN where they are not comparable."""
+    """‖after − before‖ / ‖before‖ of two vectors of weights; NaN if their lengths differ or `before` is zero."""
     norm = np.linalg.norm(before)
     if len(before) != len(after) or not norm:
         return float("nan")
     return float(np.linalg.norm(after - before) / norm)
 
 
-def probe(model, source, steps=20):
-    """What a few steps do, as facts: how far an epoch of them moves the weights, and by how much the loss of one batch
-    falls that is shown again and again. The model, its optimizer and its metrics are put back as they were.
+@contextmanager
+def restored(variables):
+    """Puts the values of the `variables` back at the end of the block."""
+    kept = [(one, ops.convert_to_numpy(one.value).copy()) for one in {id(one): one for one in variables}.values()]
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
 
-    The first takes the epoch's own batches. An epoch of more than `steps` is not run: the distance d from the start
-    grows as a power of the number of steps, which is 1 where all go the same way and ½ in a random walk; it is read off
-    the steps taken, and d continued by it.
+
+def probe(model, source, steps=20):
+    """Measures a few training steps: how far an epoch of such steps moves the weights, and by how much the loss of one
+    batch falls if it is shown in every step. The model, its optimizer and its metrics are restored afterwards.
+
+    The first measurement takes batches of the epoch. If the epoch has more than `steps`, its end is extrapolated: the
+    distance from the start grows as a power of the number of steps (1 if all steps have one direction, ½ for a random
+    walk), and that power is fitted to the steps taken.
 
     Args:
         model: compiled, and built.
         source: the training sequence.
-        steps: how many, at least 2.
+        steps: the number of steps, at least 2.
     """
-    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-    kept = [(one, ops.convert_to_numpy(one.value).copy()) for one in {id(one): one for one in variables}.values()]
+    start, batches = sampled_kernels(model), batches_of(source, steps)
 
     def trained(batches):
         """The loss before each step, and the distance from the start after it as a share of the weights."""
-        start, losses, distances = sampled_kernels(model), [], []
-        try:
+        losses, distances = [], []
+        with restored([*model.variables, *model.optimizer.variables, *model.metrics_variables]):
             for inputs, targets in batches:
                 losses.append(float(model.train_on_batch(inputs, targets, return_dict=True)["loss"]))
                 model.reset_metrics()
                 distances.append(update_size(start, sampled_kernels(model)))
-        finally:
-            for variable, value in kept:
-                variable.assign(value)
         return losses, distances
 
-    batches = batches_of(source, steps)
     size = continued(trained(batches)[1], len(source))
     losses, _ = trained(batches[:1] * steps)
     found = {f"update_size_{name}": size for name in ("first", "last", "largest")}
@@ -102,38 +108,29 @@ def continued(distances, steps):
 
 def mode_eers(siamese, batches, similar_label=1):
     """EER of the training `batches` with the encoder in training mode and in inference mode, as a dict; {} without
-    BatchNormalization, or where a batch has pairs of one kind alone.
+    BatchNormalization, if all pairs are of one kind, or if scores are not finite.
 
-    What training mode moves (running statistics, the states of random layers) is put back.
+    The running statistics and the states of random layers, which training mode changes, are restored.
     """
-    kept = [(weight, ops.convert_to_numpy(weight.value).copy()) for weight in siamese.non_trainable_variables]
     if not has_batch_normalization(siamese.encoder):
         return {}
     eers = {}
-    try:
-        for name, training in (("training", True), ("inference", False)):
+    with restored(siamese.non_trainable_variables):
+        for mode, training in (("training", True), ("inference", False)):
             same, scores = pair_outputs(siamese, batches, similar_label, training)
             if same.all() or not same.any() or not np.isfinite(scores).all():
                 return {}
-            eers[name] = verification.eer(same, scores)
-    finally:
-        for weight, value in kept:
-            weight.assign(value)
+            eers[mode] = verification.eer(same, scores)
     return eers
 
 
 def has_batch_normalization(model):
-    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers_of(model))
-
-
-def layers_of(model):
-    """All layers within `model`, nested ones too, in order."""
-    return list(model._flatten_layers(include_self=True, recursive=True))
+    """Whether `model` has BatchNormalization, in nested models too."""
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
 
 
 def trainable_share(model):
     """Share of the numbers in the kernels of `model` that training may change; None if it has none."""
-    kernels = [weight for weight in model.weights if len(weight.shape) > 1]
-    sizes = [int(np.prod(weight.shape)) for weight in kernels]
-    free = [size for weight, size in zip(kernels, sizes, strict=True) if weight.trainable]
-    return sum(free) / sum(sizes) if kernels else None
+    kernels = [(int(np.prod(weight.shape)), weight.trainable) for weight in model.weights if len(weight.shape) > 1]
+    return sum(size * free for size, free in kernels) / sum(size for size, _ in kernels) if kernels else None

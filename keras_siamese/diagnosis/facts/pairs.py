@@ -10,22 +10,19 @@ from keras_siamese.losses.batch.mining import one_negative, one_positive
 
 
 def of_pairs(run):
-    """What training pairs, or batches, are made of: kinds, identities, and how hard what the loss sees is."""
+    """What training pairs, or batches, are made of: kinds, identities, and how hard the pairs are."""
     found = {"positive_fraction": run.positive_fraction, "weighted_positive_fraction": weighted_fraction(run)}
     found["batch_identities"] = batch_identities(run)
     counts = drawn_counts(run.source)
     if counts is not None and len(counts) > 2:
-        found["effective_identities"] = effective_count(counts)
-        found["share_of_two"] = largest_share(counts)
+        found |= {"effective_identities": effective_count(counts), "share_of_two": largest_share(counts)}
         found["drawn_identities"] = np.count_nonzero(counts)
-    batches = run.batches
-    if not batches or run.siamese is None:
+    if not run.batches or run.siamese is None:
         return found
-    same, scores = pair_outputs(run.siamese, batches, run.genuine_label)
+    same, scores = pair_outputs(run.siamese, run.batches, run.genuine_label)
     if np.isfinite(scores).all() and 0 < np.count_nonzero(same) < len(same):
         found["drawn_auc"] = verification.auc(same, scores)
-    mined = mined_accuracy(run)
-    return found if mined is None else found | {"mined_accuracy": mined}
+    return found | {"mined_accuracy": mined_accuracy(run)}
 
 
 def mined_accuracy(run):
@@ -49,30 +46,29 @@ def mined_order(measure, embeddings, labels, positives, negatives):
     [0, 1]; [] for semi-hard ones, which are in order by definition.
 
     Args:
-        measure: from embeddings, twice, to distances `(batch, batch)`.
+        measure: a function from embeddings, given twice, to distances `(batch, batch)`.
         embeddings: `(batch, dim)`.
         labels: identities `(batch,)`.
-        positives, negatives: "hard", "easy" or "all", not both "all". Of all positives it is the share that is nearer,
-            of all negatives a number for each.
+        positives, negatives: "hard", "easy" or "all", not both "all". "all" positives give the share of them that is
+            nearer, "all" negatives give a number for each.
     """
     if not {positives, negatives} <= {"hard", "easy", "all"}:
         return []
     rows = Rows(as_batch(ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings)), None, measure)
     near = rows.matrix if positives == "all" else ops.expand_dims(one_positive(rows, positives)[1], 1)
     far = rows.matrix if negatives == "all" else ops.expand_dims(one_negative(rows, negatives)[1], 1)
-    among = {"hard": None, "easy": None, "all": rows.positive}[positives]
-    among = rows.negative if negatives == "all" else among
-    order, both = (ops.convert_to_numpy(one) for one in (near < far, rows.has_both))
-    if among is None:
+    among = rows.positive if positives == "all" else rows.negative
+    order, among, both = (ops.convert_to_numpy(one) for one in (near < far, among, rows.has_both))
+    if "all" not in (positives, negatives):
         return order[both, 0].astype(float).tolist()
-    parts = [row[mask] for row, mask in zip(order[both], ops.convert_to_numpy(among)[both], strict=True)]
+    parts = [row[mask] for row, mask in zip(order[both], among[both], strict=True)]
     if negatives == "all":
         return [float(one) for part in parts for one in part]
     return [float(np.mean(part)) for part in parts]
 
 
 def effective_count(counts):
-    """1 / Σ p² of shares p: how many identities `counts` `(K,)` amount to if all were as large.
+    """1 / Σ p² of shares p: the number of equally large identities that `counts` `(K,)` amount to.
 
     >>> effective_count([5, 5, 0])
     2.0
@@ -93,27 +89,23 @@ def largest_share(counts, of=2):
 
 def drawn_counts(source):
     """How often samples of each training identity are shown in an epoch, `(K,)`, or None if it is not known."""
-    if hasattr(source, "pairs") and hasattr(source, "labels"):
-        left, right, _ = source.pairs()
-        return np.bincount(source.labels[np.concatenate([left, right])])
-    if hasattr(source, "rows") and hasattr(source, "labels"):
-        return np.bincount(source.labels[source.rows()].ravel())
+    if hasattr(source, "labels") and (hasattr(source, "pairs") or hasattr(source, "rows")):
+        rows = np.concatenate(source.pairs()[:2]) if hasattr(source, "pairs") else source.rows().ravel()
+        return np.bincount(source.labels[rows])
     if isinstance(source, (tuple, list)) and len(source) == 2:
         return np.unique(np.asarray(source[1]), return_counts=True)[1]
     return None
 
 
 def batch_identities(run):
-    """How many identities one call of the encoder sees in a training batch, on average, or None."""
+    """How many identities one call of the encoder sees in a training batch, on average, or None if it is not known."""
     source = run.source
     if hasattr(source, "pairs") and hasattr(source, "labels"):
-        sides = [source.labels[rows] for rows in source.pairs()[:2]]
+        sides, size = np.stack([source.labels[rows] for rows in source.pairs()[:2]]), source.batch_size
         if getattr(run.siamese, "joint", True):
-            sides = [np.stack(sides, axis=1).ravel()]
-        size = source.batch_size * (1 if len(sides) > 1 else 2)
-        return min(
-            float(np.mean([len(np.unique(side[at : at + size])) for at in range(0, len(side), size)])) for side in sides
-        )
+            sides, size = sides.T.reshape(1, -1), 2 * size
+        starts = range(0, sides.shape[1], size)
+        return min(float(np.mean([len(np.unique(side[at : at + size])) for at in starts])) for side in sides)
     return float(source.classes_per_batch) if hasattr(source, "classes_per_batch") else None
 
 
@@ -123,8 +115,7 @@ def weighted_fraction(run):
     if fraction is None or getattr(loss, "class_weight", None) == "balanced":
         return None if fraction is None else 0.5
     by_label = getattr(loss, "class_weight", None) or {0: 1.0, 1: 1.0}
-    genuine = getattr(loss, "similar_label", 1)
-    weights = [getattr(loss, f"{kind}_weight", 1.0) for kind in ("positive", "negative")]
-    genuine_weight = fraction * weights[0] * by_label[genuine]
-    total = genuine_weight + (1 - fraction) * weights[1] * by_label[1 - genuine]
-    return genuine_weight / total if total else fraction
+    label = getattr(loss, "similar_label", 1)
+    genuine = fraction * getattr(loss, "positive_weight", 1.0) * by_label[label]
+    total = genuine + (1 - fraction) * getattr(loss, "negative_weight", 1.0) * by_label[1 - label]
+    return genuine / total if total else fraction

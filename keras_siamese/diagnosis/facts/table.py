@@ -1,9 +1,25 @@
 """The table of facts: what was measured of a run, by name. The causes and the report read nothing else.
 
-facts["eer"], facts.get("train_eer"), "margin" in facts
+Contract: `measure` takes what is known of a run (`observed.Observed`) and gives `Facts`. What the run does not allow to
+be measured is missing from them. A run can be judged again from its facts alone.
+
+    facts = measure(run)
+    facts["eer"], facts.get("train_eer"), "margin" in facts
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from keras_siamese.diagnosis.facts.embeddings import of_embeddings
+from keras_siamese.diagnosis.facts.inputs import of_inputs
+from keras_siamese.diagnosis.facts.labels import of_labels
+from keras_siamese.diagnosis.facts.leakage import of_leakage
+from keras_siamese.diagnosis.facts.loss import of_loss
+from keras_siamese.diagnosis.facts.model import of_model
+from keras_siamese.diagnosis.facts.pairs import of_pairs
+from keras_siamese.diagnosis.facts.training import of_history, of_training
+from keras_siamese.diagnosis.facts.verification import of_verification
 
 
 @dataclass(frozen=True)
@@ -30,4 +46,18 @@ class Facts:
         return self.numbers.get(name, default)
 
     def to_dict(self):
-        return {"numbers": dict(self.numbers), "words": dict(self.words), "rows": dict(self.rows)}
+        return asdict(self)
+
+
+def measure(run):
+    """All `Facts` of the `run` that can be measured."""
+    loss = type(run.loss).__name__ if run.character.is_stated else ("" if run.loss is None else "ContrastiveLoss")
+    words = {"loss": loss, "distance": run.settings.get("distance") or "", "output": run.output_kind}
+    numbers, rows = {}, {}
+    for part in (of_history, of_verification, of_embeddings, of_training, of_loss, of_pairs, of_inputs, of_model):
+        numbers |= part(run)
+    for part in (of_labels, of_leakage):
+        found, where = part(run)
+        numbers, rows = numbers | found, rows | where
+    known = {name: float(value) for name, value in numbers.items() if value is not None and not np.isnan(value)}
+    return Facts(known, words, rows)

@@ -1,4 +1,6 @@
-"""Facts of what training achieved on its own identities, beside the inputs and an untrained copy of the encoder."""
+"""Facts of training: its curves, and what it achieved on its own identities, beside the inputs and an untrained copy of
+the encoder.
+"""
 
 import random
 
@@ -8,37 +10,60 @@ from keras import ops, tree
 
 from keras_siamese import verification
 from keras_siamese.data.sources import count_samples, take
+from keras_siamese.diagnosis import limits
 from keras_siamese.scoring import embed, score_embeddings
+
+LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
+
+
+def of_history(run):
+    """The flag, the loss curve, the best held-out EER and the sizes of steps."""
+    found = {"flagged": len(run.flags), "recovered": run.recovered, "verifies_badly": run.verifies_badly, **run.probed}
+    if run.epoch is None:
+        return found
+    losses, eers, sizes = (np.array(run.history.get(name, []), float) for name in ("loss", "eer", "update_size"))
+    found["epochs"] = len(losses)
+    finite = losses[np.isfinite(losses)]
+    if len(finite) > 1:
+        steps, reach = np.diff(finite), finite.max() - finite.min()
+        found |= {"loss_first": finite[0], "loss_last": finite[-1]}
+        found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), limits.TINY_LOSS)
+        found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
+    if np.isfinite(eers).any():
+        found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1}
+    sizes = sizes[np.isfinite(sizes)]
+    if len(sizes):
+        found |= {"update_size_first": sizes[0], "update_size_largest": sizes.max()}
+        found["update_size_last"] = np.median(sizes[-max(1, len(sizes) // 3) :])
+    return found
 
 
 def of_training(run):
-    """What training came to on its own identities, beside held-out ones, the inputs and an untrained encoder."""
+    """Verification of the training identities, and of all pairs by their inputs and by an untrained encoder."""
     valid, train, siamese = run.valid, run.train, run.siamese
     found = {}
     if train is not None:
-        eer, auc = run.train_intervals["eer"], run.train_intervals["auc"]
-        found |= {"train_eer": eer.estimate, "train_eer_se": eer.standard_error, "train_auc": auc.estimate}
-        found["train_below_chance"] = run.train_below_chance.errors
-        found["train_below_chance_critical"] = run.train_below_chance.critical
-        found["gap"], found["gap_error"] = run.eer_gap.estimate, run.eer_gap.standard_error
+        eer, below = run.train_intervals["eer"], run.train_below_chance
+        found |= {"train_eer": eer.estimate, "train_eer_se": eer.standard_error}
+        found |= {"train_auc": run.train_intervals["auc"].estimate}
+        found |= {"train_below_chance": below.errors, "train_below_chance_critical": below.critical}
+        found |= {"gap": run.eer_gap.estimate, "gap_error": run.eer_gap.standard_error}
         if train.trials.identities is not None:
             found["train_identities"] = len(run.train_names)
     if siamese is None or run.is_unshared:
         return found
-    for name, scored in (("", valid), ("train_", train)):
-        if scored is None:
-            continue
-        trials = scored.trials
-        raw = input_scores(trials.items, trials.left, trials.right)
+    for name, scored in (("input_eer", valid), ("train_input_eer", train)):
+        raw = None if scored is None else input_scores(scored.trials)
         if raw is not None:
-            found[f"{name}input_eer"] = verification.eer(trials.same, raw)
-    trials = valid.trials if train is None else train.trials
+            found[name] = verification.eer(scored.same, raw)
+    trained = valid if train is None else train
+    trials = trained.trials
     embeddings = untrained_embeddings(siamese.encoder, trials.items)
     if embeddings is not None and np.isfinite(embeddings).all():
         scores = score_embeddings(siamese, embeddings, trials.left, trials.right)
         found["untrained_eer"] = verification.eer(trials.same, scores)
         found["untrained_distance"] = impostor_distance(embeddings, trials)
-        found["impostor_distance"] = impostor_distance((valid if train is None else train).embeddings, trials)
+        found["impostor_distance"] = impostor_distance(trained.embeddings, trials)
     return found
 
 
@@ -50,7 +75,7 @@ def impostor_distance(embeddings, trials):
 
 def untrained_embeddings(encoder, x):
     """Embeddings of `x` `(n, …)` by a copy of `encoder` with new initial values in all weights that training may
-    change, or None where Keras cannot copy it.
+    change, or None if Keras cannot copy the encoder.
     """
     state = random.getstate()  # from which Keras seeds the new initializers
     try:
@@ -68,11 +93,12 @@ def untrained_embeddings(encoder, x):
         random.setstate(state)
 
 
-def input_scores(x, left, right):
-    """Scores `(n,)` of the pairs of rows by the inputs themselves: minus their Euclidean distance; None for a dict, or
-    where a sample is too large to be worth it.
+def input_scores(trials):
+    """Scores `(n,)` of the pairs by the inputs themselves: minus their Euclidean distance. None if the inputs are dicts
+    or too large to compare quickly.
     """
-    if isinstance(x, dict) or np.prod(x.shape[1:], dtype=float) > 50_000:
+    x, left, right = trials.items, trials.left, trials.right
+    if isinstance(x, dict) or np.prod(x.shape[1:], dtype=float) > LARGEST_SAMPLE:
         return None
     flat = np.asarray(take(x, slice(None)), "float32").reshape(count_samples(x), -1)
     norms = np.sum(flat**2, axis=1)

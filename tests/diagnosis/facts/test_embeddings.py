@@ -1,14 +1,18 @@
 """Facts of embeddings against their definitions, loops, and their values at the ends of their range."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from keras_siamese import verification
 from keras_siamese.diagnosis.facts.embeddings import (
+    HEALTH,
     active_fraction,
     alignment,
     effective_rank,
+    health_of,
     hubness,
     intra_inter_ratio,
     neighbours,
@@ -18,6 +22,7 @@ from keras_siamese.diagnosis.facts.embeddings import (
     spread,
     uniformity,
 )
+from keras_siamese.scoring import ScoredTrials, Trials
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +154,20 @@ def test_other_comparisons_of_the_same_embeddings():
     scores = scores_by(z, [0, 0], [1, 2])
     assert scores["cosine"].tolist() == [1.0, 0.0]
     assert scores["euclidean"].tolist() == pytest.approx([-2.0, -math.sqrt(5)])
+
+
+@pytest.mark.parametrize(("identities", "has_purity"), [(3, False), (4, True)])
+def test_health_is_that_of_the_embeddings(rng, identities, has_purity):
+    """Purity needs the identities of more than 12 embeddings."""
+    labels = np.repeat(np.arange(identities), 4)
+    z = rng.normal(size=(identities, 5))[labels] + rng.normal(size=(len(labels), 5))
+    trials = Trials.from_labels(z, labels)
+    same, scores = trials.same, -np.linalg.norm(z[trials.left] - z[trials.right], axis=1)
+    found = health_of(ScoredTrials(trials, z, scores))
+    assert tuple(found) == HEALTH and found["spread"] == spread(z) and found["effective_rank"] == effective_rank(z)
+    assert found["uniformity"] == uniformity(z)
+    assert found["alignment"] == alignment(z, trials.left[same], trials.right[same])
+    assert found["d_prime"] == verification.d_prime(same, scores)
+    expected = purity(z, labels, permutations=2)[0] if has_purity else math.nan
+    assert found["purity"] == pytest.approx(expected, nan_ok=True)
+    assert math.isnan(health_of(ScoredTrials(replace(trials, identities=None), z, scores))["purity"])

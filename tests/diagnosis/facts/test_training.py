@@ -1,18 +1,53 @@
-"""An untrained copy of the encoder leaves the original and the random generators alone."""
+"""Facts of the curves of training; an untrained copy of the encoder changes neither the original nor the generators."""
 
 import random
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_siamese.diagnosis.facts.training import untrained_embeddings
+from keras_siamese.diagnosis.facts.training import of_history, untrained_embeddings
 from tests.support.measured import encoder
 
-pytestmark = pytest.mark.each_backend
+NAN = float("nan")
 
 
+def curves_of(history, **options):
+    given = {"flags": [3, 4], "recovered": False, "verifies_badly": True, "probed": {}, "history": history}
+    epoch = len(history["loss"]) - 1 if history else None
+    return of_history(SimpleNamespace(**{**given, "epoch": epoch, **options}))
+
+
+def test_the_loss_curve():
+    facts = curves_of({"loss": [4.0, NAN, 2.0, 3.0, 1.0], "eer": [0.5, 0.3, NAN, 0.2, 0.4]})
+    assert (facts["loss_first"], facts["loss_last"], facts["epochs"], facts["flagged"]) == (4.0, 1.0, 5, 2)
+    assert facts["loss_fallen"] == 0.75 and facts["loss_rises"] == pytest.approx(1 / 3)
+    assert (facts["best_eer"], facts["best_eer_epoch"]) == (0.2, 4)
+    assert (facts["recovered"], facts["verifies_badly"]) == (0.0, 1.0) and "update_size_first" not in facts
+
+
+def test_a_constant_loss_does_not_rise_and_one_epoch_has_no_curve():
+    facts = curves_of({"loss": [2.0, 2.0], "eer": [NAN, NAN]})
+    assert facts["loss_rises"] == 0.0 and facts["loss_fallen"] == 0.0 and "best_eer" not in facts
+    assert "loss_first" not in curves_of({"loss": [2.0], "eer": [0.5]})
+
+
+def test_sizes_of_steps():
+    sizes = [NAN, 0.3, 0.5, 0.1, 0.2, 0.04, 0.06]
+    facts = curves_of({"loss": [1.0] * 7, "eer": [NAN] * 7, "update_size": sizes})
+    assert (facts["update_size_first"], facts["update_size_largest"]) == (0.3, 0.5)
+    assert facts["update_size_last"] == pytest.approx(0.05)  # the median of the last third
+
+
+def test_without_a_history_only_what_was_probed_is_known():
+    assert curves_of({}, probed={"update_size_first": 0.1}) == {
+        "flagged": 2, "recovered": 0.0, "verifies_badly": 1.0, "update_size_first": 0.1
+    }  # fmt: skip
+
+
+@pytest.mark.each_backend
 def test_an_untrained_copy_leaves_the_original_and_the_generator_alone():
     model = encoder()
     x = np.ones((3, 24), "float32")
@@ -25,6 +60,7 @@ def test_an_untrained_copy_leaves_the_original_and_the_generator_alone():
     np.testing.assert_allclose(untrained_embeddings(model, x), own, rtol=1e-5)
 
 
+@pytest.mark.each_backend
 def test_a_subclassed_encoder_that_cannot_be_copied_has_no_untrained_twin():
     class Own(keras.Model):
         def __init__(self, size):

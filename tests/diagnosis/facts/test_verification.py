@@ -1,10 +1,13 @@
 """Errors of AUC and EER against loops and the bootstrap; accuracies at a threshold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from keras_siamese import verification
-from keras_siamese.diagnosis.facts.verification import accuracy_shortfall, noise_error, standard_errors
+from keras_siamese.diagnosis.facts.verification import accuracy_shortfall, noise_error, quick_errors, standard_errors
+from keras_siamese.scoring import ScoredTrials, Trials
 from tests.oracles import diagnosis as oracles
 
 
@@ -91,3 +94,15 @@ def test_errors_do_not_depend_on_the_order_of_pairs_or_the_scale_of_scores(trial
     assert moved == pytest.approx(standard_errors(*trials))
     swapped = standard_errors(same, scores, right, left)
     assert swapped == pytest.approx(standard_errors(*trials))
+
+
+def test_errors_of_unknown_identities_are_widened(rng):
+    labels = np.repeat(np.arange(6), 4)
+    z = rng.normal(size=(6, 5))[labels] + rng.normal(size=(24, 5))
+    known = Trials.from_labels(z, labels)
+    scores = -np.linalg.norm(z[known.left] - z[known.right], axis=1)
+    over_identities = standard_errors(known.same, scores, labels[known.left], labels[known.right])
+    assert quick_errors(ScoredTrials(known, z, scores)) == over_identities
+    independent = standard_errors(known.same, scores)
+    widened = {name: 3.6 * error for name, error in independent.items()}
+    assert quick_errors(ScoredTrials(replace(known, identities=None), z, scores)) == pytest.approx(widened)
