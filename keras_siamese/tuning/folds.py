@@ -1,8 +1,8 @@
 """Folds of a trial: models are trained on some identities and verified on others, and each fit leaves a record.
 
-Contract: samples are a source `(n, …)`, labels `(n,)`. A *record* describes one fit, as JSON: `epoch` (the best one,
-from 1), `seconds`, `logs` (of that epoch) and, with a `DivergenceMonitor`, `flags` (epochs, from 1) and `cause` (None
-if nothing was flagged). Objectives are KerasTuner's. Imports `callbacks`, `data` and the room's `objectives`.
+Contract: samples are a source `(n, …)`, labels `(n,)`, objectives KerasTuner's. A *record* describes one fit, as JSON:
+`epoch` (the best one, from 1), `seconds`, `logs` (of that epoch) and, with a `DivergenceMonitor`, `flags` (epochs, from
+1) and `cause` (None if nothing was flagged). Imports `callbacks`, `data` and the room's `objectives`.
 
     folds = make_folds(x, labels, cv=3, seed=0)
     monitor = monitor_of(folds[0].monitor, "stop")
@@ -77,11 +77,6 @@ def monitor_of(template, on_divergence=None, **settings):
     return monitor
 
 
-def check_on_divergence(on_divergence):
-    """Returns what a search does with a run that diverges: nothing (None), tag it, or tag and stop it."""
-    return _checks.check_choice("on_divergence", on_divergence, (None, "warn", "stop"))
-
-
 def cause_of(monitor):
     """The first cause found for a flagged run, "undetermined" if none was found, None if nothing was flagged."""
     if not monitor.flags:
@@ -116,15 +111,9 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
 def measure(folds, objective, give_up, file, fit, shown, initial_epoch=0):
     """Trains a trial on each of its folds; returns what KerasTuner is told of them (`metrics_of`).
 
-    Args:
-        folds: list of `Fold`.
-        objective: KerasTuner's `Objective`.
-        give_up: as in `SiameseGridSearch`; None measures all folds.
-        file: the file in the trial's folder to which the records are written after each fold.
-        fit: a function of a fold and its number, from 0, that returns Keras's `History` and the monitor.
-        shown: a function that is called with each fold's number and record; the record is None if the trial is given up
-            before that fold.
-        initial_epoch: number of epochs trained before.
+    `fit(fold, number)` returns Keras's `History` and the monitor; numbers count from 0. After each fold the records are
+    written into the trial's `file`, and `shown(number, record)` is called; the record is None if the trial is
+    given up before that fold. `give_up` is that of `SiameseGridSearch`.
     """
     best = None if give_up is None else best_values(Path(file).parent.parent, len(folds), objective)
     records = []
@@ -150,15 +139,11 @@ def values_of(records, objective):
 def metrics_of(records, cv, objective, best=None):
     """The metrics of a trial for KerasTuner: the mean of each key, and the objective's spread and value in each fold.
 
-    Args:
-        records: records of the measured folds, at most `cv`.
-        best: values `(cv,)` of the best trial so far, if this one was given up. The objective is then that trial's mean
-            plus the mean difference to it over the measured folds, so that an easy fold does not look like a good
-            trial.
+    If the trial was given up, there are fewer than `cv` records. The objective is then `expected` from
+    the values `best` `(cv,)` of the best trial, so that an easy fold does not look like a good trial.
     """
-    values = values_of(records, objective)
-    shared = [key for key in records[0]["logs"] if all(key in record["logs"] for record in records)]
-    metrics = {key: float(np.mean([record["logs"][key] for record in records])) for key in shared}
+    values, logs = values_of(records, objective), [record["logs"] for record in records]
+    metrics = {key: float(np.mean([one[key] for one in logs])) for key in logs[0] if all(key in one for one in logs)}
     if cv > 1:
         metrics[f"std_{objective.name}"] = float(np.std(values)) if np.isfinite(values).all() else np.nan
         metrics |= {f"split{fold}_{objective.name}": float(value) for fold, value in enumerate(values)}
@@ -170,7 +155,7 @@ def metrics_of(records, cv, objective, best=None):
 
 
 def expected(values, best):
-    """The expected mean over all folds, from `values` `(k,)` of the first ones and `best` `(n,)` of another trial."""
+    """The mean of `best` `(n,)`, another trial's, plus the mean difference of `values` `(k,)` on the same folds."""
     best = np.asarray(best, dtype=float)
     return float(best.mean() + np.mean(values - best[: len(values)]))
 
@@ -199,12 +184,9 @@ def write_json(path, content):
 
 
 def claim(folder, ours, is_fresh):
-    """Writes the settings of a search into its folder, or raises if the folder belongs to another search.
+    """Writes the settings of a search, a dict for JSON, into KerasTuner's project folder.
 
-    Args:
-        folder: KerasTuner's project folder.
-        ours: the settings, as a dict for JSON.
-        is_fresh: whether the folder is free if it holds no settings.
+    Raises if the folder belongs to another search. If it holds no settings, it is free if it `is_fresh`.
     """
     file = _checks.check_writable("directory", Path(folder) / "search.json")
     held = json.loads(file.read_text()) if file.exists() else ours if is_fresh else {}
@@ -243,3 +225,9 @@ def check_callbacks(callbacks):
             why = "callbacks other than a monitor; each fold has its own monitor"
             raise TypeError(f"`callbacks` must hold Keras {why}; got {one!r} of type {type(one).__name__}")
     return callbacks
+
+
+def check_settings(on_divergence, give_up):
+    """Returns what a search does with a run that diverges, None, "warn" or "stop", and when a trial is given up."""
+    _checks.check_choice("on_divergence", on_divergence, (None, "warn", "stop"))
+    return on_divergence, None if give_up is None else _checks.check_number("give_up", give_up, low=0)

@@ -1,8 +1,7 @@
 """Grid search over a siamese network's hyperparameters, cross-validated on folds that share no identity.
 
-Contract: `build_fn(**params)` returns a model, `fit(x, labels)` takes a source `(n, …)` (see `data.sources`) and
-identities `(n,)`; results have scikit-learn's names. KerasTuner's `GridSearch` (extra `tuner`, imported when a search
-is created) chooses what to try next, saves it and handles failures. This module runs a trial: one model is trained and
+Contract: results have scikit-learn's names. KerasTuner's `GridSearch` (extra `tuner`, imported when a search is
+created) chooses what to try next, saves it and handles failures. This module runs a trial: one model is trained and
 verified for each fold. Imports `_checks`, `callbacks`, `data`, `losses` and the room's `folds`, `recipe` and `results`.
 
     def build_fn(embedding_dim):
@@ -17,7 +16,6 @@ import contextlib
 import copy
 import dataclasses
 import gc
-import inspect
 import itertools
 import json
 import logging
@@ -38,7 +36,7 @@ from keras_siamese.losses import ContrastiveLoss
 from keras_siamese.tuning import folds as folding
 from keras_siamese.tuning.objectives import check_objective
 from keras_siamese.tuning.objectives import objective as objective_of
-from keras_siamese.tuning.recipe import siamese_of
+from keras_siamese.tuning.recipe import parameters_of, siamese_of
 from keras_siamese.tuning.results import SearchResults, read_trial
 
 logger = logging.getLogger(__name__)
@@ -80,11 +78,9 @@ class SiameseGridSearch:
             and raise a warning.
 
     Attributes:
-        cv_results_: dict of arrays with one entry for each combination, in the order of `itertools.product`:
-            scikit-learn's `params`, `param_<name>`, `split<i>_test_score`, `mean_test_score`, `std_test_score`,
-            `rank_test_score`, `mean_fit_time`, `std_fit_time` (seconds); also `split<i>_<objective>`,
-            `mean_<objective>`, `std_<objective>` and `split<i>_best_epoch` (from 1). **A greater test score is
-            better**: for "val_eer" it is −EER, as for scikit-learn's `neg_` scorers, while `mean_val_eer` is the EER.
+        cv_results_: dict of arrays with one entry for each combination, in the order of `itertools.product`, see
+            `SearchResults`. **A greater test score is better**: for "val_eer" it is −EER, while `mean_val_eer` is the
+            EER.
         best_params_, best_index_, best_score_: the best combination, its index, and its `mean_test_score`.
         best_model_, refit_epochs_: the model of that combination, trained on all samples, and its number of epochs.
         failures_: dict from the index of each failed combination to its traceback. Its scores are NaN and rank last.
@@ -118,13 +114,12 @@ class SiameseGridSearch:
         self.param_grid, self._texts = check_grid(param_grid)
         self.build_fn, self._taken = build_fn, check_build_fn(build_fn, self.param_grid)
         self.cv = _checks.check_integer("cv", cv, low=2)
+        self.on_divergence, self.give_up = folding.check_settings(on_divergence, give_up)
         self.epochs = _checks.check_integer("epochs", epochs, low=1)
         self.batch_size = _checks.check_integer("batch_size", batch_size, low=1)
         _, self._far = check_objective(objective)
         self.objective = objective
         self.callbacks = folding.check_callbacks(callbacks)
-        self.on_divergence = folding.check_on_divergence(on_divergence)
-        self.give_up = None if give_up is None else _checks.check_number("give_up", give_up, low=0)
         for name, path in (("directory", "." if directory is None else directory), ("project_name", project_name)):
             if not isinstance(path, (str, os.PathLike)):
                 raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
@@ -145,8 +140,8 @@ class SiameseGridSearch:
         value = f"{self.objective} {self.cv_results_[f'mean_{self.objective}'][self.best_index_]:.4f}"
         self.show(f"best: {self.best_params_}: {value}; {self.refit_epochs_} epochs on all {len(labels)} samples")
         kept = [one for one in self.callbacks if not str(getattr(one, "monitor", "")).startswith("val_")]
-        kept = copy.deepcopy(kept)
-        self.best_model_, _ = self.train(x, labels, self.best_params_, self.refit_epochs_, kept, self.seed)
+        best = self.best_params_, self.refit_epochs_, copy.deepcopy(kept), self.seed
+        self.best_model_, _ = self.train(x, labels, *best)
         return self
 
     def read(self, trials, objective):
@@ -154,15 +149,11 @@ class SiameseGridSearch:
         self.results_ = SearchResults(trials, objective, self.cv)
         self.cv_results_, self.causes_ = self.results_.cv_results_, self.results_.causes
         self.failures_ = {entry: trial.error for entry, trial in enumerate(trials) if trial.error is not None}
+        best = self.results_.best
         if self.failures_:
-            first = min(self.failures_)
             from sklearn.exceptions import FitFailedWarning  # imported here because it is slow to import
 
-            best = self.results_.best  # raises if there is none
-            count = f"{len(self.failures_)} of {len(trials)} trials failed"
-            message = f"{count}; first {trials[first].params}:\n{self.failures_[first]}"
-            warnings.warn(message, FitFailedWarning, stacklevel=3)
-        best = self.results_.best
+            warnings.warn(self.results_.failure(), FitFailedWarning, stacklevel=3)
         self.best_index_ = trials.index(best)
         self.best_params_ = copy.deepcopy(best.params)
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
@@ -176,14 +167,11 @@ class SiameseGridSearch:
                 yield Path(folder)
             return
         folder = Path(self.directory) / self.project_name
-        folding.claim(folder, self.fingerprint(x, labels), is_fresh=not folder.exists() or not any(folder.iterdir()))
-        yield folder
-
-    def fingerprint(self, x, labels):
-        """The settings that identify a search; with others it is another search."""
         names = ("cv", "epochs", "batch_size", "objective", "seed", "on_divergence", "give_up")
-        ours = {name: getattr(self, name) for name in names}
-        return ours | {"param_grid": self._texts, "data": folding.data_hash(x, labels)}
+        ours = {name: getattr(self, name) for name in names}  # with other settings it is another search
+        ours |= {"param_grid": self._texts, "data": folding.data_hash(x, labels)}
+        folding.claim(folder, ours, is_fresh=not folder.exists() or not any(folder.iterdir()))
+        yield folder
 
     def search(self, x, labels, folds, params, folder):
         """Runs KerasTuner's search; returns a `TrialResult` for each of `params`."""
@@ -319,9 +307,8 @@ def check_grid(param_grid):
         try:
             texts[name] = [json.dumps(value, allow_nan=False) for value in grid[name]]
         except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"`param_grid[{name!r}]` must hold values that JSON can hold; got {values!r}: {error}"
-            ) from error
+            found = f"{values!r}: {error}"
+            raise TypeError(f"`param_grid[{name!r}]` must hold values that JSON can hold; got {found}") from error
         if not texts[name] or len(set(texts[name])) < len(texts[name]):
             raise ValueError(f"`param_grid[{name!r}]` must hold one value or several distinct ones; got {values!r}")
     return grid, texts
@@ -331,12 +318,10 @@ def check_build_fn(build_fn, grid):
     """Returns the names of the grid that `build_fn` takes; others must be `margin` or `learning_rate`."""
     if not callable(build_fn):
         raise TypeError(f"`build_fn` must be a function that returns a model; got a {type(build_fn).__name__}")
-    parameters = inspect.signature(build_fn).parameters.values()
-    named = {one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    missing = [name for name, one in named.items() if one.default is one.empty and name not in grid]
+    named, takes_all = parameters_of(build_fn)
+    missing = [name for name, is_needed in named.items() if is_needed and name not in grid]
     if missing:
         raise ValueError(f"`param_grid` must hold {', '.join(missing)}, which `build_fn` needs; got {list(grid)}")
-    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
     taken = {name for name in grid if takes_all or name in named}
     for name in [name for name in grid if name not in taken]:
         if name not in ("margin", "learning_rate"):

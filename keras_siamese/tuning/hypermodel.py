@@ -1,8 +1,7 @@
 """`SiameseHyperModel`: a siamese network and its search space, for any KerasTuner tuner.
 
-Contract: the tuner chooses what to try next and what is saved. `build(hp)` returns the compiled model of a point of the
-space; `fit` trains it and measures it on held-out identities, either one set or folds. KerasTuner (extra `tuner`) is
-imported with this module. Imports `_checks`, `callbacks`, `data` and all modules of the room except `grid`.
+Contract: the tuner chooses what to try next and what is saved. KerasTuner (extra `tuner`) is imported with this module.
+Imports `_checks`, `callbacks`, `data` and all modules of the room except `grid`.
 
     space = SearchSpace(loss=["ContrastiveLoss", "NTXentLoss"], learning_rate=Range(1e-4, 1e-2, log=True))
     tuner = keras_tuner.Hyperband(SiameseHyperModel(encoder, space), objective=objective("val_eer"), max_epochs=27)
@@ -17,7 +16,6 @@ import logging
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -27,7 +25,7 @@ from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.tuning import folds as folding
 from keras_siamese.tuning.objectives import check_known, keys_of
-from keras_siamese.tuning.recipe import batches_of, compared_by, compiled_model, mining_callbacks
+from keras_siamese.tuning.recipe import batches_of, compared_by, compiled_model, mining_callbacks, parameters_of
 from keras_siamese.tuning.results import FAILURE
 from keras_siamese.tuning.space import SearchSpace
 
@@ -120,21 +118,17 @@ class SiameseHyperModel(keras_tuner.HyperModel):
 
         Args:
             hp, model: KerasTuner's hyperparameters, and the model that `build` made of them.
-            x: samples to train on, a source `(n, …)`; with `cv` they are divided into folds.
-            labels: identities `(n,)`.
+            x, labels: samples to train on, a source `(n, …)`, and their identities `(n,)`; with `cv` they are divided
+                into folds.
             validation_data: `(x, labels)`, `(left, right, same)` or a frozen `PairSequence` of other identities.
             cv: number of identity-disjoint folds, ≥ 2, instead of `validation_data`. Each fold trains a model of its
                 own; the first is `model`. The metrics are the means over folds, and `std_<objective>` and
                 `split<i>_<objective>`. The checkpoint of the trial is that of the best epoch of the best fold. Not
                 possible with Hyperband.
-            epochs, initial_epoch: as in `keras.Model.fit`. The value of a trial is that of its best epoch; epochs with
-                NaN are ignored.
+            epochs, initial_epoch, verbose: as in `keras.Model.fit`. The value of a trial is that of its best epoch;
+                epochs with NaN are ignored.
             callbacks: deep-copied for each fold and called after the monitor; those that KerasTuner adds are shared.
-            on_divergence: "warn" watches each fit with a `DivergenceMonitor` and tags a flagged fit with the cause;
-                "stop" also ends it; None does neither.
-            give_up: with `cv`, as in `SiameseGridSearch`: how much worse than the best trial, on the same folds, a
-                trial may be before its other folds are skipped; None measures all folds.
-            verbose: as in `keras.Model.fit`.
+            on_divergence, give_up: as in `SiameseGridSearch`; `give_up` needs `cv`.
         """
         trial = Trial.of(callbacks)
         values = self.space.declare(hp if self.tunable else hp.copy())
@@ -150,25 +144,45 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 labels = _checks.check_labels("labels", labels, length=count_samples(x))
                 settings = {"cv": cv, "on_divergence": on_divergence, "give_up": give_up}
                 folds = self._prepared(hp, trial, x, labels, validation_data, **settings)
-            run = Run(self, hp, values, x, labels, list(callbacks or []), options, on_divergence)
-            return run.measure(model, folds, trial, give_up) if trial else run.train(model, folds[0], 0)[0]
+
+            def train(fold, number):
+                new = self._built(hp.copy(), self.seed + number) if number else model
+                is_part = len(fold.rows) < len(labels)
+                data = (subset(x, fold.rows), labels[fold.rows]) if is_part else (x, labels)
+                others = [copy_for(one, number) if is_part else one for one in callbacks or []]
+                return self._train(new, values, *data, fold.monitor, on_divergence, others, options)
+
+            if trial is None:
+                return train(folds[0], 0)[0]
+
+            def shown(number, record):
+                if record is None:
+                    logger.info("Trial %s given up after %d of %d folds", trial.name, number, len(folds))
+
+            file = trial.folder / folding.FILE
+            return folding.measure(folds, trial.objective, give_up, file, train, shown, options["initial_epoch"])
+
+    def _train(self, model, values, x, labels, monitor, on_divergence, callbacks, options):
+        """Trains `model`, watched by a copy of `monitor`; returns Keras's `History` and the copy."""
+        batches = batches_of(self.space, values, x, labels, self.seed, self.augment)
+        first = [SetEpoch(batches), *mining_callbacks(self.space, values, batches)]
+        if monitor is not None:
+            monitor = folding.monitor_of(monitor, on_divergence, **compared_by(self.space, values))
+            first.append(monitor)
+        return model.fit(batches, callbacks=[*first, *callbacks], shuffle=False, **options), monitor
 
     def _prepared(self, hp, trial, x, labels, validation_data, *, cv, on_divergence, give_up):
         """The folds of a search, made once; raises if an argument is wrong, or if the folder holds another search."""
-        folding.check_on_divergence(on_divergence)
-        if give_up is not None:
-            _checks.check_number("give_up", give_up, low=0)
+        folding.check_settings(on_divergence, give_up)
         if cv is not None:
             _checks.check_integer("cv", cv, low=2)
             if trial is None:
-                raise ValueError(
-                    f"`cv` must be None outside a search, where one model is trained on all samples; got {cv}"
-                )
+                where = "outside a search, where one model is trained on all samples"
+                raise ValueError(f"`cv` must be None {where}; got {cv}")
             if "tuner/epochs" in hp.values:
                 raise ValueError(
                     "`cv` must be None with Hyperband, which continues training from the weights of an earlier trial: "
-                    "these weights have seen samples that other folds hold out. Give `validation_data`, or use another "
-                    "tuner"
+                    "these weights have seen samples that other folds hold out. Use `validation_data` or another tuner"
                 )
         far = None
         if trial is not None:
@@ -187,55 +201,19 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 folds = folding.make_folds(x, labels, cv, self.seed, far, on_divergence)
             # The samples are kept too, because an id is unique only while its object exists.
             self._held = key, folds, (x, labels, validation_data), folding.data_hash(x, labels)
-        ours = {"space": describe(self.space), "cv": cv, "on_divergence": on_divergence, "give_up": give_up}
-        ours |= {"seed": self.seed, "data": self._held[3]}
         if trial is not None:
+            ours = {"space": describe(self.space), "cv": cv, "on_divergence": on_divergence, "give_up": give_up}
+            ours |= {"seed": self.seed, "data": self._held[3]}
             folding.claim(trial.tuner.project_dir, ours, is_fresh=not trial.has_finished_others)
         return self._held[1]
 
 
-class Run:
-    """The training of one trial: one model for each fold, with its monitor before the other callbacks."""
-
-    def __init__(self, hypermodel, hp, values, x, labels, callbacks, options, on_divergence):
-        self.hypermodel, self.hp, self.values = hypermodel, hp, values
-        self.x, self.labels = x, labels
-        self.callbacks, self.options, self.on_divergence = callbacks, options, on_divergence
-
-    def train(self, model, fold, number):
-        """Trains `model` on the rows of a `Fold`; returns Keras's `History` and the monitor."""
-        hypermodel, space, values = self.hypermodel, self.hypermodel.space, self.values
-        is_part = len(fold.rows) < len(self.labels)
-        x, labels = (subset(self.x, fold.rows), self.labels[fold.rows]) if is_part else (self.x, self.labels)
-        batches = batches_of(space, values, x, labels, hypermodel.seed, hypermodel.augment)
-        first, monitor = [SetEpoch(batches), *mining_callbacks(space, values, batches)], None
-        if fold.monitor is not None:
-            monitor = folding.monitor_of(fold.monitor, self.on_divergence, **compared_by(space, values))
-            first.append(monitor)
-        others = [copy_for(one, number) if is_part else one for one in self.callbacks]
-        return model.fit(batches, callbacks=[*first, *others], shuffle=False, **self.options), monitor
-
-    def measure(self, model, folds, trial, give_up):
-        """Trains `model` on the first fold and a new one on each other; returns KerasTuner's metrics."""
-
-        def fit(fold, number):
-            hypermodel = self.hypermodel
-            new = hypermodel._built(self.hp.copy(), hypermodel.seed + number) if number else model
-            return self.train(new, fold, number)
-
-        def shown(number, record):
-            if record is None:
-                logger.info("Trial %s given up after %d of %d folds", trial.name, number, len(folds))
-
-        file, begun = trial.folder / folding.FILE, self.options["initial_epoch"]
-        return folding.measure(folds, trial.objective, give_up, file, fit, shown, begun)
-
-
-class Trial(NamedTuple):
+class Trial:
     """The trial that KerasTuner is running, found in one of KerasTuner's own callbacks."""
 
-    tuner: object
-    trial: object
+    def __init__(self, tuner, trial):
+        self.tuner, self.name, self.objective = tuner, trial.trial_id, tuner.oracle.objective
+        self.folder = Path(tuner.get_trial_dir(self.name))
 
     @classmethod
     def of(cls, callbacks):
@@ -244,18 +222,6 @@ class Trial(NamedTuple):
             if is_tuners(one) and hasattr(one, "tuner") and hasattr(one, "trial"):
                 return cls(one.tuner, one.trial)
         return None
-
-    @property
-    def name(self):
-        return self.trial.trial_id
-
-    @property
-    def objective(self):
-        return self.tuner.oracle.objective
-
-    @property
-    def folder(self):
-        return Path(self.tuner.get_trial_dir(self.name))
 
     @property
     def has_finished_others(self):
@@ -267,10 +233,8 @@ class Trial(NamedTuple):
         """Raises if the objective will not be logged, or if the tuner sets what the space already chooses."""
         keys = keys_of(self.objective)
         if not measured and any(key != "loss" for key in keys):
-            raise ValueError(
-                f"`objective` must be a key that is logged: without `validation_data` and `cv` that is only loss; got "
-                f"{', '.join(keys)}"
-            )
+            why = "without `validation_data` and `cv` that is only loss"
+            raise ValueError(f"`objective` must be a key that is logged: {why}; got {', '.join(keys)}")
         given = [name for name in ("loss", "optimizer", "metrics") if getattr(self.tuner, name, None) is not None]
         if given:
             raise ValueError(f"`{given[0]}` must be None in the tuner: give it as SearchSpace({given[0]}=…) instead")
@@ -297,12 +261,12 @@ def reported(hp, trial):
 @contextmanager
 def fatal():
     """Makes an error in the arguments of a search fatal: otherwise KerasTuner would go on to the next trial."""
+    errors = keras_tuner.errors
     try:
         yield
-    except TypeError as error:
-        raise keras_tuner.errors.FatalTypeError(str(error)) from error
-    except ValueError as error:
-        raise keras_tuner.errors.FatalValueError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        kind = errors.FatalTypeError if isinstance(error, TypeError) else errors.FatalValueError
+        raise kind(str(error)) from error
 
 
 def is_tuners(callback):
@@ -323,17 +287,13 @@ def copy_for(callback, fold):
 def check_encoder(encoder, space):
     """Returns the names of the parameters of `encoder`: fields of the space and "hp"."""
     if not callable(encoder) or isinstance(encoder, keras.layers.Layer):
-        why = "a function that returns a new encoder for each trial"
-        raise TypeError(f"`encoder` must be {why}; got {encoder!r} of type {type(encoder).__name__}")
-    parameters = inspect.signature(encoder).parameters.values()
-    named = {one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        found = f"{encoder!r} of type {type(encoder).__name__}"
+        raise TypeError(f"`encoder` must be a function that returns a new encoder for each trial; got {found}")
+    named, takes_all = parameters_of(encoder)
     everywhere = [name for name in space.fields if len(space.users(name)) == len(space.losses)]
-    missing = [
-        name for name, one in named.items() if one.default is one.empty and name != "hp" and name not in everywhere
-    ]
+    missing = [name for name, is_needed in named.items() if is_needed and name not in ("hp", *everywhere)]
     if missing:
         raise ValueError(f"`space` must hold {', '.join(missing)}, which `encoder` needs, for every loss")
-    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
     its_own = [name for name in ("embedding_dim", *space.encoder) if name in space.fields]
     unused = [name for name in its_own if name not in named and not takes_all]
     if unused:

@@ -8,6 +8,8 @@ Imports `callbacks`, `data`, `distances`, `layers` and the room's `space`.
     model.fit(batches_of(space, values, x, labels, seed=0, augment=None), epochs=10)
 """
 
+import inspect
+
 import keras
 
 from keras_siamese import distances
@@ -15,6 +17,14 @@ from keras_siamese.callbacks import HardPairRefresh
 from keras_siamese.data import BalancedBatchSequence, PairSequence, TripletSequence, image_augmenter
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.tuning.space import kind_of
+
+
+def parameters_of(function):
+    """The parameters of a function by name, each with whether it has no default, and whether it takes any other."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    return {one.name: one.default is one.empty for one in named}, takes_all
 
 
 def compiled_model(space, values, encoder):
@@ -30,13 +40,12 @@ def compiled_model(space, values, encoder):
         options["margin"] = values["relative_margin"] * reach(loss, compares)
     if "negatives" in options and values["mining"] != "none":
         options["negatives"] = values["mining"]
+    model = compares
     if loss.expects == "score":
         head = space.heads[values["head"]]
         model = SiameseWrapper(encoder, values["distance"], head=head() if callable(head) else head)
     elif kind_of(loss) == "batch":
         model = encoder if isinstance(encoder, keras.Model) else keras.Sequential([encoder])
-    else:
-        model = compares
     optimizer = type(keras.optimizers.get(values["optimizer"]))(learning_rate=values["learning_rate"])
     model.compile(optimizer, loss=type(loss).from_config(options))
     return model
@@ -77,12 +86,9 @@ def batches_of(space, values, x, labels, seed, augment):
 
 def augment_images(strength):
     """Rotations of 30°, shifts of a tenth and zooms of a fifth, each times `strength`."""
-    return image_augmenter(
-        rotation_range=30 * strength,
-        width_shift_range=min(0.1 * strength, 0.9),
-        height_shift_range=min(0.1 * strength, 0.9),
-        zoom_range=min(0.2 * strength, 0.9),
-    )
+    shift, zoom = min(0.1 * strength, 0.9), min(0.2 * strength, 0.9)
+    shifts = {"width_shift_range": shift, "height_shift_range": shift}
+    return image_augmenter(rotation_range=30 * strength, zoom_range=zoom, **shifts)
 
 
 def mining_callbacks(space, values, sequence):

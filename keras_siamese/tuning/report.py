@@ -1,8 +1,7 @@
 """Report of a search: `SearchResults` as one self-contained HTML file, and as HParams summaries for TensorBoard.
 
-Contract: the page is made with `verification.pages` (extra `report`: matplotlib, jinja2). The summaries need only the
-package `tensorboard`, on any backend; the extra `tuner` installs it. Imports `verification.pages`,
-`_checks` and the room's `objectives`; `results` imports it.
+Contract: the page needs the extra `report` (matplotlib, jinja2). The summaries need only the package `tensorboard`, on
+any backend; the extra `tuner` installs it. Imports `verification.pages`, `_checks` and the room's `objectives`.
 
     html = render(results)
     write_hparams(results, "logs")                       # then: tensorboard --logdir logs
@@ -19,6 +18,10 @@ from keras_siamese.verification.pages import svg, template
 
 LOG_FROM = 20  # ratio of largest to smallest value from which an axis is logarithmic
 UNSET = "–"
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}  # so that lines do not cross the text
+LABEL = {"textcoords": "offset points", "va": "center", "fontsize": "x-small", "zorder": 5, "bbox": BOX}
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}  # so that lines do not cross the text
+LABEL = {"textcoords": "offset points", "va": "center", "fontsize": "x-small", "zorder": 5, "bbox": BOX}
 
 
 def render(results, title="Search"):
@@ -45,25 +48,21 @@ def drawn_trials(results):
 
 
 def draw_coordinates(figure, results):
-    """Draws parallel coordinates on a matplotlib figure.
+    """Draws parallel coordinates on a matplotlib figure: an axis for each hyperparameter that varies and the objective.
 
-    There is one axis for each hyperparameter that varies and one for the objective, and one line for each finished
-    trial, coloured by the objective; the best one is bold.
+    There is a line for each finished trial, coloured by the objective; the best one is bold.
     """
     trials = drawn_trials(results)
     names = [name for name in results.names if name not in results.constants]
-    sign = sign_of(results.objective)
-    columns = [axis_of([trial.params.get(name) for trial in trials]) for name in names]
-    columns.append(axis_of([trial.value for trial in trials]))
-    scores = sign * np.array([trial.value for trial in trials])
+    values = [trial.value for trial in trials]
+    columns = [*(axis_of([trial.params.get(name) for trial in trials]) for name in names), axis_of(values)]
+    scores = sign_of(results.objective) * np.array(values)
     spread = float(np.ptp(scores)) or 1.0
     axes = figure.subplots()
     colours = _checks.check_installed("matplotlib", "report").colormaps["viridis_r"]
     for at in np.argsort(scores, kind="stable"):
-        share = (scores[at] - scores.min()) / spread
-        heights = [places[at] for places, _ in columns]
-        is_best = at == int(np.argmax(scores))
-        axes.plot(heights, color=colours(share), linewidth=2.5 if is_best else 1.0, alpha=0.9)
+        share, width = (scores[at] - scores.min()) / spread, 2.5 if at == int(np.argmax(scores)) else 1.0
+        axes.plot([places[at] for places, _ in columns], color=colours(share), linewidth=width, alpha=0.9)
     for place, (_, ticks) in enumerate(columns):
         axes.axvline(place, color="#444444", linewidth=0.8)
         for height, text in ticks:
@@ -72,15 +71,6 @@ def draw_coordinates(figure, results):
     axes.set_xticks(range(len(columns)), [*names, results.objective.name], rotation=20, ha="right")
     axes.set(yticks=[], xlim=(-0.35, len(columns) - 0.65), ylim=(-0.05, 1.05))
     axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
-
-
-LABEL = {  # with a white background, so that the lines do not cross the text
-    "textcoords": "offset points",
-    "va": "center",
-    "fontsize": "x-small",
-    "zorder": 5,
-    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
-}
 
 
 def axis_of(values):
@@ -124,18 +114,13 @@ def thinned(ticks, most=10):
 
 
 def write_hparams(results, log_dir):
-    """Writes one TensorBoard run for each trial into the folder `log_dir`: its hyperparameters and its objective.
-
-    Raises:
-        ImportError: without `tensorboard`; the error names the extra.
-        ValueError: if the folder cannot be written.
-    """
+    """Writes one TensorBoard run for each trial into the folder `log_dir`: its hyperparameters and its objective."""
     summary = _checks.check_installed("tensorboard.plugins.hparams.summary_v2", "tuner")
     folder = _checks.check_writable("log_dir", Path(log_dir) / "search").parent
     name = results.objective.name
     for trial in results.trials:
-        is_plain = {key: isinstance(value, (bool, int, float, str)) for key, value in trial.params.items()}
-        params = {key: value if is_plain[key] else str(value) for key, value in trial.params.items()}
+        plain = (bool, int, float, str)
+        params = {key: value if isinstance(value, plain) else str(value) for key, value in trial.params.items()}
         start = summary.hparams_pb(params, trial_id=trial.name)
         write_events(folder / f"trial_{trial.name}", start, {} if np.isnan(trial.value) else {name: trial.value})
 

@@ -1,9 +1,7 @@
 """Results of a search: all trials as a table, as scikit-learn's `cv_results_`, and as an HTML page.
 
-Contract: a `TrialResult` holds a trial's hyperparameters, the records of its fits (see `folds`), and the traceback if
-it failed. `SearchResults.of(tuner)` reads them from a KerasTuner tuner: during a search, after it, or from a new tuner
-on the same folder.
-Imports `_checks` and the room's `folds`, `objectives` and `report`, which draws.
+Contract: `SearchResults.of(tuner)` reads a KerasTuner tuner during a search, after it, or a new tuner on the same
+folder. Imports `_checks` and the room's `folds`, `objectives` and `report`, which draws.
 
     results = SearchResults.of(tuner)
     print(results)                                      # the table, the failures and the causes
@@ -21,7 +19,7 @@ import numpy as np
 from keras_siamese import _checks
 from keras_siamese._tables import aligned
 from keras_siamese.tuning import report
-from keras_siamese.tuning.folds import FILE, values_of
+from keras_siamese.tuning.folds import FILE
 from keras_siamese.tuning.objectives import sign_of
 
 FAILURE = "failure.txt"
@@ -62,6 +60,7 @@ class SearchResults:
 
     Attributes:
         trials, objective, cv: as given.
+        names: the names of all hyperparameters of the trials, in order of their first occurrence.
         failures: dict from the name of each failed trial to its traceback.
         causes: dict from each cause of divergence to the number of trials flagged with it.
         best: the best `TrialResult`.
@@ -80,7 +79,8 @@ class SearchResults:
         self.failures = {trial.name: trial.error for trial in self.trials if trial.error is not None}
         causes = collections.Counter(trial.cause for trial in self.trials if trial.cause)
         self.causes = dict(causes.most_common())
-        self.cv_results_ = cv_results(self.trials, objective, cv)
+        self.names = list(dict.fromkeys(name for trial in self.trials for name in trial.params))
+        self.cv_results_ = self._table()
 
     @classmethod
     def of(cls, tuner):
@@ -93,22 +93,48 @@ class SearchResults:
         found = [read_trial(folder / f"trial_{trial.trial_id}", trial, tuner.oracle.objective) for trial in trials]
         results = cls(found, tuner.oracle.objective, max((len(trial.records) for trial in found), default=1) or 1)
         if results.trials and len(results.failures) == len(results.trials):
-            results.refuse()
+            raise RuntimeError(results.failure())
         return results
 
-    def refuse(self):
-        """Raises an error with the hyperparameters and the traceback of the first failed trial."""
+    def failure(self):
+        """The text of an error: how many trials failed, and the hyperparameters and traceback of the first of them."""
         first = next(trial for trial in self.trials if trial.error is not None)
-        count = f"{len(self.failures)} of {len(self.trials)} trials failed"
-        raise RuntimeError(f"{count}; first {first.params}:\n{first.error}")
+        return f"{len(self.failures)} of {len(self.trials)} trials failed; first {first.params}:\n{first.error}"
 
     @property
     def best(self):
         if self.failures and len(self.failures) == len(self.trials):
-            self.refuse()
+            raise RuntimeError(self.failure())
         if not np.isfinite([trial.value for trial in self.trials]).any():
             raise RuntimeError("No trial is finished")
         return self.trials[int(np.argmin(self.cv_results_["rank_test_score"]))]
+
+    def _table(self):
+        """`cv_results_`; folds that a trial did not reach are NaN."""
+        table = np.full((3, self.cv, len(self.trials)), np.nan)
+        for entry, trial in enumerate(self.trials):
+            for fold, record in enumerate(trial.records):
+                table[:, fold, entry] = record["logs"][self.objective.name], record["epoch"], record["seconds"]
+        values, epochs, seconds = table
+        sign, name = sign_of(self.objective), self.objective.name
+        means = np.array([trial.value for trial in self.trials], dtype=float)
+        with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread is then NaN
+            spread = values.std(axis=0)
+        ranked = np.where(np.isnan(means), -np.inf, sign * means)
+        return {
+            "mean_fit_time": seconds.mean(axis=0),
+            "std_fit_time": seconds.std(axis=0),
+            **{f"param_{name}": column_of(self.trials, name) for name in self.names},
+            "params": copy.deepcopy([trial.params for trial in self.trials]),
+            **{f"split{fold}_test_score": sign * one for fold, one in enumerate(values)},
+            "mean_test_score": sign * means,
+            "std_test_score": spread,
+            "rank_test_score": 1 + np.sum(ranked > ranked[:, None], axis=1, dtype=np.int32),
+            **{f"split{fold}_{name}": one for fold, one in enumerate(values)},
+            f"mean_{name}": means,
+            f"std_{name}": spread,
+            **{f"split{fold}_best_epoch": one for fold, one in enumerate(epochs)},
+        }
 
     def to_frame(self):
         """`cv_results_` as a pandas DataFrame, best trial first, with the extra columns `trial`, `cause`, `error`."""
@@ -136,11 +162,6 @@ class SearchResults:
         return table
 
     @property
-    def names(self):
-        """The names of all hyperparameters of the trials, in order of their first occurrence."""
-        return names_of(self.trials)
-
-    @property
     def constants(self):
         """The hyperparameters that have the same value in all of several trials, by name."""
         first, *others = self.trials or [None]
@@ -159,7 +180,8 @@ class SearchResults:
         """One line: the numbers of trials and failures, the causes, and the values that all trials share."""
         parts = [f"{len(self.trials)} trials"]
         parts += [f"{len(self.failures)} failed"] * bool(self.failures)
-        parts += [f"{sum(self.causes.values())} diverged ({counted(self.causes)})"] * bool(self.causes)
+        causes = ", ".join(f"{cause} {count}" for cause, count in self.causes.items())
+        parts += [f"{sum(self.causes.values())} diverged ({causes})"] * bool(self.causes)
         alike = ", ".join(f"{name} {shown(value)}" for name, value in self.constants.items())
         return ", ".join(parts) + (f"; all with {alike}" if alike else "")
 
@@ -189,46 +211,9 @@ def read_trial(folder, trial, objective):
     return TrialResult(trial.trial_id, params, records, float(value), error)
 
 
-def names_of(trials):
-    """The names of all hyperparameters of the trials, in order of their first occurrence."""
-    return list(dict.fromkeys(name for trial in trials for name in trial.params))
-
-
 def shown(value):
     """A hyperparameter's value in a table."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def counted(causes):
-    return ", ".join(f"{cause} {count}" for cause, count in causes.items())
-
-
-def cv_results(trials, objective, cv):
-    """`cv_results_` of a list of `TrialResult`; folds that a trial did not reach are NaN."""
-    table = np.full((3, cv, len(trials)), np.nan)
-    for entry, trial in enumerate(trials):
-        for fold, (record, value) in enumerate(zip(trial.records, values_of(trial.records, objective), strict=True)):
-            table[:, fold, entry] = value, record["epoch"], record["seconds"]
-    values, epochs, seconds = table
-    sign, name = sign_of(objective), objective.name
-    means = np.array([trial.value for trial in trials], dtype=float)
-    with np.errstate(invalid="ignore"):  # d′ can be infinite; its spread is then NaN
-        spread = values.std(axis=0)
-    ranked = np.where(np.isnan(means), -np.inf, sign * means)
-    return {
-        "mean_fit_time": seconds.mean(axis=0),
-        "std_fit_time": seconds.std(axis=0),
-        **{f"param_{name}": column_of(trials, name) for name in names_of(trials)},
-        "params": copy.deepcopy([trial.params for trial in trials]),
-        **{f"split{fold}_test_score": sign * values[fold] for fold in range(cv)},
-        "mean_test_score": sign * means,
-        "std_test_score": spread,
-        "rank_test_score": 1 + np.sum(ranked > ranked[:, None], axis=1, dtype=np.int32),
-        **{f"split{fold}_{name}": values[fold] for fold in range(cv)},
-        f"mean_{name}": means,
-        f"std_{name}": spread,
-        **{f"split{fold}_best_epoch": epochs[fold] for fold in range(cv)},
-    }
 
 
 def column_of(trials, name):

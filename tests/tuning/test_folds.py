@@ -246,6 +246,10 @@ def test_callbacks_are_copied_and_checked():
 
 
 def test_what_a_search_does_about_divergence_is_one_of_three():
-    assert [folds.check_on_divergence(one) for one in (None, "warn", "stop")] == [None, "warn", "stop"]
+    assert [folds.check_settings(one, None) for one in ("warn", "stop")] == [("warn", None), ("stop", None)]
+    assert folds.check_settings(None, 2) == (None, 2.0)
+    assert folds.check_settings(None, 0) == (None, 0.0)
     with pytest.raises(ValueError, match="`on_divergence` must be one of None, 'warn', 'stop'; got 'raise'"):
-        folds.check_on_divergence("raise")
+        folds.check_settings("raise", None)
+    with pytest.raises(ValueError, match="`give_up`"):
+        folds.check_settings(None, -0.1)

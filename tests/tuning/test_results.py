@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.tuning import SearchResults, objective
-from keras_siamese.tuning.results import FAILURE, TrialResult, column_of, names_of, read_trial, shown
+from keras_siamese.tuning.results import FAILURE, TrialResult, column_of, read_trial, shown
 from tests.support.searches import made_up
 
 
@@ -89,7 +89,7 @@ def test_without_a_finished_trial_there_is_no_best():
 
 def test_values_in_a_table():
     assert [shown(value) for value in (None, 0.123456, 1e-5, 3, "a", True)] == ["", "0.1235", "1e-05", "3", "a", "True"]
-    assert names_of(made_up().trials) == ["loss", "margin", "dim"]
+    assert made_up().names == ["loss", "margin", "dim"]
     lists = [TrialResult("0", {"units": [1, 2]}, [], 0.5), TrialResult("1", {"units": [3, 4]}, [], 0.5)]
     assert column_of(lists, "units").tolist() == [[1, 2], [3, 4]]
 
