@@ -9,12 +9,9 @@ from keras_siamese._version import __version__
 
 
 def main(arguments=None):
-    """Runs a command; returns its exit status.
+    """Runs a command with the `arguments`, a list of strings; by default those of the process.
 
-    The status is 0 on success, 2 if the input cannot be used, and 1 if `diagnose` found a problem.
-
-    Args:
-        arguments: list of strings; by default those of the process.
+    Returns the exit status: 0 on success, 2 if the input cannot be used, and 1 if `diagnose` found a problem.
     """
     options = parser().parse_args(arguments)
     try:
@@ -34,53 +31,48 @@ def parser():
     demo.add_argument("--output", type=Path, default=Path("siamese-demo"), help="folder for the files that it writes")
     demo.add_argument("--seed", type=int, default=0, help="random seed for data, weights and pairs")
     demo.set_defaults(run=run_demo)
+    add_evaluate(commands)
+    add_diagnose(commands)
+    return top
 
+
+def add_evaluate(commands):
     text = "compute verification figures, with confidence intervals, from the scores of any system"
-    evaluate = commands.add_parser("evaluate", help=text, description=text)
+    command = commands.add_parser("evaluate", help=text, description=text)
+    command.set_defaults(run=run_evaluate)
     columns = (
         "CSV file with the columns score and same (1 or 0), and optionally left and right, the identities, from which "
         "the intervals are computed; - reads standard input"
     )
-    evaluate.add_argument("scores", metavar="SCORES.csv", help=columns)
-    evaluate.add_argument(
-        "--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported"
-    )
-    evaluate.add_argument(
-        "--threshold", type=float, help="accept pairs from this score on; must have been chosen on other pairs"
-    )
-    evaluate.add_argument(
-        "--distance", action="store_true", help="the scores are distances; thresholds are shown as −distance"
-    )
-    evaluate.add_argument("--confidence", type=float, default=0.95, help="nominal coverage of the intervals")
-    evaluate.add_argument("--seed", type=int, default=0, help="random seed for intervals and folds")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
-    evaluate.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page with table and curves to this file (extra `report`)"
-    )
-    evaluate.set_defaults(run=run_evaluate)
-    add_diagnose(commands)
-    return top
+    add = command.add_argument
+    add("scores", metavar="SCORES.csv", help=columns)
+    add("--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported")
+    add("--threshold", type=float, help="accept pairs from this score on; must have been chosen on other pairs")
+    add("--distance", action="store_true", help="the scores are distances; thresholds are shown as −distance")
+    add("--confidence", type=float, default=0.95, help="nominal coverage of the intervals")
+    add("--seed", type=int, default=0, help="random seed for intervals and folds")
+    add("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    add("--html", type=Path, metavar="FILE", help="write a page with table and curves to this file (extra `report`)")
 
 
 def add_diagnose(commands):
     text = "check whether a trained model verifies well, whether its training diverged, and why"
     status = "Exit status: 0 if nothing was found, 1 if a finding is a warning or an error, 2 if input cannot be used."
-    diagnose = commands.add_parser("diagnose", help=text, description=text, epilog=status)
-    diagnose.add_argument("model", metavar="MODEL.keras", help="siamese network, encoder or Verifier, saved by Keras")
+    command = commands.add_parser("diagnose", help=text, description=text, epilog=status)
+    command.set_defaults(run=run_diagnose)
     held_out = "held-out samples: .npz file with x and labels (the identities), or with left, right and same (1 or 0)"
-    diagnose.add_argument("--data", required=True, metavar="FILE.npz", help=held_out)
-    diagnose.add_argument("--train", metavar="FILE.npz", help="training samples: .npz file with x and labels")
     log = "curves of the training: log of DivergenceMonitor(log=…), or CSV file of a CSVLogger placed after a monitor"
-    diagnose.add_argument("--history", metavar="LOG", help=log)
-    diagnose.add_argument(
-        "--threshold", type=float, help="score (−distance or probability) from which on you accept pairs"
-    )
-    diagnose.add_argument("--target-eer", type=float, help="the EER that you want to reach, in (0, 1)")
     label = "the value in `same` that means a genuine pair"
-    diagnose.add_argument("--similar-label", type=int, choices=(0, 1), default=1, help=label)
-    diagnose.add_argument("--json", type=Path, metavar="FILE", help="also write the diagnosis to this file")
-    diagnose.add_argument("--html", type=Path, metavar="FILE", help="write the report to this file (extra `report`)")
-    diagnose.set_defaults(run=run_diagnose)
+    add = command.add_argument
+    add("model", metavar="MODEL.keras", help="siamese network, encoder or Verifier, saved by Keras")
+    add("--data", required=True, metavar="FILE.npz", help=held_out)
+    add("--train", metavar="FILE.npz", help="training samples: .npz file with x and labels")
+    add("--history", metavar="LOG", help=log)
+    add("--threshold", type=float, help="score (−distance or probability) from which on you accept pairs")
+    add("--target-eer", type=float, help="the EER that you want to reach, in (0, 1)")
+    add("--similar-label", type=int, choices=(0, 1), default=1, help=label)
+    add("--json", type=Path, metavar="FILE", help="also write the diagnosis to this file")
+    add("--html", type=Path, metavar="FILE", help="write the report to this file (extra `report`)")
 
 
 # Each command imports what it needs, so that --help and --version are fast.
@@ -108,16 +100,9 @@ def run_evaluate(options):
     check_outputs(options)
     table = read_scores(options.scores)
     sign = -1.0 if options.distance else 1.0
-    report = evaluate(
-        table.same,
-        sign * table.scores,
-        far=options.far,
-        threshold=None if options.threshold is None else sign * options.threshold,
-        left=table.left,
-        right=table.right,
-        confidence=options.confidence,
-        seed=options.seed,
-    )
+    threshold = None if options.threshold is None else sign * options.threshold
+    settings = {"far": options.far, "threshold": threshold, "confidence": options.confidence, "seed": options.seed}
+    report = evaluate(table.same, sign * table.scores, left=table.left, right=table.right, **settings)
     print(report)
     if options.json is not None:
         text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)

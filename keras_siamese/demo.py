@@ -89,14 +89,8 @@ def scan_digits(seed):
 
 
 def scanner():
-    return data.image_augmenter(
-        rotation_range=25,
-        width_shift_range=0.15,
-        height_shift_range=0.15,
-        zoom_range=0.2,
-        shear_range=10,
-        fill_mode="constant",
-    )
+    shifts = {"width_shift_range": 0.15, "height_shift_range": 0.15}
+    return data.image_augmenter(rotation_range=25, zoom_range=0.2, shear_range=10, fill_mode="constant", **shifts)
 
 
 def fit(recipe, train, valid, seed, report=None):
@@ -108,9 +102,11 @@ def fit(recipe, train, valid, seed, report=None):
     siamese = layers.SiameseWrapper(build_encoder(), distance="euclidean")
     optimizer = keras.optimizers.Adam(recipe["learning_rate"])
     siamese.compile(optimizer, loss=losses.ContrastiveLoss(margin=recipe["margin"]))
-    monitor = callbacks.DivergenceMonitor(
-        valid, on_divergence=lambda found: say(f"   FLAG {found.verdict}"), report=report, target_eer=TARGET_EER
-    )
+
+    def flag(found):
+        say(f"   FLAG {found.verdict}")
+
+    monitor = callbacks.DivergenceMonitor(valid, on_divergence=flag, report=report, target_eer=TARGET_EER)
     watchers = [monitor, EpochLine()]
     if recipe["early_stopping"]:
         stop = keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)

@@ -1,9 +1,8 @@
 """Distances between embeddings: smaller is closer.
 
-Contract: takes embeddings `(n, dim)` and returns distances: `rowwise(a, b)` → `(n,)`, `pairwise(a, b)` → `(n, m)`. They
-are computed in at least float32 and cast back to the dtype of `a`. `bounds` is the range on unit-norm embeddings, and
-on all embeddings if the distance ignores norms (`scale_free`). Gradients are finite everywhere, also between identical
-embeddings. Learned distances are Keras layers with weights. Imports `_checks`, `_export` and `ops`.
+Contract: distances are computed in at least float32 and cast back to the dtype of `a`. Gradients are finite everywhere,
+also between identical embeddings. Learned distances are Keras layers with weights. Imports `_checks`, `_export` and
+`ops`.
 
     distance = get("euclidean")              # a name; an instance, its config or a callable also work
     distance.rowwise(left, right)            # (n,)
@@ -11,6 +10,7 @@ embeddings. Learned distances are Keras layers with weights. Imports `_checks`, 
     distance.bounds                          # (0.0, 2.0)
 """
 
+import math
 import re
 
 import keras
@@ -115,8 +115,8 @@ def like(tensor, distances):
 ROUNDING = 20
 
 
-def expanded(a, b):
-    """‖a_i − b_j‖² = ‖a‖² + ‖b‖² − 2a·b for all i, j: `(n, m)`; and a mask `(n, m)`, True where it is only rounding.
+def squared_differences(a, b):
+    """‖a_i − b_j‖² = ‖a‖² + ‖b‖² − 2a·b for all i, j: `(n, m)`; 0 with gradient 0 where it is only rounding.
 
     The mean of `b` is subtracted first, so that rounding is relative to the spread of the embeddings.
     """
@@ -127,19 +127,12 @@ def expanded(a, b):
     apart = squares + ops.matmul(-2.0 * a, ops.transpose(b))
     epsilon = 2.0**-23 if keras.backend.standardize_dtype(a.dtype) == "float32" else 2.0**-52
     # Nearly equal vectors have nearly the same norm, so the norm of one of them gives the rounding error.
-    return apart, apart <= ops.stop_gradient(ROUNDING * epsilon * own)
-
-
-def squared_differences(a, b):
-    """‖a_i − b_j‖² for all i, j: `(n, m)`; 0 with gradient 0 where it is only rounding."""
-    apart, equal = expanded(a, b)
-    return ops.where(equal, 0.0, apart)
+    return ops.where(apart <= ops.stop_gradient(ROUNDING * epsilon * own), 0.0, apart)
 
 
 def differences(a, b):
     """‖a_i − b_j‖ for all i, j: `(n, m)`; 0 with gradient 0 where its square is only rounding."""
-    apart, equal = expanded(a, b)
-    return ops.where(equal, 0.0, ops.sqrt(ops.where(equal, 1.0, apart)))
+    return safe_sqrt(squared_differences(a, b))
 
 
 @export
@@ -241,8 +234,8 @@ class CosineDistance(Distance):
 class AngularDistance(Distance):
     """Angle between a and b divided by π, in [0, 1]; ½ if a vector is shorter than 1e-6.
 
-    The angle is computed as 2·atan2(‖u − v‖, ‖u + v‖) on unit vectors u and v. This is accurate and has a bounded
-    gradient near 0 and π, where arccos has neither property.
+    On unit vectors u and v it is 2·atan2(‖u − v‖, ‖u + v‖), which is accurate and has a bounded gradient near 0 and π.
+    Arccos has neither property there.
     """
 
     bounds = (0.0, 1.0)
@@ -260,15 +253,14 @@ class AngularDistance(Distance):
     def length(difference):
         """Norm; 0 with gradient 0 below 1e-6, where it is only the rounding error of the unit vectors."""
         square = ops.sum(ops.square(difference), axis=-1)
-        return safe_sqrt(ops.where(square <= NORM_FLOOR**2, ops.zeros_like(square), square))
+        return safe_sqrt(ops.where(square <= NORM_FLOOR**2, 0.0, square))
 
     @staticmethod
     def angle(apart, together):
-        pi = 3.141592653589793
         # atan2(0, 0) has no gradient. It occurs only for two vectors without direction, whose angle is ½π.
         undefined = (apart + together) <= 0
         angle = ops.arctan2(ops.where(undefined, 1.0, apart), ops.where(undefined, 1.0, together))
-        return angle * (2.0 / pi)
+        return angle * (2.0 / math.pi)
 
 
 @export
@@ -383,7 +375,7 @@ class FunctionDistance(Distance):
         if not callable(function):
             raise TypeError(f"`function` must be callable as (a, b) → (n,); got {function!r}")
         if isinstance(function, keras.layers.Layer):
-            # A plain object would neither train nor save the layer's weights.
+            # FunctionDistance would neither train nor save the layer's weights.
             raise TypeError(f"`function` must be a plain function; got {function!r}. Make it a LearnedDistance instead")
         self.function = function
 

@@ -1,8 +1,7 @@
 """Search space: the hyperparameters of training a siamese network, for KerasTuner.
 
-Contract: each field is one value, a list of values, or a `Range`. `SearchSpace.declare(hp)` registers the fields on
-KerasTuner's `HyperParameters` under their names, and returns the active values by name. A field that only some losses
-use is registered on the condition that one of these is chosen. Imports `_checks`, `distances` and `losses`; not
+Contract: `SearchSpace.declare(hp)` registers the fields on KerasTuner's `HyperParameters` under their names; a field
+that only some losses use on the condition that one of these is chosen. Imports `_checks`, `distances` and `losses`; not
 KerasTuner.
 
     space = SearchSpace(
@@ -22,19 +21,10 @@ import keras
 from keras_siamese import _checks, distances, losses
 
 KINDS = {"distance": "pairs", "score": "pairs", "embedding": "batch"}  # what a loss expects: the data it needs
-LOW = {  # fields that are numbers: the lower bound, and whether it is excluded
-    "margin": (0, True),
-    "relative_margin": (0, True),
-    "embedding_dim": (1, False),
-    "learning_rate": (0, True),
-    "batch_size": (1, False),
-    "classes_per_batch": (2, False),
-    "samples_per_class": (2, False),
-    "positive_fraction": (0, True),
-    "augmentation": (0, False),
-}
-WHOLE = {"embedding_dim", "batch_size", "classes_per_batch", "samples_per_class"}
-HIGH = {"relative_margin": 1, "positive_fraction": 1}
+WHOLE = {"embedding_dim": 1, "batch_size": 1, "classes_per_batch": 2, "samples_per_class": 2}  # and the lowest value
+POSITIVE = {"margin", "learning_rate"}
+SHARES = {"relative_margin", "positive_fraction"}  # in (0, 1]
+NUMBERS = {*WHOLE, *POSITIVE, *SHARES, "augmentation"}
 MINING = ("none", "hard", "semi_hard", "easy", "distance_weighted")
 
 
@@ -124,11 +114,10 @@ class SearchSpace:
     encoder: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        object.__setattr__(self, "losses", check_losses(self.loss))
-        object.__setattr__(self, "heads", check_heads(self.head))
+        vars(self).update(losses=check_losses(self.loss), heads=check_heads(self.head))  # the dataclass is frozen
         if not isinstance(self.encoder, dict):
             raise TypeError(f"`encoder` must be a dict of fields; got {self.encoder!r}")
-        object.__setattr__(self, "fields", self._checked_fields())
+        vars(self).update(fields=self._checked_fields())
         if self.margin is not None and self.relative_margin is not None:
             raise ValueError("`relative_margin` must be None if `margin` is given; got both")
         for field in dataclasses.fields(self):
@@ -148,7 +137,10 @@ class SearchSpace:
         for name in fields["distance"]:
             distances.get(name)
         for name in fields["optimizer"]:
-            check_optimizer(name)
+            try:
+                keras.optimizers.get(name)
+            except ValueError as error:
+                raise ValueError(f"`optimizer` must be a name that keras.optimizers.get knows; got {name!r}") from error
         having = [name for name in self.losses if uses(self.losses[name], "mining")]
         mined = all("negatives" in self.losses[name].get_config() for name in having)
         for name in fields["mining"]:
@@ -261,7 +253,7 @@ def check_field(name, value):
     if isinstance(value, tuple):
         raise TypeError(f"`{name}` must be a value, a list, or Range(low, high); got the tuple {value!r}")
     if isinstance(value, Range):
-        if name not in LOW and not name.startswith("encoder["):
+        if name not in NUMBERS and not name.startswith("encoder["):
             raise TypeError(f"`{name}` must be a name or a list of names; got {value!r}")
         if name in WHOLE and not value.is_whole:
             raise TypeError(f"`{name}` must be a range of whole numbers; got {value!r}")
@@ -280,19 +272,11 @@ def check_value(name, value):
     """Returns a value of the field `name` as Python's str, bool, int or float; raises if it is out of range."""
     value = value.item() if hasattr(value, "item") else value
     if name in WHOLE:
-        return _checks.check_integer(name, value, low=LOW[name][0])
-    if name in LOW:
-        low, is_open = LOW[name]
-        high = HIGH.get(name, float("inf"))
-        return _checks.check_number(name, value, low=low, open_low=is_open, high=high, open_high=high != 1)
+        return _checks.check_integer(name, value, low=WHOLE[name])
+    if name in SHARES:
+        return _checks.check_number(name, value, low=0, open_low=True, high=1)
+    if name in NUMBERS:
+        return _checks.check_number(name, value, low=0, open_low=name in POSITIVE, open_high=True)
     if not isinstance(value, (str, bool, int, float)):
         raise TypeError(f"`{name}` must be strings, booleans or numbers; got {value!r} of type {type(value).__name__}")
     return value
-
-
-def check_optimizer(name):
-    """Raises if `keras.optimizers.get` does not know the name."""
-    try:
-        keras.optimizers.get(name)
-    except ValueError as error:
-        raise ValueError(f"`optimizer` must be a name that keras.optimizers.get knows; got {name!r}") from error
