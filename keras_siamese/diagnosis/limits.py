@@ -12,12 +12,8 @@ test half was run; "definition" and "derivation" need no data; everything else n
 
 
 class Limit(float):
-    """A number to compare with.
-
-    Attributes:
-        unit: of the value, such as "EER" or "epochs".
-        origin: where the value comes from.
-        used_by: the modules of `diagnosis` that read it, such as "causes.collapse".
+    """A number with its `unit`, such as "EER" or "epochs", its `origin`, and the modules of `diagnosis` that read it:
+    `used_by`, such as ("causes.collapse",).
     """
 
     def __new__(cls, value, unit="", origin="", used_by=""):
@@ -50,7 +46,7 @@ FAILED_EER = Limit(
     "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate",
 )
 BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "observed")
-TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.base causes.memorising")
+TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.collapse causes.memorising")
 UNLEARNED = Limit(0.15, "EER", "tuned: training identities that an encoder has not learned", "causes.weak_features")
 THREE_SIGMA = Limit(0.99865, "probability", "the normal's below 3 standard deviations", "facts.verification")
 SIGMAS = Limit(3.0, "standard errors", "a false alarm by chance in 1 of 700 runs", "facts.verification causes.leakage")

@@ -33,8 +33,7 @@ def names():
 
 def explaining_flags(findings):
     """Those of the `findings` that can be the reason why AUC and EER do not follow the loss."""
-    able = {cause.name for cause in CAUSES if cause.explains_flag}
-    return [finding for finding in findings if finding.cause in able]
+    return [finding for finding in findings if finding.explains_flag and finding.cause != "undetermined"]
 
 
 def examine(facts):

@@ -87,7 +87,7 @@ class Cause:
     """Base of the causes.
 
     Attributes:
-        name: the identifier.
+        name: the identifier, by default the name of the module that defines the cause.
         stage: the stage of the run that it belongs to, one of `ranking.STAGES`.
         explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
         reads: facts without which it cannot be examined.
@@ -101,6 +101,9 @@ class Cause:
     reads = ()
     needs = ""
     advice = ""
+
+    def __init_subclass__(cls):
+        cls.name = cls.name or cls.__module__.rpartition(".")[2]
 
     def examine(self, facts):
         """A `Finding`, `RuledOut` or `NotExamined` from `facts`."""
@@ -135,8 +138,3 @@ def signals_of(facts, **thresholds):
 def is_imperfect(facts, least=limits.GOOD_EER):
     """Whether held-out verification can still improve: its EER is at least `least`."""
     return facts["eer"] >= least
-
-
-def is_told_apart(facts):
-    """Whether the encoder has learned its training identities; False if they are not known."""
-    return facts.get("train_eer", 1.0) < limits.TOLD_APART

@@ -7,7 +7,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 
 
 class BatchNorm(Cause):
-    name = "batch_norm"
     stage = "inputs"
     reads = ("batch_normalization",)
     needs = "an encoder with BatchNormalization, and training batches"

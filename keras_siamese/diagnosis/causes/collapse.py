@@ -3,11 +3,10 @@
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, is_told_apart, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class Collapse(Cause):
-    name = "collapse"
     stage = "optimisation"
     reads = ("spread", "spacing")
     advice = (
@@ -28,7 +27,7 @@ class Collapse(Cause):
         # A few dimensions lower the spread, a common offset lowers the spacing of directions; one point lowers both.
         is_point = spread < limits.POINT and spacing < limits.POINT
         collapsed = is_point or (only_genuine and spacing < limits.LOOSE_SPACING)
-        learned = is_told_apart(facts) and not only_genuine
+        learned = facts.get("train_eer", 1.0) < limits.TOLD_APART and not only_genuine
         if not collapsed or learned or not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         what = f"Embeddings nearly coincide: their spread is {spread:.3f} (1 is uniform, 0 is a single point)"

@@ -5,7 +5,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 
 
 class IdentityImbalance(Cause):
-    name = "identity_imbalance"
     stage = "data"
     reads = ("share_of_two", "drawn_identities")
     needs = "which identities are drawn: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"
@@ -25,5 +24,4 @@ class IdentityImbalance(Cause):
             f"{effective:.1f} identities of equal size."
         )
         severity = "error" if share > limits.LARGE_SHARE_OF_TWO else "warning"
-        strength = 3 * share / limits.SHARE_OF_TWO
-        return self.found(facts, severity, what, signals, strength, change(weighting="balanced"))
+        return self.found(facts, severity, what, signals, 3 * share / limits.SHARE_OF_TWO, change(weighting="balanced"))

@@ -13,7 +13,6 @@ RESCALED = "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), *encode
 
 
 class InputScale(Cause):
-    name = "input_scale"
     stage = "inputs"
     reads = ("input_scale",)
     needs = "samples that are arrays of numbers"

@@ -11,7 +11,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 
 class InvertedLabels(Cause):
-    name = "inverted_labels"
     stage = "labels"
     reads = ("auc",)
 

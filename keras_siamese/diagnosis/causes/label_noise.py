@@ -11,7 +11,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 
 class LabelNoise(Cause):
-    name = "label_noise"
     stage = "labels"
     reads = ("impostor_like", "train_eer")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"

@@ -11,7 +11,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals
 
 
 class Leakage(Cause):
-    name = "leakage"
     stage = "data"
     explains_flag = False
     reads = ("duplicates",)  # or "shared_names"

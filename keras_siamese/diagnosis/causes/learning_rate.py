@@ -7,7 +7,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, is_imperfect, s
 
 
 class LearningRate(Cause):
-    name = "learning_rate"
     stage = "optimisation"
     reads = ("update_size_first",)
     needs = "the run's steps: train with a DivergenceMonitor, or diagnose(…, probe=True)"
@@ -44,14 +43,13 @@ class LearningRate(Cause):
             return RuledOut(self.name, signals)
         rate = facts.get("learning_rate", float(limits.USUAL_RATE)) * factor
         advice = f"siamese.compile(keras.optimizers.Adam({rate:.2g}), loss=loss)  # {note}"
-        return self.found(facts, severity, what, signals, strength, scaled(factor), advice)
+
+        def apply(recipe):
+            return {**recipe, "learning_rate": recipe.get("learning_rate", float(limits.USUAL_RATE)) * factor}
+
+        return self.found(facts, severity, what, signals, strength, apply, advice)
 
 
 def power_of_ten(ratio, most):
     """The power of ten nearest to `ratio`, between 10 and 10 to the power of `most`."""
     return float(10 ** np.clip(np.round(np.log10(ratio)), 1, most))
-
-
-def scaled(factor):
-    """A repair that multiplies the learning rate by `factor`."""
-    return lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", float(limits.USUAL_RATE)) * factor}

@@ -11,7 +11,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 
 class Margin(Cause):
-    name = "margin"
     stage = "objective"
     reads = ("margin", "untrained_distance")
     needs = "a loss with a margin, and an encoder that Keras can copy"

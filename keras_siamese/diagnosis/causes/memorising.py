@@ -7,7 +7,6 @@ from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, Si
 
 
 class Memorising(Cause):
-    name = "memorising"
     stage = "generalisation"
     reads = ("gap", "train_eer")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"

@@ -7,7 +7,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 
 class Mining(Cause):
-    name = "mining"
     stage = "data"
     reads = ("train_auc",)
     needs = "training batches with identities: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"

@@ -7,7 +7,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 
 class PairImbalance(Cause):
-    name = "pair_imbalance"
     stage = "data"
     reads = ("weighted_positive_fraction",)
     needs = "the training pairs: fit on a PairSequence, or DivergenceMonitor(…, train=…)"

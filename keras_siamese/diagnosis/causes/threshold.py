@@ -5,7 +5,6 @@ from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, ch
 
 
 class Threshold(Cause):
-    name = "threshold"
     stage = "decision"
     explains_flag = False
     reads = ("threshold",)

@@ -5,7 +5,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals
 
 
 class UnsharedWeights(Cause):
-    name = "unshared_weights"
     stage = "inputs"
     reads = ("unshared",)
     needs = "the model"

@@ -11,7 +11,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 
 
 class WeakFeatures(Cause):
-    name = "weak_features"
     stage = "generalisation"
     reads = ("train_eer", "spread")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"

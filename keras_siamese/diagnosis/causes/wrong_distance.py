@@ -5,7 +5,6 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 
 class WrongDistance(Cause):
-    name = "wrong_distance"
     stage = "objective"
     reads = ("swap_gain", "eer_cosine", "eer_euclidean")
     needs = "embeddings that can be compared by another distance"

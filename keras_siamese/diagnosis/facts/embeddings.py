@@ -3,8 +3,8 @@
 Contract: embeddings `(n, dim)`, distances and labels in; one number out, or a few by name. NumPy only, fast enough for
 a few thousand rows in every epoch. No fact decides anything: limits are in `limits.py`.
 
-    spread(embeddings)                              # 1 uniform on the sphere, 0 collapsed
-    active_fraction(impostor_distances, margin)     # share of impostor pairs that the hinge still moves
+    spread(embeddings)              # 1 for a uniform sphere, 0 after a collapse
+    purity(embeddings, labels)      # share of nearest neighbours with the same identity, and its null
 """
 
 import numpy as np
@@ -22,10 +22,11 @@ def of_embeddings(run):
     z, trials = run.valid.embeddings, run.valid.trials
     impostors = ~trials.same
     compared = normalised(z) if run.scale_free else z
+    norms = np.linalg.norm(np.asarray(z, float), axis=1)
     found = shape_of(z, trials) | {
         "spacing": spacing(compared, trials.left[impostors], trials.right[impostors]),
         "embedding_dim": z.shape[1],
-        "norm_variation": norm_variation(z),
+        "norm_variation": norms.std() / norms.mean() if norms.mean() else 0.0,
     }
     if run.output_kind == "distance" and np.max(run.valid.scores) <= 0:
         found["intra_inter_ratio"] = intra_inter_ratio(trials.same, -run.valid.scores)
@@ -68,12 +69,6 @@ def of_swaps(run):
     return found
 
 
-def norm_variation(embeddings):
-    """Standard deviation of the rows' norms over their mean."""
-    norms = np.linalg.norm(np.asarray(embeddings, float), axis=1)
-    return norms.std() / norms.mean() if norms.mean() else 0.0
-
-
 def spread(embeddings):
     """Mean over dimensions of std(z / ‖z‖) · √dim: 1 for a uniform sphere, 0 if all inputs have one embedding.
 
@@ -103,9 +98,8 @@ def spacing(embeddings, left, right):
 
 
 def effective_rank(embeddings):
-    """exp(−Σ p log p) of the singular values' shares p of the centred embeddings: dimensions in use, 1 … dim.
-
-    0 if all embeddings are equal.
+    """exp(−Σ p log p) of the singular values' shares p of the centred embeddings: the number of dimensions in use, from
+    1 to dim; 0 if all embeddings are equal.
 
     Roy, Vetterli, *The effective rank: a measure of effective dimensionality*, EUSIPCO 2007,
     https://ieeexplore.ieee.org/document/7098875
@@ -127,9 +121,6 @@ def uniformity(embeddings):
 
     Wang, Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere*, ICML 2020, https://arxiv.org/abs/2005.10242
-
-    >>> round(uniformity(np.eye(4)), 2)
-    -4.0
     """
     z = normalised(embeddings)
     kernel = np.exp(4 * (z @ z.T) - 4)  # ‖a − b‖² = 2 − 2ab
@@ -140,9 +131,6 @@ def uniformity(embeddings):
 def alignment(embeddings, left, right):
     """Mean of ‖z − z⁺‖² over genuine pairs of rows `left`, `right` `(n,)`, of unit vectors: 0 if each identity is one
     point, about 2 at chance. The paper is that of `uniformity`.
-
-    >>> alignment(np.eye(2), [0], [1])
-    2.0
     """
     z = normalised(embeddings)
     return float(np.mean(np.sum((z[left] - z[right]) ** 2, axis=1)))
@@ -157,10 +145,6 @@ def neighbours(embeddings, k):
 def purity(embeddings, identities, k=10, permutations=20):
     """`(purity, null, standard error)`: the share of the `k` nearest neighbours that have a row's own identity, and
     the mean and the standard deviation of this share for permuted `identities` `(n,)`.
-
-    >>> z = np.repeat(np.eye(3), 4, axis=0)
-    >>> purity(z, np.repeat([0, 1, 2], 4), k=3)[0]
-    1.0
     """
     identities = np.asarray(identities)
     nearest = neighbours(embeddings, k)
@@ -179,9 +163,6 @@ def hubness(embeddings, k=10):
 
     Radovanović, Nanopoulos, Ivanović, *Hubs in Space*, JMLR 11, 2010,
     https://jmlr.org/papers/v11/radovanovic10a.html
-
-    >>> hubness(np.repeat(np.eye(3), 4, axis=0), k=3)
-    (0.0, 0.0)
     """
     nearest = neighbours(embeddings, k)
     count = np.bincount(nearest.ravel(), minlength=len(nearest)).astype(float)
@@ -202,11 +183,6 @@ def intra_inter_ratio(same, distances):
     same, distances = np.asarray(same, bool), np.asarray(distances, float)
     between = float(np.mean(distances[~same]))
     return float(np.mean(distances[same])) / between if between else 1.0
-
-
-def active_fraction(distances, margin):
-    """Share of impostor `distances` `(n,)` inside the margin, on which a contrastive hinge still has a gradient."""
-    return float(np.mean(np.asarray(distances) < margin))
 
 
 def normalised(embeddings):

@@ -49,9 +49,7 @@ def suspected_labels(same, scores, left, right, items, wrong_pairs, quantile=flo
     1 − (1 − r)² of these pairs have two identities.
 
     Args:
-        same: `(n,)` bool of pairs.
-        scores: `(n,)`, larger = more similar.
-        left, right: `(n,)` rows of each pair.
+        same, scores, left, right: `(n,)` pairs of rows, as in `Trials`.
         items: the number of rows.
         wrong_pairs: in [0, 1], the estimate of `impostor_like`, less its value for right labels.
         quantile: in (0, 1): about the share of the wrong labels that can be found.

@@ -43,11 +43,8 @@ def shared_names(train_names, valid_names):
 def shared_auc(train, train_names, valid, valid_names):
     """AUC of the cosine between rows of `train` and of `valid`, those with equal names against those with different
     ones. It tells whether a name means the same identity on both sides: about ½ if each side was numbered by itself.
-    None if this cannot be measured.
-
-    Args:
-        train, valid: embeddings `(n, dim)`, `(m, dim)`.
-        train_names, valid_names: `(n,)`, `(m,)` their identities as the user gave them.
+    None if this cannot be measured. `train` and `valid` are embeddings `(n, dim)` and `(m, dim)`, the names their
+    identities as the user gave them.
     """
     shared = shared_names(train_names, valid_names)
     if not len(shared):

@@ -4,7 +4,6 @@ import numpy as np
 from keras import ops
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.facts.embeddings import active_fraction
 
 
 def of_loss(run):
@@ -20,7 +19,7 @@ def of_loss(run):
         found["median_impostor_distance"] = np.median(distances)
         found["impostor_distance_reached"] = np.quantile(distances, float(limits.REACHED))
         if loss.margin is not None:
-            found["active_impostors"] = active_fraction(distances, loss.margin)
+            found["active_impostors"] = np.mean(distances < loss.margin)  # on the others, a hinge has no gradient
     last = int(limits.LAST_LOSSES)
     losses, collapsed = np.array(run.history.get("loss", [])[-last:], float), value_at_collapse(run)
     if collapsed and len(losses) == last and np.isfinite(losses).all():

@@ -73,10 +73,7 @@ def probe(model, source, steps=20):
     distance from the start grows as a power of the number of steps (1 if all steps have one direction, ½ for a random
     walk), and that power is fitted to the steps taken.
 
-    Args:
-        model: compiled, and built.
-        source: the training sequence.
-        steps: the number of steps, at least 2.
+    `model` is compiled and built, `source` is its training sequence, and `steps` is at least 2.
     """
     start, batches = sampled_kernels(model), batches_of(source, steps)
 

@@ -45,12 +45,9 @@ def mined_order(measure, embeddings, labels, positives, negatives):
     """For each anchor, whether the selected positive is nearer than the selected negative, as a list of numbers in
     [0, 1]; [] for semi-hard ones, which are in order by definition.
 
-    Args:
-        measure: a function from embeddings, given twice, to distances `(batch, batch)`.
-        embeddings: `(batch, dim)`.
-        labels: identities `(batch,)`.
-        positives, negatives: "hard", "easy" or "all", not both "all". "all" positives give the share of them that is
-            nearer, "all" negatives give a number for each.
+    `measure` is a function from embeddings `(batch, dim)`, given twice, to distances `(batch, batch)`; `labels` are
+    identities `(batch,)`. `positives` and `negatives` are "hard", "easy" or "all", not both "all": "all" positives give
+    the share of them that is nearer, "all" negatives give a number for each.
     """
     if not {positives, negatives} <= {"hard", "easy", "all"}:
         return []
@@ -68,21 +65,13 @@ def mined_order(measure, embeddings, labels, positives, negatives):
 
 
 def effective_count(counts):
-    """1 / Σ p² of shares p: the number of equally large identities that `counts` `(K,)` amount to.
-
-    >>> effective_count([5, 5, 0])
-    2.0
-    """
+    """1 / Σ p² of shares p: the number of equally large identities that `counts` `(K,)` amount to."""
     share = np.asarray(counts, float) / np.sum(counts)
     return float(1 / np.sum(share**2))
 
 
 def largest_share(counts, of=2):
-    """Share of the `of` largest of `counts` `(K,)`.
-
-    >>> largest_share([8, 1, 1])
-    0.9
-    """
+    """Share of the `of` largest of `counts` `(K,)`."""
     counts = np.sort(np.asarray(counts, float))
     return float(counts[-of:].sum() / counts.sum())
 

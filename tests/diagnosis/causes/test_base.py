@@ -9,7 +9,6 @@ from keras_siamese.diagnosis.causes.base import (
     Signal,
     change,
     is_imperfect,
-    is_told_apart,
     signals_of,
 )
 from keras_siamese.diagnosis.facts.table import Facts
@@ -74,8 +73,6 @@ def test_signals_only_of_what_was_measured():
     assert found == {"a": Signal(1.0, 0.5, None), "b": Signal(2.0, 0.25, 0.75)}
 
 
-def test_what_counts_as_imperfect_and_as_learned():
+def test_what_counts_as_imperfect():
     assert is_imperfect(Facts({"eer": 0.02})) and not is_imperfect(Facts({"eer": 0.0199}))
     assert is_imperfect(Facts({"eer": 0.1}), 0.1) and not is_imperfect(Facts({"eer": 0.0999}), 0.1)
-    assert is_told_apart(Facts({"train_eer": 0.0999})) and not is_told_apart(Facts({"train_eer": 0.1}))
-    assert not is_told_apart(Facts({}))

@@ -9,7 +9,6 @@ import pytest
 from keras_siamese import verification
 from keras_siamese.diagnosis.facts.embeddings import (
     HEALTH,
-    active_fraction,
     alignment,
     effective_rank,
     health_of,
@@ -22,6 +21,7 @@ from keras_siamese.diagnosis.facts.embeddings import (
     spread,
     uniformity,
 )
+from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.scoring import ScoredTrials, Trials
 
 
@@ -98,10 +98,6 @@ def test_effective_rank_counts_the_directions_in_use(rng):
     assert effective_rank(uneven) == pytest.approx(math.exp(-np.sum(shares * np.log(shares))))
 
 
-def test_active_fraction_counts_impostors_inside_the_margin():
-    assert active_fraction([0.1, 0.5, 1.0, 2.0], margin=1.0) == 0.5
-
-
 def test_intra_inter_ratio_is_one_at_chance():
     same = [True, True, False, False]
     assert intra_inter_ratio(same, [1.0, 3.0, 2.0, 2.0]) == 1.0
@@ -123,6 +119,7 @@ def test_uniformity_of_a_sphere_and_of_a_point(rng):
     sphere = rng.normal(size=(1500, 64))
     assert uniformity(sphere) == pytest.approx(-3.88, abs=0.02)
     assert uniformity(np.ones((20, 3))) == pytest.approx(0, abs=1e-9)
+    assert uniformity(np.eye(4)) == pytest.approx(-4)
 
 
 def test_neighbours_equal_a_loop(rng):
@@ -147,6 +144,7 @@ def test_many_dimensions_have_hubs_and_few_have_none(rng):
     few, lonely = hubness(rng.uniform(size=(400, 3)) - 0.5, k=10)
     many, anti_hubs = hubness(rng.normal(size=(400, 100)) + 0.5, k=10)
     assert many > few + 0.5 and anti_hubs > lonely
+    assert hubness(np.repeat(np.eye(3), 4, axis=0), k=3) == (0.0, 0.0)
 
 
 def test_other_comparisons_of_the_same_embeddings():
@@ -171,3 +169,38 @@ def test_health_is_that_of_the_embeddings(rng, identities, has_purity):
     expected = purity(z, labels, permutations=2)[0] if has_purity else math.nan
     assert found["purity"] == pytest.approx(expected, nan_ok=True)
     assert math.isnan(health_of(ScoredTrials(replace(trials, identities=None), z, scores))["purity"])
+
+
+def test_facts_of_embeddings_that_verify_better_by_the_cosine(rng):
+    labels = np.repeat(np.arange(15), 4)
+    z = (rng.normal(size=(15, 5))[labels] + 0.4 * rng.normal(size=(60, 5))) * rng.uniform(0.1, 9, (60, 1))
+    trials = Trials.from_labels(z, labels)
+    left, right, same = trials.left, trials.right, trials.same
+    scores = scores_by(z, left, right)
+    facts = Observed({}, ScoredTrials(trials, z, scores["euclidean"])).facts
+    norms = [math.dist(row, [0] * 5) for row in z.tolist()]
+    assert facts["norm_variation"] == pytest.approx(np.std(norms) / np.mean(norms)) and facts["embedding_dim"] == 5
+    assert (facts["hub_skew"], facts["anti_hubs"]) == hubness(z)
+    assert (facts["purity"], facts["purity_null"], facts["purity_se"]) == purity(z, labels)
+    assert facts["intra_inter_ratio"] == intra_inter_ratio(same, -scores["euclidean"])
+    assert facts["spacing"] == spacing(z, left[~same], right[~same])
+    eers = {name: verification.eer(same, other) for name, other in scores.items()}
+    assert (facts["eer_cosine"], facts["eer_euclidean"]) == (eers["cosine"], facts["eer"])
+    assert facts["swap_gain"] == pytest.approx(eers["euclidean"] - eers["cosine"]) and facts["swap_gain"] > 0.01
+    pairs = labels[left], labels[right]
+    resampled = [verification.bootstrap(["eer"], same, one, *pairs, samples=100)["eer"] for one in scores.values()]
+    low = np.quantile(resampled[1].replicates - resampled[0].replicates, 0.025)
+    assert facts["swap_gain_low"] == pytest.approx(low)
+
+
+def test_facts_of_a_score_that_ignores_norms(rng):
+    labels = np.repeat(np.arange(3), 4)
+    z = rng.normal(size=(12, 5)) * rng.uniform(0.1, 9, (12, 1))
+    trials = Trials.from_labels(z, labels)
+    scored = ScoredTrials(trials, z, scores_by(z, trials.left, trials.right)["cosine"])
+    facts = Observed({}, scored, output_kind="score", scale_free=True).facts
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    impostors = trials.left[~trials.same], trials.right[~trials.same]
+    assert facts["spacing"] == pytest.approx(spacing(unit, *impostors)) != spacing(z, *impostors)
+    assert "intra_inter_ratio" not in facts and "hub_skew" not in facts  # a score is no distance, 12 rows are too few
+    assert facts["eer_cosine"] == facts["eer"]

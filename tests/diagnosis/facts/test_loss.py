@@ -1,9 +1,11 @@
 """The margin of a loss, and its value for a constant encoder."""
 
+import numpy as np
 import pytest
 from keras import ops
 
 import keras_siamese as ks
+from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
 
@@ -21,6 +23,23 @@ from tests.support.measured import encoder, facts_of
 def test_only_a_margin_of_distances_is_one(loss, margin, is_gap):
     facts = facts_of(encoder(), loss=loss)
     assert (facts.get("margin"), facts.get("margin_is_gap")) == (margin, is_gap)
+
+
+def test_pairs_that_the_loss_still_moves_equal_a_loop():
+    x, labels = plantings.held_out_part()
+    x, labels = x[:30], labels[:30]
+    model = ks.SiameseWrapper(encoder())
+    loss = ks.losses.ContrastiveLoss(margin=0.9, positive_weight=3.0)
+    facts = facts_of(model, (x, labels), loss=loss, bounds=model.bounds)
+    z = ops.convert_to_numpy(model.encoder(x)).astype(float)
+    pairs = [(i, j) for i in range(30) for j in range(i)]
+    genuine = [np.linalg.norm(z[i] - z[j]) for i, j in pairs if labels[i] == labels[j]]
+    impostor = [np.linalg.norm(z[i] - z[j]) for i, j in pairs if labels[i] != labels[j]]
+    assert facts["median_impostor_distance"] == pytest.approx(np.median(impostor), rel=1e-4)
+    assert facts["impostor_distance_reached"] == pytest.approx(np.quantile(impostor, 0.99), rel=1e-4)
+    assert facts["active_impostors"] == pytest.approx(np.mean([one < 0.9 for one in impostor]))
+    assert facts["impostor_loss"] == pytest.approx(np.mean([max(0.9 - one, 0) ** 2 for one in impostor]), rel=1e-3)
+    assert facts["genuine_loss"] == pytest.approx(np.mean(np.square(genuine)), rel=1e-3)  # without its weight
 
 
 def collapsed(loss, losses, **options):

@@ -1,16 +1,26 @@
 """What training is shown: shares of identities, kinds of pairs, mined triplets."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.pairs import effective_count, largest_share, mined_order
+from keras_siamese.diagnosis.facts.pairs import (
+    batch_identities,
+    drawn_counts,
+    effective_count,
+    largest_share,
+    mined_order,
+    weighted_fraction,
+)
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
 
 def test_shares_of_identities():
     assert effective_count([10, 10, 10, 10]) == 4.0
+    assert effective_count([5, 5, 0]) == 2.0
     assert effective_count([1000, 1, 1]) == pytest.approx(1.0, abs=0.01)
     assert largest_share([45, 45, 5, 5]) == 0.9
     assert largest_share([1, 3], of=1) == 0.75
@@ -30,6 +40,19 @@ def test_mined_triplets_in_order_equal_a_loop(rng):
             assert mined_order(distance.matrix, z, labels, positives, negatives) == expected
 
 
+def test_all_positives_or_negatives_equal_a_loop(rng):
+    z, labels = rng.normal(size=(9, 3)).astype("float32"), np.repeat([0, 1, 2], [4, 3, 2])
+    distance = ks.distances.get("euclidean")
+    matrix = np.linalg.norm(z[:, None] - z[None], axis=2)
+    near = [[matrix[a, p] for p in range(9) if p != a and labels[p] == labels[a]] for a in range(9)]
+    far = [[matrix[a, n] for n in range(9) if labels[n] != labels[a]] for a in range(9)]
+    shares = [np.mean([one < min(others) for one in own]) for own, others in zip(near, far, strict=True)]
+    assert mined_order(distance.matrix, z, labels, "all", "hard") == pytest.approx(shares)
+    each = [float(max(own) < one) for own, others in zip(near, far, strict=True) for one in others]
+    assert mined_order(distance.matrix, z, labels, "hard", "all") == each
+    assert mined_order(distance.matrix, z, labels, "all", "semi_hard") == []
+
+
 def test_facts_of_a_pair_run_name_its_make_up():
     x, labels = plantings.train_part()
     sequence = ks.data.PairSequence(x, labels, batch_size=50, positive_fraction=0.25)
@@ -43,3 +66,34 @@ def test_facts_of_a_pair_run_name_its_make_up():
     assert facts["untrained_eer"] > 0.2 and facts["unshared"] == 0.0
     assert facts.words["loss"] == "ContrastiveLoss"
     assert all(isinstance(value, float) for value in facts.numbers.values())
+
+
+def test_weights_of_the_loss_shift_the_share_of_genuine_pairs():
+    def fraction(loss, of=0.2):
+        return weighted_fraction(SimpleNamespace(positive_fraction=of, loss=loss))
+
+    assert fraction(None) == 0.2 and fraction(None, of=None) is None
+    assert fraction(ks.losses.ContrastiveLoss(positive_weight=4.0)) == pytest.approx(0.5)
+    assert fraction(ks.losses.ContrastiveLoss(negative_weight=4.0)) == pytest.approx(0.2 / 3.4)
+    assert fraction(ks.losses.ContrastiveLoss(positive_weight=0.0, negative_weight=0.0)) == 0.2
+    weighted = ks.losses.WeightedBinaryCrossentropy
+    assert fraction(weighted(class_weight={0: 1.0, 1: 2.0})) == pytest.approx(0.4 / 1.2)
+    assert fraction(weighted(class_weight={0: 1.0, 1: 2.0}, similar_label=0)) == pytest.approx(0.2 / 1.8)
+    assert fraction(weighted(class_weight="balanced")) == 0.5
+    assert fraction(weighted(class_weight="balanced"), of=None) is None
+
+
+def test_identities_that_are_drawn_and_those_of_one_batch():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    pairs = SimpleNamespace(
+        labels=labels, batch_size=2, pairs=lambda: (np.array([0, 0, 2, 4]), np.array([1, 2, 3, 5]), None)
+    )
+    assert drawn_counts(pairs).tolist() == [3, 3, 2]
+    together, apart = SimpleNamespace(joint=True), SimpleNamespace(joint=False)
+    assert batch_identities(SimpleNamespace(source=pairs, siamese=together)) == 2.0  # {0, 1} and {1, 2}
+    assert batch_identities(SimpleNamespace(source=pairs, siamese=None)) == 2.0
+    assert batch_identities(SimpleNamespace(source=pairs, siamese=apart)) == 1.5  # the left sides: {0} and {1, 2}
+    batches = SimpleNamespace(labels=labels, rows=lambda: np.array([[0, 1, 2, 3]]), classes_per_batch=2)
+    assert drawn_counts(batches).tolist() == [2, 2] and batch_identities(SimpleNamespace(source=batches)) == 2.0
+    assert drawn_counts((None, ["a", "b", "b"])).tolist() == [1, 2] and drawn_counts(None) is None
+    assert batch_identities(SimpleNamespace(source=(None, labels))) is None

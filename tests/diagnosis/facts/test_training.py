@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+import keras_siamese as ks
+from keras_siamese import verification
 from keras_siamese.diagnosis.facts.training import of_history, untrained_embeddings
+from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.scoring import Trials, score
+from tests.support import plantings
 from tests.support.measured import encoder
 
 NAN = float("nan")
@@ -45,6 +50,29 @@ def test_without_a_history_only_what_was_probed_is_known():
     assert curves_of({}, probed={"update_size_first": 0.1}) == {
         "flagged": 2, "recovered": 0.0, "verifies_badly": 1.0, "update_size_first": 0.1
     }  # fmt: skip
+
+
+def test_training_identities_beside_held_out_ones_and_the_inputs():
+    x, labels = plantings.train_part()
+    model = ks.SiameseWrapper(encoder())
+    trained = score(model, Trials.from_labels(x[:40], labels[:40]))
+    held_out = score(model, Trials.from_labels(*[part[:60] for part in plantings.held_out_part()]))
+    run = Observed({}, held_out, trained, siamese=model)
+    facts = run.facts
+    assert facts["train_eer"] == verification.eer(trained.same, trained.scores) and facts["train_identities"] == 4
+    assert facts["train_auc"] == verification.auc(trained.same, trained.scores)
+    assert facts["gap"] == pytest.approx(facts["eer"] - facts["train_eer"])
+    assert facts["gap_error"] == pytest.approx(run.eer_gap.standard_error)
+    assert facts["train_eer_se"] == pytest.approx(run.train_intervals["eer"].standard_error)
+    assert facts["train_below_chance"] < 0 < facts["train_below_chance_critical"]
+    for name, scored in (("input_eer", held_out), ("train_input_eer", trained)):
+        trials = scored.trials
+        distances = np.linalg.norm(trials.items[trials.left] - trials.items[trials.right], axis=1)
+        assert facts[name] == pytest.approx(verification.eer(trials.same, -distances), abs=1e-3)
+    z, impostor = trained.embeddings, ~trained.same
+    rows = trained.trials.left[impostor], trained.trials.right[impostor]
+    assert facts["impostor_distance"] == pytest.approx(np.median(np.linalg.norm(z[rows[0]] - z[rows[1]], axis=1)))
+    assert 0 < facts["untrained_eer"] < 1 and facts["untrained_distance"] > 0
 
 
 @pytest.mark.each_backend
