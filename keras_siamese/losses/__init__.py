@@ -1,4 +1,7 @@
-"""Losses for pairs, triplets, whole batches of embeddings, and cosines to class weights (proxies)."""
+"""Losses for pairs, triplets, whole batches of embeddings, and cosines to class weights (proxies).
+
+The examples of the classes use ``from keras import ops``.
+"""
 
 from keras_siamese.losses.base import SiameseLoss
 from keras_siamese.losses.batch.angular import AngularLoss
@@ -12,11 +15,7 @@ from keras_siamese.losses.batch.hinges import (
     ThresholdConsistentMarginLoss,
 )
 from keras_siamese.losses.batch.npairs import NpairsLoss, NpairsMultilabelLoss
-from keras_siamese.losses.batch.ranking import (
-    FastAPLoss,
-    HistogramLoss,
-    SmoothAPLoss,
-)
+from keras_siamese.losses.batch.ranking import FastAPLoss, HistogramLoss, SmoothAPLoss
 from keras_siamese.losses.batch.softmaxes import (
     CircleLoss,
     GeneralizedLiftedLoss,
@@ -28,17 +27,8 @@ from keras_siamese.losses.batch.softmaxes import (
     SupConLoss,
     TupletMarginLoss,
 )
-from keras_siamese.losses.batch.triplets import (
-    BatchTripletLoss,
-    PNLoss,
-    TripletHardLoss,
-    TripletSemiHardLoss,
-)
-from keras_siamese.losses.batch.views import (
-    BarlowTwinsLoss,
-    MultipleNegativesRankingLoss,
-    VICRegLoss,
-)
+from keras_siamese.losses.batch.triplets import BatchTripletLoss, PNLoss, TripletHardLoss, TripletSemiHardLoss
+from keras_siamese.losses.batch.views import BarlowTwinsLoss, MultipleNegativesRankingLoss, VICRegLoss
 from keras_siamese.losses.pairs import (
     ContrastiveLoss,
     MarginLoss,

@@ -18,6 +18,12 @@ from keras_siamese.losses.statistics import BatchStatistic
 
 KINDS = {"distance": "pair", "score": "pair", "embedding": "batch", "similarity matrix": "batch", "cosine": "proxy"}
 RANGES = {"distance": (0.0, math.inf), "score": (0.0, 1.0), "cosine": (-1.0, 1.0)}
+# Models that return what a loss expects
+FITTING = {
+    "distance": "SiameseWrapper(…, head=None)",
+    "score": 'SiameseWrapper(…, head="logistic")',
+    "cosine": "the encoder followed by a ProxyLogits layer",
+}
 
 
 class SiameseLoss(keras.losses.Loss):
@@ -93,14 +99,19 @@ class SiameseLoss(keras.losses.Loss):
         """The statistics that `metrics` can report for this loss."""
         return ()
 
-    def statistics(self, y_true, y_pred):
-        """Sum and count of each statistic over a batch, scalars, by name."""
+    def values_and_statistics(self, y_true, y_pred, wanted):
+        """The rows' values `(batch,)` and, if `wanted`, sum and count of each statistic over the batch, by name."""
         raise NotImplementedError
 
-    def record(self, statistics):
-        """Passes the statistics of the current batch to the metrics made by `metrics`."""
+    def statistics(self, y_true, y_pred):
+        """Sum and count of each statistic over a batch, scalars, by name."""
+        return self.values_and_statistics(y_true, y_pred, True)[1]
+
+    def call(self, y_true, y_pred):
+        values, statistics = self.values_and_statistics(y_true, y_pred, bool(self.observers))
         for observer in self.observers:
             observer.record(*statistics[observer.statistic])
+        return values
 
     def check_output(self, kind, bounds):
         """Raises an error if this loss cannot use the model's output.
@@ -113,14 +124,9 @@ class SiameseLoss(keras.losses.Loss):
             ValueError: the message says which option of the model or the loss to change.
         """
         if kind != self.expects:
-            fitting = {
-                "distance": "SiameseWrapper(…, head=None)",
-                "score": 'SiameseWrapper(…, head="logistic")',
-                "cosine": "the encoder followed by a ProxyLogits layer",
-            }
             raise ValueError(
                 f"{type(self).__name__} expects y_pred to hold {self.expects}s, but the model returns {kind}s: "
-                f"use {fitting.get(self.expects, 'the encoder itself')} or another loss"
+                f"use {FITTING.get(self.expects, 'the encoder itself')} or another loss"
             )
         if bounds is not None:
             self.check_reach(*bounds)
@@ -129,10 +135,7 @@ class SiameseLoss(keras.losses.Loss):
         """Raises if distances in [low, high] cannot reach the margin; losses without a margin accept all."""
 
     def get_config(self):
-        """The constructor's arguments, also those of the base classes, from the attributes with the same names.
-
-        A subclass overrides this if an attribute has another name or is not plain data.
-        """
+        """The constructor's arguments, also those of the base classes, from the attributes with the same names."""
         own = [name for name in option_names(type(self)) if name not in ("reduction", "name", "dtype")]
         return {**super().get_config(), **{name: getattr(self, name) for name in own if hasattr(self, name)}}
 
@@ -149,11 +152,8 @@ def split_ids(name, ids):
     """Splits identities `(batch,)` into base-256 digits `(batch, digits)`, float32, which survive any cast.
 
     `Loss.__call__` casts y_true to the loss's dtype, which merges large whole numbers (above 2²⁴ in float32, above 2048
-    in float16). A number that is not whole becomes NaN, or raises an error if its value is known.
-
-    Args:
-        name: the argument's name, for errors.
-        ids: `(batch,)` whole numbers; a NumPy array may also hold strings.
+    in float16). A number that is not whole becomes NaN, or raises an error (which names `name`) if its value is known.
+    A NumPy array may also hold strings.
     """
     if isinstance(ids, np.ndarray):
         # Replaces strings, and 64-bit numbers that a backend may cut to 32 bits, by small numbers.
@@ -176,28 +176,21 @@ def split_ids(name, ids):
         # `ops.floor_divide` returns 32 bits on PyTorch.
         ids = ids // 256
     digits = ops.cast(ops.stack([*digits, ids], axis=1), "float32")
-    return (
-        digits if whole is None else ops.where(ops.expand_dims(whole, 1), digits, ops.full_like(digits, float("nan")))
-    )
+    return digits if whole is None else ops.where(ops.expand_dims(whole, 1), digits, float("nan"))
 
 
 def joined_ids(digits):
     """The identities `(batch,)` of the digits of `split_ids`, as integers, and a mask of those that were not whole."""
-    flaw = ops.any(ops.isnan(digits), axis=1)
-    digits = ops.cast(
-        ops.where(ops.isnan(digits), ops.zeros_like(digits), digits), "int64" if digits.shape[1] > 4 else "int32"
-    )
+    missing = ops.isnan(digits)
+    digits = ops.cast(ops.where(missing, 0.0, digits), "int64" if digits.shape[1] > 4 else "int32")
     ids = digits[:, -1]
     for place in range(digits.shape[1] - 2, -1, -1):
         ids = ids * 256 + digits[:, place]
-    return ids, flaw
+    return ids, ops.any(missing, axis=1)
 
 
 def mask_of(tensor):
-    """The mask that Keras keeps for a tensor, or None.
-
-    It is an attribute; for JAX's tensors it is an entry in a table that Keras gives no public access to.
-    """
+    """The mask that Keras keeps for a tensor, or None: an attribute or, for JAX, an entry in Keras's private table."""
     lookup = getattr(keras.src.backend, "get_keras_mask", None)
     return getattr(tensor, "_keras_mask", None) if lookup is None else lookup(tensor)
 
@@ -214,10 +207,6 @@ def option_names(loss):
     parameters = [option for cls in classes for option in inspect.signature(cls.__init__).parameters.values()]
     named = [option.name for option in parameters if option.kind is not option.VAR_KEYWORD]
     return [name for name in dict.fromkeys(named) if name != "self"]
-
-
-def check_similar_label(value):
-    return check_choice("similar_label", value, (0, 1))
 
 
 def refuse_margin(loss, name, value, reach, low, high):

@@ -17,7 +17,8 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
-from keras_siamese.losses.base import SiameseLoss, check_similar_label, refuse_margin
+from keras_siamese.losses.base import SiameseLoss, refuse_margin
+from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, pair_rows
 
 
@@ -68,9 +69,7 @@ def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logit
 
 
 class PairLoss(SiameseLoss):
-    """Base class of the pair losses: reads the labels, calls `per_pair` and weights the two classes.
-
-    y_true `(batch,)` 1 = same; y_pred `(batch, 1)`.
+    """Base class of the pair losses: y_true `(batch,)` 1 = same; y_pred `(batch, 1)`. A subclass defines `per_pair`.
 
     Args:
         positive_weight, negative_weight: ≥ 0, factor for the losses of genuine and of impostor pairs.
@@ -82,7 +81,7 @@ class PairLoss(SiameseLoss):
         super().__init__(**kwargs)
         self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
         self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
-        self.similar_label = check_similar_label(similar_label)
+        self.similar_label = check_choice("similar_label", similar_label, (0, 1))
 
     @property
     def distance_margin(self):
@@ -95,36 +94,28 @@ class PairLoss(SiameseLoss):
         weighted = (1.0 - positive_fraction) * self.negative_weight * impostor
         return float(weighted + positive_fraction * self.positive_weight * genuine)
 
-    def call(self, y_true, y_pred):
-        same, prediction = self.read(y_true, y_pred)
-        losses = self.per_pair(same, prediction)
-        if self.observers:
-            self.record(self.statistics_of(same, prediction, losses))
-        if self.positive_weight == self.negative_weight == 1.0:
-            return losses
-        return losses * (self.positive_weight * same + self.negative_weight * (1.0 - same))
-
-    def read(self, y_true, y_pred):
-        """`same` `(batch,)`, 1 = same, and y_pred `(batch,)`, in at least float32."""
+    def values_and_statistics(self, y_true, y_pred, wanted):
         label, prediction = pair_rows(y_true, y_pred)
         prediction = at_least_float32(prediction)
         label = ops.cast(label, prediction.dtype)
-        return (label if self.similar_label == 1 else 1.0 - label), prediction
+        same = label if self.similar_label == 1 else 1.0 - label
+        losses, statistics = self.per_pair(same, prediction), {}
+        if wanted:
+            statistics = {
+                "positive_distance": (ops.sum(same * prediction), ops.sum(same)),
+                "negative_distance": (ops.sum((1.0 - same) * prediction), ops.sum(1.0 - same)),
+                "active_fraction": (ops.sum(ops.cast(losses > 0, losses.dtype)), ops.sum(ops.ones_like(losses))),
+            }
+        if not self.positive_weight == self.negative_weight == 1.0:
+            losses = losses * (self.positive_weight * same + self.negative_weight * (1.0 - same))
+        return losses, statistics
 
     def statistic_names(self):
-        return ("positive_distance", "negative_distance", "active_fraction") if self.expects == "distance" else ()
+        return STATISTICS if self.expects == "distance" else ()
 
-    def statistics(self, y_true, y_pred):
-        same, prediction = self.read(y_true, y_pred)
-        return self.statistics_of(same, prediction, self.per_pair(same, prediction))
-
-    def statistics_of(self, same, distance, losses):
-        """Sum and count over pairs of each statistic, by name: the distances of each kind, the losses above zero."""
-        return {
-            "positive_distance": (ops.sum(same * distance), ops.sum(same)),
-            "negative_distance": (ops.sum((1.0 - same) * distance), ops.sum(1.0 - same)),
-            "active_fraction": (ops.sum(ops.cast(losses > 0, losses.dtype)), ops.sum(ops.ones_like(losses))),
-        }
+    def check_reach(self, low, high):
+        if self.distance_margin is not None:
+            refuse_margin(self, "margin", self.distance_margin, high, low, high)
 
     def per_pair(self, same, prediction):
         """The loss of each pair `(batch,)` from `same` `(batch,)` (1 = same) and y_pred `(batch,)`."""
@@ -151,9 +142,8 @@ class ContrastiveLoss(PairLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = ContrastiveLoss(margin=1.0, reduction="none")
-    >>> [round(float(value), 2) for value in loss(np.array([1, 0, 0]), np.array([[0.5], [0.8], [1.2]]))]
+    >>> [round(float(value), 2) for value in loss(ops.array([1, 0, 0]), ops.array([[0.5], [0.8], [1.2]]))]
     [0.25, 0.04, 0.0]
     """
 
@@ -165,9 +155,6 @@ class ContrastiveLoss(PairLoss):
 
     def per_pair(self, same, prediction):
         return contrastive(same, prediction, self.margin, self.positive_margin, self.squared)
-
-    def check_reach(self, low, high):
-        refuse_margin(self, "margin", self.margin, high, low, high)
 
 
 @export
@@ -189,9 +176,8 @@ class MarginLoss(PairLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = MarginLoss(margin=0.2, beta=1.2, reduction="none")
-    >>> [round(float(value), 2) for value in loss(np.array([1, 1, 0]), np.array([[0.5], [1.3], [0.8]]))]
+    >>> [round(float(value), 2) for value in loss(ops.array([1, 1, 0]), ops.array([[0.5], [1.3], [0.8]]))]
     [0.0, 0.3, 0.6]
     """
 
@@ -233,9 +219,8 @@ class OnlineContrastiveLoss(PairLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = OnlineContrastiveLoss(margin=0.5, reduction="none")
-    >>> [round(float(value), 2) for value in loss(np.array([1, 1, 0, 0]), np.array([[0.1], [0.6], [0.3], [0.7]]))]
+    >>> [round(float(value), 2) for value in loss(ops.array([1, 1, 0, 0]), ops.array([[0.1], [0.6], [0.3], [0.7]]))]
     [0.0, 0.36, 0.04, 0.0]
     """
 
@@ -245,9 +230,6 @@ class OnlineContrastiveLoss(PairLoss):
 
     def per_pair(self, same, prediction):
         return online_contrastive(same, prediction, self.margin)
-
-    def check_reach(self, low, high):
-        refuse_margin(self, "margin", self.margin, high, low, high)
 
 
 @export
@@ -265,9 +247,8 @@ class WeightedBinaryCrossentropy(PairLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = WeightedBinaryCrossentropy("balanced")
-    >>> round(float(loss(np.array([1, 0, 0, 0]), np.array([[0.9], [0.2], [0.2], [0.2]]))), 4)
+    >>> round(float(loss(ops.array([1, 0, 0, 0]), ops.array([[0.9], [0.2], [0.2], [0.2]]))), 4)
     0.1643
     """
 

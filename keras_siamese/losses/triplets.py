@@ -15,6 +15,7 @@ from keras import ops
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
+from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32
 
 
@@ -46,9 +47,8 @@ class TripletLoss(SiameseLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = TripletLoss(margin=0.5, reduction="none")
-    >>> [round(float(value), 2) for value in loss(np.zeros(2), np.array([[0.2, 0.4], [0.1, 0.9]]))]
+    >>> [round(float(value), 2) for value in loss(ops.zeros(2), ops.array([[0.2, 0.4], [0.1, 0.9]]))]
     [0.3, 0.0]
     """
 
@@ -68,43 +68,25 @@ class TripletLoss(SiameseLoss):
     def value_at_collapse(self, positive_fraction=None):
         return math.log(2.0) if self.soft else self.margin
 
-    def call(self, y_true, y_pred):
-        positive, negative = self.read(y_pred)
-        losses = triplet(positive, negative, self.margin, self.soft)
-        if self.observers:
-            self.record(self.statistics_of(positive, negative, losses))
-        return losses
-
-    def read(self, y_pred):
-        """d(a, p) and the negative's distance, each `(batch,)`, in at least float32."""
+    def values_and_statistics(self, y_true, y_pred, wanted):
         columns = 3 if self.swap else 2
         if len(y_pred.shape) != 2 or y_pred.shape[1] != columns:
             shape = tuple(y_pred.shape)
-            hint = ""
-            if len(shape) == 2 and shape[1] in (2, 3):
-                hint = (
-                    f": use swap={self.swap} in the siamese model or DistanceLayer, or swap={not self.swap} in the loss"
-                )
+            swap = f": use swap={self.swap} in the siamese model or DistanceLayer, or swap={not self.swap} in the loss"
+            hint = swap if len(shape) == 2 and shape[1] in (2, 3) else ""
             raise ValueError(f"`y_pred` must have shape (batch, {columns}); got {shape}{hint}")
         distances = at_least_float32(y_pred)
+        positive = distances[:, 0]
         negative = ops.minimum(distances[:, 1], distances[:, 2]) if self.swap else distances[:, 1]
-        return distances[:, 0], negative
+        losses = triplet(positive, negative, self.margin, self.soft)
+        if not wanted:
+            return losses, {}
+        sums = ops.sum(positive), ops.sum(negative), ops.sum(ops.cast(losses > 0, losses.dtype))
+        triplets = ops.sum(ops.ones_like(losses))
+        return losses, {name: (total, triplets) for name, total in zip(STATISTICS, sums, strict=True)}
 
     def statistic_names(self):
-        return ("positive_distance", "negative_distance", "active_fraction")[: 2 if self.soft else 3]
-
-    def statistics(self, y_true, y_pred):
-        positive, negative = self.read(y_pred)
-        return self.statistics_of(positive, negative, triplet(positive, negative, self.margin, self.soft))
-
-    def statistics_of(self, positive, negative, losses):
-        """Sum and count of each statistic, by name: the distances of each kind, the triplets with a loss above zero."""
-        triplets = ops.sum(ops.ones_like(losses))
-        return {
-            "positive_distance": (ops.sum(positive), triplets),
-            "negative_distance": (ops.sum(negative), triplets),
-            "active_fraction": (ops.sum(ops.cast(losses > 0, losses.dtype)), triplets),
-        }
+        return STATISTICS[: 2 if self.soft else 3]
 
     def check_reach(self, low, high):
         if not self.soft:

@@ -110,9 +110,8 @@ class AngularLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = AngularLoss(angle=45.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.0181
     """
 

@@ -25,6 +25,7 @@ from keras import ops
 from keras_siamese import distances
 from keras_siamese._checks import check_integer
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids, without_wide_mask
+from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, column, count, masked_sum, unit
 
 
@@ -187,11 +188,6 @@ class EmbeddingLoss(SiameseLoss):
         labels, embeddings = check_batch(y_true, y_pred)
         return super().__call__(split_ids("y_true", labels), without_wide_mask(embeddings), sample_weight)
 
-    def call(self, y_true, y_pred):
-        values, statistics = self.values_and_statistics(y_true, y_pred, bool(self.observers))
-        self.record(statistics)
-        return values
-
     def costs_of(self, batch, wanted):
         """Returns what the loss and its statistics are computed from.
 
@@ -206,7 +202,6 @@ class EmbeddingLoss(SiameseLoss):
         raise NotImplementedError
 
     def values_and_statistics(self, y_true, y_pred, wanted):
-        """The rows' values `(batch,)` and, if `wanted`, the sum and the count of each statistic."""
         if len(y_true.shape) == 1:
             y_true = split_ids("y_true", y_true)
         embeddings = at_least_float32(y_pred)
@@ -219,8 +214,7 @@ class EmbeddingLoss(SiameseLoss):
         return values, dict(zip(self.statistic_names(), zip(totals[::2], totals[1::2], strict=True), strict=wanted))
 
     def statistics(self, y_true, y_pred):
-        labels, embeddings = check_batch(y_true, y_pred)
-        return self.values_and_statistics(split_ids("y_true", labels), embeddings, True)[1]
+        return super().statistics(*check_batch(y_true, y_pred))
 
 
 class BatchLoss(EmbeddingLoss):
@@ -292,7 +286,7 @@ class BatchLoss(EmbeddingLoss):
         return keras.tree.map_structure(lambda tensor: ops.reshape(tensor, (-1, *tensor.shape[2:]))[:rows], stacked)
 
     def statistic_names(self):
-        return ("positive_distance", "negative_distance", "active_fraction")[: 3 if self.hinged else 2]
+        return STATISTICS[: 3 if self.hinged else 2]
 
     def statistics_of(self, rows, terms):
         """Sum and count of each statistic by row, each `(rows,)`, in the order of `statistic_names`."""

@@ -43,9 +43,8 @@ class BatchContrastiveLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = BatchContrastiveLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.5
     """
 
@@ -83,9 +82,8 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SNRContrastiveLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]]))), 4)
     0.625
     """
 
@@ -126,9 +124,8 @@ class ThresholdConsistentMarginLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = ThresholdConsistentMarginLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))), 4)
     1.4
     """
 
@@ -179,9 +176,8 @@ class IntraPairVarianceLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = IntraPairVarianceLoss(positive_epsilon=0.0, negative_epsilon=0.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))), 4)
     0.125
     """
 
@@ -230,9 +226,8 @@ class BatchMarginLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = BatchMarginLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     0.9
     """
 
@@ -296,9 +291,8 @@ class RankedListLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = RankedListLoss(margin=0.4, negative_temperature=10.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     0.4578
     """
 

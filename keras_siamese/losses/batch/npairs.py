@@ -74,10 +74,9 @@ class NpairsLoss(SimilarityMatrixLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = NpairsLoss()
-    >>> similarity = np.array([[2.0, 0.0], [0.0, 2.0]], "float32")
-    >>> round(float(loss(np.array([7, 9]), similarity)), 4)
+    >>> similarity = ops.array([[2.0, 0.0], [0.0, 2.0]])
+    >>> round(float(loss(ops.array([7, 9]), similarity)), 4)
     0.1269
     """
 
@@ -114,10 +113,9 @@ class NpairsMultilabelLoss(SimilarityMatrixLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = NpairsMultilabelLoss()
-    >>> similarity = np.array([[2.0, 0.0], [0.0, 2.0]], "float32")
-    >>> round(float(loss(np.array([[1, 1, 0], [0, 1, 0]]), similarity)), 4)
+    >>> similarity = ops.array([[2.0, 0.0], [0.0, 2.0]])
+    >>> round(float(loss(ops.array([[1, 1, 0], [0, 1, 0]]), similarity)), 4)
     0.9603
     """
 

@@ -78,9 +78,8 @@ class FastAPLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = FastAPLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))), 4)
     0.5
     """
 
@@ -134,9 +133,8 @@ class SmoothAPLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SmoothAPLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))), 4)
     0.1667
     """
 
@@ -167,9 +165,8 @@ class HistogramLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = HistogramLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]))), 4)
     0.5
     """
 

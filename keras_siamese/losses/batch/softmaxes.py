@@ -63,9 +63,8 @@ class NTXentLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = NTXentLoss(temperature=1.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.3133
     """
 
@@ -101,9 +100,8 @@ class SupConLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SupConLoss(temperature=1.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.3133
     """
 
@@ -147,9 +145,8 @@ class MultiSimilarityLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = MultiSimilarityLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.1044
     """
 
@@ -194,9 +191,8 @@ class CircleLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = CircleLoss(scale=1.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.5459
     """
 
@@ -236,9 +232,8 @@ class TupletMarginLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = TupletMarginLoss(margin=0.0, scale=1.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.3133
     """
 
@@ -275,9 +270,8 @@ class NCALoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = NCALoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.1269
     """
 
@@ -306,9 +300,8 @@ class SoftNearestNeighborLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SoftNearestNeighborLoss(temperature=2.0)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.3133
     """
 
@@ -346,9 +339,8 @@ class GeneralizedLiftedLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = GeneralizedLiftedLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
     """
 
@@ -387,9 +379,8 @@ class LiftedStructLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = LiftedStructLoss()
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     2.4733
     """
 

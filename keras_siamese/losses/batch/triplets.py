@@ -135,9 +135,8 @@ class BatchTripletLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = BatchTripletLoss(margin=0.5)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
     """
 
@@ -234,9 +233,8 @@ class TripletSemiHardLoss(AddonsTripletLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = TripletSemiHardLoss(margin=0.5)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
     """
 
@@ -284,9 +282,8 @@ class TripletHardLoss(AddonsTripletLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = TripletHardLoss(margin=0.5)
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
     """
 
@@ -341,9 +338,8 @@ class PNLoss(DistanceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = PNLoss(distance="euclidean")
-    >>> round(float(loss(np.array([7, 7, 9]), np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.1369
     """
 

@@ -61,10 +61,9 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = MultipleNegativesRankingLoss(scale=1.0)
-    >>> queries, answers = np.array([[1.0, 0.0], [0.0, 1.0]], "float32"), np.array([[1.0, 0.0], [0.0, 1.0]], "float32")
-    >>> round(float(loss(np.array([0, 1, 0, 1]), np.concatenate([queries, answers]))), 4)
+    >>> queries, answers = ops.array([[1.0, 0.0], [0.0, 1.0]]), ops.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> round(float(loss(ops.array([0, 1, 0, 1]), ops.concatenate([queries, answers]))), 4)
     0.3133
     """
 
@@ -138,9 +137,8 @@ class VICRegLoss(ViewLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = VICRegLoss()
-    >>> round(float(loss(np.array([7, 7, 9, 9]), np.array([[0.0], [1.0], [2.0], [1.0]], "float32"))), 3)
+    >>> round(float(loss(ops.array([7, 7, 9, 9]), ops.array([[0.0], [1.0], [2.0], [1.0]]))), 3)
     37.375
     """
 
@@ -195,9 +193,8 @@ class BarlowTwinsLoss(ViewLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = BarlowTwinsLoss()
-    >>> round(float(loss(np.array([7, 7, 9, 9]), np.array([[0.0], [1.0], [2.0], [1.0]], "float32"))), 4)
+    >>> round(float(loss(ops.array([7, 7, 9, 9]), ops.array([[0.0], [1.0], [2.0], [1.0]]))), 4)
     1.0
     """
 

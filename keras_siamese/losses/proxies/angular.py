@@ -71,9 +71,8 @@ class NormalizedSoftmaxLoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = NormalizedSoftmaxLoss(temperature=0.5, reduction="none")
-    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.184, 1.784]
     """
 
@@ -104,9 +103,8 @@ class ArcFaceLoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = ArcFaceLoss(margin=0.5, scale=4.0, reduction="none")
-    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.136, 5.163]
     """
 
@@ -135,9 +133,8 @@ class SubCenterArcFaceLoss(ArcFaceLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SubCenterArcFaceLoss(margin=0.5, scale=4.0)
-    >>> round(float(loss(np.array([0]), np.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
+    >>> round(float(loss(ops.array([0]), ops.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
     0.136
     """
 
@@ -164,9 +161,8 @@ class CosFaceLoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = CosFaceLoss(margin=0.5, scale=4.0, reduction="none")
-    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.263, 5.206]
     """
 
@@ -197,9 +193,8 @@ class SphereFaceLoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SphereFaceLoss(margin=2, scale=4.0, reduction="none")
-    >>> [round(float(value), 3) for value in loss(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))]
+    >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.118, 7.521]
     """
 

@@ -74,8 +74,7 @@ class ProxyNCALoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
-    >>> round(float(ProxyNCALoss(scale=2.0)(np.array([0]), np.array([[0.9, 0.1]]))), 3)
+    >>> round(float(ProxyNCALoss(scale=2.0)(ops.array([0]), ops.array([[0.9, 0.1]]))), 3)
     0.04
     """
 
@@ -109,9 +108,8 @@ class ProxyAnchorLoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
-    >>> cosine = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
-    >>> round(float(ProxyAnchorLoss(margin=0.1, scale=2.0)(np.array([0, 1, 1]), cosine)), 3)
+    >>> cosine = ops.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    >>> round(float(ProxyAnchorLoss(margin=0.1, scale=2.0)(ops.array([0, 1, 1]), cosine)), 3)
     1.72
     """
 
@@ -145,9 +143,8 @@ class SoftTripleLoss(ProxyLoss):
 
     Example:
 
-    >>> import numpy as np
     >>> loss = SoftTripleLoss(scale=4.0)
-    >>> round(float(loss(np.array([0]), np.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
+    >>> round(float(loss(ops.array([0]), ops.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
     0.037
     """
 
