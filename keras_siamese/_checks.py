@@ -60,18 +60,24 @@ def check_finite(name, array):
     return array
 
 
+def check_column(name, values, value, row, length=None):
+    """Return an array `(n,)` with one `value` for each `row`; `(n, 1)` is flattened."""
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise ValueError(f"`{name}` must have shape (n,), one {value} for each {row}; got shape {values.shape}")
+    if length is not None and len(values) != length:
+        raise ValueError(f"`{name}` must have one entry for each of the {length} {row}s; got {len(values)}")
+    return values
+
+
 def check_labels(name, labels, *, length=None):
     """Return identity labels as a 1-D array of integers or strings, `(n,)`; `(n, 1)` is flattened.
 
     Floating-point labels are accepted if each is a whole number.
     """
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise ValueError(f"`{name}` must have shape (n,), one identity for each sample; got shape {labels.shape}")
-    if length is not None and len(labels) != length:
-        raise ValueError(f"`{name}` must have one entry for each of the {length} samples; got {len(labels)}")
+    labels = check_column(name, labels, "identity", "sample", length)
     if np.issubdtype(labels.dtype, np.floating):
         check_finite(name, labels)
         other = labels[(labels != np.floor(labels)) | (np.abs(labels) >= 2.0**63)]
@@ -95,13 +101,7 @@ def is_missing(label):
 
 def check_same(name, same, *, length=None):
     """Return pair labels `(n,)` as booleans, True = genuine; accepts bool, 0/1 numbers and `(n, 1)`."""
-    same = np.asarray(same)
-    if same.ndim == 2 and same.shape[1] == 1:
-        same = same[:, 0]
-    if same.ndim != 1:
-        raise ValueError(f"`{name}` must have shape (n,), one label for each pair; got shape {same.shape}")
-    if length is not None and len(same) != length:
-        raise ValueError(f"`{name}` must have one entry for each of the {length} pairs; got {len(same)}")
+    same = check_column(name, same, "label", "pair", length)
     if same.dtype != bool:
         values, counts = np.unique(same, return_counts=True)
         other = np.array([value not in (0, 1) for value in values.tolist()])

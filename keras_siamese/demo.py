@@ -33,8 +33,9 @@ def run(output, seed=0):
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
     say("Task: do two scans show the same drawing? Data: 1,797 handwritten digits, six scans of each.")
-    train, valid, test = data.split_identities(*scan_digits(seed), (0.6, 0.2, 0.2), seed=seed)
-    say(f"Identities: {count(train)} for training, {count(valid)} for validation, {count(test)} for the final test.")
+    train, valid, test = parts = data.split_identities(*scan_digits(seed), (0.6, 0.2, 0.2), seed=seed)
+    counts = [len(np.unique(labels)) for _, labels in parts]
+    say(f"Identities: {counts[0]} for training, {counts[1]} for validation, {counts[2]} for the final test.")
 
     say(f"1. A typical first recipe: {RECIPE}")
     say(f"   Goal: a validation EER of at most {TARGET_EER:.2f}.")
@@ -138,10 +139,6 @@ class EpochLine(keras.callbacks.Callback):
         number = f"epoch {epoch + 1:2d}/{self.params['epochs']}"
         accuracy = logs["val_verification_accuracy"]
         say(f"   {number}   loss {logs['loss']:.4f}   validation EER {logs['val_eer']:.3f}   accuracy {accuracy:.3f}")
-
-
-def count(part):
-    return len(np.unique(part[1]))
 
 
 def say(line):

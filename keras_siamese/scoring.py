@@ -296,9 +296,9 @@ class Trials:
     def from_sequence(cls, sequence):
         """Make trials from the pairs that a frozen `PairSequence` or `ExplicitPairs` gives in every epoch."""
         if not sequence.frozen:
-            name = type(sequence).__name__
             given = "left, right, same" if isinstance(sequence, ExplicitPairs) else "labels"
-            raise ValueError(f"`validation` must be a frozen PairSequence: {name}(x, {given}, frozen=True)")
+            call = f"{type(sequence).__name__}(x, {given}, frozen=True)"
+            raise ValueError(f"`validation` must be a frozen PairSequence: {call}")
         left, right, same = sequence.pairs()
         used, rows = np.unique(np.concatenate([left, right]), return_inverse=True)
         rows = rows.reshape(-1)
@@ -322,18 +322,16 @@ class Trials:
 
     def balanced(self, seed=0):
         """Rows `(k,)` of a subset with as many genuine as impostor comparisons, for figures such as the accuracy."""
-        genuine, impostor = np.flatnonzero(self.same), np.flatnonzero(~self.same)
-        rng = np.random.default_rng(seed)
-        size = min(len(genuine), len(impostor))
-        kept = [rows if len(rows) == size else rng.choice(rows, size, replace=False) for rows in (genuine, impostor)]
+        kinds, rng = [np.flatnonzero(self.same), np.flatnonzero(~self.same)], np.random.default_rng(seed)
+        size = min(map(len, kinds))
+        kept = [rows if len(rows) == size else rng.choice(rows, size, replace=False) for rows in kinds]
         return np.sort(np.concatenate(kept))
 
 
 def spread_over_identities(codes, max_items, rng):
     """Sorted rows of `max_items` samples, spread as evenly over their identities `codes` `(n,)` as possible.
 
-    Each identity keeps at least two samples, or its only one. If `max_items` is too small for that, some identities are
-    left out.
+    Each identity keeps at least two samples, or its only one, or is left out if `max_items` is too small for that.
     """
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
@@ -425,8 +423,8 @@ def embed(encoder, x, batch_size=256):
 def score_embeddings(siamese, embeddings, left, right, others=None):
     """Score the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`: `(n,)`, larger = more similar.
 
-    The scores are float32 like the model's output, so a threshold means the same for both. If `others` `(m, dim)` is
-    given, `right` are rows of `others`.
+    The scores are float32 like the model's output, so a threshold means the same for both. `right` are rows of `others`
+    `(m, dim)`, if given.
     """
     others = embeddings if others is None else others
     scores = np.empty(len(left), "float32")

@@ -1,7 +1,6 @@
 """Generalized-mean pooling over time steps or image positions: between mean and maximum pooling.
 
-Contract: takes features `(batch, steps, channels)` or `(batch, rows, columns, channels)` and returns
-`(batch, channels)`, computed in at least float32 and cast to the layer's dtype. Imports `_checks`, `_export` and `ops`.
+Contract: computed in at least float32 and cast to the layer's dtype. Imports `_checks`, `_export` and `ops`.
 
     encoder = keras.Sequential([backbone, GeneralizedMeanPooling2D(), keras.layers.UnitNormalization()])
 """
@@ -17,14 +16,9 @@ from keras_siamese.ops import at_least_float32
 
 
 def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
-    """(mean max(x, ε)ᵖ)^{1/p} over `axes`, which stay with length 1.
+    """(mean max(x, ε)ᵖ)^{1/p} of the features x `(batch, …)` over `axes`, which stay with length 1.
 
-    Args:
-        features: x, of any shape `(batch, …)`.
-        exponent: p > 0, a scalar.
-        axes: tuple of the axes to pool over.
-        eps: ε > 0.
-        valid: None, or booleans that broadcast to x: False leaves a position out. If all are left out, the result is ε.
+    `valid` may hold booleans that broadcast to x: False leaves a position out. If all are left out, the result is ε.
     """
     features = ops.maximum(features, eps)
     if valid is not None:
@@ -38,8 +32,8 @@ def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
         share = ops.cast(valid, features.dtype)
         total = ops.sum(share, axis=axes, keepdims=True)
         none = total == 0
-        mean = ops.sum(powers * share, axis=axes, keepdims=True) / ops.where(none, ops.ones_like(total), total)
-        mean = ops.where(none, ops.ones_like(mean), mean)
+        mean = ops.sum(powers * share, axis=axes, keepdims=True) / ops.where(none, 1.0, total)
+        mean = ops.where(none, 1.0, mean)
     return largest * ops.power(mean, 1.0 / exponent)
 
 

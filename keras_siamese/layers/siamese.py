@@ -1,8 +1,7 @@
 """`SiameseWrapper`: a siamese model of one encoder, with two or three inputs and a distance or probability as output.
 
-Contract: two inputs `(left, right)` give `(batch, 1)`; three inputs `(anchor, positive, negative)` give `(batch, 2)`,
-or `(batch, 3)` with `swap=True`. Each input is what the encoder takes: an array of any rank, a dict or a list of
-arrays, or a masked sequence. Imports `_checks`, `_export` and `layers.distance`.
+Contract: each input is what the encoder takes: an array of any rank, a dict or a list of arrays, or a masked sequence.
+Imports `_checks`, `_export` and `layers.distance`.
 
     siamese = SiameseWrapper(encoder, distance="euclidean")
     siamese.compile("adam", loss=keras_siamese.losses.ContrastiveLoss())
@@ -60,9 +59,8 @@ class SiameseWrapper(keras.Model):
     def __init__(self, encoder, distance="euclidean", head=None, joint=True, swap=False, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(encoder, keras.layers.Layer):
-            raise TypeError(
-                f"`encoder` must be a Keras model or layer; got {encoder!r} of type {type(encoder).__name__}"
-            )
+            found = f"{encoder!r} of type {type(encoder).__name__}"
+            raise TypeError(f"`encoder` must be a Keras model or layer; got {found}")
         self.encoder = encoder
         self.distance_layer = DistanceLayer(distance, swap=swap, name="distance")
         if head is not None and not isinstance(head, keras.layers.Layer):
@@ -102,7 +100,10 @@ class SiameseWrapper(keras.Model):
 
     def build(self, input_shape):
         shapes = map_shapes(tuple, input_shape)
-        check_tower_shapes(shapes)
+        check_towers(shapes)
+        first, *others = map_shapes(lambda shape: shape[1:], shapes)
+        if any(other != first for other in others):
+            raise ValueError(f"The inputs of SiameseWrapper must have the same shape, batch aside; got {shapes}")
         embedding_shape = embedding_shape_of(self.encoder, shapes[0])
         self.distance_layer.build([embedding_shape] * len(shapes))
         if self.head is not None and not self.head.built:
@@ -126,9 +127,7 @@ class SiameseWrapper(keras.Model):
 
     def encode(self, inputs, training, mask):
         takes = inspect.signature(self.encoder.call).parameters
-        options = {}
-        if "training" in takes:
-            options["training"] = training
+        options = {"training": training} if "training" in takes else {}
         if "mask" in takes and mask is not None and any(leaf is not None for leaf in tree.flatten(mask)):
             options["mask"] = mask
         return self.encoder(inputs, **options)
@@ -168,14 +167,9 @@ class SiameseWrapper(keras.Model):
                 callbacks.callbacks.remove(sync)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "distance": keras.saving.serialize_keras_object(self.distance),
-            "head": None if self.head is None else keras.saving.serialize_keras_object(self.head),
-            "joint": self.joint,
-            "swap": self.swap,
-        }
+        parts = {"encoder": self.encoder, "distance": self.distance, "head": self.head}
+        parts = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        return {**super().get_config(), **parts, "joint": self.joint, "swap": self.swap}
 
     @classmethod
     def from_config(cls, config):
@@ -250,13 +244,6 @@ def check_rows(inputs):
         raise ValueError(f"The inputs of SiameseWrapper must have equally many rows; got {rows}")
 
 
-def check_tower_shapes(shapes):
-    check_towers(shapes)
-    first, *others = map_shapes(lambda shape: shape[1:], shapes)
-    if any(other != first for other in others):
-        raise ValueError(f"The inputs of SiameseWrapper must have the same shape, batch aside; got {shapes}")
-
-
 def embedding_shape_of(encoder, tower_shape):
     """The encoder's output shape `(batch, dim)` for any batch. The encoder is built if it is not built yet."""
     try:
@@ -266,10 +253,9 @@ def embedding_shape_of(encoder, tower_shape):
             output = output[0]
         shape = tuple(output.shape)
     except Exception as error:
-        raise ValueError(
-            f"`encoder` must have an output shape (batch, dim) that Keras can compute for inputs of shape "
-            f"{tower_shape}; {encoder.name!r} raised {type(error).__name__}: {error}"
-        ) from error
+        what = f"an output shape (batch, dim) that Keras can compute for inputs of shape {tower_shape}"
+        found = f"{encoder.name!r} raised {type(error).__name__}: {error}"
+        raise ValueError(f"`encoder` must have {what}; {found}") from error
     if len(shape) != 2 or shape[1] is None:
         raise ValueError(
             f"`encoder` must return embeddings of shape (batch, dim) with a known dim; {encoder.name!r} returns "

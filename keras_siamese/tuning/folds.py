@@ -87,9 +87,7 @@ def cause_of(monitor):
 def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
     """The record of a fit from its curves, `{key: [value of each epoch, …]}`; an epoch with NaN is never the best.
 
-    Raises:
-        ValueError: if a key of `objective` was not logged; the error lists the keys that were.
-        FloatingPointError: if the objective is NaN in every epoch.
+    Raises if a key of `objective` was not logged, or if the objective is NaN in every epoch.
     """
     missing = [key for key in keys_of(objective) if key not in history]
     if missing:
@@ -111,9 +109,8 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
 def measure(folds, objective, give_up, file, fit, shown, initial_epoch=0):
     """Trains a trial on each of its folds; returns what KerasTuner is told of them (`metrics_of`).
 
-    `fit(fold, number)` returns Keras's `History` and the monitor; numbers count from 0. After each fold the records are
-    written into the trial's `file`, and `shown(number, record)` is called; the record is None if the trial is
-    given up before that fold. `give_up` is that of `SiameseGridSearch`.
+    `fit(fold, number)` returns Keras's `History` and the monitor. After each fold the records are written into the
+    trial's `file`, and `shown(number, record)` is called; the record is None if the trial is given up before that fold.
     """
     best = None if give_up is None else best_values(Path(file).parent.parent, len(folds), objective)
     records = []
@@ -184,10 +181,7 @@ def write_json(path, content):
 
 
 def claim(folder, ours, is_fresh):
-    """Writes the settings of a search, a dict for JSON, into KerasTuner's project folder.
-
-    Raises if the folder belongs to another search. If it holds no settings, it is free if it `is_fresh`.
-    """
+    """Writes the settings of a search into its folder, which must hold the same ones already, or be fresh."""
     file = _checks.check_writable("directory", Path(folder) / "search.json")
     held = json.loads(file.read_text()) if file.exists() else ours if is_fresh else {}
     differ = [f"{name} {held.get(name)}, not {value}" for name, value in ours.items() if held.get(name) != value]

@@ -69,18 +69,15 @@ class SiameseGridSearch:
         give_up: if a trial's folds so far are worse, on average, than the same folds of the best trial by more than
             this (in units of the objective), its other folds are skipped. Its value is then the best trial's mean plus
             the mean difference. None (default) measures all folds.
-        directory, project_name: where KerasTuner keeps the trials; None: in a temporary folder. If the same search is
-            run again, it continues there and repeats failed trials. Changes of the code of `build_fn` or of the
-            callbacks are not noticed.
+        directory, project_name: where KerasTuner keeps the trials; None: in a temporary folder. The same search run
+            again continues there and repeats failed trials. Changes of `build_fn`'s or callbacks' code go unnoticed.
         seed: integer ≥ 0 for folds and pairs and, different in each fold, for initial weights and dropout (but not on
             PyTorch, where Keras draws dropout from the global generator).
-        verbose: 1 prints a line for each fit and the table at the end, 0 prints nothing. Failures are always logged,
-            and raise a warning.
+        verbose: 1 prints a line for each fit and the table at the end, 0 nothing. Failures are logged and warned of.
 
     Attributes:
-        cv_results_: dict of arrays with one entry for each combination, in the order of `itertools.product`, see
-            `SearchResults`. **A greater test score is better**: for "val_eer" it is −EER, while `mean_val_eer` is the
-            EER.
+        cv_results_: as in `SearchResults`, with one entry for each combination, in the order of `itertools.product`.
+            **A greater test score is better**: for "val_eer" it is −EER, while `mean_val_eer` is the EER.
         best_params_, best_index_, best_score_: the best combination, its index, and its `mean_test_score`.
         best_model_, refit_epochs_: the model of that combination, trained on all samples, and its number of epochs.
         failures_: dict from the index of each failed combination to its traceback. Its scores are NaN and rank last.
@@ -199,10 +196,9 @@ class SiameseGridSearch:
         done = sum(trial.status == "COMPLETED" for trial in tuner.oracle.trials.values())
         self.show(f"{len(params)} trials of {self.cv} folds each; {done} trials were finished before")
         tuner.search()
-        ended = {entry_of(trial): trial for trial in map(tuner.oracle.get_trial, tuner.oracle.end_order)}
-        aim = tuner.oracle.objective
-        found = [read_trial(tuner.folds_file(ended[entry]).parent, ended[entry], aim) for entry in range(len(params))]
-        return [dataclasses.replace(trial, params=one) for trial, one in zip(found, params, strict=True)]
+        aim, ended = tuner.oracle.objective, map(tuner.oracle.get_trial, tuner.oracle.end_order)
+        found = {entry_of(one): read_trial(Path(tuner.get_trial_dir(one.trial_id)), one, aim) for one in ended}
+        return [dataclasses.replace(found[entry], params=one) for entry, one in enumerate(params)]
 
     def cross_validate(self, x, labels, folds, params, entry, file):
         """Runs one trial; returns its metrics for KerasTuner and writes the records of its folds into `file`."""
@@ -255,12 +251,9 @@ def fold_grid_search():
     class FoldGridSearch(_checks.check_installed("keras_tuner", "tuner").GridSearch):
         """Runs `self.evaluate(trial, file)` as a trial, and can resume a search."""
 
-        def folds_file(self, trial):
-            return Path(self.get_trial_dir(trial.trial_id)) / folding.FILE
-
         def run_trial(self, trial):
             gc.collect()  # models hold reference cycles; without this they would fill the accelerator's memory
-            return self.evaluate(trial, self.folds_file(trial))
+            return self.evaluate(trial, Path(self.get_trial_dir(trial.trial_id)) / folding.FILE)
 
         def reload(self):
             super().reload()

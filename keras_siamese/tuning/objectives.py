@@ -1,7 +1,6 @@
 """Objectives of a search: the keys that can be optimised, and their directions.
 
-Contract: the keys are those that `VerificationMonitor` writes, and "loss". KerasTuner does not know the direction of
-these keys, so they are given to it as its `Objective`. Imports `_checks`.
+Contract: the keys are those that `VerificationMonitor` writes, and "loss". Imports `_checks`.
 
     tuner = keras_tuner.RandomSearch(hypermodel, objective=objective("val_tar@far=0.01"), max_trials=20)
 """
@@ -53,11 +52,7 @@ def keys_of(objective):
 
 
 def check_known(objective):
-    """Returns the monitor's arguments, `{"far": rates}` or `{}`, if it writes all keys of KerasTuner's `objective`.
-
-    Raises:
-        ValueError: for a key that it does not write, or with the wrong direction.
-    """
+    """Returns the monitor's arguments, `{"far": rates}` or `{}`; raises for a key or direction that is not its own."""
     directions = getattr(objective, "name_to_direction", {objective.name: objective.direction})
     rates = []
     for name, direction in directions.items():

@@ -115,23 +115,19 @@ def thinned(ticks, most=10):
 
 def write_hparams(results, log_dir):
     """Writes one TensorBoard run for each trial into the folder `log_dir`: its hyperparameters and its objective."""
-    summary = _checks.check_installed("tensorboard.plugins.hparams.summary_v2", "tuner")
+
+    def module(name):
+        return _checks.check_installed(f"tensorboard.{name}", "tuner")
+
+    hparams, files = module("plugins.hparams.summary_v2"), module("summary.writer.event_file_writer")
+    events, summaries = module("compat.proto.event_pb2"), module("compat.proto.summary_pb2")
     folder = _checks.check_writable("log_dir", Path(log_dir) / "search").parent
-    name = results.objective.name
     for trial in results.trials:
         plain = (bool, int, float, str)
         params = {key: value if isinstance(value, plain) else str(value) for key, value in trial.params.items()}
-        start = summary.hparams_pb(params, trial_id=trial.name)
-        write_events(folder / f"trial_{trial.name}", start, {} if np.isnan(trial.value) else {name: trial.value})
-
-
-def write_events(folder, hparams, scalars):
-    """Writes one event file with an HParams summary and scalars by tag."""
-    event_file_writer = _checks.check_installed("tensorboard.summary.writer.event_file_writer", "tuner")
-    event_pb2 = _checks.check_installed("tensorboard.compat.proto.event_pb2", "tuner")
-    summary_pb2 = _checks.check_installed("tensorboard.compat.proto.summary_pb2", "tuner")
-    values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-    writer = event_file_writer.EventFileWriter(str(folder))
-    for content in (hparams, summary_pb2.Summary(value=values)):
-        writer.add_event(event_pb2.Event(wall_time=time.time(), step=0, summary=content))
-    writer.close()
+        value = summaries.Summary.Value(tag=results.objective.name, simple_value=trial.value)
+        writer = files.EventFileWriter(str(folder / f"trial_{trial.name}"))
+        shown = summaries.Summary(value=[] if np.isnan(trial.value) else [value])
+        for content in (hparams.hparams_pb(params, trial_id=trial.name), shown):
+            writer.add_event(events.Event(wall_time=time.time(), step=0, summary=content))
+        writer.close()

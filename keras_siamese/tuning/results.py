@@ -27,21 +27,13 @@ FAILURE = "failure.txt"
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """The result of one trial.
+    """The result of one trial."""
 
-    Attributes:
-        name: KerasTuner's id of the trial.
-        params: its active hyperparameters by name.
-        records: one record for each fit, see `folds`.
-        value: the mean of the objective over the folds; NaN if the trial failed or is not finished.
-        error: the traceback of a failed trial, else None.
-    """
-
-    name: str
-    params: dict
-    records: list
-    value: float
-    error: str | None = None
+    name: str  # KerasTuner's id of the trial
+    params: dict  # its active hyperparameters by name
+    records: list  # one for each fit, see `folds`
+    value: float  # the mean of the objective over the folds; NaN if the trial failed or is not finished
+    error: str | None = None  # the traceback of a failed trial
 
     @property
     def cause(self):
