@@ -1,11 +1,11 @@
 """The order of the findings: stages, from the data to the decision, and which stage explains which.
 
 A run goes through stages: what it is given (data, labels, inputs), what training does with it (the objective, the
-optimisation), what comes out (generalisation), and how that is used (decision). A fault of a stage shows in the stages
-after it: embeddings collapse since the margin is too small, features look weak since labels are inverted. So a cause
-explains every finding of a later stage. It explains nothing in the other stages of what is given, which do not depend
-on each other. A cause that is about figures alone (leakage, threshold) explains nothing, and neither do the causes
-of generalisation, which say what is left when training itself did its part.
+optimisation), what comes out (generalisation), and how that is used (decision). A fault of one stage is also visible in
+later stages: embeddings collapse because the margin is too small, features look weak because labels are inverted. So a
+cause explains every finding of a later stage. However, data, labels and inputs do not depend on each other, so they do
+not explain each other. Causes of figures that are wrong (leakage, threshold) explain nothing; nor do the causes of
+generalisation, which apply if training itself worked.
 
     rank([weak_features, margin])       # margin first; weak_features is marked as explained by it, and only "info"
 """
@@ -16,16 +16,16 @@ SEVERITIES = ("info", "warning", "error")
 GIVEN = ("data", "labels", "inputs")
 TRAINING = ("objective", "optimisation")
 STAGES = (*GIVEN, *TRAINING, "generalisation", "decision")
-# Causes of one stage explain each other only where one is known to bring the other about:
+# Causes of one stage explain each other only if one is known to lead to the other:
 WITHIN = {
-    "pair_imbalance": ("mining",),  # where one kind of pair is rare, few of the pairs shown are hard
-    "inverted_labels": ("label_noise",),  # of inverted pairs, the genuine ones score as impostors do
+    "pair_imbalance": ("mining",),  # if one kind of pair is rare, few of the pairs shown are hard
+    "inverted_labels": ("label_noise",),  # with inverted labels, genuine pairs score as impostors do
     "collapse": ("learning_rate",),  # a step that collapses the embedding is a large one
 }
 
 
 def explains(finding, other):
-    """Whether `finding` explains `other` as well."""
+    """Whether the cause of `finding` also explains `other`."""
     if other.cause in WITHIN.get(finding.cause, ()):
         return True
     if not finding.explains_flag or finding.stage not in GIVEN + TRAINING or other.stage in GIVEN:
@@ -34,8 +34,8 @@ def explains(finding, other):
 
 
 def rank(findings):
-    """Sorts findings: most severe first, then strongest. A finding that another one explains comes last, marked with
-    that cause and only "info".
+    """Sorts findings: the most severe first, then the strongest. A finding that another one explains comes last, with
+    that cause in `explained_by` and the severity "info".
     """
     findings = sorted(findings, key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.strength))
     ranked = []

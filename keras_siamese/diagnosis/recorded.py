@@ -30,13 +30,9 @@ class Recorded:
         self.flags = [Flag(**flag) for flag in report["flags"]]
         names = ("recovered", "not_finite_since", "why_no_flags")
         self.recovered, self.not_finite_since, self.why_no_flags = (report["run"][name] for name in names)
-        self.history = {name: as_floats(curve) for name, curve in report["history"].items()}
+        curves = report["history"].items()  # JSON writes NaN as null
+        self.history = {name: [float("nan") if value is None else value for value in curve] for name, curve in curves}
         self.epoch = len(self.history["loss"]) - 1 if self.history.get("loss") else None
         self.settings = report["settings"]
         found = report["verification"]
         self.auc, self.eer = (Figure(found[name], *found[f"{name}_interval"]) for name in ("auc", "eer"))
-
-
-def as_floats(curve):
-    """A curve whose unknown values are NaN, which JSON writes as null."""
-    return [float("nan") if value is None else value for value in curve]

@@ -1,4 +1,4 @@
-"""The table of limits: every entry is used by whom it names, and the causes hold no numbers of their own."""
+"""The table of limits: the modules that an entry names use it, and the causes have no limits of their own."""
 
 import ast
 import copy
@@ -41,7 +41,7 @@ def test_derived_limits_follow_their_origin():
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("causes.")))
 def test_a_cause_holds_no_numbers_of_its_own(module):
-    """Other numbers than 0, ½ and 1 are in `limits`; what a repair sets is its own."""
+    """Numbers other than 0, ½ and 1 must be in `limits`, except those that a repair sets."""
     allowed = {0.0, 0.5, 1.0}
     tree = ast.parse(MODULES[module])
     repairs = [

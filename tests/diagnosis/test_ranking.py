@@ -64,6 +64,6 @@ def test_most_severe_comes_first_and_then_strongest():
 
 
 def test_a_finding_may_come_from_an_earlier_stage_than_its_cause_usually_does():
-    """Collapse without any impostor pair is a matter of the data."""
+    """A collapse without any impostor pair is a fault of the data."""
     assert ranked(finding("collapse", stage="data"), finding("margin"))[1] == ("margin", "info", "collapse")
     assert ranked(finding("collapse"), finding("margin"))[1] == ("collapse", "info", "margin")

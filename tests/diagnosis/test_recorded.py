@@ -1,4 +1,4 @@
-"""Recorded runs are judged again, in milliseconds and to the same words, without training."""
+"""Recorded runs are judged again without training, in milliseconds and with the same words."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The flag of diagnosis.md: each clause alone, and all together against loops on random curves."""
+"""The flag: each clause alone, and all clauses together against loops on random curves."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ FIRST = 3 + 5  # warm-up, a window, and one epoch more, counted from 0
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """In place of conftest's: nothing here touches Keras."""
+    """Replaces the fixture of conftest.py: nothing here uses Keras."""
 
 
 def flags(loss=FALLING, auc=AT_CHANCE, eer=AT_CHANCE, pairs=1000, **options):
@@ -29,7 +29,7 @@ def flags(loss=FALLING, auc=AT_CHANCE, eer=AT_CHANCE, pairs=1000, **options):
 
 
 def bent(curve, epochs, values):
-    """`curve` with other `values` at `epochs`."""
+    """Returns `curve` with other `values` at `epochs`."""
     curve = np.array(curve, float)
     curve[epochs] = values
     return curve
@@ -123,7 +123,7 @@ def test_worse_than_the_best_by_two_standard_errors_is_flagged(figure, errors, f
 
 
 def test_a_dip_below_a_lucky_best_is_not_flagged():
-    # The run of the demo's repaired recipe: two epochs a little above the best one, and on it goes.
+    # The run of the demo's repaired recipe: for two epochs the EER is slightly above its best, then it improves again.
     eer = np.array([0.28, 0.277, 0.186, 0.189, 0.171, 0.165, 0.151, 0.138, 0.133, 0.143, 0.144, 0.134, 0.114, 0.128])
     loss = np.geomspace(0.24, 0.13, len(eer))
     assert flags(loss, 1 - eer, eer, auc_se=0.005, eer_se=0.004, pairs=50_000) == []
@@ -155,13 +155,13 @@ def test_unknown_standard_errors_are_those_of_independent_pairs_widened():
     auc = np.full(EPOCHS, 0.6)
     null = find_flags(FALLING, auc, 1 - auc, pairs=200)[0].auc_null
     assert null == pytest.approx(0.5 + 2.326 * 3.6 * math.sqrt(0.24 / 150))
-    known_of_one = bent(np.full(EPOCHS, np.nan), 3, 0.02)  # at which .6 is above chance, in the window of 3 to 7
+    known_of_one = bent(np.full(EPOCHS, np.nan), 3, 0.02)  # with it .6 is above chance in the window from 3 to 7
     unknown = flags(auc=auc, eer=1 - auc, pairs=200)
     assert flags(auc=auc, eer=1 - auc, pairs=200, auc_se=known_of_one) == unknown[1:]
 
 
 def test_a_standard_error_of_zero_is_not_believed():
-    # What a collapsed encoder gives: all scores are equal, and so is AUC on every resample.
+    # A collapsed encoder gives all pairs one score, so AUC is the same on every resample.
     assert flags(auc_se=0.0, eer_se=0.0) == flags()
     perfect = flags(auc=np.ones(EPOCHS), eer=np.zeros(EPOCHS), auc_se=0.0, eer_se=0.0)
     assert perfect == []
@@ -174,7 +174,7 @@ def test_epochs_that_were_not_measured_are_left_out_of_windows():
     epochs = 24
     loss, auc = np.geomspace(1, 0.2, epochs), np.full(epochs, np.nan)
     auc[1::2] = 0.5
-    # Warm-up 3 of 24; measured are 3, 5, 7, …: the sixth of them is 13.
+    # The warm-up is 3 of 24 epochs; 3, 5, 7, … are measured, and the sixth of them is 13.
     assert flags(loss, auc, auc.copy()) == list(range(13, epochs, 2))
 
 
@@ -220,7 +220,7 @@ def test_recovered_is_better_than_the_best_before_the_flag():
 
 
 def random_run(rng):
-    """Curves of every kind: falling, flat, rising, noisy, with gaps, ties and floors."""
+    """Random curves of every kind: falling, flat, rising, noisy, with gaps, ties and floors."""
     epochs = int(rng.integers(6, 26))
     t = np.arange(epochs)
     loss = np.exp(-t * rng.choice([0, 0.01, 0.05, 0.2, 1.0])) + rng.normal(0, rng.choice([0, 0.01, 0.1]), epochs)
@@ -264,7 +264,7 @@ def test_flags_equal_those_of_the_loop_and_each_clause_matters():
     found = [flags(**run) for run in runs]
     assert found == [oracles.flagged_epochs(**run) for run in runs]
     assert 50 < sum(map(bool, found)) < 450
-    # A loop that forgets any one clause disagrees somewhere.
+    # A loop without one of the clauses gives other flags for some run.
     for clause in CLAUSES:
         assert any(one != oracles.flagged_epochs(**run, skip={clause}) for one, run in zip(found, runs, strict=True)), (
             clause
@@ -302,7 +302,7 @@ def test_healthy_curves_are_never_flagged(kind, noise):
         wobble = rng.normal(0, noise, len(t))
         auc, eer = np.clip(auc + wobble, 0, 1), np.clip((1 - auc) * 1.2 - wobble, 0, 1)
         loss = 0.05 + np.exp(-t / 12) + rng.normal(0, 0.003, len(t))
-        # Held-out pairs are the same in every epoch, so their figures wander less than the standard error.
+        # The held-out pairs are the same in all epochs, so their figures vary less than the standard error.
         assert flags(loss, auc, eer, pairs=2000, auc_se=0.02, eer_se=0.02) == []
 
 

@@ -49,7 +49,7 @@ class Finding:
         advice: what to change, as code that runs.
         apply: a function from a recipe (dict of options) to a repaired one, or None where only a person can act.
         strength: how far past its threshold the leading signal is, as a ratio in [1, 10]; ranks within a severity.
-        explained_by: the cause that brings this finding about as well, or None.
+        explained_by: the cause that also explains this finding, or None.
         stage: the stage of the run that the cause belongs to, see `ranking`; "" for "undetermined".
         explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
     """

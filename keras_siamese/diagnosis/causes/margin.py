@@ -1,7 +1,7 @@
 """Margin: on the scale of the embedding, the margin is so small that all impostor pairs satisfy it, or so large that
 none can.
 
-What is small depends on the scale of the embeddings, which is taken from the encoder before training.
+The scale of the embeddings is that of the encoder before training.
 """
 
 import numpy as np

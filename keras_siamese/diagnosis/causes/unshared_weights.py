@@ -1,4 +1,4 @@
-"""Unshared weights: each of the two inputs has an encoder of its own: what one learns, the other does not."""
+"""Unshared weights: each of the two inputs has its own encoder, so what one encoder learns, the other does not."""
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals_of

@@ -1,7 +1,7 @@
-"""Facts of the held-out embeddings: how they are spread, which dimensions they use, who is near whom.
+"""Facts of the held-out embeddings: how they are spread, how many dimensions they use, which are near each other.
 
 Contract: embeddings `(n, dim)`, distances and labels in; one number out, or a few by name. NumPy only, fast enough for
-a few thousand rows in every epoch. No fact decides anything: limits are in `limits.py`.
+a few thousand rows in every epoch. Facts are not judged here: limits are in `limits.py`.
 
     spread(embeddings)              # 1 for a uniform sphere, 0 after a collapse
     purity(embeddings, labels)      # share of nearest neighbours with the same identity, and its null
@@ -14,7 +14,7 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.neighbours import nearest_blocks
 
 HEALTH = ("spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity")  # measured every epoch
-FEWEST = 12  # embeddings, from which on more are worth a search for neighbours
+FEWEST = 12  # only for more embeddings are neighbours searched
 
 
 def of_embeddings(run):
@@ -48,6 +48,7 @@ def health_of(scored):
 
 
 def shape_of(z, trials):
+    """The facts that are measured every epoch and at the end."""
     genuine = trials.left[trials.same], trials.right[trials.same]
     whole = {"spread": spread(z), "uniformity": uniformity(z), "effective_rank": effective_rank(z)}
     return whole | {"alignment": alignment(z, *genuine)}
@@ -62,7 +63,7 @@ def of_swaps(run):
     for name, scores in scores_by(run.valid.embeddings, trials.left, trials.right).items():
         found[f"eer_{name}"] = verification.eer(trials.same, scores)
         gain = run.eer.estimate - found[f"eer_{name}"]
-        if gain > max(limits.LEAST_GAIN, found["swap_gain"]):  # an interval takes a hundred sorts
+        if gain > max(limits.LEAST_GAIN, found["swap_gain"]):  # because an interval takes a hundred sorts
             sides = trials.pair_identities
             swapped = verification.bootstrap(["eer"], trials.same, scores, *sides, samples=len(used))["eer"]
             found["swap_gain"], found["swap_gain_low"] = gain, np.quantile(used - swapped.replicates, 0.025)

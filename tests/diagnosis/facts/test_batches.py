@@ -1,4 +1,4 @@
-"""Training batches: which are taken, and how their pairs are scored."""
+"""Training batches: which batches are taken, and how their pairs are scored."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.support.measured import encoder
 
 
 class Numbered:
-    """Batches that are their own numbers."""
+    """A sequence whose batches are their own numbers."""
 
     def __init__(self, count):
         self.count = count

@@ -1,4 +1,4 @@
-"""Facts of embeddings against their definitions, loops, and their values at the ends of their range."""
+"""Facts of embeddings against their definitions, against loops, and at the ends of their ranges."""
 
 import math
 from dataclasses import replace
@@ -140,7 +140,7 @@ def test_purity_beside_its_permutation_null(rng):
 
 
 def test_many_dimensions_have_hubs_and_few_have_none(rng):
-    """Radovanović, Nanopoulos and Ivanović's finding, on their kind of data."""
+    """As Radovanović, Nanopoulos and Ivanović found on such data."""
     few, lonely = hubness(rng.uniform(size=(400, 3)) - 0.5, k=10)
     many, anti_hubs = hubness(rng.normal(size=(400, 100)) + 0.5, k=10)
     assert many > few + 0.5 and anti_hubs > lonely
@@ -156,7 +156,7 @@ def test_other_comparisons_of_the_same_embeddings():
 
 @pytest.mark.parametrize(("identities", "has_purity"), [(3, False), (4, True)])
 def test_health_is_that_of_the_embeddings(rng, identities, has_purity):
-    """Purity needs the identities of more than 12 embeddings."""
+    """Purity is measured for more than 12 embeddings of known identities."""
     labels = np.repeat(np.arange(identities), 4)
     z = rng.normal(size=(identities, 5))[labels] + rng.normal(size=(len(labels), 5))
     trials = Trials.from_labels(z, labels)

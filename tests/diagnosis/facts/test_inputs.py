@@ -1,4 +1,4 @@
-"""Scales of the inputs, at the first layer too, and detail in images."""
+"""Scales of the inputs, also at the first layer with weights, and detail in images."""
 
 import keras
 import numpy as np

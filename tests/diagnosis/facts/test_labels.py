@@ -1,4 +1,4 @@
-"""Wrong labels: their share of the genuine pairs, and the suspected rows."""
+"""Wrong labels: their estimated share of the genuine pairs, and the suspected rows."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def seeded():
 
 
 def scored_identities(rng, noise, identities=120, per=6):
-    """`(same, scores, left, right, wrong)` of separate identities, a share `noise` of whose labels are others'."""
+    """`(same, scores, left, right, wrong)` of well separated identities; a share `noise` of the labels is permuted."""
     truth = np.repeat(np.arange(identities), per)
     z = rng.normal(size=(identities, 16))[truth] + 0.2 * rng.normal(size=(len(truth), 16))
     labels = truth.copy()

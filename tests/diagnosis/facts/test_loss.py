@@ -1,4 +1,4 @@
-"""The margin of a loss, and its value for a constant encoder."""
+"""Facts of the loss: its margin, the pairs that it still moves, and its value for a constant encoder."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_pairs_that_the_loss_still_moves_equal_a_loop():
 
 
 def collapsed(loss, losses, **options):
-    """The fact of how far the last `losses` are from the loss of a constant encoder, or None."""
+    """How far the last `losses` are from the loss of a constant encoder, as the facts say, or None."""
     history = {name: [0.5] * 4 for name in ("auc", "eer", "auc_se", "eer_se")} | {"loss": losses}
     return facts_of(encoder(), loss=loss, history=history, **options).get("loss_from_collapsed_value")
 
@@ -65,4 +65,4 @@ def test_the_loss_of_another_project_is_measured():
     facts = facts_of(encoder(), loss=halved, positive_fraction=0.5, bounds=(0.0, 2.0))
     assert facts["margin"] == pytest.approx(0.8, rel=1e-3) and facts["margin_is_gap"] == 0.0
     assert facts["loss_similar_label"] == 0.0 and facts.words["loss"] == "ContrastiveLoss"
-    assert "margin" not in facts_of(encoder(), loss=halved), "nobody knows what it is given"
+    assert "margin" not in facts_of(encoder(), loss=halved), "it is not known what the loss is given"

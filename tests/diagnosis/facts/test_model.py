@@ -1,4 +1,4 @@
-"""Modes of BatchNormalization, sizes of steps and the probe, which restores all weights."""
+"""Facts of the model: modes of BatchNormalization, sizes of steps, and the probe, which restores all weights."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def test_broken_running_statistics_show_as_a_gap(rng):
     sequence = ks.data.PairSequence(x, labels, batch_size=120)
     siamese(sequence[0][0])
     norm = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
-    norm.moving_variance.assign(np.r_[1e-6, np.full(11, 1e6)].astype("float32"))  # one unit is all that is left
+    norm.moving_variance.assign(np.r_[1e-6, np.full(11, 1e6)].astype("float32"))  # only one unit is left
     eers = mode_eers(siamese, batches_of(sequence))
     assert eers["training"] < 0.1 and eers["inference"] - eers["training"] > 0.1
 
@@ -84,7 +84,7 @@ def test_a_probe_measures_steps_and_puts_everything_back():
 @pytest.mark.parametrize(("steps", "tolerance"), [(10, 1e-3), pytest.param(100, 0.3, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.deep)])
 def test_a_probe_foretells_how_far_an_epoch_goes(optimizer, steps, tolerance):
-    """Exactly where it takes all of the epoch's steps, and nearly where it continues those taken."""
+    """The probe is exact if it takes all steps of the epoch, and close if it extrapolates."""
     x, labels = plantings.train_part()
     sequence = ks.data.PairSequence(x, labels, batch_size=16, pairs_per_epoch=16 * steps, frozen=True)
     model = ks.SiameseWrapper(encoder())
@@ -103,7 +103,7 @@ def test_a_walk_is_continued_by_its_own_power():
         walked = (0.01 * steps**power).tolist()
         assert continued(walked, 500) == pytest.approx(0.01 * 500**power)
     assert continued([0.3, 0.4], 2) == 0.4
-    assert continued([0.01], 9) == pytest.approx(0.09), "one step tells no power: straight on"
+    assert continued([0.01], 9) == pytest.approx(0.09), "no power can be fitted to one step, so it is 1"
     assert continued([0.0, 0.0], 9) == 0.0
     assert np.isnan(continued([float("nan")] * 3, 9))
 

@@ -36,7 +36,7 @@ def test_facts_of_two_encoders_say_so():
 @pytest.mark.deep
 @pytest.mark.each_backend
 def test_a_diagnosed_encoder_with_running_statistics_trains_on():
-    """On JAX the untrained copy took the buffers of moving means with it, and the next `fit` or `predict` failed."""
+    """On JAX, the untrained copy shared the buffers of moving means, so the next `fit` or `predict` failed."""
     x, labels = plantings.train_part()
     model = encoder(batch_normalization=True)
     model.compile("adam", loss=ks.losses.SupConLoss())

@@ -1,4 +1,4 @@
-"""Errors of AUC and EER against loops and the bootstrap; accuracies at a threshold."""
+"""Standard errors of AUC and EER against loops and the bootstrap; accuracies at a threshold."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def all_pairs(n):
 
 @pytest.fixture(params=["clustered", "ties", "separated"])
 def trials(request, rng):
-    """`(same, scores, left, right)` of all pairs of 12 identities of 3; identities differ in how well they are seen."""
+    """`(same, scores, left, right)` of all pairs of 12 identities of 3 items; identities differ in their noise."""
     labels = np.repeat(np.arange(12), 3)
     embeddings = (
         rng.normal(size=(12, 4))[labels] * 1.2 + rng.normal(size=(36, 4)) * rng.uniform(0.3, 2, 12)[labels, None]
@@ -73,8 +73,8 @@ def test_errors_agree_with_the_bootstrap(gap, identities, known):
     sides = (labels[i], labels[j]) if known else (None, None)
     quick = standard_errors(same, scores, *sides)
     slow = verification.bootstrap(["auc", "eer"], same, scores, *sides, samples=300)
-    # The bootstrap's own error is 4 %, and it counts an impostor pair's noise once more than the jackknife; the error
-    # of a small EER hangs on the density where few genuine scores lie.
+    # The bootstrap itself has an error of 4 %, and counts the noise of an impostor pair once more than the jackknife.
+    # The error of a small EER depends on the density of scores where there are few genuine ones.
     assert quick["auc"] == pytest.approx(slow["auc"].standard_error, rel=0.2)
     assert quick["eer"] == pytest.approx(slow["eer"].standard_error, rel=0.4 if gap == 2.0 else 0.2)
 
