@@ -8,9 +8,9 @@ distances. A property that cannot be found out is None; `character_of` never rai
     character_of(ContrastiveLoss(margin=2.0)).margin                        # 2.0
 """
 
+import dataclasses
 import logging
 import math
-from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ REFINEMENTS = 4  # each divides the interval around the margin by the number of 
 EQUAL = 1e-12  # losses that differ by less count as equal
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class LossCharacter:
     """Properties of a loss; None where one is not known.
 
@@ -110,12 +110,13 @@ def stated(loss):
 
 def measured(function, expects):
     """`LossCharacter` of a loss on pairs, from its values at many distances (or scores) for labels 0 and 1."""
-    costs = by_distance(function)
+    if isinstance(function, keras.losses.Loss):
+        function = function.call
     if expects == "score":
         points = np.linspace(0.0, 1.0, POINTS)
     else:
         points = np.concatenate([[0.0], np.geomspace(1e-3, 10.0 ** (DECADES - 3), POINTS - 1)])
-    values = [costs(label, points) for label in (0, 1)]
+    values = [costs_of(function, label, points) for label in (0, 1)]
     finite = np.isfinite(values).all(axis=0)
     # Losses may overflow at large distances: keeps the points before the first overflow.
     last = len(points) if finite.all() else int(np.argmin(finite))
@@ -124,41 +125,26 @@ def measured(function, expects):
     points, values = points[:last], [one[:last] for one in values]
     rise = rise_of(values[1] - values[0], values)
     genuine = None if rise == 0 else int((rise > 0) == (expects == "distance"))
-    found = LossCharacter(
-        kind="pair" if max(map(np.ptp, values)) > 0 else None,
-        expects=expects,
-        similar_label=genuine,
-        expected_range=RANGES[expects],
-        minimum=minimum_of(values),
-    )
+    kind = "pair" if max(map(np.ptp, values)) > 0 else None
+    found = LossCharacter(kind, expects, genuine, expected_range=RANGES[expects], minimum=minimum_of(values))
     if genuine is None or expects == "score":
         return found
-    margin = end_of(lambda at: costs(1 - genuine, at), points, values[1 - genuine])
+    margin = end_of(lambda at: costs_of(function, 1 - genuine, at), points, values[1 - genuine])
     at_zero = float(values[1 - genuine][0]), float(values[genuine][0])
-    return LossCharacter(**{**vars(found), "margin": margin, "at_zero": at_zero})
+    return dataclasses.replace(found, margin=margin, at_zero=at_zero)
 
 
-def by_distance(function):
-    """Returns `costs(label, points) → (n,)`, the losses of single pairs with one label at `points` `(n,)`."""
-
-    def call(label, points):
-        column = np.asarray(points, "float32")[:, None]
-        y_true = ops.convert_to_tensor(np.full_like(column, label))
-        value = ops.convert_to_numpy(ops.cast(function(y_true, ops.convert_to_tensor(column)), "float32"))
-        return np.asarray(value, "float64").reshape(-1)
-
-    if isinstance(function, keras.losses.Loss):
-        function = function.call
-
-    def costs(label, points):
-        with np.errstate(all="ignore"):
-            together = call(label, points)
-            if len(together) == len(points):
-                return together
-            # The loss returns one number for a batch, so each pair is passed as a batch.
-            return np.array([call(label, points[i : i + 1])[0] for i in range(len(points))])
-
-    return costs
+def costs_of(function, label, points):
+    """The losses `(n,)` of single pairs with one label at `points` `(n,)`."""
+    column = np.asarray(points, "float32")[:, None]
+    y_true, y_pred = ops.convert_to_tensor(np.full_like(column, label)), ops.convert_to_tensor(column)
+    with np.errstate(all="ignore"):
+        values = ops.convert_to_numpy(ops.cast(function(y_true, y_pred), "float32"))
+    values = np.asarray(values, "float64").reshape(-1)
+    if len(values) == len(points) or len(points) == 1:
+        return values
+    # The loss returns one number for a batch, so each pair is passed as a batch.
+    return np.array([costs_of(function, label, points[i : i + 1])[0] for i in range(len(points))])
 
 
 def rise_of(difference, values):
@@ -169,10 +155,7 @@ def rise_of(difference, values):
 
 
 def minimum_of(values):
-    """The smallest loss of either label, or −inf if one falls without end.
-
-    A loss falls without end if it falls about as fast over the last decade of distances as over the one before.
-    """
+    """The smallest loss of either label, or −inf if one falls in the last decade about as fast as in the one before."""
     lowest = float(min(one.min() for one in values))
     for one in values:
         if len(one) < POINTS or one.argmin() != len(one) - 1:

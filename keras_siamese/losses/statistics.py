@@ -1,10 +1,8 @@
 """Keras metrics of what a loss computes in each batch: mean distances and the share of terms above zero.
 
 Contract: `loss.metrics(…)` creates `BatchStatistic`s, which reuse what the loss computed for the batch. If the model
-uses another loss object than the metric (after loading from a file), the metric computes the statistic again. Imports
-only `_export`.
+uses another loss object than the metric (after loading from a file), the metric computes the statistic again.
 
-    loss = BatchTripletLoss()
     encoder.compile("adam", loss=loss, metrics=loss.metrics("active_fraction", "negative_distance"))
 """
 

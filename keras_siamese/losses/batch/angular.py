@@ -23,11 +23,7 @@ from keras_siamese.ops import LOWEST, column, count, unit
 def angular(rows, tangent_square):
     """`Terms` of Σ_p log(1 + Σ_N e^{4t²·(a+p)·n − 2(1+t²)·a·p}) for each row, over positive pairs with negatives.
 
-    a, p and n are the embeddings at norm 1.
-
-    Args:
-        rows: a `Rows`.
-        tangent_square: t².
+    a, p and n are the embeddings at norm 1; `tangent_square` is t².
     """
     push, pull = 4.0 * tangent_square, 2.0 * (1.0 + tangent_square)
 
@@ -37,11 +33,8 @@ def angular(rows, tangent_square):
         """
         index, valid = partner(k, *places)
         # If `rows` is the whole batch, the matrix already holds the cosines of the positives.
-        across = (
-            ops.take(matrix, index, axis=0)
-            if rows.whole
-            else ops.matmul(ops.take(units, index, axis=0), ops.transpose(units))
-        )
+        across = ops.take(matrix if rows.whole else units, index, axis=0)
+        across = across if rows.whole else ops.matmul(across, ops.transpose(units))
         against = ops.where(negative, push * (matrix + across), LOWEST)
         top = ops.max(against, axis=1)
         parts = ops.exp(against - column(top))

@@ -1,14 +1,10 @@
 """Base classes of the batch losses: they sort the batch by identity, compare its rows and average the terms.
 
-Contract: y_true holds identities `(batch,)`, y_pred embeddings `(batch, dim)`. A subclass defines
-
-    terms(rows) → list of Terms
-
-where `rows` is a `Rows`: the whole batch or a block of its rows, compared with the whole batch, with masks `positive`
-and `negative` `(rows, batch)` and a matrix of distances or similarities. A `Terms` holds, for each row, the sum of its
-terms and the number that the mean divides by. The value of the batch is Σ total / Σ count over all rows, added over the
-list. This one formula covers a mean over the terms above zero (ANZ), over positive pairs and over rows. It also gives
-each row its exact share, and lets a batch that is too large for one matrix be computed in blocks of rows.
+Contract: y_true holds identities `(batch,)`, y_pred embeddings `(batch, dim)`. A subclass defines `terms(rows)`, which
+returns a list of `Terms`. `rows` is a `Rows`: the whole batch or a block of its rows, compared with the whole batch. A
+`Terms` holds, for each row, the sum of its terms and the number that the mean divides by. The value of the batch is
+Σ total / Σ count over all rows, added over the list. This one formula covers a mean over the terms above zero (ANZ),
+over positive pairs and over rows, gives each row its exact share, and allows to compute a large batch in blocks.
 
     class NCALoss(BatchLoss):
         def terms(self, rows):
@@ -23,27 +19,19 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import distances
-from keras_siamese._checks import check_integer
+from keras_siamese._checks import check_integer, check_number
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids, without_wide_mask
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, column, count, masked_sum, unit
 
 
 class Terms(NamedTuple):
-    """One kind of term, for each row.
+    """One kind of term, for each row."""
 
-    Attributes:
-        total: `(rows,)`, sum of the row's terms.
-        count: `(rows,)`, what the row adds to the divisor of the mean.
-        possible: the terms that could be above zero, as a number `(rows,)` or a mask `(rows, batch)`; None if terms are
-            never zero.
-        active: the terms that are above zero, in either form; None if they are `count`.
-    """
-
-    total: object
-    count: object
-    possible: object = None
-    active: object = None
+    total: object  # `(rows,)`, sum of the row's terms
+    count: object  # `(rows,)`, what the row adds to the divisor of the mean
+    possible: object = None  # terms that can be above zero: number `(rows,)` or mask `(rows, batch)`; None: never zero
+    active: object = None  # the terms that are above zero, in either form; None if they are `count`
 
 
 def above_zero(hinges, mask):
@@ -70,21 +58,13 @@ def of_rows(values, valid):
 
 
 class Batch(NamedTuple):
-    """A batch and the positions of its rows when they are sorted by identity.
+    """A batch and the positions of its rows when they are sorted by identity."""
 
-    Attributes:
-        embeddings: `(batch, dim)`, at least float32.
-        order: `(batch,)` int32, the rows sorted by identity.
-        place: `(batch,)` int32, the position of each row in that order.
-        first: `(batch,)` int32, the position at which the row's identity begins; the same for all its rows.
-        size: `(batch,)` int32, the number of rows of that identity.
-    """
-
-    embeddings: object
-    order: object
-    place: object
-    first: object
-    size: object
+    embeddings: object  # `(batch, dim)`, at least float32
+    order: object  # `(batch,)` int32, the rows sorted by identity
+    place: object  # `(batch,)` int32, the position of each row in that order
+    first: object  # `(batch,)` int32, the position at which the row's identity begins; the same for all its rows
+    size: object  # `(batch,)` int32, the number of rows of that identity
 
 
 class Rows:
@@ -128,26 +108,18 @@ class Rows:
     def has_both(self):
         return self.has_positive & self.has_negative
 
-    def partner(self, k):
-        """The `k`-th next row of each row's identity, cyclically: its column `(rows,)`, and which rows have one."""
-        return partner(k, self.batch.order, self.place, self.first, self.size)
-
-    def largest(self):
-        """The number of rows of the largest identity among these rows, a scalar."""
-        return ops.max(self.size)
-
 
 def partner(k, order, place, first, size):
-    """`Rows.partner` from the tensors it needs, for functions that must not use a `Rows` from outside."""
+    """The `k`-th next row of each row's identity, cyclically: its column `(rows,)`, and which rows have one.
+
+    It takes tensors of a `Batch` and a `Rows` instead of these, for functions that must not use tensors from outside.
+    """
     return ops.take(order, first + (place - first + k) % size), k < size
 
 
 def as_batch(labels, embeddings):
-    """The `Batch` of `labels` `(batch,)`, integers, and `embeddings` `(batch, dim)`.
-
-    The sort is stable on each backend: rows of one identity keep the order of the batch, which the losses on pairs of
-    rows need.
-    """
+    """The `Batch` of `labels` `(batch,)`, integers, and `embeddings` `(batch, dim)`."""
+    # The sort is stable on each backend, so rows of one identity keep their order, as the losses on two views need.
     order = ops.cast(ops.argsort(labels), "int32")
     place = ops.cast(ops.argsort(order), "int32")
     ordered = ops.take(labels, order)
@@ -176,11 +148,7 @@ def cosines(a, b):
 
 
 class EmbeddingLoss(SiameseLoss):
-    """Base class of the losses on embeddings with identities; a subclass defines `costs_of`.
-
-    y_true identities `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred embeddings `(batch, dim)`. The
-    loss of a row is NaN if its embedding contains NaN or its identity is not a whole number.
-    """
+    """Base class of the losses on embeddings with identities; a subclass defines `costs_of`."""
 
     expects = "embedding"
 
@@ -191,13 +159,8 @@ class EmbeddingLoss(SiameseLoss):
     def costs_of(self, batch, wanted):
         """Returns what the loss and its statistics are computed from.
 
-        Args:
-            batch: a `Batch`.
-            wanted: whether to compute the statistics.
-
-        Returns:
-            A list with each term's `(total, count)`, both `(batch,)`, and a list with the sum and the count of each
-                statistic in `statistic_names`, all `(batch,)`; empty unless `wanted`.
+        This is a list with each term's `(total, count)`, both `(batch,)`, and a list with the sum and the count of each
+        statistic in `statistic_names`, all `(batch,)`; empty unless `wanted`. `batch` is a `Batch`.
         """
         raise NotImplementedError
 
@@ -247,15 +210,14 @@ class BatchLoss(EmbeddingLoss):
         self.block_size = None if block_size is None else check_integer("block_size", block_size, low=1)
 
     def measure(self, a, b):
-        """The matrix that `terms` uses, from embeddings `(rows, dim)` and `(batch, dim)`."""
-        raise NotImplementedError
+        """The matrix that `terms` uses, from embeddings `(rows, dim)` and `(batch, dim)`: by default distances."""
+        return self.distance.matrix(a, b)
 
     def terms(self, rows):
         """A list of `Terms` of `rows`, a `Rows`."""
         raise NotImplementedError
 
-    # Optional method: from a `Rows`, tensors that `terms` needs of the whole batch, concatenated over blocks along the
-    # first axis.
+    # Optional method: from a `Rows`, what `terms` needs of the whole batch, concatenated over blocks along axis 0.
     summarize = None
 
     def costs_of(self, batch, wanted):
@@ -308,15 +270,20 @@ def check_batch(y_true, y_pred):
     """Returns identities `(batch,)` and embeddings `(batch, dim)`, or raises if the shapes do not fit."""
     if len(y_pred.shape) != 2:
         raise ValueError(f"`y_pred` must be embeddings of shape (batch, dim); got {tuple(y_pred.shape)}")
+    labels = check_identities(y_true)
+    if None not in (labels.shape[0], y_pred.shape[0]) and labels.shape[0] != y_pred.shape[0]:
+        shapes = f"{tuple(labels.shape)} and {tuple(y_pred.shape)}"
+        raise ValueError(f"`y_true` must have one identity for each embedding in `y_pred`; got {shapes}")
+    return labels, y_pred
+
+
+def check_identities(y_true):
+    """Returns the identities `(batch,)` or `(batch, 1)` as `(batch,)`: a NumPy array if `y_true` is one or a list."""
     labels = np.asarray(y_true) if isinstance(y_true, (list, tuple, np.ndarray)) else y_true
     shape = tuple(labels.shape)
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         raise ValueError(f"`y_true` must be identities of shape (batch,) or (batch, 1), not one-hot; got {shape}")
-    if None not in (shape[0], y_pred.shape[0]) and shape[0] != y_pred.shape[0]:
-        raise ValueError(
-            f"`y_true` must have one identity for each embedding in `y_pred`; got {shape} and {tuple(y_pred.shape)}"
-        )
-    return (labels[:, 0] if len(shape) == 2 else labels), y_pred
+    return labels[:, 0] if len(shape) == 2 else labels
 
 
 def check_distance(name, distance):
@@ -330,11 +297,11 @@ def check_distance(name, distance):
     return distance
 
 
-def check_reachable(name, margin, distance):
-    """`margin`, or an error if `distance` ignores norms and no two of its values differ by that much."""
+def check_margin(name, margin, distance, open_low=False):
+    """`margin` ≥ 0; raises if `distance` ignores norms and no two of its values differ by that much."""
+    margin = check_number(name, margin, low=0, open_low=open_low, open_high=True)
     low, high = distance.bounds
     if distance.scale_free and margin > high - low:
-        raise ValueError(
-            f"`{name}` must be at most {high - low:g}, as {distance!r} lies in [{low:g}, {high:g}]; got {margin:g}"
-        )
+        within = f"as {distance!r} lies in [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` must be at most {high - low:g}, {within}; got {margin:g}")
     return margin

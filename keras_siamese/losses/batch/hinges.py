@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
-from keras_siamese.losses.batch.base import Terms, above_zero, check_reachable, over, sum_above_zero
+from keras_siamese.losses.batch.base import Terms, above_zero, check_margin, over, sum_above_zero
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.losses.batch.triplets import DistanceLoss
 from keras_siamese.ops import count, masked_sum
@@ -52,8 +52,7 @@ class BatchContrastiveLoss(DistanceLoss):
 
     def __init__(self, margin=1.0, positive_margin=0.0, squared=False, **kwargs):
         super().__init__(**kwargs)
-        margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
-        self.margin = check_reachable("margin", margin, self.distance)
+        self.margin = check_margin("margin", margin, self.distance, open_low=True)
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, high=self.margin)
         self.squared = bool(squared)
 
@@ -93,14 +92,8 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
 
 def threshold_consistent_margin(similarity, positive, negative, positive_margin=0.9, negative_margin=0.5):
     """Mean of m₊ − s over positive pairs with s ≤ m₊, and of s − m₋ over negative pairs with s ≥ m₋."""
-    active_positive, active_negative = (
-        positive & (similarity <= positive_margin),
-        negative & (similarity >= negative_margin),
-    )
-    pulled, pushed = (
-        over(positive_margin - similarity, active_positive),
-        over(similarity - negative_margin, active_negative),
-    )
+    pulled = over(positive_margin - similarity, positive & (similarity <= positive_margin))
+    pushed = over(similarity - negative_margin, negative & (similarity >= negative_margin))
     return [pulled._replace(possible=positive), pushed._replace(possible=negative)]
 
 
@@ -141,10 +134,8 @@ class ThresholdConsistentMarginLoss(CosineLoss):
     def terms(self, rows):
         margins = self.positive_margin, self.negative_margin
         pulled, pushed = threshold_consistent_margin(rows.matrix, rows.positive, rows.negative, *margins)
-        weights = self.positive_weight, self.negative_weight
-        return [
-            side._replace(total=weight * side.total) for side, weight in zip((pulled, pushed), weights, strict=True)
-        ]
+        pulled = pulled._replace(total=self.positive_weight * pulled.total)
+        return [pulled, pushed._replace(total=self.negative_weight * pushed.total)]
 
 
 def intra_pair_variance(
@@ -153,10 +144,8 @@ def intra_pair_variance(
     """[(1−ε₊)s̄₊ − s]₊² over positive and [s − (1+ε₋)s̄₋]₊² over negative pairs, s̄ the batch's means, scalars."""
     pulled = ops.square(ops.relu((1.0 - positive_epsilon) * positive_mean - similarity))
     pushed = ops.square(ops.relu(similarity - (1.0 + negative_epsilon) * negative_mean))
-    sides = []
-    for costs, mask in ((pulled, positive), (pushed, negative)):
-        sides.append(Terms(masked_sum(costs, mask), count(mask), mask, mask & (costs > 0)))
-    return sides
+    sides = (pulled, positive), (pushed, negative)
+    return [Terms(masked_sum(costs, mask), count(mask), mask, mask & (costs > 0)) for costs, mask in sides]
 
 
 @export
@@ -236,9 +225,8 @@ class BatchMarginLoss(DistanceLoss):
 
     def __init__(self, margin=0.2, beta=1.2, **kwargs):
         super().__init__(**kwargs)
-        self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
-        self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
-        check_reachable("beta", self.beta, self.distance)
+        self.margin = check_margin("margin", margin, self.distance)
+        self.beta = check_margin("beta", beta, self.distance, open_low=True)
 
     def terms(self, rows):
         return [batch_margin(rows.matrix, rows.positive, rows.negative, self.margin, self.beta)]
@@ -301,8 +289,7 @@ class RankedListLoss(DistanceLoss):
 
     def __init__(self, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None, **kwargs):
         super().__init__(**kwargs)
-        margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
-        self.margin = check_reachable("margin", margin, self.distance)
+        self.margin = check_margin("margin", margin, self.distance, open_low=True)
         self.negative_temperature = check_number("negative_temperature", negative_temperature, low=0, open_high=True)
         self.positive_temperature = check_number("positive_temperature", positive_temperature, low=0, open_high=True)
         self.imbalance = check_number("imbalance", imbalance, low=0, high=1)

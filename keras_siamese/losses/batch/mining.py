@@ -11,6 +11,7 @@ differentiate such a loop. The loop therefore sums up the derivatives too, and `
 
 from keras import ops
 
+from keras_siamese.losses.batch.base import partner
 from keras_siamese.ops import LOWEST, column, count, masked_max, masked_min
 
 # Up to this many positives for each anchor the loop is faster than sorting; with more, its time grows as batch³.
@@ -27,17 +28,15 @@ def over_positives(rows, step, state, start=1):
     """Calls `step(chosen, positive, valid, *state)` for the k-th positive of all rows, k = 1, 2, …; returns `state`.
 
     Args:
-        rows: a `Rows`.
         step: receives the column of the positive as a mask `(rows, batch)`, its entry of `rows.matrix` `(rows, 1)`, and
             whether the row has a k-th positive `(rows, 1)`; returns the new state.
         state: a tuple of tensors.
         start: 1, or 0 to use the row itself as the first of its positives.
     """
-    matrix, largest = ops.stop_gradient(rows.matrix), rows.largest()
+    matrix, largest = ops.stop_gradient(rows.matrix), ops.max(rows.size)
 
     def body(k, *state):
-        columns, valid = rows.partner(k)
-        columns, valid = column(columns), column(valid)
+        columns, valid = map(column, partner(k, rows.batch.order, rows.place, rows.first, rows.size))
         entry = ops.take_along_axis(matrix, columns, axis=1)
         return (k + 1, *step((rows.columns == columns) & valid, entry, valid, *state))
 
@@ -50,14 +49,19 @@ def zeros(rows):
     return ops.zeros_like(matrix[:, 0]), ops.zeros_like(matrix[:, 0]), ops.zeros_like(matrix)
 
 
-def walk_triplets(rows, cost, counts, weights):
-    """Sums of `cost(gap)` over all triplets of `rows`, gap = d_ap − d_an.
+def hinge(gap, margin):
+    """[gap + m]₊ and its derivative."""
+    value = ops.relu(gap + margin)
+    return value, ops.cast(value > 0, value.dtype)
+
+
+def walk_triplets(rows, cost, weights, counts=None):
+    """Sums of `cost(gap)` over the triplets of `rows`, gap = d_ap − d_an.
 
     Args:
-        rows: a `Rows` with distances.
         cost: returns the loss and its derivative, each `(rows, batch)`, for gaps `(rows, batch)`.
-        counts: returns the mask of the triplets to include, for the same gaps.
         weights: `(rows, batch)`, the weight of each negative; 0 elsewhere.
+        counts: returns the mask of the triplets to include, for the same gaps; None includes all.
 
     Returns:
         The weighted losses `(rows,)`, the total weight of the triplets above zero `(rows,)`, and the derivatives of the
@@ -68,7 +72,7 @@ def walk_triplets(rows, cost, counts, weights):
     def step(chosen, positive, valid, total, active, slopes):
         gap = positive - matrix
         value, slope = cost(gap)
-        weight = ops.where(valid & counts(gap), weights, 0.0)
+        weight = ops.where(valid if counts is None else valid & counts(gap), weights, 0.0)
         slope = weight * slope
         total = total + ops.sum(weight * value, axis=1)
         active = active + ops.sum(ops.where(value > 0, weight, 0.0), axis=1)
@@ -81,14 +85,9 @@ def walk_triplets(rows, cost, counts, weights):
 def all_triplets(rows, margin):
     """Σ [d_ap − d_an + m]₊ over all triplets; returns the same three tensors as `walk_triplets`."""
     negative = ops.cast(rows.negative, rows.matrix.dtype)
-
-    def hinge(gap):
-        value = ops.relu(gap + margin)
-        return value, ops.cast(value > 0, value.dtype)
-
     return ops.cond(
-        rows.largest() - 1 <= WALK_UP_TO,
-        lambda: walk_triplets(rows, hinge, lambda gap: gap == gap, negative),
+        ops.max(rows.size) - 1 <= WALK_UP_TO,
+        lambda: walk_triplets(rows, lambda gap: hinge(gap, margin), negative),
         lambda: sorted_triplets(rows, margin),
     )
 
@@ -130,8 +129,7 @@ def places(sequences, values, side):
 def semi_hard_triplets(rows, margin):
     """Σ_p [d_ap − d_an + m]₊, where n is the nearest negative with d_an > d_ap, or the farthest if there is none.
 
-    Returns:
-        The sums `(rows,)`, how many terms are above zero `(rows,)`, and the derivatives `(rows, batch)`.
+    Returns the sums `(rows,)`, how many terms are above zero `(rows,)`, and the derivatives `(rows, batch)`.
     """
     matrix = ops.stop_gradient(rows.matrix)
     farthest = column(masked_max(matrix, rows.negative))
@@ -155,14 +153,11 @@ def semi_hard_triplets(rows, margin):
 def pick(matrix, among, nearest):
     """Chooses each row's smallest (`nearest`) or largest entry of `matrix` inside `among`, both `(rows, batch)`.
 
-    Returns:
-        The column `(rows,)` int32, the entry `(rows,)`, and whether there is one `(rows,)`. Of equal entries, the first
-            is chosen and gets the whole gradient.
+    Returns the column int32, the entry, and whether there is one, each `(rows,)`. Of equal entries, the first is chosen
+    and gets the whole gradient.
     """
-    chosen = (
-        ops.argmin(ops.where(among, matrix, -LOWEST), 1) if nearest else ops.argmax(ops.where(among, matrix, LOWEST), 1)
-    )
-    chosen = column(ops.cast(chosen, "int32"))
+    choose, other = (ops.argmin, -LOWEST) if nearest else (ops.argmax, LOWEST)
+    chosen = column(ops.cast(choose(ops.where(among, matrix, other), 1), "int32"))
     entry, found = ops.take_along_axis(matrix, chosen, axis=1), ops.take_along_axis(among, chosen, axis=1)
     return chosen[:, 0], entry[:, 0], found[:, 0]
 

@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_siamese._export import export
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids
+from keras_siamese.losses.batch.base import check_identities
 from keras_siamese.ops import at_least_float32, column
 
 
@@ -34,19 +35,13 @@ def check_similarities(y_pred, rows):
     known = {size for size in (*shape, rows) if size is not None}
     # If only the width is known, y_pred holds embeddings.
     if len(shape) != 2 or len(known) > 1 or (shape[0] is None) != (shape[1] is None):
-        raise ValueError(
-            f"`y_pred` must be a matrix of similarities (batch, batch) with one row for each row of `y_true`; got "
-            f"{shape} for {rows} rows"
-        )
+        square = "a matrix of similarities (batch, batch) with one row for each row of `y_true`"
+        raise ValueError(f"`y_pred` must be {square}; got {shape} for {rows} rows")
     return y_pred
 
 
 class SimilarityMatrixLoss(SiameseLoss):
-    """Base class of the losses on a matrix of similarities `(batch, batch)`.
-
-    Args:
-        reduction, name, dtype: as in `keras.losses.Loss`.
-    """
+    """Base class of the losses on a matrix of similarities `(batch, batch)`."""
 
     expects = "similarity matrix"
 
@@ -81,12 +76,9 @@ class NpairsLoss(SimilarityMatrixLoss):
     """
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        labels = np.asarray(y_true) if isinstance(y_true, (list, tuple, np.ndarray)) else y_true
-        shape = tuple(labels.shape)
-        if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-            raise ValueError(f"`y_true` must be identities of shape (batch,) or (batch, 1); got {shape}")
-        labels = labels[:, 0] if len(shape) == 2 else labels
-        return super().__call__(split_ids("y_true", labels), check_similarities(y_pred, shape[0]), sample_weight)
+        labels = check_identities(y_true)
+        y_pred = check_similarities(y_pred, labels.shape[0])
+        return super().__call__(split_ids("y_true", labels), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         if len(y_true.shape) == 1:

@@ -21,14 +21,8 @@ from keras_siamese.ops import column, count
 def soft_histograms(position, positive, negative, bins):
     """Histograms of each row's positives and negatives; an entry between two nodes is split linearly between them.
 
-    Args:
-        position: `(rows, batch)` in [0, bins], in units of the distance between nodes; values outside (by rounding) are
-            counted in the outermost bin.
-        positive, negative: `(rows, batch)` masks without common entries.
-        bins: number of intervals, one less than the number of nodes.
-
-    Returns:
-        `(rows, 2, bins + 1)`: [:, 0] for the positives, [:, 1] for the negatives. A NaN makes both of its nodes NaN.
+    `position` `(rows, batch)` is in [0, bins], in units of the distance between nodes; values outside (by rounding) are
+    counted in the outermost bin. Returns `(rows, 2, bins + 1)`: [:, 0] for the positives, [:, 1] for the negatives.
     """
     # Clipped after the cast: backends turn a NaN into different integers.
     lower = ops.cast(ops.floor(ops.stop_gradient(position)), "int32")

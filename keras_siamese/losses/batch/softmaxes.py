@@ -33,10 +33,9 @@ class CosineLoss(BatchLoss):
         return 1.0 - matrix
 
 
-def found(*log_sums):
-    """Rows `(rows,)` in which no `masked_logsumexp` was taken over an empty set, as a mask."""
-    masks = [log_sum > 0.5 * LOWEST for log_sum in log_sums]
-    return masks[0] if len(masks) == 1 else masks[0] & masks[1]
+def found(log_sum):
+    """Whether each `masked_logsumexp` in `log_sum` `(rows,)` was taken over at least one entry."""
+    return log_sum > 0.5 * LOWEST
 
 
 def ntxent(similarity, positive, negative, temperature=0.07):
@@ -167,7 +166,7 @@ def circle(similarity, positive, negative, margin=0.4, scale=80.0):
     fixed = ops.stop_gradient(similarity)
     pulled = masked_logsumexp(-scale * ops.relu(1.0 + margin - fixed) * (similarity - (1.0 - margin)), positive)
     pushed = masked_logsumexp(scale * ops.relu(fixed + margin) * (similarity - margin), negative)
-    valid = found(pulled, pushed)
+    valid = found(pulled) & found(pushed)
     costs = ops.softplus(ops.where(valid, pulled + pushed, 0.0))
     term = of_rows(costs, valid)
     return Terms(term.total, ops.cast(valid & (costs > 0), "float32"), term.count)
@@ -317,7 +316,7 @@ def generalized_lifted(distances, positive, negative, positive_margin=0.0, negat
     """[lse_P(d − m₊) + lse_N(m₋ − d)]₊ of each row; 0 for rows without positives or without negatives."""
     pulled = masked_logsumexp(distances - positive_margin, positive)
     pushed = masked_logsumexp(negative_margin - distances, negative)
-    valid = found(pulled, pushed)
+    valid = found(pulled) & found(pushed)
     costs = ops.relu(ops.where(valid, pulled + pushed, 0.0))
     return Terms(costs, ops.ones_like(costs), ops.cast(valid, "float32"), ops.cast(costs > 0, "float32"))
 

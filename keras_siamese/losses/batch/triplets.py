@@ -14,12 +14,13 @@ import keras
 from keras import ops
 
 from keras_siamese import distances
-from keras_siamese._checks import check_choice, check_number
+from keras_siamese._checks import check_choice
 from keras_siamese._export import export
-from keras_siamese.losses.batch.base import BatchLoss, Terms, above_zero, check_distance, check_reachable, of_rows
+from keras_siamese.losses.batch.base import BatchLoss, Terms, above_zero, check_distance, check_margin, of_rows
 from keras_siamese.losses.batch.mining import (
     all_triplets,
     distance_weights,
+    hinge,
     one_negative,
     one_positive,
     pick,
@@ -49,17 +50,8 @@ class DistanceLoss(BatchLoss):
     def distance_margin(self):
         return getattr(self, "margin", None)
 
-    def measure(self, a, b):
-        return self.distance.matrix(a, b)
-
     def get_config(self):
         return {**super().get_config(), "distance": keras.saving.serialize_keras_object(self.distance)}
-
-
-def hinge(gap, margin):
-    """[gap + m]₊ and its derivative."""
-    value = ops.relu(gap + margin)
-    return value, ops.cast(value > 0, value.dtype)
 
 
 def soft_hinge(gap, margin):
@@ -68,12 +60,7 @@ def soft_hinge(gap, margin):
 
 
 def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False):
-    """`Terms` of [d_ap − d_an + m]₊, or softplus(d_ap − d_an + m), over the triplets chosen by `BatchTripletLoss`.
-
-    Args:
-        rows: a `Rows` with distances.
-        margin, positives, negatives, soft: as in `BatchTripletLoss`.
-    """
+    """`Terms` of [d_ap − d_an + m]₊, or softplus(d_ap − d_an + m), over the triplets of `BatchTripletLoss`."""
     cost = soft_hinge if soft else hinge
     weights = distance_weights(rows) if negatives == "distance_weighted" else ops.cast(rows.negative, rows.matrix.dtype)
     walked = negatives in ("all", "semi_hard", "distance_weighted")
@@ -82,10 +69,8 @@ def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False
             sums = all_triplets(rows, margin)
         else:
             # Semi-hard triplets: the negative is beyond the positive by at most the margin.
-            taken = (
-                (lambda gap: (gap < 0) & (gap + margin >= 0)) if negatives == "semi_hard" else (lambda gap: gap == gap)
-            )
-            sums = walk_triplets(rows, lambda gap: cost(gap, margin), taken, weights)
+            semi_hard = (lambda gap: (gap < 0) & (gap + margin >= 0)) if negatives == "semi_hard" else None
+            sums = walk_triplets(rows, lambda gap: cost(gap, margin), weights, semi_hard)
         total, active, slopes = sums
         total, active = with_gradient(total, slopes, rows.matrix), ops.stop_gradient(active)
         return Terms(total, active, count(rows.positive) * count(rows.negative))
@@ -145,7 +130,7 @@ class BatchTripletLoss(DistanceLoss):
 
     def __init__(self, margin=0.2, positives="all", negatives="all", soft=False, **kwargs):
         super().__init__(**kwargs)
-        self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
+        self.margin = check_margin("margin", margin, self.distance)
         self.positives = check_choice("positives", positives, STRATEGIES)
         self.negatives = check_choice("negatives", negatives, (*STRATEGIES, "distance_weighted"))
         self.soft = bool(soft)
@@ -179,14 +164,7 @@ ADDONS_METRICS = {"L2": "euclidean", "squared-L2": "squared_euclidean", "angular
 
 
 class AddonsTripletLoss(BatchLoss):
-    """Base class of the two triplet losses of tensorflow-addons, with the same arguments.
-
-    Args:
-        margin: m ≥ 0, in units of the distance.
-        distance_metric: "L2", "squared-L2" or "angular" (1 − cos), as in tensorflow-addons, or anything that
-            `keras_siamese.distances.get` takes.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
-    """
+    """Base class of the two triplet losses of tensorflow-addons; its arguments are those of `TripletHardLoss`."""
 
     hinged = True
     margin_is_gap = True
@@ -197,8 +175,8 @@ class AddonsTripletLoss(BatchLoss):
         named = isinstance(distance_metric, str)
         known = ADDONS_METRICS.get(distance_metric, distance_metric) if named else distance_metric
         self.distance = check_distance("distance_metric", known)
-        self.margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
         self.distance_metric = distance_metric if named else self.distance
+        self.margin = check_margin("margin", margin, self.distance)
 
     @property
     def distance_margin(self):
@@ -207,12 +185,9 @@ class AddonsTripletLoss(BatchLoss):
     def value_at_collapse(self, positive_fraction=None):
         return math.log(2.0) if self.soft else self.margin
 
-    def measure(self, a, b):
-        return self.distance.matrix(a, b)
-
     def get_config(self):
-        named = isinstance(self.distance_metric, str)
-        metric = self.distance_metric if named else keras.saving.serialize_keras_object(self.distance)
+        metric = self.distance_metric
+        metric = metric if isinstance(metric, str) else keras.saving.serialize_keras_object(metric)
         return {**super().get_config(), "distance_metric": metric}
 
 
@@ -244,13 +219,6 @@ class TripletSemiHardLoss(AddonsTripletLoss):
         total, active, slopes = semi_hard_triplets(rows, self.margin)
         pairs = count(rows.positive & column(rows.has_negative))
         return [Terms(with_gradient(total, slopes, rows.matrix), pairs, pairs, active)]
-
-
-def triplet_hard(rows, margin=1.0):
-    """`Terms` of [max d_ap − min d_an + m]₊ for each row, or log(1 + exp(max d_ap − min d_an)) if m is None."""
-    _, near, _ = one_positive(rows, "hard")
-    _, far, _ = one_negative(rows, "hard")
-    return of_gaps(near - far, rows.has_both, margin)
 
 
 def of_gaps(gap, valid, margin):
@@ -294,17 +262,15 @@ class TripletHardLoss(AddonsTripletLoss):
         self.soft = bool(soft)
 
     def terms(self, rows):
-        return [triplet_hard(rows, None if self.soft else self.margin)]
+        _, near, _ = one_positive(rows, "hard")
+        _, far, _ = one_negative(rows, "hard")
+        return [of_gaps(near - far, rows.has_both, None if self.soft else self.margin)]
 
 
 def positive_negative(rows, between, margin=None, positives="hard", negatives="semi_hard"):
     """`Terms` of [d_ap − min(d_an, d_pn) + m]₊ for each row, or of log(1 + exp(·)) if m is None.
 
-    Args:
-        rows: a `Rows` with distances.
-        between: function for d_pn: distances `(rows,)` between two arrays of embeddings `(rows, dim)`, row by row.
-        margin: m ≥ 0, or None.
-        positives, negatives: as in `PNLoss`.
+    `between` returns d_pn: the distances `(rows,)` between two arrays of embeddings `(rows, dim)`, row by row.
     """
     p, near, _ = one_positive(rows, positives)
     among = rows.negative
@@ -347,9 +313,7 @@ class PNLoss(DistanceLoss):
 
     def __init__(self, margin=None, positives="hard", negatives="semi_hard", distance="cosine", **kwargs):
         super().__init__(distance=distance, **kwargs)
-        if margin is not None:
-            margin = check_reachable("margin", check_number("margin", margin, low=0, open_high=True), self.distance)
-        self.margin = margin
+        self.margin = None if margin is None else check_margin("margin", margin, self.distance)
         self.positives = check_choice("positives", positives, ("hard", "easy"))
         self.negatives = check_choice("negatives", negatives, ("semi_hard", "hard", "easy"))
 

@@ -19,10 +19,7 @@ from keras_siamese.ops import column, masked_logsumexp, masked_sum, zero_diagona
 
 
 def paired(batch):
-    """Masks of the rows of a `Batch` that are first and second in a pair, and the row after each: `(batch,)` each.
-
-    The row after is meaningless for rows that are not first.
-    """
+    """Masks of a `Batch`'s rows that are first and second in a pair, and the second of each first, all `(batch,)`."""
     place = batch.place - batch.first
     leads, follows = (place % 2 == 0) & (place + 1 < batch.size), place % 2 == 1
     last = ops.shape(batch.place)[0] - 1
@@ -30,10 +27,7 @@ def paired(batch):
 
 
 def multiple_negatives_ranking(rows, scale=20.0):
-    """`Terms` over anchors of −log softmax of scale·s at the anchor's own positive.
-
-    The softmax is over that positive and those of all other identities.
-    """
+    """`Terms` over anchors of −log softmax(scale·s) at the own positive, among it and those of other identities."""
     leads, follows, follower = paired(rows.batch)
     leads = rows.of_batch(leads)
     own = (rows.columns == column(rows.of_batch(follower))) & column(leads)
@@ -76,11 +70,7 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
 
 class ViewLoss(EmbeddingLoss):
-    """Base class of the losses that compare the features of two views of each image.
-
-    Args:
-        reduction, name, dtype: as in `keras.losses.Loss`.
-    """
+    """Base class of the losses that compare the features of two views of each image."""
 
     def terms(self, first, second, valid):
         """`Terms` for each row from the views `(batch, dim)`; only the `valid` rows `(batch,)` count."""
@@ -158,10 +148,7 @@ VARIANCE_FLOOR = 1e-5
 
 
 def barlow_twins(first, second, valid, redundancy=0.005):
-    """`Terms` of Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de over the `valid` rows, which share it evenly.
-
-    C are the correlations between the features of the two views.
-    """
+    """`Terms` of `BarlowTwinsLoss`, Σ_d (1 − C_dd)² + λ·Σ_{d≠e} C²_de, over the `valid` rows, which share it evenly."""
     standard = []
     for view in (first, second):
         view, pairs = centred(view, valid)

@@ -1,8 +1,7 @@
 """Proxy losses that are a softmax over the cosines, with a margin for the row's own class.
 
-Contract: each loss is a pure function `(target, cosine, …) → (batch,)` and a small Keras class that holds its options.
-`target` `(batch, classes)` is True at each row's class y, `cosine` `(batch, classes)` holds cos θ_j; their other
-arguments are those of the class.
+Contract: a loss is a pure function `(target, cosine, …) → (batch,)` and a small Keras class that holds its options.
+`target` `(batch, classes)` is True at each row's class y, `cosine` `(batch, classes)` holds cos θ_j.
 
     arcface(target, cosine, margin=0.5, scale=64.0)                     # (batch,)
     ArcFaceLoss(margin=0.5, scale=64)(labels, cosine)
@@ -18,16 +17,8 @@ from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_lo
 from keras_siamese.ops import safe_sqrt
 
 
-def normalized_softmax(target, cosine, temperature=0.05):
-    """−log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}): `(batch,)`."""
-    return softmax_loss(target, cosine / temperature)
-
-
 def arcface(target, cosine, margin=0.5, scale=64.0):
-    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = cos(θ + m): `(batch,)`.
-
-    For θ > π − m, where cos(θ + m) would rise again, ψ(θ) = cos θ − m·sin m.
-    """
+    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = cos(θ + m) up to θ = π − m: `(batch,)`."""
     # Expands cos(θ + m), because arccos has no finite gradient at cos θ = ±1.
     sine = safe_sqrt((1.0 - cosine) * (1.0 + cosine))
     shifted = cosine * math.cos(margin) - sine * math.sin(margin)
@@ -41,10 +32,7 @@ def cosface(target, cosine, margin=0.35, scale=64.0):
 
 
 def sphereface(target, cosine, margin=4, scale=1.0):
-    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k: `(batch,)`.
-
-    k = ⌊mθ/π⌋ makes ψ fall from 1 at θ = 0 to 1 − 2m at θ = π.
-    """
+    """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k: `(batch,)`."""
     # cos(mθ) by Chebyshev's recurrence cos(nθ) = 2·cos θ·cos((n−1)θ) − cos((n−2)θ): a polynomial in cos θ.
     before, multiple = ops.ones_like(cosine), cosine
     for _ in range(margin - 1):
@@ -81,7 +69,7 @@ class NormalizedSoftmaxLoss(ProxyLoss):
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
-        return normalized_softmax(target, cosine, self.temperature)
+        return softmax_loss(target, cosine / self.temperature)
 
 
 @export
@@ -141,7 +129,7 @@ class SubCenterArcFaceLoss(ArcFaceLoss):
     several_centers = True
 
     def per_row(self, target, cosine):
-        return arcface(target, ops.max(cosine, axis=2), self.margin, self.scale)
+        return super().per_row(target, ops.max(cosine, axis=2))
 
 
 @export

@@ -1,11 +1,13 @@
 """Base class of the proxy losses: reads the classes, checks the cosines and returns one value for each row.
 
 Contract: y_true `(batch,)` classes, y_pred cosines `(batch, classes[, centers])`. A subclass defines
-`per_row(target, cosine) → (batch,)`, where `target` `(batch, classes)` is True at each row's class.
+`per_row(target, cosine) → (batch,)`, where `target` `(batch, classes)` is True at each row's class. The layer
+`keras_siamese.layers.ProxyLogits` owns the class weights and returns the cosines, so labels do not enter the forward
+pass. After training, the encoder before that layer is used for verification.
 
-    class ProxyNCALoss(ProxyLoss):
-        def per_row(self, target, cosine):
-            return proxy_nca(target, cosine, self.scale)
+    model = keras.Sequential([encoder, ProxyLogits(num_classes=1000)])
+    model.compile("adam", loss=ArcFaceLoss(margin=0.5, scale=64))
+    model.fit(x, labels)                                                # labels (n,) in 0 … 999
 """
 
 import keras
@@ -14,7 +16,7 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese.losses.base import SiameseLoss, concrete
-from keras_siamese.ops import at_least_float32, row_vector
+from keras_siamese.ops import at_least_float32, column, row_vector
 
 
 class ProxyLoss(SiameseLoss):
@@ -40,16 +42,10 @@ class ProxyLoss(SiameseLoss):
         return super().__call__(class_mask(y_true, y_pred), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
-        """One value for each row `(batch,)`.
-
-        Args:
-            y_true: the mask of the classes that `__call__` makes: `(batch, classes)`, 1 at the row's class, or a row of
-                zeros if the label is not a class.
-            y_pred: cosines `(batch, classes)` or `(batch, classes, centers)`.
-        """
+        """One value for each row `(batch,)`; y_true is the mask `(batch, classes)` of `class_mask`."""
         target, cosine = ops.cast(y_true, "bool"), at_least_float32(y_pred)
         losses = self.per_row(target, cosine)
-        return ops.where(ops.any(target, axis=1), losses, ops.full_like(losses, float("nan")))
+        return ops.where(ops.any(target, axis=1), losses, float("nan"))
 
     def per_row(self, target, cosine):
         """The loss of each row `(batch,)`, from the mask of its class `(batch, classes)` and y_pred."""
@@ -57,10 +53,8 @@ class ProxyLoss(SiameseLoss):
 
 
 def softmax_loss(target, logits):
-    """Cross-entropy log Σ_j e^{z_j − z_y} of the class y: `(batch,)`, from `target` and the `logits` z,
-    `(batch, classes)`.
-    """
-    own = ops.sum(ops.where(target, logits, ops.zeros_like(logits)), axis=1, keepdims=True)
+    """Cross-entropy log Σ_j e^{z_j − z_y} of the class y, `(batch,)`, from `target` and `logits` `(batch, classes)`."""
+    own = ops.sum(ops.where(target, logits, 0.0), axis=1, keepdims=True)
     # Subtracts the row's own logit first: with a scale of 64, a later difference would lose digits in float32.
     return ops.logsumexp(logits - own, axis=1)
 
@@ -70,10 +64,9 @@ def check_cosines(loss, y_pred):
     shape = tuple(y_pred.shape)
     centers = ", centers" if loss.several_centers else ""
     if len(shape) != (3 if loss.several_centers else 2) or shape[1] is None:
-        hint = "several" if loss.several_centers else "one"
         raise ValueError(
             f"`y_pred` of {type(loss).__name__} must hold cosines of shape (batch, classes{centers}); got {shape}. "
-            f"Use a ProxyLogits layer with {hint} `centers_per_class`"
+            f"Use a ProxyLogits layer with {'several' if centers else 'one'} `centers_per_class`"
         )
     largest = concrete(ops.cast(ops.max(ops.abs(y_pred)), "float32")) if 0 not in shape else None
     if largest is not None and largest > 1.001:
@@ -92,20 +85,16 @@ def class_mask(y_true, y_pred):
         check_classes(values, classes)
     labels = row_vector("y_true", y_true)
     if None not in (labels.shape[0], y_pred.shape[0]) and labels.shape[0] != y_pred.shape[0]:
-        raise ValueError(
-            "`y_true` must have one class for each row of `y_pred`; got "
-            f"{tuple(labels.shape)} and {tuple(y_pred.shape)}"
-        )
+        shapes = f"{tuple(labels.shape)} and {tuple(y_pred.shape)}"
+        raise ValueError(f"`y_true` must have one class for each row of `y_pred`; got {shapes}")
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if "float" in dtype:
         # NaN and fractions equal no class. float32 and wider types represent each class exactly.
         labels = at_least_float32(labels)
-        numbers = ops.arange(classes, dtype=labels.dtype)
-    else:
+    elif dtype != "int64":
         # Casts to a type that holds every class; an unsigned label that is too large becomes negative: no class.
-        labels = labels if dtype == "int64" else ops.cast(labels, "int64" if dtype == "uint64" else "int32")
-        numbers = ops.arange(classes, dtype=labels.dtype)
-    return ops.expand_dims(labels, 1) == ops.expand_dims(numbers, 0)
+        labels = ops.cast(labels, "int64" if dtype == "uint64" else "int32")
+    return column(labels) == ops.expand_dims(ops.arange(classes, dtype=labels.dtype), 0)
 
 
 def check_classes(labels, classes):

@@ -1,7 +1,6 @@
 """Proxy losses that treat the class weights as neighbours of the embeddings: NCA, Proxy Anchor, SoftTriple.
 
-Contract: as in `angular`: a pure function `(target, cosine, …) → (batch,)` and a small Keras class that holds its
-options.
+Contract: as in `angular`.
 
     proxy_anchor(target, cosine, margin=0.1, scale=32.0)                # (batch,)
     ProxyAnchorLoss()(labels, cosine)
@@ -13,11 +12,6 @@ from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese.losses.proxies.angular import cosface
 from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_loss
-
-
-def proxy_nca(target, cosine, scale=1.0):
-    """−log(e^{−s‖x − w_y‖²} / Σ_j e^{−s‖x − w_j‖²}) of unit vectors, where ‖x − w‖² = 2 − 2·cos θ: `(batch,)`."""
-    return softmax_loss(target, 2.0 * scale * cosine)
 
 
 def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
@@ -39,21 +33,18 @@ def shared_log_sum(exponents, mask):
     `exponents`, `mask` and the result are `(batch, classes)`; its columns sum to the logarithms. The shares have no
     gradient: in a column they sum to 1, so the gradient of the sum is that of the logarithm.
     """
-    inside = ops.where(mask, exponents, ops.zeros_like(exponents))
+    inside = ops.where(mask, exponents, 0.0)
     # The 1 is e⁰, so the largest exponent is at least 0, and a column without rows gives log 1.
     top = ops.stop_gradient(ops.maximum(ops.max(inside, axis=0, keepdims=True), 0.0))
-    terms = ops.where(mask, ops.exp(inside - top), ops.zeros_like(exponents))
+    terms = ops.where(mask, ops.exp(inside - top), 0.0)
     total = ops.sum(terms, axis=0, keepdims=True)
     log_sum = top + ops.log(ops.exp(-top) + total)
-    shares = terms / ops.where(total == 0, ops.ones_like(total), total)
+    shares = terms / ops.where(total == 0, 1.0, total)
     return ops.stop_gradient(shares) * log_sum
 
 
 def soft_triple(target, cosine, scale=20.0, gamma=0.1, margin=0.01):
-    """−log(e^{λ(S_y − m)} / (e^{λ(S_y − m)} + Σ_{j≠y} e^{λS_j})), S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk.
-
-    One value for each row, `(batch,)`, from cos θ_jk `(batch, classes, centers)`.
-    """
+    """`cosface` of the similarities S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk: `(batch,)`."""
     similarity = ops.sum(ops.softmax(cosine / gamma, axis=2) * cosine, axis=2)
     return cosface(target, similarity, margin, scale)
 
@@ -83,13 +74,12 @@ class ProxyNCALoss(ProxyLoss):
         self.scale = check_scale(scale)
 
     def per_row(self, target, cosine):
-        return proxy_nca(target, cosine, self.scale)
+        return softmax_loss(target, 2.0 * self.scale * cosine)
 
 
 @export
 class ProxyAnchorLoss(ProxyLoss):
-    """Proxy Anchor loss: mean_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos θ_xp − m)}) + mean_p log(1 + Σ_{x∉p} e^{s(cos θ_xp +
-    m)}).
+    """Proxy Anchor loss: mean_{p∈P⁺} log(1 + Σ_{x∈p} e^{−s(cos − m)}) + mean_p log(1 + Σ_{x∉p} e^{s(cos + m)}).
 
     y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Each proxy p is an anchor: the rows of its class are
     its positives, all other rows its negatives. The first mean is over the proxies P⁺ with a row in the batch, the
