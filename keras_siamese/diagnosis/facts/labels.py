@@ -1,4 +1,4 @@
-"""Facts of the labels: the share of genuine pairs that score as impostors do, and the rows that most of them have."""
+"""Facts of the labels: the share of genuine pairs that score as impostors do, and the rows with suspected labels."""
 
 import numpy as np
 
