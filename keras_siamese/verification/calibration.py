@@ -29,8 +29,7 @@ def platt(same, scores):
     Advances in Large Margin Classifiers 1999.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         `(slope, offset)`, floats; the slope is negative only where larger scores are less similar.
@@ -59,8 +58,7 @@ def isotonic(same, scores):
     2002, https://doi.org/10.1145/775047.775151.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         `(knots, probabilities)`, float64 `(k,)` each, rising: p(same) of a score is `numpy.interp(score, knots,

@@ -30,8 +30,7 @@ def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
     *NIST 2016 Speaker Recognition Evaluation Plan*, https://www.nist.gov/document/sre16evalplanv13pdf.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         p_target: p in (0, 1), the share of genuine pairs where the system is used.
         c_miss: > 0, cost of rejecting a genuine pair.
         c_fa: > 0, cost of accepting an impostor pair.
@@ -51,8 +50,7 @@ def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
     """The threshold with the lowest detection cost, at which `min_dcf` is reached; the highest of several.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         p_target, c_miss, c_fa: as in `min_dcf`.
 
     Returns:
@@ -95,12 +93,7 @@ def cllr(same, scores):
     """
     same, scores = check_pairs(same, scores)
     scores = scores.astype(np.float64)
-    return _cllr(scores[same], scores[~same])
-
-
-def _cllr(genuine, impostor):
-    # An infinite ratio that is right costs nothing: logaddexp(0, −∞) = 0.
-    return float((np.logaddexp(0, -genuine).mean() + np.logaddexp(0, impostor).mean()) / (2 * np.log(2)))
+    return float((np.logaddexp(0, -scores[same]).mean() + np.logaddexp(0, scores[~same]).mean()) / (2 * np.log(2)))
 
 
 def min_cllr(same, scores):
@@ -111,8 +104,7 @@ def min_cllr(same, scores):
     pairs.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         A float in [0, 1]: 0 if the scores separate the classes, 1 if they carry no information or are inverted.
@@ -120,20 +112,16 @@ def min_cllr(same, scores):
     >>> min_cllr([1, 1, 0, 0], [4.0, 3.0, 2.0, 1.0]), min_cllr([1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0])
     (0.0, 1.0)
     """
+    from sklearn.isotonic import isotonic_regression  # imported here: it takes as long as the rest of the package
+
     points = operating_points(*check_pairs(same, scores))
     genuines, impostors = np.diff(points.genuines)[::-1], np.diff(points.impostors)[::-1]
-    share = _rising_share(genuines, impostors)
+    pairs = genuines + impostors
+    # The share of genuine pairs at each score, rising with the score.
+    share = np.clip(isotonic_regression(genuines / pairs, sample_weight=pairs.astype(np.float64)), 0.0, 1.0)
     with np.errstate(divide="ignore"):
         ratio = np.log(share) - np.log1p(-share) - np.log(genuines.sum() / impostors.sum())
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # an infinite ratio that is right costs nothing: logaddexp(0, −∞) = 0
         cost = np.where(genuines > 0, genuines * np.logaddexp(0, -ratio), 0.0).sum() / genuines.sum()
         cost += np.where(impostors > 0, impostors * np.logaddexp(0, ratio), 0.0).sum() / impostors.sum()
     return float(cost / (2 * np.log(2)))
-
-
-def _rising_share(genuines, impostors):
-    """The share of genuine pairs at each score `(k,)`, in rising order of score, after isotonic regression."""
-    from sklearn.isotonic import isotonic_regression  # imported here: it takes as long as the rest of the package
-
-    pairs = genuines + impostors
-    return np.clip(isotonic_regression(genuines / pairs, sample_weight=pairs.astype(np.float64)), 0.0, 1.0)

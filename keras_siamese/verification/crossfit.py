@@ -30,10 +30,8 @@ def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0)
     ignored. If the pairs outside a fold are all of one class, no threshold can be chosen: `ValueError`.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
-        left: `(n,)` identity of each pair's one side, integers or strings.
-        right: `(n,)` identity of the other side.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
+        left, right: `(n,)` identities of the two sides of each pair, integers or strings.
         folds: number of folds, at least 2; or the fold of each pair, `(n,)`, as a protocol prescribes them
             (`data.read_lfw_pairs(…).fold`), then without identities.
         seed: integer ≥ 0 for the random assignment to folds.

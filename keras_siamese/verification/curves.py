@@ -45,8 +45,7 @@ def roc(same, scores):
     points. The last one, whose threshold is the smallest score, accepts all pairs.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         `(fmr, tar, thresholds)`, float64 `(k + 1,)` each: FMR rising from 0 to 1, TAR rising from 0 to 1, thresholds
@@ -67,8 +66,7 @@ def det(same, scores):
     detection task performance", Eurospeech 1997, https://doi.org/10.21437/Eurospeech.1997-504.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         `(fmr, fnmr, thresholds)`, float64 `(k + 1,)` each: FMR rising from 0 to 1, FNMR falling from 1 to 0.
@@ -93,8 +91,7 @@ def auc(same, scores):
     curve", Radiology 143, 1982, https://doi.org/10.1148/radiology.143.1.7063747.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         A float in [0, 1].
@@ -111,8 +108,7 @@ def eer(same, scores):
     Perfect scores give 0, constant scores 0.5, reversed perfect scores 1.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         A float in [0, 1], smaller = better.
@@ -127,8 +123,7 @@ def eer_point(same, scores):
     """The operating point nearest to the equal error rate: the smallest |FMR − FNMR|, the stricter one of two.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         `OperatingPoint(threshold, fmr, fnmr)`, floats. For constant scores it is the point that rejects all pairs.
@@ -146,8 +141,7 @@ def tar_at_far(same, scores, far):
     `rule_of_30` says how reliable the figure is.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         far: false match rate in [0, 1], or an array of them.
 
     Returns:
@@ -168,8 +162,7 @@ def threshold_at_far(same, scores, far):
     accepted iff its score is ≥ the threshold, so do not round the threshold or the scores to a lower precision.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         far: false match rate in [0, 1], or an array of them.
 
     Returns:
@@ -190,8 +183,7 @@ def best_accuracy(same, scores):
     pairs.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         `(accuracy, threshold)`, floats; the accuracy is at least the share of the larger class.
@@ -206,8 +198,7 @@ def operating_point(same, scores, threshold):
     """The error rates at a given threshold, chosen on other pairs.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         threshold: a number; compared with the scores in float64.
 
     Returns:
@@ -226,8 +217,7 @@ def accuracy_at(same, scores, threshold):
     """The share of correct decisions at a given threshold, chosen on other pairs.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         threshold: a number; compared with the scores in float64.
 
     Returns:
@@ -252,8 +242,7 @@ def d_prime(same, scores):
     2000, https://www.cl.cam.ac.uk/techreports/UCAM-CL-TR-482.html.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
     Returns:
         A float ≥ 0, possibly infinite.
@@ -266,19 +255,7 @@ def d_prime(same, scores):
     # d′ does not depend on the scale. Dividing by a power of two brings the scores below 1 without rounding, so that no
     # square overflows.
     scores = np.ldexp(scores, -np.frexp(np.abs(scores).max())[1])
-    genuine_mean, genuine_variance = _moments(scores[same])
-    impostor_mean, impostor_variance = _moments(scores[~same])
-    gap, spread = abs(genuine_mean - impostor_mean), np.sqrt((genuine_variance + impostor_variance) / 2)
-    if spread == 0:
-        return float("inf") if gap > 0 else 0.0
-    return float(gap / spread)
-
-
-def _moments(values):
-    # Relative to the first value, so that equal values have a variance of exactly 0.
-    shifted = values - values[0]
-    mean = shifted.mean()
-    return values[0] + mean, np.mean((shifted - mean) ** 2)
+    return at.decidability(at.moments(scores[same]), at.moments(scores[~same]))
 
 
 def _at_each(far, reading):

@@ -65,6 +65,14 @@ def rule_of_30(far, impostors):
     return RuleOf30(mark, expected, needed, shown_from)
 
 
+def tar_note(rule, threshold):
+    """What a table says beside a TAR at `threshold`; `rule` has the attributes of `RuleOf30`."""
+    if rule.mark == "withheld":
+        return f"needs {rule.shown_from:,} impostor pairs, {rule.needed:,} for a reliable figure"
+    uncertain = f"uncertain: reliable from {rule.needed:,} impostor pairs; " if rule.mark == "uncertain" else ""
+    return f"{uncertain}at threshold {threshold:.6g}"
+
+
 def rule_of_3(pairs):
     """Upper bound of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
 

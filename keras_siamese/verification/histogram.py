@@ -19,7 +19,7 @@ import numpy as np
 from keras_siamese._checks import check_finite, check_integer, check_number, check_same
 from keras_siamese._tables import aligned
 from keras_siamese.verification import points as at
-from keras_siamese.verification.evidence import rule_of_30
+from keras_siamese.verification.evidence import rule_of_30, tar_note
 from keras_siamese.verification.pairs import check_scores
 from keras_siamese.verification.points import OperatingPoints, just_above
 
@@ -82,14 +82,12 @@ class ScoreHistogram:
             self._scale = self.bins / np.float64(self.high - self.low)
         if not (0 < self._scale < math.inf and math.isfinite(self.high - self.low)):
             raise ValueError(f"`low` and `high` must be finite, with bins of finite width; got {low!r}, {high!r}")
-        self._genuine, self._impostor = _Tally(np.zeros(self.bins, np.int64)), _Tally(np.zeros(self.bins, np.int64))
+        self._genuine, self._impostor = _Tally(self.bins), _Tally(self.bins)
         self._tail = _Largest(self.tail)
         self._kept = []  # the genuine scores; None when there are too many
         self._dtype = None
         self._smallest, self._largest = math.inf, -math.inf
         self._known = None  # the operating points, computed when needed
-
-    # --- scores in
 
     def add(self, same, scores):
         """Counts pairs. If an error is raised, none of them is counted.
@@ -115,8 +113,8 @@ class ScoreHistogram:
             raise ValueError(f"`other` must have (low, high, bins, tail) = {shapes[0]}; got {shapes[1]}")
         if other._dtype is None:
             return
-        self._genuine.merge(other._genuine)
-        self._impostor.merge(other._impostor)
+        self._genuine.add(other._genuine.counts, other._genuine.moments)
+        self._impostor.add(other._impostor.counts, other._impostor.moments)
         self._tail.add(other._tail.values())
         self._keep(other._kept or [])
         self._saw(other._smallest, other._largest, other._dtype)
@@ -154,8 +152,7 @@ class ScoreHistogram:
             indices = positions.astype(np.intp)
             if smallest < self.low or self._positions(np.float64(largest)) >= self.bins:
                 np.clip(indices, 0, self.bins - 1, out=indices)
-            tally.counts += np.bincount(indices, minlength=self.bins)
-            tally.merge_moments(_moments(positions))
+            tally.add(np.bincount(indices, minlength=self.bins), at.moments(positions))
             if not genuine and largest > self._tail.floor:
                 self._tail.add(piece[piece > _rounded_down(self._tail.floor, piece.dtype)])
             self._saw(smallest, largest, piece.dtype)
@@ -180,17 +177,15 @@ class ScoreHistogram:
         self._dtype = dtype if self._dtype is None else np.promote_types(self._dtype, dtype)
         self._known = None
 
-    # --- figures out
-
     @property
     def genuines(self):
         """Number of genuine pairs."""
-        return self._genuine.pairs
+        return self._genuine.moments[0]
 
     @property
     def impostors(self):
         """Number of impostor pairs."""
-        return self._impostor.pairs
+        return self._impostor.moments[0]
 
     @property
     def error_bound(self):
@@ -282,12 +277,7 @@ class ScoreHistogram:
     def d_prime(self):
         """Decidability, see `curves.d_prime`."""
         self._points()  # raises without both classes
-        genuine, impostor = self._genuine, self._impostor
-        gap = abs(genuine.mean - impostor.mean)
-        spread = math.sqrt((genuine.squares / genuine.pairs + impostor.squares / impostor.pairs) / 2)
-        if spread == 0:
-            return math.inf if gap > 0 else 0.0
-        return float(gap / spread)
+        return at.decidability(self._genuine.moments, self._impostor.moments)
 
     def to_dict(self):
         """Counts, bounds and figures as numbers, lists and dicts for JSON; an infinite d′ becomes None.
@@ -295,18 +285,14 @@ class ScoreHistogram:
         The TAR at FMR ≤ 0.01 and ≤ 0.001 come with the mark of `rule_of_30`.
         """
         d_prime = self.d_prime()
-        accuracy, accuracy_threshold = self.best_accuracy()
+        numbers = ("genuines", "impostors", "low", "high", "bins", "tail", "error_bound")
+        figures = ("eer", "eer_error_bound", "auc", "auc_error_bound")
         return {
-            **{name: getattr(self, name) for name in ("genuines", "impostors", "low", "high", "bins", "tail")},
-            "error_bound": self.error_bound,
-            "eer": self.eer(),
-            "eer_error_bound": self.eer_error_bound(),
+            **{name: getattr(self, name) for name in numbers},
+            **{name: getattr(self, name)() for name in figures},
             "eer_point": self.eer_point()._asdict(),
-            "auc": self.auc(),
-            "auc_error_bound": self.auc_error_bound(),
             "d_prime": d_prime if math.isfinite(d_prime) else None,
-            "best_accuracy": accuracy,
-            "best_threshold": accuracy_threshold,
+            **dict(zip(("best_accuracy", "best_threshold"), self.best_accuracy(), strict=True)),
             "tar": [
                 {
                     "far": far,
@@ -331,26 +317,15 @@ class ScoreHistogram:
         rows.append(("d′", f"{self.d_prime():.4f}", "", ""))
         for figure in found["tar"]:
             rule = rule_of_30(figure["far"], self.impostors)
-            row = (
-                f"{figure['tar']:.4f}",
-                f"{figure['tar_error_bound']:.1e}",
-                f"at threshold {figure['threshold']:.6g}",
-            )
-            if rule.mark == "uncertain":
-                row = (*row[:2], f"uncertain: reliable from {rule.needed:,} impostor pairs; {row[2]}")
-            if rule.mark == "withheld":
-                needs = f"needs {rule.shown_from:,} impostor pairs, {rule.needed:,} for a reliable figure"
-                row = ("withheld", "", needs)
-            rows.append((f"TAR at FMR ≤ {figure['far']:g}", *row))
+            shown = f"{figure['tar']:.4f}", f"{figure['tar_error_bound']:.1e}"
+            shown = ("withheld", "") if rule.mark == "withheld" else shown
+            rows.append((f"TAR at FMR ≤ {figure['far']:g}", *shown, tar_note(rule, figure["threshold"])))
         return "\n".join([heading, *aligned(rows, right=(1, 2))])
 
     def _points(self):
         """The known operating points, and how many of the strictest ones have no unknown point between them."""
-        if self._known is None:
-            self._known = self._find_points()
-        return self._known
-
-    def _find_points(self):
+        if self._known is not None:
+            return self._known
         if not (self.genuines and self.impostors):
             raise ValueError(
                 "The histogram must hold pairs of both classes; got "
@@ -366,11 +341,12 @@ class ScoreHistogram:
         highest = just_above(self._dtype.type(self._largest))
         coarse = OperatingPoints(np.concatenate(([highest], edges[::-1])).astype(np.float64), *counts)
         fine = None if self._kept is None else self._fine_points()
-        if fine is None:
-            return coarse, 1
-        below = coarse.thresholds < fine.thresholds[-1]
-        points = OperatingPoints(*(np.concatenate((top, rest[below])) for top, rest in zip(fine, coarse, strict=True)))
-        return points, len(fine.thresholds)
+        self._known = coarse, 1
+        if fine is not None:
+            below = coarse.thresholds < fine.thresholds[-1]
+            joined = (np.concatenate((top, rest[below])) for top, rest in zip(fine, coarse, strict=True))
+            self._known = OperatingPoints(*joined), len(fine.thresholds)
+        return self._known
 
     def _fine_points(self):
         """The operating points at single scores: all, or those above the smallest of a full tail; None if none."""
@@ -402,33 +378,18 @@ class ScoreHistogram:
 
 
 class _Tally:
-    """Counts of one class by bin, `(bins,)`; mean and sum of squared deviations of all, in units of bins."""
+    """Counts of one class by bin, `(bins,)`, and the `moments` of its scores, in units of bins."""
 
-    def __init__(self, counts):
-        self.counts = counts
-        self.pairs, self.mean, self.squares = 0, 0.0, 0.0
+    def __init__(self, bins):
+        self.counts, self.moments = np.zeros(bins, np.int64), (0, 0.0, 0.0)
 
-    def merge(self, other):
-        self.counts += other.counts
-        self.merge_moments((other.pairs, other.mean, other.squares))
-
-    def merge_moments(self, moments):
-        pairs, mean, squares = moments
-        total, gap = self.pairs + pairs, mean - self.mean
-        if pairs:
-            self.squares += squares + gap * gap * (self.pairs / total) * pairs
-            self.mean += gap * (pairs / total)
-        self.pairs = total
-
-
-def _moments(positions):
-    """Number, mean and sum of squared deviations; overwrites `positions (n,)`."""
-    # Relative to the first value, so that equal values have deviations of exactly 0.
-    first = float(positions[0])
-    positions -= first
-    mean = float(positions.mean())
-    positions -= mean
-    return len(positions), first + mean, float(np.dot(positions, positions))
+    def add(self, counts, moments):
+        self.counts += counts
+        (pairs, mean, squares), (more, other_mean, other_squares) = self.moments, moments
+        if more:
+            total, gap = pairs + more, other_mean - mean
+            squares += other_squares + gap * gap * (pairs / total) * more
+            self.moments = total, mean + gap * (more / total), squares
 
 
 class _Largest:

@@ -38,7 +38,7 @@ https://arxiv.org/abs/2306.01198.
 """
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -53,8 +53,9 @@ __all__ = ["Interval", "bootstrap", "difference"]
 # than all at once.
 BLOCK = 2**18
 
+# The function of each statistic and the names of its arguments after the operating points.
 STATISTICS = {
-    reading.__name__: reading
+    reading.__name__: (reading, list(inspect.signature(reading).parameters)[1:])
     for reading in (at.auc, at.eer, at.best_accuracy, at.tar_at_far, at.accuracy_at, at.fmr_at, at.fnmr_at)
 }
 # The range of a statistic's argument, by the name of the parameter.
@@ -100,10 +101,8 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
         statistics: list of names, or `(name, argument)`: `"auc"`, `"eer"`, `"best_accuracy"`, `("tar_at_far", far)`,
             `("accuracy_at", threshold)`, `("fmr_at", threshold)`, `("fnmr_at", threshold)`: the functions of these
             names, the last two as in `operating_point`.
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
-        left: `(n,)` identity of each pair's one side, integers or strings.
-        right: `(n,)` identity of the other side.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
+        left, right: `(n,)` identities of the two sides of each pair, integers or strings.
         samples: number of resamples, at least 2. 100 give a standard error within 7 %; the ends of an interval need
             1,000.
         confidence: nominal coverage of the interval, in (0, 1).
@@ -165,11 +164,8 @@ def difference(first, second):
             f"`first` and `second` must have the same confidence; got {first.confidence} and {second.confidence}"
         )
     replicates = np.subtract.outer(first.replicates, second.replicates).ravel()
-    low, high = np.quantile(replicates, [(1 - first.confidence) / 2, (1 + first.confidence) / 2])
-    standard_error = float(np.hypot(first.standard_error, second.standard_error))
-    return Interval(
-        first.estimate - second.estimate, float(low), float(high), standard_error, first.confidence, replicates
-    )
+    interval = Interval.of(first.estimate - second.estimate, replicates, first.confidence)
+    return replace(interval, standard_error=float(np.hypot(first.standard_error, second.standard_error)))
 
 
 def _readings(statistics):
@@ -184,17 +180,13 @@ def _readings(statistics):
 
 def _reading(statistic):
     name, *values = (statistic,) if isinstance(statistic, str) else statistic
-    wanted = _parameters(STATISTICS[name]) if name in STATISTICS else None
-    if wanted is None or len(values) != len(wanted):
-        known = [", ".join((f'"{known}"', *_parameters(reading))) for known, reading in STATISTICS.items()]
+    if name not in STATISTICS or len(values) != len(STATISTICS[name][1]):
+        known = [", ".join((f'"{known}"', *arguments)) for known, (_, arguments) in STATISTICS.items()]
         raise ValueError(f"`statistics` must be among ({'), ('.join(known)}); got {statistic!r}")
-    limits = [RANGES[parameter] for parameter in wanted]
+    reading, arguments = STATISTICS[name]
+    limits = [RANGES[argument] for argument in arguments]
     values = [check_number(name, value, low=low, high=high) for value, (low, high) in zip(values, limits, strict=True)]
-    return lambda points: STATISTICS[name](points, *values)
-
-
-def _parameters(reading):
-    return list(inspect.signature(reading).parameters)[1:]
+    return lambda points: reading(points, *values)
 
 
 def _identity_weights(identities, order, rng):

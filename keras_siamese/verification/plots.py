@@ -27,8 +27,7 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         thresholds: dict from a name to the score to mark.
         bins: number of bins.
     """
@@ -50,8 +49,7 @@ def plot_roc(axes, same, scores, left=None, right=None, seed=0):
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         left, right: `(n,)` identities of both sides; if given, the band of the TAR's 95 % intervals is drawn.
         seed: integer ≥ 0 for the resamples of the intervals.
     """
@@ -94,8 +92,7 @@ def plot_det(axes, same, scores):
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
     """
     from scipy.special import ndtri
 
@@ -157,8 +154,7 @@ def plot_errors(axes, same, scores, left, right, kind="accept", *, names=None, c
 
     Args:
         axes: the matplotlib `Axes` to draw on; returned.
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         left, right: images `(n, height, width)` or `(n, height, width, channels)` of 1, 3 or 4 channels, whole
             numbers in [0, 255] or floats in [0, 1] or [0, 255]; anything that can be indexed by an array of rows.
         kind: "accept" for the impostor pairs with the highest scores, "reject" for the genuine pairs with the lowest.

@@ -11,6 +11,7 @@ the same line of code computes a figure and its bootstrap replicates. Only this 
     eer(rows)                                       # (rows,)
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -181,6 +182,23 @@ def fmr_at(points, threshold):
 def fnmr_at(points, threshold):
     """The FNMR at `threshold`; `(...)`."""
     return points.fnmr[..., _index(points, threshold)]
+
+
+def moments(values):
+    """Number, mean and sum of squared deviations of float64 `values (n,)`, which are overwritten."""
+    # Relative to the first value, so that equal values have deviations of exactly 0.
+    first = float(values[0])
+    values -= first
+    mean = float(values.mean())
+    values -= mean
+    return len(values), first + mean, float(np.dot(values, values))
+
+
+def decidability(genuine, impostor):
+    """d′ of two classes, each given by its `moments`."""
+    gap = abs(genuine[1] - impostor[1])
+    spread = math.sqrt((genuine[2] / genuine[0] + impostor[2] / impostor[0]) / 2)
+    return gap / spread if spread else math.inf if gap > 0 else 0.0
 
 
 def at(values, index):

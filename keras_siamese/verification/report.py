@@ -24,7 +24,7 @@ from keras_siamese.verification import points as at
 from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
 from keras_siamese.verification.crossfit import cross_fitted_decisions
 from keras_siamese.verification.curves import d_prime
-from keras_siamese.verification.evidence import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
+from keras_siamese.verification.evidence import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30, tar_note
 from keras_siamese.verification.intervals import Interval, bootstrap
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import OperatingPoint
@@ -120,9 +120,9 @@ class VerificationReport:
         plain["balanced_accuracy"] = self.balanced_accuracy
         plain["eer_point"] = self.eer_point._asdict()
         plain["tar"] = [figure._asdict() for figure in self.tar]
+        ends = ("low", "high", "standard_error")
         plain["intervals"] = {
-            name: {"low": interval.low, "high": interval.high, "standard_error": interval.standard_error}
-            for name, interval in self.intervals.items()
+            name: {end: getattr(interval, end) for end in ends} for name, interval in self.intervals.items()
         }
         return _finite(plain)
 
@@ -196,7 +196,9 @@ class VerificationReport:
     def _figures(self):
         """Name, key of the interval, value (None if there is none to show) and note of each line."""
         inverted = "; worse than random: are labels or scores inverted?" if self.auc < 1 - self.auc_floor else ""
-        yield "EER", "eer", self.eer, self._eer_note()
+        without_error = _no_error_note(self.eer, min(self.genuines, self.impostors))
+        note = f"at threshold {self.eer_point.threshold:.6g}{'; ' if without_error else ''}{without_error}"
+        yield "EER", "eer", self.eer, note
         yield "AUC", "auc", self.auc, f"random scores reach {self.auc_floor:.4f}{inverted}"
         yield "d′", "d_prime", self.d_prime, ""
         if self.threshold is not None:
@@ -220,18 +222,7 @@ class VerificationReport:
             yield "Cllr", "cllr", self.cllr, "bits, of the calibrated scores; 1 means no information"
         yield "min Cllr", "min_cllr", self.min_cllr, "bits, after the best possible calibration"
         for figure in self.tar:
-            yield f"TAR at FMR ≤ {figure.far:g}", _tar_name(figure.far), figure.tar, _tar_note(figure)
-
-    def _eer_note(self):
-        note = f"at threshold {self.eer_point.threshold:.6g}"
-        return "; ".join(filter(None, [note, _no_error_note(self.eer, min(self.genuines, self.impostors))]))
-
-
-def _tar_note(figure):
-    if figure.mark == "withheld":
-        return f"needs {figure.shown_from:,} impostor pairs, {figure.needed:,} for a reliable figure"
-    uncertain = f"uncertain: reliable from {figure.needed:,} impostor pairs; " if figure.mark == "uncertain" else ""
-    return f"{uncertain}at threshold {figure.threshold:.6g}"
+            yield f"TAR at FMR ≤ {figure.far:g}", _tar_name(figure.far), figure.tar, tar_note(figure, figure.threshold)
 
 
 def evaluate(
@@ -240,8 +231,7 @@ def evaluate(
     """Evaluates a set of pairs: all figures, with their intervals.
 
     Args:
-        same: `(n,)` labels, 1 genuine, 0 impostor.
-        scores: `(n,)` finite scores, larger = more similar.
+        same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         far: false match rate or rates in (0, 1] at which the TAR is reported.
         threshold: a threshold chosen on other pairs, at which accuracy, FMR and FNMR are reported. Without one, the
             accuracy is cross-fitted (`cross_fitted_accuracy`, ten folds).
@@ -325,11 +315,9 @@ def evaluate(
 
 def _tar_figure(points, far, impostors):
     rule = rule_of_30(far, impostors)
-    if rule.mark == "withheld":
-        return TARFigure(far, None, None, rule.mark, rule.needed, rule.shown_from)
     index = at.within(points, far)
-    tar, threshold = float(points.tar[index]), float(points.thresholds[index])
-    return TARFigure(far, tar, threshold, rule.mark, rule.needed, rule.shown_from)
+    shown = (None, None) if rule.mark == "withheld" else (float(points.tar[index]), float(points.thresholds[index]))
+    return TARFigure(far, *shown, rule.mark, rule.needed, rule.shown_from)
 
 
 def _tar_name(far):

@@ -16,6 +16,7 @@ the figures need (see `neighbours`); memory is O(block + (n + m)·dim). Anything
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -120,12 +121,8 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, d
     lifted structured feature embedding", CVPR 2016, https://arxiv.org/abs/1511.06452.
 
     Args:
-        embeddings: `(n, dim)`; this, `labels`, `gallery`, `gallery_labels` and `distance` as in `evaluate_retrieval`.
-        labels: `(n,)` identities.
+        embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
         k: rank, or a sequence of them, from 1 to the number of embeddings that a query is compared with.
-        gallery: `(m, dim)`, or None.
-        gallery_labels: `(m,)`, or None.
-        distance: name, `Distance`, config or function.
 
     Returns:
         A float in [0, 1]; for a sequence of k, float64 of its shape.
@@ -149,12 +146,8 @@ def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, d
     embeddings, not identities. Entry r − 1 is `recall_at_k` at k = r.
 
     Args:
-        embeddings: `(n, dim)`; this, `labels`, `gallery`, `gallery_labels` and `distance` as in `evaluate_retrieval`.
-        labels: `(n,)` identities.
+        embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
         max_rank: length of the curve, from 1 to the number of embeddings that a query is compared with.
-        gallery: `(m, dim)`, or None.
-        gallery_labels: `(m,)`, or None.
-        distance: name, `Distance`, config or function.
 
     Returns:
         `(max_rank,)` float64, rising, in [0, 1].
@@ -174,11 +167,7 @@ def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distan
     https://arxiv.org/abs/2003.08505.
 
     Args:
-        embeddings: `(n, dim)`; all arguments as in `evaluate_retrieval`.
-        labels: `(n,)` identities.
-        gallery: `(m, dim)`, or None.
-        gallery_labels: `(m,)`, or None.
-        distance: name, `Distance`, config or function.
+        embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
 
     Returns:
         A float in [0, 1].
@@ -199,11 +188,7 @@ def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance=
     ECCV 2020, https://arxiv.org/abs/2003.08505.
 
     Args:
-        embeddings: `(n, dim)`; all arguments as in `evaluate_retrieval`.
-        labels: `(n,)` identities.
-        gallery: `(m, dim)`, or None.
-        gallery_labels: `(m,)`, or None.
-        distance: name, `Distance`, config or function.
+        embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
 
     Returns:
         A float in [0, 1], at most the R-precision.
@@ -215,11 +200,7 @@ def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance=
     return float(_find_mates(inputs, 1, distance, need_mates=True).average_precision.mean())
 
 
-# --- what comes in
-
-
-@dataclass(frozen=True, eq=False)
-class _Inputs:
+class _Inputs(NamedTuple):
     """Checked input: `queries (n, dim)`, `gallery (m, dim)`, codes of their identities, number of mates `(n,)`."""
 
     queries: np.ndarray
@@ -282,11 +263,7 @@ def _check_rank(name, rank, inputs):
     return rank
 
 
-# --- the pass over the blocks
-
-
-@dataclass(frozen=True, eq=False)
-class _Mates:
+class _Mates(NamedTuple):
     """For each query with mates, `(queries,)`: the rank of the first mate (2^62 if not found) and two means over R."""
 
     first: np.ndarray
@@ -297,17 +274,15 @@ class _Mates:
 def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
     """Ranks the `depth` nearest of each query, at least all R if `need_mates`, and finds the mates among them."""
     queries = np.flatnonzero(inputs.mates)
-    mates = inputs.mates[queries]
     if need_mates:
-        depth = max(depth, int(mates.max()))
+        depth = max(depth, int(inputs.mates.max()))
     blocks = nearest_blocks(inputs.queries, inputs.gallery, depth, distance, own=inputs.own, chosen=queries)
     bar = _progress_bar(len(queries)) if progress else None
     found, done = [], 0
     for block, nearest in blocks:
-        own_mates = mates[done : done + len(block)]
-        done += len(block)
         hits = inputs.gallery_codes[nearest] == inputs.query_codes[block, None]
-        found.append(_read(hits, own_mates))
+        found.append(_read(hits, inputs.mates[block]))
+        done += len(block)
         if bar is not None:
             bar.update(done)
     return _Mates(*map(np.concatenate, zip(*found, strict=True)))
