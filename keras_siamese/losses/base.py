@@ -1,8 +1,7 @@
 """Base class of all losses, with the checks that a model's output fits the loss.
 
 Contract: `call(y_true, y_pred)` returns one value for each row `(batch,)`, scaled so that Keras's mean over the batch
-is the mean that the paper defines. Losses import only `_checks`, `_export`, `ops` and `distances`; a model calls
-`check_output` to say what it returns.
+is the mean that the paper defines. A model calls `check_output` to say what it returns.
 """
 
 import inspect
@@ -79,9 +78,8 @@ class SiameseLoss(keras.losses.Loss):
         """Keras metrics of what the loss computes, for `compile(metrics=…)`; they reuse the loss's distances.
 
         Args:
-            *statistics: "positive_distance" and "negative_distance" (mean distances of the pairs of each kind) and, for
-                losses with a hinge, "active_fraction" (the share of pairs, triplets or anchors with a loss above zero).
-                By default all of them.
+            *statistics: by default all of "positive_distance", "negative_distance" (mean distances of the pairs) and,
+                for losses with a hinge, "active_fraction" (the share of pairs, triplets or anchors with a loss > 0).
 
         Example:
 
@@ -189,15 +187,11 @@ def joined_ids(digits):
     return ids, ops.any(missing, axis=1)
 
 
-def mask_of(tensor):
-    """The mask that Keras keeps for a tensor, or None: an attribute or, for JAX, an entry in Keras's private table."""
-    lookup = getattr(keras.src.backend, "get_keras_mask", None)
-    return getattr(tensor, "_keras_mask", None) if lookup is None else lookup(tensor)
-
-
 def without_wide_mask(y_pred):
     """`y_pred` `(batch, …)` without a mask over time steps, by which Keras would multiply the rows' losses."""
-    mask = mask_of(y_pred)
+    # The mask is an attribute or, for JAX's tensors, an entry in Keras's private table.
+    lookup = getattr(keras.src.backend, "get_keras_mask", lambda tensor: getattr(tensor, "_keras_mask", None))
+    mask = lookup(y_pred)
     return y_pred if mask is None or len(mask.shape) == 1 else ops.copy(y_pred)
 
 

@@ -78,9 +78,9 @@ def character_of(loss, expects="distance"):
     """
     if isinstance(loss, SiameseLoss):
         return stated(loss)
-    unknown = LossCharacter(expects=expects)
     if expects not in ("distance", "score"):
         return LossCharacter(kind=KINDS.get(expects), expects=expects, expected_range=RANGES.get(expects))
+    unknown = LossCharacter(expects=expects)
     try:
         function = keras.losses.get(loss)
         return unknown if function is None else measured(function, expects)
@@ -93,15 +93,11 @@ def stated(loss):
     """`LossCharacter` of a `SiameseLoss`, from its attributes."""
     pairs = loss.kind == "pair" and loss.expects == "distance"
     ends = [loss.value_at_collapse(fraction) for fraction in (0.0, 1.0)] if pairs else (None, None)
+    same = "kind", "expects", "expected_range", "mining", "margin_is_gap", "minimum"
     return LossCharacter(
-        kind=loss.kind,
-        expects=loss.expects,
+        **{name: getattr(loss, name) for name in same},
         similar_label=getattr(loss, "similar_label", None),
         margin=None if loss.distance_margin is None else float(loss.distance_margin),
-        margin_is_gap=loss.margin_is_gap,
-        expected_range=loss.expected_range,
-        mining=loss.mining,
-        minimum=loss.minimum,
         at_zero=None if None in ends else tuple(ends),
         collapsed=None if pairs else loss.value_at_collapse(),
         is_stated=True,
@@ -150,8 +146,7 @@ def costs_of(function, label, points):
 def rise_of(difference, values):
     """+1 if `difference` (loss of label 1 minus loss of label 0) rises with y_pred, −1 if it falls, else 0."""
     change = difference[-1] - difference[0]
-    scale = max(np.abs(values).max(), 1e-30)
-    return 0 if abs(change) <= 1e-6 * scale else int(np.sign(change))
+    return 0 if abs(change) <= 1e-6 * max(np.abs(values).max(), 1e-30) else int(np.sign(change))
 
 
 def minimum_of(values):

@@ -1,8 +1,7 @@
 """Pair losses: y_true `(batch,)` holds 1 for "same", y_pred `(batch, 1)` a distance or a probability.
 
-Contract: each loss is a pure function `(same, y_pred, …) → (batch,)`, with `same` 1 for genuine and 0 for impostor
-pairs, and a small Keras class that holds its options. `(batch,)` and `(batch, 1)` are accepted; other shapes raise.
-The functions take `same` and `distance` `(batch,)`; their other arguments are those of the class.
+Contract: each loss is a pure function of `same` `(batch,)`, 1 for genuine and 0 for impostor pairs, and of distances
+`(batch,)`, and a small Keras class that holds its options. The classes accept `(batch,)` and `(batch, 1)`.
 
     siamese.compile("adam", loss=ContrastiveLoss(margin=1.0))
     siamese.compile("adam", loss=ContrastiveLoss(similar_label=0))       # for data whose label 1 means "different"
@@ -161,16 +160,14 @@ class ContrastiveLoss(PairLoss):
 class MarginLoss(PairLoss):
     """Margin loss: y·[d − β + m]₊ + (1 − y)·[β − d + m]₊.
 
-    It pulls genuine pairs to distances below β − m and pushes impostor pairs beyond β + m, so genuine pairs need not
-    have distance 0. y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. The paper samples the pairs by distance
-    and can learn β; here β is fixed.
+    It pulls genuine pairs to distances below β − m and pushes impostor pairs beyond β + m. y_true `(batch,)` 1 = same;
+    y_pred `(batch, 1)` distances. The paper samples the pairs by distance and can learn β; here β is fixed.
 
     Wu, Manmatha, Smola, Krähenbühl, *Sampling Matters in Deep Embedding Learning*, ICCV 2017,
     https://arxiv.org/abs/1706.07567
 
     Args:
-        margin: m > 0, in units of the distance. If the model's distances cannot reach β − m or β + m, training stops
-            with an error at the start.
+        margin: m > 0, in units of the distance. If the model's distances cannot reach β ± m, training raises an error.
         beta: β > 0, in units of the distance.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
 
@@ -193,10 +190,8 @@ class MarginLoss(PairLoss):
 
     def check_reach(self, low, high):
         if not low <= self.beta <= high:
-            raise ValueError(
-                f"`beta` of {type(self).__name__} must be a distance of the model, in [{low:g}, {high:g}]; got "
-                f"{self.beta:g}"
-            )
+            where = f"a distance of the model, in [{low:g}, {high:g}]"
+            raise ValueError(f"`beta` of {type(self).__name__} must be {where}; got {self.beta:g}")
         refuse_margin(self, "margin", self.margin, min(high - self.beta, self.beta - low), low, high)
 
 
@@ -206,8 +201,7 @@ class OnlineContrastiveLoss(PairLoss):
 
     y_true `(batch,)` 1 = same; y_pred `(batch, 1)` distances. A genuine pair is hard if its distance is larger than
     that of the closest impostor pair in the batch; an impostor pair is hard if it is closer than the farthest genuine
-    pair. If the batch has only one kind of pairs, they are compared with their mean distance. The choice has no
-    gradient.
+    pair. If the batch has only one kind of pairs, they are compared with their mean. The choice has no gradient.
 
     sentence-transformers' `OnlineContrastiveLoss` is the same with ``reduction="sum"`` and a siamese model with
     ``distance="cosine"``, except that it also uses the mean distance if there is only one pair of the other kind. The
@@ -271,10 +265,8 @@ class WeightedBinaryCrossentropy(PairLoss):
 
     def check_reach(self, low, high):
         if self.from_logits and (low, high) == (0.0, 1.0):
-            raise ValueError(
-                f"{type(self).__name__} has from_logits=True, but the model returns probabilities in [0, 1]: "
-                "use from_logits=False"
-            )
+            fault = "has from_logits=True, but the model returns probabilities in [0, 1]: use from_logits=False"
+            raise ValueError(f"{type(self).__name__} {fault}")
 
     def get_config(self):
         weight = self.class_weight

@@ -59,7 +59,6 @@ class BatchStatistic(keras.metrics.Metric):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        if isinstance(config["loss"], dict):
-            config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
-        return cls(**config)
+        loss = config["loss"]
+        loss = keras.saving.deserialize_keras_object(loss) if isinstance(loss, dict) else loss
+        return cls(**{**config, "loss": loss})

@@ -1,8 +1,7 @@
 """Triplet losses: y_pred `(batch, 2)` holds d(anchor, positive) and d(anchor, negative); y_true is ignored.
 
 Contract: a pure function `(d_ap, d_an, …) → (batch,)` and a small Keras class. A siamese model called on
-`(anchor, positive, negative)` returns the two distances. Keras requires a y_true, for example zeros. With `swap=True`
-in the model and the loss, y_pred is `(batch, 3)` with d(positive, negative) last.
+`(anchor, positive, negative)` returns the two distances. Keras requires a y_true, for example zeros.
 
     siamese.compile("adam", loss=TripletLoss(margin=0.2))
     siamese.fit((anchor, positive, negative), np.zeros(len(anchor)))
@@ -30,8 +29,7 @@ class TripletLoss(SiameseLoss):
     """Triplet loss: [d_ap − d_an + m]₊.
 
     The negative should be farther from the anchor than the positive by the margin. y_true is ignored; y_pred
-    `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last if both the model and the loss have
-    ``swap=True``.
+    `(batch, 2)` = d(a, p), d(a, n), or `(batch, 3)` with d(p, n) last if the model and the loss use ``swap=True``.
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832. Soft: Hermans, Beyer, Leibe, *In Defense of the Triplet Loss*, 2017,
@@ -39,8 +37,7 @@ class TripletLoss(SiameseLoss):
     with Triplets and Shallow Convolutional Neural Networks*, BMVC 2016.
 
     Args:
-        margin: m > 0, in units of the distance. If the model's distances cannot differ by it, training stops with an
-            error at the start.
+        margin: m > 0, in units of the distance. If the model's distances cannot differ by it, training raises an error.
         soft: use softplus(d_ap − d_an) instead of the hinge; the margin is then not used.
         swap: use min(d_an, d_pn) as the negative's distance.
         reduction, name, dtype: as in `keras.losses.Loss`.

@@ -1,10 +1,8 @@
 """Angular loss: keeps the negatives of a positive pair outside a cone around the middle of the pair.
 
-Contract: as in `softmaxes`, on cosines of embeddings of any norm. Because (a+p)·n = a·n + p·n, the loss of a pair
-depends on two rows of the matrix of cosines. A loop handles the k-th positive of all anchors at once, one
-`(rows, batch)` matrix for each k. It runs once for the value and once for the gradient, which
-`keras.ops.custom_gradient` attaches: each pair has a gradient for both of its rows, so the gradient depends on the
-weights of the rows and cannot be computed beforehand.
+Contract: as in `softmaxes`. Because (a+p)·n = a·n + p·n, the loss of a pair depends on two rows of the matrix of
+cosines. A loop handles the k-th positive of all anchors at once, one `(rows, batch)` matrix for each k. It runs once
+for the value and once for the gradient, which depends on the weights of both rows and cannot be computed beforehand.
 
     encoder.compile("adam", loss=AngularLoss(angle=40.0))
 """
@@ -92,8 +90,7 @@ class AngularLoss(CosineLoss):
 
     y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm; a, p and n are the embeddings at norm
     1. Same value as pytorch-metric-learning's `AngularLoss` on unit vectors (it normalises anchors and positives, but
-    not negatives). For each positive that an anchor can have, the time is O(batch²), or O(batch²·dim) with
-    `block_size`. Memory is O(batch²).
+    not negatives). Memory is O(batch²), time for each positive of an anchor too (with `block_size`, O(batch²·dim)).
 
     Wang, Zhou, Wen, Liu, Lin, *Deep Metric Learning with Angular Loss*, ICCV 2017, https://arxiv.org/abs/1708.01682
 

@@ -1,8 +1,7 @@
 """Batch losses on pairs: positive and negative pairs each have a margin, and their two means are added.
 
-Contract: as in `base`: identities `(batch,)` and embeddings `(batch, dim)`. Pure functions of a `(rows, batch)` matrix
-and masks return one `Terms` for the positive and one for the negative pairs. Each has its own mean, so the many
-negative pairs do not outweigh the few positive pairs.
+Contract: as in `base`. Pure functions of a `(rows, batch)` matrix and masks return one `Terms` for the positive and one
+for the negative pairs. Each has its own mean, so the many negative pairs do not outweigh the few positive pairs.
 
     encoder.compile("adam", loss=BatchContrastiveLoss(margin=1.0))
     batch_contrastive(distances, positive, negative, margin=1.0)        # two Terms, each (rows,)
@@ -242,19 +241,18 @@ def ranked_list(
     alpha = 1.0 + margin / 2.0 if alpha is None else alpha
     floor = 1e-5 * ops.cast(ops.shape(distances)[1], distances.dtype)
     beyond, inside = distances - (alpha - margin), alpha - distances
-    sides = []
-    for gap, mask, temperature in (
-        (beyond, positive & (beyond > 0), positive_temperature),
-        (inside, negative & (inside > 0), negative_temperature),
-    ):
+    far, near = positive & (beyond > 0), negative & (inside > 0)
+
+    def weighted_mean(gap, mask, temperature):
         gap = ops.where(mask, gap, 0.0)
         # Relative to the largest weight, which could overflow.
         top = ops.stop_gradient(ops.max(temperature * gap, axis=1, keepdims=True))
         weights = ops.where(mask, ops.exp(temperature * gap - top), 0.0)
-        sides.append(ops.sum(weights * gap, axis=1) / (ops.sum(weights, axis=1) + floor * ops.exp(-top[:, 0])))
-    costs = (1.0 - imbalance) * sides[0] + imbalance * sides[1]
-    active = (positive & (beyond > 0)) | (negative & (inside > 0))
-    return Terms(costs, ops.ones_like(costs), positive | negative, active)
+        return ops.sum(weights * gap, axis=1) / (ops.sum(weights, axis=1) + floor * ops.exp(-top[:, 0]))
+
+    pulled, pushed = weighted_mean(beyond, far, positive_temperature), weighted_mean(inside, near, negative_temperature)
+    costs = (1.0 - imbalance) * pulled + imbalance * pushed
+    return Terms(costs, ops.ones_like(costs), positive | negative, far | near)
 
 
 @export
@@ -262,9 +260,8 @@ class RankedListLoss(DistanceLoss):
     """Ranked list loss: mean over rows of (1−λ)·wmean[d − (α−m)] + λ·wmean[α − d].
 
     The first weighted mean is over positives with d > α − m, with weights e^{T₊(d−(α−m))}; the second is over negatives
-    with d < α, with weights e^{T₋(α−d)}. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, preferably of
-    unit norm. Same value as pytorch-metric-learning's `RankedListLoss`, which also adds 1e-5·batch to the sums of
-    weights.
+    with d < α, with weights e^{T₋(α−d)}. 1e-5·batch is added to the sums of weights. y_true identities `(batch,)`;
+    y_pred embeddings `(batch, dim)`, best of unit norm. Same value as pytorch-metric-learning's `RankedListLoss`.
 
     Wang, Hua, Kodirov, Hu, Garnier, Robertson, *Ranked List Loss for Deep Metric Learning*, CVPR 2019,
     https://arxiv.org/abs/1903.03238

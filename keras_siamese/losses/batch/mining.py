@@ -27,11 +27,8 @@ def with_gradient(total, slopes, matrix):
 def over_positives(rows, step, state, start=1):
     """Calls `step(chosen, positive, valid, *state)` for the k-th positive of all rows, k = 1, 2, …; returns `state`.
 
-    Args:
-        step: receives the column of the positive as a mask `(rows, batch)`, its entry of `rows.matrix` `(rows, 1)`, and
-            whether the row has a k-th positive `(rows, 1)`; returns the new state.
-        state: a tuple of tensors.
-        start: 1, or 0 to use the row itself as the first of its positives.
+    `step` receives the column of the positive as a mask `(rows, batch)`, its entry of `rows.matrix` `(rows, 1)`, and
+    whether the row has a k-th positive `(rows, 1)`; it returns the new state. `start` 0 begins with the row itself.
     """
     matrix, largest = ops.stop_gradient(rows.matrix), ops.max(rows.size)
 
@@ -56,16 +53,11 @@ def hinge(gap, margin):
 
 
 def walk_triplets(rows, cost, weights, counts=None):
-    """Sums of `cost(gap)` over the triplets of `rows`, gap = d_ap − d_an.
+    """Sums of `cost(gap)` over the triplets of `rows`, gap = d_ap − d_an, weighted by the negatives' `weights`.
 
-    Args:
-        cost: returns the loss and its derivative, each `(rows, batch)`, for gaps `(rows, batch)`.
-        weights: `(rows, batch)`, the weight of each negative; 0 elsewhere.
-        counts: returns the mask of the triplets to include, for the same gaps; None includes all.
-
-    Returns:
-        The weighted losses `(rows,)`, the total weight of the triplets above zero `(rows,)`, and the derivatives of the
-            losses by the distances `(rows, batch)`.
+    `cost` returns the loss and its derivative for gaps `(rows, batch)`, `counts` the mask of the triplets to include.
+    Returns the losses `(rows,)`, the total weight of the triplets above zero `(rows,)`, and the derivatives of the
+    losses by the distances `(rows, batch)`.
     """
     matrix = ops.stop_gradient(rows.matrix)
 

@@ -58,8 +58,7 @@ class NpairsLoss(SimilarityMatrixLoss):
 
     The softmax of each row of similarities should be large in the columns of the row's own identity. y_true identities
     `(batch,)`, whole numbers (a NumPy array may hold strings); y_pred similarities `(batch, batch)`. The diagonal is
-    included: a row is one of its own positives. Same value as tensorflow-addons' `NpairsLoss`, which returns one value
-    for the batch.
+    included: a row is one of its own positives. The mean over the rows equals tensorflow-addons' `NpairsLoss`.
 
     Sohn, *Improved Deep Metric Learning with Multi-class N-pair Loss Objective*, NIPS 2016,
     https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective

@@ -1,8 +1,7 @@
 """Batch losses on rankings: average precision of each anchor's ranking, and the overlap of two histograms.
 
-Contract: as in `softmaxes`: cosines of embeddings of any norm, identities `(batch,)`. Ranks and histograms are smoothed
-so that they have a gradient. Memory is O(batch²): ranks are summed one positive at a time, and a pair's part in a
-histogram is stored as two numbers, the node below it and its position between that node and the next.
+Contract: as in `softmaxes`. Ranks and histograms are smoothed so that they have a gradient. Memory is O(batch²): ranks
+are summed one positive at a time, and a pair's part in a histogram is two numbers: a node and the position after it.
 
     encoder.compile("adam", loss=FastAPLoss())
     smooth_ap(rows, temperature=0.01)                                   # Terms, each (rows,)
@@ -57,11 +56,10 @@ def fast_ap(similarity, positive, negative, bins=10):
 class FastAPLoss(CosineLoss):
     """FastAP loss: the mean over anchors with positives of 1 − (1/|P|)·Σ_j h⁺_j·H⁺_j/H_j.
 
-    This is 1 minus the average precision of the anchor's ranking, from a histogram of squared distances with `bins` + 1
+    This is 1 minus the average precision of the anchor's ranking, from a histogram of d² = 2 − 2·cos with `bins` + 1
     nodes spread evenly over [0, 4]. h⁺_j is the number of positives at node j; H⁺_j and H_j are the numbers of
     positives and of all rows up to node j. A row between two nodes is split between them. y_true identities `(batch,)`;
-    y_pred embeddings `(batch, dim)`, of any norm, as d² = 2 − 2·cos. Same value as pytorch-metric-learning's
-    `FastAPLoss`.
+    y_pred embeddings `(batch, dim)`, of any norm. Same value as pytorch-metric-learning's `FastAPLoss`.
 
     Cakir, He, Xia, Kulis, Sclaroff, *Deep Metric Learning to Rank*, CVPR 2019,
     https://openaccess.thecvf.com/content_CVPR_2019/html/Cakir_Deep_Metric_Learning_to_Rank_CVPR_2019_paper.html

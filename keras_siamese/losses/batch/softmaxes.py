@@ -49,8 +49,8 @@ def ntxent(similarity, positive, negative, temperature=0.07):
 class NTXentLoss(CosineLoss):
     """NT-Xent loss (InfoNCE): the mean over positive pairs of −log e^{s_p/τ} / (e^{s_p/τ} + Σ_N e^{s_n/τ}).
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. The denominator does not contain the
-    anchor's other positives. Same value as pytorch-metric-learning's `NTXentLoss`, and as SimCLR's loss if each
+    The denominator does not contain the anchor's other positives. y_true identities `(batch,)`; y_pred embeddings
+    `(batch, dim)`, of any norm. Same value as pytorch-metric-learning's `NTXentLoss`, and as SimCLR's loss if each
     identity has two rows.
 
     Chen, Kornblith, Norouzi, Hinton, *A Simple Framework for Contrastive Learning of Visual Representations*, ICML
@@ -127,9 +127,8 @@ def multi_similarity(similarity, positive, negative, alpha=2.0, beta=50.0, base=
 class MultiSimilarityLoss(CosineLoss):
     """Multi-similarity loss: mean over rows of log(1 + Σ_P e^{−α(s−λ)})/α + log(1 + Σ_N e^{β(s−λ)})/β.
 
-    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. If a row has no positives or no
-    negatives, that term is 0. Same value as pytorch-metric-learning's `MultiSimilarityLoss`; `epsilon` adds its
-    `MultiSimilarityMiner`.
+    y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Without positives or negatives, a row's
+    term is 0. Same value as pytorch-metric-learning's `MultiSimilarityLoss`; `epsilon` adds its `MultiSimilarityMiner`.
 
     Wang, Han, Huang, Dong, Scott, *Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning*, CVPR
     2019, https://arxiv.org/abs/1904.06627
@@ -177,7 +176,7 @@ class CircleLoss(CosineLoss):
     """Circle loss: mean over anchors of softplus(lse_P(−γ·α_p(s−1+m)) + lse_N(γ·α_n(s−m))), where it is above zero.
 
     α_p = [1+m−s]₊ and α_n = [s+m]₊ are weights without a gradient. y_true identities `(batch,)`; y_pred embeddings
-    `(batch, dim)`, of any norm. An anchor without positives or without negatives has loss 0. Same value as
+    `(batch, dim)`, of any norm. An anchor without positives or negatives has loss 0. Same value as
     pytorch-metric-learning's `CircleLoss`.
 
     Sun, Cheng, Zhang, Zhang, Zheng, Wang, Wei, *Circle Loss: A Unified Perspective of Pair Similarity Optimization*,
@@ -219,8 +218,7 @@ class TupletMarginLoss(CosineLoss):
     """Tuplet margin loss: the mean over positive pairs of log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}).
 
     θ_p is the angle between anchor and positive. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any
-    norm. Same value as pytorch-metric-learning's `TupletMarginLoss`, but the gradient is also finite for identical
-    embeddings.
+    norm. Equals pytorch-metric-learning's `TupletMarginLoss`, but its gradient is finite for identical embeddings too.
 
     Yu, Tao, *Deep Metric Learning with Tuplet Margin Loss*, ICCV 2019, https://doi.org/10.1109/ICCV.2019.00659
 
@@ -264,8 +262,7 @@ class NCALoss(DistanceLoss):
 
     Args:
         scale: > 0, the inverse temperature.
-        **kwargs: `distance` ("squared_euclidean" by default), `block_size`, `reduction`, `name`, `dtype` as in
-            `DistanceLoss`.
+        **kwargs: as in `DistanceLoss`; `distance` is "squared_euclidean" by default.
 
     Example:
 
@@ -294,8 +291,7 @@ class SoftNearestNeighborLoss(DistanceLoss):
 
     Args:
         temperature: T > 0.
-        **kwargs: `distance` ("squared_euclidean" by default), `block_size`, `reduction`, `name`, `dtype` as in
-            `DistanceLoss`.
+        **kwargs: as in `DistanceLoss`; `distance` is "squared_euclidean" by default.
 
     Example:
 

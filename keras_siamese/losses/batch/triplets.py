@@ -135,15 +135,11 @@ class BatchTripletLoss(DistanceLoss):
         self.negatives = check_choice("negatives", negatives, (*STRATEGIES, "distance_weighted"))
         self.soft = bool(soft)
         if positives == "semi_hard" and negatives in ("semi_hard", "all", "distance_weighted"):
-            raise ValueError(
-                '`positives="semi_hard"` needs one negative for each anchor: `negatives` must be "hard" or "easy"; '
-                f"got {negatives!r}"
-            )
+            need = 'needs one negative for each anchor: `negatives` must be "hard" or "easy"'
+            raise ValueError(f'`positives="semi_hard"` {need}; got {negatives!r}')
         if negatives == "distance_weighted" and not isinstance(self.distance, distances.EuclideanDistance):
-            raise ValueError(
-                '`negatives="distance_weighted"` needs the Euclidean distance (of unit-norm embeddings); '
-                f"got {self.distance!r}"
-            )
+            need = "needs the Euclidean distance (of unit-norm embeddings)"
+            raise ValueError(f'`negatives="distance_weighted"` {need}; got {self.distance!r}')
 
     @property
     def mining(self):
@@ -197,8 +193,7 @@ class TripletSemiHardLoss(AddonsTripletLoss):
 
     n is the nearest negative that is farther from the anchor than p, or the farthest negative if there is none. y_true
     identities `(batch,)`; y_pred embeddings `(batch, dim)`, preferably of unit norm. Same defaults and values as
-    tensorflow-addons' `TripletSemiHardLoss`, except that a batch without a positive or a negative pair has loss 0 and
-    not NaN.
+    tensorflow-addons' `TripletSemiHardLoss`, but a batch without a positive or negative pair has loss 0, not NaN.
 
     Schroff, Kalenichenko, Philbin, *FaceNet: A Unified Embedding for Face Recognition and Clustering*, CVPR 2015,
     https://arxiv.org/abs/1503.03832

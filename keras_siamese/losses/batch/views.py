@@ -1,9 +1,8 @@
 """Batch losses on pairs of rows: two views of one image, or a question and its answer.
 
 Contract: within each identity, in the order of the batch, rows 2t and 2t + 1 (counted from 0) are a pair. The first is
-the anchor (or view 1), the second its positive (or view 2). An odd last row is not used. A batch with two rows for
-each identity, in any order, is the usual batch of pairs; the identity is then the number of the image. VICReg and
-Barlow Twins compare features instead of rows and take O(batch·dim + dim²) memory.
+the anchor (or view 1), the second its positive (or view 2). An odd last row is not used. The usual batch has two rows
+for each image, whose number is the identity. VICReg and Barlow Twins compare features instead of rows.
 
     encoder.compile("adam", loss=MultipleNegativesRankingLoss())        # y_true: [0, 0, 1, 1, …]
     vicreg(first, second, valid)                                        # Terms, each (batch,)
@@ -42,9 +41,8 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
     Each anchor's positive is compared with the positives of other identities in the batch; other positives of its own
     identity are not in the sum. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Rows 1 and
-    2 of an identity are an anchor and its positive, rows 3 and 4 the next pair, and so on in the order of the batch; an
-    odd last row is not used. Same value as sentence-transformers' `MultipleNegativesRankingLoss` if each identity has
-    two rows. A single pair has loss 0.
+    2 of an identity are an anchor and its positive, rows 3 and 4 the next pair, and so on; an odd last row is not used.
+    A single pair has loss 0. If each identity has two rows, it equals sentence-transformers' class of this name.
 
     Henderson, Al-Rfou, Strope, Sung, Lukacs, Guo, Kumar, Miklos, Kurzweil, *Efficient Natural Language Response
     Suggestion for Smart Reply*, 2017, https://arxiv.org/abs/1705.00652
@@ -112,8 +110,7 @@ class VICRegLoss(ViewLoss):
     v(x) = [1 − √(var x + ε)]₊. The terms make the two views agree, keep the variance of each feature, and decorrelate
     the features. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, not normalised, in pairs of rows as in
     `MultipleNegativesRankingLoss`: the views z and z′ of one image. The first row of a pair has the value: its own
-    first term plus the batch's other two, which are 0 for a single image. Same value as pytorch-metric-learning's
-    `VICRegLoss`.
+    first term plus the batch's other two (0 for a single image). Same value as pytorch-metric-learning's `VICRegLoss`.
 
     Bardes, Ponce, LeCun, *VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning*, ICLR
     2022, https://arxiv.org/abs/2105.04906

@@ -47,8 +47,7 @@ def sphereface(target, cosine, margin=4, scale=1.0):
 class NormalizedSoftmaxLoss(ProxyLoss):
     """Normalized softmax loss: −log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Same value as pytorch-metric-learning's
-    `NormalizedSoftmaxLoss`.
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Equals pytorch-metric-learning's class of this name.
 
     Zhai, Wu, *Classification is a Strong Baseline for Deep Metric Learning*, BMVC 2019,
     https://arxiv.org/abs/1811.12649
@@ -76,10 +75,9 @@ class NormalizedSoftmaxLoss(ProxyLoss):
 class ArcFaceLoss(ProxyLoss):
     """ArcFace loss: −log(e^{s·cos(θ_y + m)} / (e^{s·cos(θ_y + m)} + Σ_{j≠y} e^{s·cos θ_j})).
 
-    This is a softmax with an angular margin. y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. For θ_y > π
-    − m, where cos(θ_y + m) would rise again, it is replaced by cos θ_y − m·sin m. Same value as
-    pytorch-metric-learning's `ArcFaceLoss`, whose margin is in degrees. The gradient is finite at cos θ = ±1: there the
-    part through sin θ is 0.
+    This is a softmax with an angular margin. y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Beyond
+    θ_y = π − m, where cos(θ_y + m) would rise again, it is replaced by cos θ_y − m·sin m. The gradient is finite at
+    cos θ = ±1, where the part through sin θ is 0. Equals pytorch-metric-learning's `ArcFaceLoss` (margin in degrees).
 
     Deng, Guo, Xue, Zafeiriou, *ArcFace: Additive Angular Margin Loss for Deep Face Recognition*, CVPR 2019,
     https://arxiv.org/abs/1801.07698

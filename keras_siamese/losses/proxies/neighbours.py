@@ -85,9 +85,8 @@ class ProxyAnchorLoss(ProxyLoss):
     its positives, all other rows its negatives. The first mean is over the proxies P⁺ with a row in the batch, the
     second over all proxies. Same value as pytorch-metric-learning's `ProxyAnchorLoss`.
 
-    A logarithm belongs to a proxy and is split among its rows in proportion to their exponentials, so the value of a
-    row is the part of the loss that it causes. `sample_weight` multiplies that part; the row stays in the logarithms
-    whatever its weight.
+    A proxy's logarithm is split among its rows in proportion to their exponentials, so the value of a row is the part
+    of the loss that it causes. `sample_weight` multiplies that part; the row stays in the logarithms.
 
     Kim, Kim, Cho, Kwak, *Proxy Anchor Loss for Deep Metric Learning*, CVPR 2020, https://arxiv.org/abs/2003.13911
 
@@ -119,8 +118,7 @@ class SoftTripleLoss(ProxyLoss):
     S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk is the similarity to class j, mainly to its nearest centers. y_true
     `(batch,)` classes; y_pred cosines `(batch, classes, centers)`, from ``ProxyLogits(classes, centers_per_class=10)``
     in the paper. Same value as pytorch-metric-learning's `SoftTripleLoss`. The paper's second term, which merges
-    superfluous centers, depends only on the weights and is an option of the layer:
-    ``ProxyLogits(…, center_sparsity=0.2)``.
+    superfluous centers, is an option of the layer: ``ProxyLogits(…, center_sparsity=0.2)``.
 
     Qian, Shang, Sun, Hu, Li, Jin, *SoftTriple Loss: Deep Metric Learning Without Triplet Sampling*, ICCV 2019,
     https://arxiv.org/abs/1909.05235
