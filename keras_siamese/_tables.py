@@ -8,8 +8,6 @@ Contract: standard library only; everything may import it.
 
 import csv
 
-__all__ = ["aligned", "csv_rows"]
-
 
 def aligned(rows, right=()):
     """One line of text for each row of strings, columns two spaces apart and as wide as their widest cell.

@@ -19,6 +19,7 @@ from keras import ops
 from keras_siamese import distances
 from keras_siamese._checks import check_installed
 from keras_siamese.layers import LogisticHead
+from keras_siamese.neighbours import at_most, first_of_each
 from keras_siamese.ops import NORM_FLOOR
 from keras_siamese.scoring import score_embeddings, to_numpy
 
@@ -110,15 +111,9 @@ def best_of(siamese, probes, gallery, shortlist, k):
 
 def smallest(values, count):
     """Ascending columns `(n, count)` of the `count` smallest `values` `(n, m)` in each row; the first of equal ones."""
-    last = np.partition(values, count - 1, axis=1)[:, count - 1]
-    row, column = np.divmod(np.flatnonzero(values <= last[:, None]), values.shape[1])
-    if len(row) > values.shape[0] * count:  # more values equal the last one than fit
-        at_last = values[row, column] == last[row]
-        order = np.lexsort((column, at_last, row))
-        row, column = row[order], column[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)
-        column = column[place < count]
-    return np.sort(column.reshape(len(values), count), axis=1)
+    row, column = at_most(values, np.partition(values, count - 1, axis=1)[:, count - 1])
+    order = np.lexsort((column, values[row, column], row))  # more values may equal the last one than fit
+    return np.sort(first_of_each(row[order], column[order], len(values), count), axis=1)
 
 
 class FaissIndex:

@@ -3,8 +3,8 @@
 Contract: finite `queries (n, dim)` and `gallery (m, dim)` in, without negative zeros; the rows of the gallery, ordered
 by (distance, row number), out. The order for `cosine` and `euclidean` is that of distances computed row by row in
 float64: float32 products give bounds of each distance, and only neighbours whose bounds overlap are computed again.
-Other distances are taken from their `pairwise`. Identical rows always tie. `verification`, `data` and `diagnosis` use
-this module; it imports `_checks`, `ops` and `distances`.
+Other distances are taken from their `pairwise`. Identical rows always tie. `verification`, `data`, `diagnosis` and
+`identification` use this module; it imports `_checks`, `ops` and `distances`.
 
     for queries_of_block, rows in nearest_blocks(queries, gallery, depth=5, distance="cosine"):
         nearest[queries_of_block] = rows                                                  # (block, 5), nearest first
@@ -42,7 +42,11 @@ def nearest_blocks(queries, gallery, depth, distance="euclidean", *, own=False, 
     chosen = np.arange(len(queries)) if chosen is None else chosen
     for start in range(0, len(chosen), at_once):
         block = chosen[start : start + at_once]
-        yield block, nearest_rows(scores, columns, block, depth, own)
+        nearest, alike, ranks = np.empty((len(block), depth), np.int64), scores.alike[block], np.arange(depth)
+        nearest[alike] = ranks + (own & (ranks >= block[alike, None]))
+        if not alike.all():
+            nearest[~alike] = _nearest_rows(scores, columns, block[~alike], depth, own)
+        yield block, nearest
 
 
 class Columns:
@@ -67,16 +71,8 @@ class Columns:
         self.starts = np.cumsum(self.sizes) - self.sizes
 
 
-def nearest_rows(scores, columns, block, depth, own):
+def _nearest_rows(scores, columns, block, depth, own):
     """The gallery rows of the `depth` nearest of each query of `block`, `(rows, depth)`, nearest first."""
-    nearest, alike, ranks = np.empty((len(block), depth), np.int64), scores.alike[block], np.arange(depth)
-    nearest[alike] = ranks + (own & (ranks >= block[alike, None]))
-    if not alike.all():
-        nearest[~alike] = _nearest_by_distance(scores, columns, block[~alike], depth, own)
-    return nearest
-
-
-def _nearest_by_distance(scores, columns, block, depth, own):
     # With `own`, a query is one of its own neighbours until it is removed.
     reach = depth + own
     low = scores.lower_bounds(block)
@@ -85,9 +81,9 @@ def _nearest_by_distance(scores, columns, block, depth, own):
     counts = np.count_nonzero(low <= limit[:, None], axis=1)
     nearest = np.empty((len(block), depth), np.int64)
     for part in _parts(counts, CANDIDATES // min(reach, int(columns.sizes.max()))):
-        row, column = _within(low[part], limit[part])
+        row, column = at_most(low[part], limit[part])
         rows = _rank(scores, columns, block[part], low[part], row, column, reach, own)
-        nearest[part] = _heads(*rows, len(counts[part]), depth)
+        nearest[part] = first_of_each(*rows, len(counts[part]), depth)
     return nearest
 
 
@@ -101,7 +97,7 @@ def _at_least_nth(values, nth):
     return np.partition(values, nth - 1, axis=1)[:, nth - 1]
 
 
-def _within(values, limits):
+def at_most(values, limits):
     """Rows and columns of the values that are at most their row's limit, sorted by row, then column."""
     # Several times faster than `np.nonzero` of a matrix.
     return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])
@@ -153,10 +149,9 @@ def _shared(cluster):
     return np.flatnonzero(np.bincount(cluster)[cluster] > 1)
 
 
-def _heads(row, values, rows, depth):
+def first_of_each(row, values, rows, depth):
     """The first `depth` values of each row, `(rows, depth)`; `values` are sorted by row, with at least `depth` each."""
-    starts = np.searchsorted(row, np.arange(rows))
-    return values[starts[:, None] + np.arange(depth)]
+    return values[np.searchsorted(row, np.arange(rows))[:, None] + np.arange(depth)]
 
 
 def _parts(counts, limit):
@@ -195,8 +190,11 @@ class _Squares:
     exact_bounds = False
 
     def __init__(self, queries, columns, *, cosine):
-        points = _directions if cosine else _scaled_by(_exponent(queries, columns))
-        self._queries, self._columns = points(queries), points(columns)
+        exponent = None if cosine else _exponent(queries, columns)
+        self._queries, self._columns = (
+            _directions(points) if cosine else np.ldexp(points.astype(np.float64), -exponent)
+            for points in (queries, columns)
+        )
         centre = self._columns.mean(axis=0)
         exponent = _exponent(self._queries - centre, self._columns - centre)
         self._rough_queries = np.ldexp(self._queries - centre, -exponent).astype(np.float32)
@@ -205,9 +203,8 @@ class _Squares:
         self._penalties = np.where(self._columns.any(axis=1), 0.0, 1.0) if cosine else np.zeros(len(columns))
         # A query without direction has distance 1 to all columns.
         self.alike = ~self._queries.any(axis=1) if cosine else np.zeros(len(queries), bool)
-        squares = np.square(self._rough_columns, dtype=np.float64).sum(axis=1) + np.ldexp(
-            self._penalties, -2 * exponent
-        )
+        squares = np.square(self._rough_columns, dtype=np.float64).sum(axis=1)
+        squares += np.ldexp(self._penalties, -2 * exponent)
         dim = queries.shape[1]
         # `least` covers what underflows in float32.
         unit, least = (dim + 16) * 2.0**-24, dim * 2.0**-120
@@ -228,7 +225,7 @@ class _Squares:
 
     def farthest(self, block, low, limit):
         """The largest upper bound among columns whose lower bound is at most `limit (rows,)`; float32, rounded up."""
-        row, column = _within(low, limit)
+        row, column = at_most(low, limit)
         high = low[row, column] + self.slack(block[row], column)
         largest = np.maximum.reduceat(high, np.searchsorted(row, np.arange(len(block))))
         return np.nextafter(largest.astype(np.float32), np.float32(np.inf))
@@ -273,10 +270,6 @@ def _directions(embeddings):
     with np.errstate(over="ignore"):
         short = np.ldexp(norms, exponents) <= NORM_FLOOR
     return np.where(short[:, None], 0.0, scaled / np.where(short, 1.0, norms)[:, None])
-
-
-def _scaled_by(exponent):
-    return lambda embeddings: np.ldexp(embeddings.astype(np.float64), -exponent)
 
 
 def _exponent(*arrays):

@@ -15,8 +15,6 @@ import numpy as np
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
 from keras_siamese.verification.histogram import SLACK, ScoreHistogram
 
-__all__ = ["compare_embeddings"]
-
 
 def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
     """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once: score = −distance.

@@ -12,8 +12,6 @@ import numpy as np
 
 from keras_siamese.verification.pairs import check_pairs
 
-__all__ = ["isotonic", "platt"]
-
 MAX_STEPS = 100
 TOLERANCE = 1e-8  # of slope and offset, in standard deviations of the scores
 

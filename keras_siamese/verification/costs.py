@@ -16,8 +16,6 @@ from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_pairs
 from keras_siamese.verification.points import operating_points
 
-__all__ = ["cllr", "min_cllr", "min_dcf", "threshold_at_cost"]
-
 
 def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
     """The lowest detection cost over all thresholds, relative to always giving the same answer.

@@ -16,8 +16,6 @@ from keras_siamese._checks import check_integer, check_labels
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import best_point, operating_points
 
-__all__ = ["cross_fitted_accuracy"]
-
 
 def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0):
     """The accuracy over all pairs, each decided by the threshold that is best on pairs of other folds.

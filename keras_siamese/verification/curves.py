@@ -23,20 +23,6 @@ from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_pairs
 from keras_siamese.verification.points import OperatingPoint, operating_points
 
-__all__ = [
-    "accuracy_at",
-    "auc",
-    "best_accuracy",
-    "d_prime",
-    "det",
-    "eer",
-    "eer_point",
-    "operating_point",
-    "roc",
-    "tar_at_far",
-    "threshold_at_far",
-]
-
 
 def roc(same, scores):
     """Receiver operating characteristic: TAR over FMR.

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from keras_siamese._checks import check_integer, check_number
 
-__all__ = ["RuleOf30", "auc_floor", "best_accuracy_floor", "rule_of_3", "rule_of_30"]
-
 
 class RuleOf30(NamedTuple):
     """How reliable a figure at a false match rate is.

@@ -23,8 +23,6 @@ from keras_siamese.verification.evidence import rule_of_30, tar_note
 from keras_siamese.verification.pairs import check_scores
 from keras_siamese.verification.points import OperatingPoints, just_above
 
-__all__ = ["ScoreHistogram"]
-
 # Number of scores counted at a time, so that intermediate results stay in the processor's cache.
 CHUNK = 1 << 16
 # How far outside the bounds rounding may put a score, as a share of the distance between the bounds.

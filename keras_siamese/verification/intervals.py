@@ -47,8 +47,6 @@ from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import RankedPairs
 
-__all__ = ["Interval", "bootstrap", "difference"]
-
 # Resamples are counted in blocks of about this many weights. 2 MB stay in a core's cache, which is five times faster
 # than all at once.
 BLOCK = 2**18

@@ -9,7 +9,7 @@ and counts the wrong values. Only this room imports it; it imports `_checks`.
 
 import numpy as np
 
-from keras_siamese._checks import check_finite, check_labels, check_same
+from keras_siamese._checks import check_column, check_finite, check_labels, check_same
 
 
 def check_pairs(same, scores):
@@ -31,11 +31,7 @@ def check_pairs(same, scores):
 
 def check_scores(scores):
     """Returns `scores` as floats `(n,)`, of a dtype as in `check_pairs`; whether they are finite is not checked."""
-    scores = np.asarray(scores)
-    if scores.ndim == 2 and scores.shape[1] == 1:
-        scores = scores[:, 0]
-    if scores.ndim != 1:
-        raise ValueError(f"`scores` must have shape (n,), one score per pair; got shape {scores.shape}")
+    scores = check_column("scores", scores, "score", "pair")
     if scores.dtype.name == "bfloat16":
         scores = scores.astype(np.float32)
     if scores.dtype.kind not in "biuf":

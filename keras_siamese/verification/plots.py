@@ -17,8 +17,6 @@ from keras_siamese.verification.curves import det, eer, roc
 from keras_siamese.verification.intervals import bootstrap
 from keras_siamese.verification.pairs import check_identities, check_pairs
 
-__all__ = ["plot_det", "plot_errors", "plot_reliability", "plot_roc", "plot_scores"]
-
 GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 
 

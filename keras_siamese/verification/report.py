@@ -29,8 +29,6 @@ from keras_siamese.verification.intervals import Interval, bootstrap
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import OperatingPoint
 
-__all__ = ["TARFigure", "VerificationReport", "evaluate"]
-
 
 class TARFigure(NamedTuple):
     """TAR at a false match rate, unless the rule of 30 withholds it.

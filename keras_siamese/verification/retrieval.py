@@ -25,8 +25,6 @@ from keras_siamese._tables import aligned
 from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification.pairs import encode_identities
 
-__all__ = ["Retrieval", "cmc", "evaluate_retrieval", "map_at_r", "r_precision", "recall_at_k"]
-
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:

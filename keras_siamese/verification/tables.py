@@ -16,8 +16,6 @@ import numpy as np
 
 from keras_siamese._tables import csv_rows
 
-__all__ = ["ScoreTable", "read_scores"]
-
 SAME = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 LISTED = 5  # lines that an error lists
 
