@@ -26,21 +26,15 @@ class BalancedBatchSequence(EpochSequence):
     `augment`, the sample would be its own positive.
 
     Args:
-        x: array `(n, …)`, dict (also nested) of arrays `(n, …)`, or another source, such as an `ImageFolder`.
-        labels: identities `(n,)`, integers or strings.
         classes_per_batch: P ≥ 2, identities in a batch.
         samples_per_class: K ≥ 2, samples of each identity.
         batches_per_epoch: ≥ 1; by default an epoch shows each sample about once.
         weighting: "balanced" (default) shows all identities equally often; "natural" in proportion to their samples.
         short: "repeat" (default) or "drop", for identities with fewer than K samples.
-        augment: changes each batch; see `keras_siamese.data.augment` for what is accepted.
-        frozen: whether every epoch has the same batches, for validation; excludes `augment`.
-        seed: integer ≥ 0.
-        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
+        x, labels, augment, frozen, seed, **kwargs: as in `PairSequence`.
 
     Attributes:
-        x, labels: the source; the codes `(n,)` of its labels, integers 0 … identities − 1.
-        identities: the distinct labels, sorted; `identities[codes]` are the original labels.
+        x, labels, identities: as in `PairSequence`.
         left_out: number of identities that take no part: single samples without `augment`, or dropped as short.
         repeated: number of identities that take part with fewer than K samples.
 

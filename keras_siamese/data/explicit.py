@@ -17,27 +17,27 @@ import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_same
 from keras_siamese.data.images import ImageFiles, check_folder
-from keras_siamese.data.sequence import EpochSequence
+from keras_siamese.data.pairs import PairBatches
 from keras_siamese.data.sources import check_source, count_samples, encode, first_few
 
+_NUMBER = r"((?=0*[1-9])[0-9]{1,9})"  # above 0
+_NAME = r"((?!\.)[^\s/\\]+)"  # not a path
+_GENUINE = re.compile(rf"{_NAME}\s+{_NUMBER}\s+{_NUMBER}")
+_IMPOSTOR = re.compile(rf"{_NAME}\s+{_NUMBER}\s+{_NAME}\s+{_NUMBER}")
 
-class ExplicitPairs(EpochSequence):
+
+class ExplicitPairs(PairBatches):
     """A `keras.utils.PyDataset` of listed pairs, each once an epoch; a batch depends only on `(seed, epoch, index)`.
 
     Each epoch has the pairs in a new random order. A frozen sequence keeps the given order, for validation.
 
     Args:
-        x: array `(n, …)`, dict (also nested) of arrays `(n, …)`, or another source, such as an `ImageFolder`.
         left, right: rows of `x`, integers `(pairs,)` in [0, n).
         same: `(pairs,)`, whether both samples show the same identity: booleans, or `similar_label` for "same".
         labels: identities `(n,)` of the samples, integers or strings, if known. They must agree with `same`, and they
             give scores confidence intervals over identities.
-        batch_size: pairs in a batch, ≥ 1; the last batch of an epoch may be smaller.
-        augment: changes each tower's batch independently; see `keras_siamese.data.augment` for what is accepted.
-        frozen: whether every epoch has the same batches, for validation; excludes `augment`.
         similar_label: 1, or 0 for a project in which 0 means "same", both in `same` and in the batches.
-        seed: integer ≥ 0.
-        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
+        x, batch_size, augment, frozen, seed, **kwargs: as in `PairSequence`.
 
     Attributes:
         x: the source.
@@ -88,16 +88,9 @@ class ExplicitPairs(EpochSequence):
         if labels is not None:
             self.identities, self.labels = encode(check_labels("labels", labels, length=n))
             refuse_pairs("`same` must agree with `labels`", (self.labels[left] == self.labels[right]) != same)
-        self.pairs_per_epoch, self.positive_fraction = len(same), float(np.mean(same))
+        self.pairs_per_epoch = self._count = len(same)
+        self.positive_fraction = float(np.mean(same))
         self._given = left, right, same
-
-    def __len__(self):
-        """The number of batches in an epoch."""
-        return -(-self.pairs_per_epoch // self.batch_size)
-
-    def pairs(self, epoch=None):
-        """The pairs of an epoch in the order of its batches, as `PairSequence.pairs` returns them, each `(pairs,)`."""
-        return self._table_of(epoch)
 
     def _draw(self, epoch):
         if self.frozen:
@@ -105,17 +98,8 @@ class ExplicitPairs(EpochSequence):
         order = self.rng(epoch).permutation(self.pairs_per_epoch)
         return tuple(column[order] for column in self._given)
 
-    def _batch(self, table, epoch, index):
-        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        left, right, same = (column[rows] for column in table)
-        return self._towers((left, right), epoch, index), (same == self.similar_label).astype("float32")
-
-    def __repr__(self):
-        return (
-            f"{type(self).__name__}({self.pairs_per_epoch} pairs of {count_samples(self.x)} samples, "
-            f"{100 * self.positive_fraction:.3g}% same, in {len(self)} batches of {self.batch_size}; "
-            f"{self._state()})"
-        )
+    def _what(self):
+        return f"{self.pairs_per_epoch} pairs of {count_samples(self.x)} samples"
 
 
 def from_pairs(x, left, right, same, **options):
@@ -240,13 +224,13 @@ def read_lfw_pairs(
 
 def parse_lfw_lines(lines, name):
     """Parses the `lines` of a pairs.txt: lists of left and right `(person, number)`, of same, and of folds."""
-    header = [_number(word) for word in lines[0].split()] if lines else []
-    if len(header) not in (1, 2) or None in header:
+    header = lines[0].split() if lines else []
+    if len(header) not in (1, 2) or not all(re.fullmatch(_NUMBER, word) for word in header):
         raise ValueError(
             f'{name!r} must begin with the number of folds and of pairs of each kind in a fold, such as "10 300", or '
             f"only the number of pairs; line 1 is {lines[0] if lines else ''!r}"
         )
-    folds, count = header if len(header) == 2 else (1, header[0])
+    folds, count = map(int, header if len(header) == 2 else (1, header[0]))
     expected, got = 2 * folds * count, len(lines) - 1
     if got != expected:
         raise ValueError(
@@ -256,7 +240,7 @@ def parse_lfw_lines(lines, name):
     pairs, wrong = [], []
     for i, line in enumerate(lines[1:]):
         genuine = i % (2 * count) < count
-        pair = _genuine(line.split()) if genuine else _impostor(line.split())
+        pair = _pair(line, genuine)
         if pair is None:
             form = "genuine pair: name, number, number" if genuine else "impostor pair: name, number, name, number"
             wrong.append(f"\n  line {i + 2} must hold one {form}; got {line!r}")
@@ -268,25 +252,11 @@ def parse_lfw_lines(lines, name):
     return [list(column) for column in zip(*pairs, strict=True)]
 
 
-def _genuine(words):
-    if len(words) != 3:
+def _pair(line, genuine):
+    """The two images `(person, number)` in a line, or None if it is malformed or not a pair of this kind."""
+    found = (_GENUINE if genuine else _IMPOSTOR).fullmatch(line.strip())
+    if found is None:
         return None
-    image, other = _image(words[0], words[1]), _image(words[0], words[2])
-    return None if image is None or other is None or image == other else (image, other)
-
-
-def _impostor(words):
-    if len(words) != 4:
-        return None
-    image, other = _image(*words[:2]), _image(*words[2:])
-    return None if image is None or other is None or image[0] == other[0] else (image, other)
-
-
-def _image(name, number):
-    """`(person, number)`; None if the name could be a path, or if `number` is not a number."""
-    number = _number(number)
-    return None if number is None or name.startswith(".") or re.search(r"[/\\]", name) else (name, number)
-
-
-def _number(word):
-    return int(word) if re.fullmatch("[0-9]{1,9}", word) and int(word) > 0 else None
+    person, number, *other, other_number = found.groups()
+    left, right = (person, int(number)), (other[0] if other else person, int(other_number))
+    return None if left == right or (left[0] == right[0]) != genuine else (left, right)

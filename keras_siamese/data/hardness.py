@@ -13,8 +13,10 @@ import time
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_integer
+from keras_siamese._checks import check_choice, check_integer
 from keras_siamese.data.blocks import IdentityBlocks
+from keras_siamese.data.sequence import EpochSequence
+from keras_siamese.data.sources import count_samples
 from keras_siamese.neighbours import nearest_blocks
 
 _BLOCK = 1 << 22  # distances computed at a time
@@ -99,10 +101,22 @@ class HardCandidates:
         )
 
 
-class HardPartners:
+class HardPartners(EpochSequence):
     """Base class of `PairSequence` and `TripletSequence`: partners are uniform, or hard under the latest embeddings."""
 
     _candidates = None
+
+    def _set_anchors(self, x, labels, batch_size, weighting):
+        self._set_samples(x, labels)
+        self.batch_size = check_integer("batch_size", batch_size, low=1)
+        self.weighting = check_choice("weighting", weighting, ("natural", "balanced"))
+        self._blocks = IdentityBlocks(self.labels)
+        self.singletons = int(np.count_nonzero(self._blocks.size == 1))
+
+    def _describe(self, rows):
+        singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
+        samples = f"{count_samples(self.x)} samples of {len(self.identities)} identities{singletons}"
+        return super()._describe(f"{samples}; {rows}")
 
     @property
     def partners(self):

@@ -1,9 +1,8 @@
 """Image files as samples, read when a batch asks for them.
 
-Contract: `ImageFiles` is a source `(n, height, width, channels)` (see `sources`) of float32 in [0, 255] over files;
-`ImageFolder` finds them, and their identities, in a folder; `from_dataframe` in a table. What is held is paths. All
-files are decoded once when the source is made, and those that cannot be are reported together. Users and `explicit`
-import this module.
+Contract: `ImageFiles` is a source (see `sources`) of files, `ImageFolder` of the files in a folder, `from_dataframe` of
+those in a table. They hold only paths. All files are decoded once when the source is made, and those that cannot be
+decoded are reported together. Users and `explicit` import this module.
 
     folder = ImageFolder("faces", image_size=(112, 112))                  # faces/<identity>/<image>
     train, valid = split_identities(folder, folder.labels, (0.8, 0.2))    # views: nothing is read
@@ -21,37 +20,36 @@ from keras_siamese.data.decoding import ImageDecoder, check_files
 from keras_siamese.data.sources import first_few, row_numbers
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
-# What operating systems leave in folders; they hide the rest of it by a leading dot.
+# Files that operating systems add to folders; the names of others begin with a dot.
 _LITTER = ("thumbs.db", "desktop.ini")
 _LISTED = 10  # files that an error lists
 logger = logging.getLogger(__name__)
 
 
 class ImageFiles:
-    """Image files as a source `(n, height, width, channels)`, float32 in [0, 255], each read when it is asked for.
+    """Image files as a source `(n, height, width, channels)`, float32 in [0, 255]; each is read when a batch needs it.
 
-    How a file becomes an array, 16-bit, palette, alpha and EXIF orientation included, `ImageDecoder` of
-    `keras_siamese.data.decoding` says.
+    `ImageDecoder` of `keras_siamese.data.decoding` describes how a file becomes an array, including 16-bit, palette,
+    alpha and EXIF orientation.
 
     Args:
         paths: `(n,)` paths.
-        image_size: `(height, width)` that every image is resized to.
+        image_size: `(height, width)` to which every image is resized.
         color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
-        root: the folder that relative paths begin at; files outside it, also through links, are refused.
-        interpolation: "bilinear" (default), "nearest", "box", "hamming", "bicubic" or "lanczos", of the resizing.
-        check: whether to decode every file once here; otherwise what is wrong with a file is said when it is read.
+        root: the folder that relative paths start from; files outside it, also through links, are refused.
+        interpolation: how to resize: "bilinear" (default), "nearest", "box", "hamming", "bicubic" or "lanczos".
+        check: whether to decode every file once now; otherwise an invalid file raises an error when it is read.
         on_error: "raise" reports all files that cannot be read in one error, "skip" leaves them out.
 
     Attributes:
-        paths: of the files kept, in the order given.
-        kept: `(len(self),)` their positions among the paths given.
+        paths: paths of the files kept, in the given order; `kept` `(len(self),)` has their positions among all paths.
         skipped: `(path, reason)` of the files left out.
         shape, dtype: `(len(self), height, width, channels)`, float32.
 
     Raises:
-        ValueError: for files that cannot be read, are links out of `root`, or hold more pixels than Pillow's
+        ValueError: for files that cannot be read, are outside `root`, or have more pixels than Pillow's
             `MAX_IMAGE_PIXELS`, naming them; if no file is left.
-        ImportError: without Pillow, naming the extra that brings it.
+        ImportError: if Pillow is missing; the message names the extra that installs it.
 
     >>> import tempfile, os.path, PIL.Image
     >>> paths = [os.path.join(tempfile.mkdtemp(), f"{grey}.png") for grey in (0, 128, 255)]
@@ -65,15 +63,7 @@ class ImageFiles:
     """
 
     def __init__(
-        self,
-        paths,
-        image_size,
-        color_mode="rgb",
-        *,
-        root=None,
-        interpolation="bilinear",
-        check=True,
-        on_error="raise",
+        self, paths, image_size, color_mode="rgb", *, root=None, interpolation="bilinear", check=True, on_error="raise"
     ):
         self._decode = ImageDecoder(image_size, color_mode, interpolation)
         self.root = None if root is None else check_folder("root", root)
@@ -86,7 +76,7 @@ class ImageFiles:
         self._keep("paths", paths, refused, check, on_error)
 
     def _keep(self, name, paths, refused, check, on_error):
-        """Keeps of `paths` what is not among the `refused`, `{position: reason}`, and can be decoded."""
+        """Keeps those of `paths` that are not `refused`, `{position: reason}`, and can be decoded."""
         check_choice("on_error", on_error, ("raise", "skip"))
         readable = [i for i in range(len(paths)) if i not in refused]
         if check:
@@ -98,10 +88,10 @@ class ImageFiles:
                 f"`{name}` must hold images that can be read; {len(refused)} of {len(paths)} files are not:"
                 + "".join(f"\n  {path}: {reason}" for path, reason in self.skipped[:_LISTED])
                 + (f"\n  and {len(refused) - _LISTED} more" if len(refused) > _LISTED else "")
-                + '\nMend or remove them, or pass on_error="skip" to go without them'
+                + '\nRepair or remove them, or pass on_error="skip" to leave them out'
             )
         if refused:
-            logger.warning("%d of %d files are left out; see `skipped` for which and why", len(refused), len(paths))
+            logger.warning("%d of %d files are left out; `skipped` lists the reasons", len(refused), len(paths))
         self.kept = np.array([i for i in range(len(paths)) if i not in refused], dtype=np.intp)
         self.paths = tuple(paths[i] for i in self.kept)
         if not self.paths:
@@ -119,19 +109,15 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, rows):
-        """The images at `rows`, integers `(m,)` or a slice: `(m, height, width, channels)`; one at one integer."""
+        """The images at `rows`, integers `(m,)` or a slice: `(m, height, width, channels)`; one at an integer."""
         if isinstance(rows, numbers.Integral):
             return self[[rows]][0]
         rows = row_numbers(rows, len(self))
-        images = np.empty((len(rows), *self._decode.shape), self.dtype)
-        first = {}
-        for place, row in enumerate(rows.tolist()):
-            if row in first:  # what comes twice is decoded once
-                images[place] = images[first[row]]
-            else:
-                first[row] = place
-                images[place] = self._read(self.paths[row])
-        return images
+        distinct, place = np.unique(rows, return_inverse=True)  # a repeated image is decoded once
+        images = np.empty((len(distinct), *self._decode.shape), self.dtype)
+        for image, row in zip(images, distinct, strict=True):
+            image[...] = self._read(self.paths[row])
+        return images[place]
 
     def _read(self, path):
         try:
@@ -153,27 +139,25 @@ class ImageFiles:
 class ImageFolder(ImageFiles):
     """The images of a folder with a subfolder for each identity, as a source `(n, height, width, channels)`.
 
-    An identity is the path from `path` to the folder that an image lies in, however deep: "bo" for bo/1.png,
-    "Greek/character05" for Greek/character05/0394_05.png. Samples are sorted by identity, then file name, so they have
-    one order on every machine.
+    An identity is the path, relative to `path`, of the folder that has the image, at any depth: "bo" for bo/1.png,
+    "Greek/character05" for Greek/character05/0394_05.png. Samples are sorted by identity, then by file name, so their
+    order is the same on every machine.
 
-    Hidden files and folders (a leading dot) and Thumbs.db and desktop.ini are passed over. Any other file that is no
-    image, or lies in `path` itself and so has no identity, is refused. Links are followed within `path`; one that leads
-    out of it, nowhere, or back to a folder it lies in, is refused.
+    Hidden files and folders (a leading dot), Thumbs.db and desktop.ini are ignored. Other files are refused if they are
+    not images, or are directly in `path` and so have no identity. Links are followed within `path`. A link is refused
+    if it leads out of `path`, nowhere, or back to a folder that contains it.
 
     Args:
         path: the folder.
-        image_size: `(height, width)` that every image is resized to.
-        color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
-        extensions: what the names of images end in, in upper or lower case.
-        interpolation, check, on_error: as in `ImageFiles`; "skip" leaves out whatever is refused.
+        extensions: the ends of images' names, in upper or lower case.
+        image_size, color_mode, interpolation, check, on_error: as in `ImageFiles`; "skip" leaves out refused files.
 
     Attributes:
         labels: identities `(n,)`, strings.
-        paths, skipped, shape, dtype: as in `ImageFiles`.
+        paths, kept, skipped, shape, dtype: as in `ImageFiles`.
 
     Raises:
-        ValueError: if `path` is no folder, has no subfolders or no images; for files as in `ImageFiles`.
+        ValueError: if `path` is not a folder, or has no subfolders or no images; for files as in `ImageFiles`.
 
     >>> import tempfile, os, PIL.Image
     >>> path = tempfile.mkdtemp()
@@ -203,8 +187,8 @@ class ImageFolder(ImageFiles):
         found = sorted(walk_images(self.root, _check_extensions(extensions)))
         if not any(label or reason.startswith("a link") for label, _, reason in found):
             raise ValueError(
-                f"`path` must hold a folder of images for each identity, as {os.path.join(self.root, 'ada', '1.png')}; "
-                + (f"all {len(found)} files lie in it, in no subfolder" if found else f"no files below {self.root!r}")
+                f"`path` must have a folder of images for each identity, as {os.path.join(self.root, 'ada', '1.png')}; "
+                + (f"all {len(found)} files are in no subfolder" if found else f"no files below {self.root!r}")
             )
         refused = {i: reason for i, (_, _, reason) in enumerate(found) if reason}
         paths = [os.path.join(self.root, *filter(None, label.split("/")), name) for label, name, _ in found]
@@ -216,7 +200,7 @@ class ImageFolder(ImageFiles):
 
 
 def walk_images(root, extensions):
-    """Yields `(label, name, reason)` of each file below `root`; `reason` says why it is none to read, or is empty."""
+    """Yields `(label, name, reason)` of each file below `root`; `reason` says why it is refused, or is empty."""
     real_root = os.path.realpath(root)
     waiting = [("", root, {real_root})]
     while waiting:
@@ -231,19 +215,19 @@ def walk_images(root, extensions):
                 elif entry.is_dir():
                     real = os.path.realpath(entry.path)
                     if real in above:
-                        yield label, name, "a link to a folder that it lies in"
+                        yield label, name, "a link to a folder that contains it"
                     else:
                         waiting.append((f"{label}/{name}".lstrip("/"), entry.path, above | {real}))
                 elif not entry.is_file():
-                    yield label, name, "no file"
+                    yield label, name, "not a file"
                 elif not name.lower().endswith(extensions):
-                    yield label, name, f"no image by its name, which ends in none of {' '.join(extensions)}"
+                    yield label, name, f"not an image: its name ends in none of {' '.join(extensions)}"
                 else:
-                    yield label, name, "" if label else "in no identity's folder"
+                    yield label, name, "" if label else "not in the folder of an identity"
 
 
 def is_inside(path, real_root):
-    """Whether `path`, all links followed, lies in the folder `real_root`."""
+    """Whether `path`, with all links followed, is in the folder `real_root`."""
     real = os.path.realpath(path)
     return real == real_root or real.startswith(os.path.join(real_root, ""))
 
@@ -272,21 +256,20 @@ def _check_extensions(extensions):
 
 
 def from_dataframe(frame, path_column, label_column, root=None, *, image_size, **options):
-    """Images and identities from a table with a row for each sample.
+    """Makes a source of the images, and an array of the identities, in a table with a row for each sample.
 
     Args:
-        frame: pandas DataFrame, or whatever gives a column `(n,)` by its name, as a dict of lists does.
-        path_column: the column of paths.
-        label_column: the column of identities, integers or strings.
-        root: the folder that relative paths begin at; files outside it are refused.
-        image_size: `(height, width)`.
+        frame: pandas DataFrame, or another object with a column `(n,)` for each name, such as a dict of lists.
+        path_column: name of the column of paths.
+        label_column: name of the column of identities, integers or strings.
+        root, image_size: as in `ImageFiles`.
         **options: `color_mode`, `interpolation`, `check` and `on_error` of `ImageFiles`.
 
     Returns:
         `(files, labels)`: `ImageFiles`, and the identities `(len(files),)` of the files kept.
 
     Raises:
-        ValueError: for a column that is not there, bad or missing values, naming their rows; for files as `ImageFiles`.
+        ValueError: for a missing column; for invalid or missing values, with their rows; for files as in `ImageFiles`.
 
     >>> import tempfile, PIL.Image
     >>> root = tempfile.mkdtemp()
@@ -295,31 +278,30 @@ def from_dataframe(frame, path_column, label_column, root=None, *, image_size, *
     >>> from_dataframe(frame, "file", "bird", root, image_size=(4, 4))
     (ImageFiles(2 images of 4 × 4, rgb), array(['wren', 'lark'], dtype='<U4'))
     """
-    paths = _column(frame, "path_column", path_column)
-    labels = _column(frame, "label_column", label_column)
-    wrong = [row for row, path in enumerate(paths) if not isinstance(path, (str, os.PathLike)) or not os.fspath(path)]
-    if wrong:
-        raise ValueError(
-            f"`path_column` must hold paths; {path_column!r} holds {paths[wrong[0]]!r} or the like in rows "
-            f"{first_few(wrong)}, counted from 0"
-        )
-    wrong = [row for row, label in enumerate(labels) if is_missing(label) or _is_broken(label)]
-    if wrong:
-        raise ValueError(
-            f"`label_column` must hold whole numbers or strings; {label_column!r} holds {labels[wrong[0]]!r} or the "
-            f"like in rows {first_few(wrong)}, counted from 0"
-        )
+    paths = _column(frame, "path_column", path_column, "paths", _is_path)
+    labels = _column(frame, "label_column", label_column, "whole numbers or strings", _is_label)
     labels = check_labels("label_column", labels, length=len(paths))
     files = ImageFiles(paths, image_size, root=root, **options)
     return files, labels[files.kept]
 
 
-def _is_broken(label):
-    return isinstance(label, numbers.Real) and not float(label).is_integer()
+def _is_path(value):
+    return isinstance(value, (str, os.PathLike)) and bool(os.fspath(value))
 
 
-def _column(frame, argument, name):
+def _is_label(value):
+    return not is_missing(value) and not (isinstance(value, numbers.Real) and not float(value).is_integer())
+
+
+def _column(frame, argument, name, expected, is_valid):
     names = list(getattr(frame, "columns", frame))
     if name not in names:
         raise ValueError(f"`{argument}` must be a column of `frame`; got {name!r}, and it has {names}")
-    return list(frame[name])
+    values = list(frame[name])
+    wrong = [row for row, value in enumerate(values) if not is_valid(value)]
+    if wrong:
+        raise ValueError(
+            f"`{argument}` must hold {expected}; {name!r} holds {values[wrong[0]]!r} or similar in rows "
+            f"{first_few(wrong)}, counted from 0"
+        )
+    return values

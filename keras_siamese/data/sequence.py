@@ -1,7 +1,8 @@
 """The base of all sequences, whose batches are a pure function of `(seed, epoch, index)` under Keras's `fit`.
 
-Contract: a subclass defines `__len__`, `_draw(epoch)`, which returns everything random about an epoch as a table of
-indices, and `_batch(table, epoch, index)`. Neither method uses any other state. The epoch is set from outside with
+Contract: a subclass defines `_draw(epoch)`, which returns everything random about an epoch as a table of indices,
+`_batch(table, epoch, index)`, and `__len__`, or `batch_size` and `_count`, the number of rows that an epoch's table
+has. `_draw` and `_batch` use no other state. The epoch is set from outside with
 `set_epoch`, as in PyTorch's DistributedSampler. Keras's own hooks cannot set it: they do not count epochs reliably, and
 `on_epoch_begin` is called after the workers have started. All sequences in `data` import this module.
 
@@ -70,6 +71,19 @@ class EpochSequence(keras.utils.PyDataset):
         n = count_samples(self.x)
         self.identities, self.labels = encode(check_labels("labels", labels, length=n))
         return n
+
+    def __len__(self):
+        """The number of batches in an epoch."""
+        return -(-self._count // self.batch_size)
+
+    def _rows_of_batch(self, table, index):
+        """The rows of batch `index` in each column of `table`, if an epoch is cut into batches of `batch_size`."""
+        first = index * self.batch_size
+        return [column[first : first + self.batch_size] for column in table]
+
+    def _describe(self, rows):
+        """The `repr` of a sequence whose epoch has these `rows`, cut into batches of `batch_size`."""
+        return f"{type(self).__name__}({rows} in {len(self)} batches of {self.batch_size}; {self._state()})"
 
     def _state(self):
         """The end of every sequence's `repr`: its epoch and its augmentation."""

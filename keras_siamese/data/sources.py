@@ -1,21 +1,22 @@
-"""Samples and their identities: what splits and sequences read from.
+"""Sources of samples and their identities, for splits and sequences.
 
-Contract: a *source* is a leaf, or a dict (nested at will) of leaves that share their first axis, the samples. A leaf is
+Contract: a *source* is a leaf, or a dict (also nested) of leaves whose first axis is the samples. A leaf is
 
-- an array `(n, …)`, `np.memmap` included: used as it is, not copied, and checked for NaN once;
-- an h5py Dataset `(n, …)`, read as it is used (see `Hdf5Rows`); a mapping, as an h5py Group or an open `.npz` is one,
-  counts as a dict;
-- any other object with `__len__` and `__getitem__(rows)`, which for integers `(m,)` in any order, also repeated, gives
-  an array `(m, …)`, as `ImageFolder` does. It is never read whole: `Rows` around it checks each batch.
+- an array `(n, …)`, also an `np.memmap`: it is not copied, and is checked for NaN once;
+- an h5py Dataset `(n, …)`, read lazily (see `Hdf5Rows`); other mappings, such as an h5py Group or an open `.npz`, are
+  treated as dicts;
+- any other object with `__len__` and `__getitem__(rows)` that returns an array `(m, …)` for integers `(m,)` in any
+  order, also repeated, as `ImageFolder` does. It is never read whole; `Rows` wraps it and checks each batch.
 
-Identity labels `(n,)` are integers or strings; inside the room they are *codes*, integers 0 … K-1 in the sorted order
-of the K distinct labels. The rest of `data` imports this module; it imports NumPy alone.
+Identity labels `(n,)` are integers or strings. Inside `data` they are *codes*, integers 0 … K − 1 in the sorted order
+of the K distinct labels. The other modules of `data` import this one; it imports only NumPy.
 
     x = check_source("x", {"image": images, "height": heights})
     identities, codes = encode(check_labels("labels", labels, length=count_samples(x)))
-    batch, part = take(x, rows), subset(x, rows)      # what is read lazily: an array, and a view that has read nothing
+    batch, part = take(x, rows), subset(x, rows)                        # of a lazy source, `part` is an unread view
 """
 
+import copy
 import numbers
 import os
 import warnings
@@ -23,9 +24,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_BLOCK = 1 << 22  # values looked at together, so that the check of a memory-mapped array needs no copy of it
-_NAMED = 10  # rows or files that an error lists; it counts the rest
-# These have a length and items and are no lazy sources: NumPy says what becomes of them.
+_BLOCK = 1 << 22  # values checked together, because the check of a whole memory-mapped array would copy it
+_NAMED = 10  # rows or files that an error lists; the others are counted
+# These have a length and items but are not lazy sources: NumPy converts them.
 _IN_MEMORY = (list, tuple, range, str, bytes, bytearray, memoryview)
 
 
@@ -49,21 +50,21 @@ def count_samples(x):
 
 
 def take(x, rows):
-    """The samples at `rows`, whole numbers `(m,)` or a slice, copied out by one gather an array."""
-    numbers = isinstance(rows, np.ndarray)
-    # Of small batches NumPy's `take` needs half the time that indexing does.
-    return map_arrays(lambda a: a.take(rows, axis=0) if numbers and type(a) is np.ndarray else a[rows], x)
+    """The samples at `rows`, integers `(m,)` or a slice; arrays are copied."""
+    is_array = isinstance(rows, np.ndarray)
+    # For small batches, NumPy's `take` needs half the time of indexing.
+    return map_arrays(lambda a: a.take(rows, axis=0) if is_array and type(a) is np.ndarray else a[rows], x)
 
 
 def subset(x, rows):
-    """A source of the samples at `rows` `(m,)` alone: arrays are gathered, what is read lazily gives a view."""
+    """A source of the samples at `rows` `(m,)`: arrays are copied, lazy sources give a view."""
     return map_arrays(lambda array: array.view(rows) if isinstance(array, Rows) else array[rows], x)
 
 
 def check_source(name, x):
-    """Returns the source with NumPy arrays and `Rows` for leaves: at least one sample, equal lengths.
+    """Returns the source with NumPy arrays and `Rows` as leaves, of equal lengths ≥ 1.
 
-    Arrays have no NaN and no infinity; what is read lazily is asked for its first and last sample only.
+    Arrays must not have NaN or infinite values. Of lazy leaves, only the first and the last sample are read.
     """
     x = _clean(name, x)
     arrays = named_arrays(name, x)
@@ -78,7 +79,7 @@ def check_source(name, x):
     if len(arrays[0][1]) == 0:
         raise ValueError(f"`{name}` must hold at least one sample; got shape {arrays[0][1].shape}")
     for path, array in arrays:
-        if not isinstance(array, Rows):
+        if not isinstance(array, Rows) and np.issubdtype(array.dtype, np.inexact):
             _check_finite_samples(path, array)
     return x
 
@@ -95,7 +96,7 @@ def _clean(name, x):
 
 def _as_array(name, x):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what NumPy 2 refuses, NumPy 1 makes an array of objects of, with a warning
+        warnings.simplefilter("error")  # NumPy 1 warns, and makes an array of objects, where NumPy 2 raises
         try:
             return np.asarray(x)
         except (ValueError, Warning) as error:
@@ -103,19 +104,17 @@ def _as_array(name, x):
 
 
 def is_hdf5(x):
-    """Whether `x` is an h5py Dataset; told by its class's name, as importing h5py to ask takes a while."""
+    """Whether `x` is an h5py Dataset, by the name of its class, because importing h5py is slow."""
     return any(cls.__module__.partition(".")[0] == "h5py" and cls.__name__ == "Dataset" for cls in type(x).__mro__)
 
 
 def is_lazy(x):
-    """Whether `x` is to be read by rows: it has a length and items, and neither is nor turns into an array."""
+    """Whether `x` is read by rows: it has a length and items, and is not an array or convertible to one."""
     readable = hasattr(x, "__len__") and hasattr(x, "__getitem__")
     return readable and not isinstance(x, _IN_MEMORY) and not hasattr(x, "__array__")
 
 
 def _check_finite_samples(name, array):
-    if not np.issubdtype(array.dtype, np.inexact):
-        return
     rows = max(1, _BLOCK // max(1, array[0].size))
     bad = sum(len(_not_finite(array[start : start + rows])) for start in range(0, len(array), rows))
     if bad:
@@ -123,14 +122,14 @@ def _check_finite_samples(name, array):
 
 
 def _not_finite(samples):
-    """Positions of the samples that hold NaN or infinite values."""
+    """Positions of the samples with NaN or infinite values."""
     if not np.issubdtype(samples.dtype, np.inexact):
         return np.empty(0, dtype=np.intp)
     return np.flatnonzero(~np.isfinite(samples).reshape(len(samples), -1).all(axis=1))
 
 
 def encode(labels):
-    """Returns the K distinct `labels`, sorted, `(K,)`, and for each sample the position of its label there, `(n,)`.
+    """Returns the K distinct `labels` `(K,)`, sorted, and the position of each sample's label among them `(n,)`.
 
     >>> identities, codes = encode(np.array(["wren", "lark", "wren"]))
     >>> identities.tolist(), codes.tolist()
@@ -140,7 +139,7 @@ def encode(labels):
 
 
 def row_numbers(key, n):
-    """The rows `(m,)` of n that `key` means: a slice, a mask `(n,)`, or integers, counted from the end if negative."""
+    """The rows `(m,)` of n that `key` selects: a slice, a mask `(n,)` or integers, negative ones from the end."""
     if isinstance(key, slice):
         return np.arange(*key.indices(n))
     rows = np.asarray(key)
@@ -157,24 +156,24 @@ def row_numbers(key, n):
 
 
 def first_few(items):
-    """The first few of `items` as text, and how many more there are."""
+    """The first few of `items` as text, and the number of others."""
     listed = ", ".join(str(item) for item in items[:_NAMED])
     return listed if len(items) <= _NAMED else f"{listed} and {len(items) - _NAMED} more"
 
 
 class Rows:
-    """A lazily read leaf, or some rows of it, with an array's `shape`, `dtype` and items; every reading is checked.
+    """A lazily read leaf, or some rows of it, with `shape`, `dtype` and items like an array; checks all that it reads.
 
-    It holds the row numbers and no sample, and is as picklable and as safe among threads as its source.
+    It holds row numbers and no samples, and can be pickled and shared by threads if its source can.
 
     Args:
         source: object with `__len__` and `__getitem__(rows)` → `(m, …)`, for integers `(m,)` in any order and repeated.
-        rows: which of its samples, integers `(n,)`; None stands for all.
-        name: what errors call it.
+        rows: the rows of `source` that it has, integers `(n,)`; by default all.
+        name: its name in errors.
 
     Attributes:
-        source, rows: as given; `rows[i]` is where sample i is in `source`.
-        shape, dtype, ndim: as of an array `(n, …)`; by the first and the last sample.
+        source, rows: as given; sample i is `source[rows[i]]`.
+        shape, dtype, ndim: like those of an array `(n, …)`; found from the first and the last sample.
 
     >>> class Squares:
     ...     def __len__(self):
@@ -196,7 +195,7 @@ class Rows:
             self.shape, self.dtype = (n, *sample.shape[1:]), sample.dtype
 
     def _probe(self, n):
-        """The last sample and the first twice: what rows in any order and repeated come to."""
+        """The last sample and the first twice, which tests rows in any order and repeated."""
         try:
             return self[np.array([n - 1, 0, 0])]
         except Exception as error:
@@ -213,10 +212,9 @@ class Rows:
         return self.shape[0]
 
     def view(self, rows):
-        """`Rows` of the samples at `rows` `(m,)` of these; nothing is read but what tells the shape."""
+        """`Rows` of the samples at `rows` `(m,)` of these; nothing is read."""
         rows = row_numbers(rows, len(self))
-        part = object.__new__(type(self))
-        vars(part).update(vars(self))
+        part = copy.copy(self)
         part.rows = rows if self.rows is None else self.rows[rows]
         part.shape = (len(rows), *self.shape[1:])
         return part
@@ -246,13 +244,10 @@ class Rows:
 
 
 class Hdf5Rows:
-    """An h5py Dataset `(n, …)` by rows in any order and repeated, of which HDF5 itself takes increasing ones only.
+    """Reads rows of an h5py `dataset` `(n, …)` in any order and repeated; HDF5 itself reads only increasing rows.
 
-    In its own process it uses the dataset as long as that is open. Elsewhere (a worker process), or later, it opens
-    the file again, for reading, by its name; that fails while another process has it open for writing.
-
-    Args:
-        dataset: the h5py Dataset.
+    It uses the given dataset in the same process while that is open. In a worker process, or later, it opens the file
+    again by its name, for reading. This fails while another process has the file open for writing.
     """
 
     def __init__(self, dataset):
@@ -267,7 +262,7 @@ class Hdf5Rows:
         vars(self).update(state, _opened=(None, None))
 
     def _open(self):
-        process, dataset = self._opened  # replaced whole, so threads need no lock
+        process, dataset = self._opened  # a tuple that is only replaced whole, so threads need no lock
         if process != os.getpid() or not dataset:
             import h5py  # comes with Keras
 
@@ -282,8 +277,8 @@ class Hdf5Rows:
         dataset = self._open()
         increasing, place = np.unique(rows, return_inverse=True)
         first, last = increasing[0], increasing[-1]
-        is_stretch = last - first + 1 == len(increasing)  # which HDF5 reads much faster than a list of rows
-        samples = dataset[first : last + 1] if is_stretch else dataset[increasing]
+        # HDF5 reads consecutive rows much faster than a list of rows.
+        samples = dataset[first : last + 1] if last - first + 1 == len(increasing) else dataset[increasing]
         return samples if len(increasing) == len(rows) and np.all(np.diff(rows) > 0) else samples[place]
 
     def __repr__(self):

@@ -1,8 +1,8 @@
-"""Splits and folds in which no identity stands on two sides.
+"""Splits and folds whose parts share no identity.
 
 Contract: samples are a source (see `sources`), labels `(n,)` integers or strings. Fractions and folds divide
-*identities*: a verification score on identities that were trained on says little about new ones. `tuning` and users
-import this module.
+*identities*, because a score on identities seen in training says little about new ones. Users and `tuning` use this
+module.
 
     train, valid, test = split_identities(x, labels, (0.7, 0.15, 0.15), seed=0)   # each (x_part, labels_part)
     for fit_rows, held_out_rows in IdentityKFold(3).split(x, labels): ...
@@ -18,14 +18,14 @@ def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, stratify=False, 
     """Splits samples into parts that share no identity.
 
     Args:
-        x: array `(n, …)`, or a dict (nested at will) of arrays `(n, …)`, or another source: of one that is read
-            lazily, as `ImageFolder`, the parts are views.
+        x: array `(n, …)`, dict (also nested) of arrays `(n, …)`, or another source. Parts of a lazily read source, such
+            as an `ImageFolder`, are views.
         labels: identities `(n,)`, integers or strings.
-        fractions: share of the *identities* that each part gets, each in (0, 1], summing to 1. They are rounded to
-            whole identities, at least one a part; the share of samples follows from what these identities have.
-        stratify: whether every part gets its share of large and of small identities, so that its share of samples
-            follows as well; otherwise the draw is free.
-        seed: integer ≥ 0, which identities go where.
+        fractions: share of the *identities* in each part, each in (0, 1], with sum 1. Each part gets a whole number of
+            identities, at least one. Its share of samples depends on how many these identities have.
+        stratify: whether large and small identities are shared out alike, so each part also has about its fraction of
+            the samples; otherwise identities are drawn at random.
+        seed: integer ≥ 0; decides which identities each part gets.
 
     Returns:
         A tuple with one `(x_part, labels_part)` for each fraction. Samples keep their order, labels their values.
@@ -62,10 +62,10 @@ def _check_fractions(fractions):
 
 
 def _whole_parts(total, fractions):
-    """Divides `total` identities by largest remainder; a part left without any takes one from the largest."""
+    """Divides `total` identities by largest remainder; an empty part takes one from the largest."""
     if total < len(fractions):
         raise ValueError(
-            f"`labels` must hold at least one identity for each of the {len(fractions)} parts; got {total} identities"
+            f"`labels` must have at least one identity for each of the {len(fractions)} parts; got {total} identities"
         )
     exact = total * fractions
     sizes = np.floor(exact).astype(int)
@@ -78,12 +78,10 @@ def _whole_parts(total, fractions):
 
 
 def _deal(rng, samples, sizes):
-    """The part of each identity `(K,)`: from the one with most samples on, each goes to the part that is most behind.
+    """The part of each identity `(K,)`, given its number of samples and how many identities each part gets (`sizes`).
 
-    Args:
-        rng: NumPy generator, which decides among identities with equally many samples.
-        samples: of each identity `(K,)`.
-        sizes: identities that each part gets.
+    Identities are taken by decreasing number of samples (`rng` orders equal ones), and each goes to the part that is
+    farthest behind its share.
     """
     part, dealt = np.empty(len(samples), dtype=np.intp), np.zeros(len(sizes))
     for turn, identity in enumerate(np.lexsort((rng.random(len(samples)), -samples)), start=1):
@@ -94,18 +92,18 @@ def _deal(rng, samples, sizes):
 
 
 class IdentityKFold:
-    """Cross-validation folds that share no identity, with nearly equally many samples a fold.
+    """Cross-validation folds that share no identity and have nearly the same number of samples.
 
-    A splitter in scikit-learn's sense, so it serves as `cv=` there. The work is done by its `GroupKFold`, which gives
-    the largest identity left to the emptiest fold; its own `shuffle` (1.6 and later) would give the balance up. So the
-    seed decides among identities with equally many samples, and where no two have, the folds do not depend on it.
+    It is a splitter for scikit-learn's `cv=`. It uses scikit-learn's `GroupKFold`, which gives the largest remaining
+    identity to the smallest fold; `GroupKFold(shuffle=True)` would not balance the folds. So the seed only orders
+    identities with the same number of samples; if all numbers differ, it has no effect.
 
     Args:
         n_splits: number of folds, ≥ 2.
-        shuffle: whether `seed` decides ties; otherwise the order of the labels does.
+        shuffle: whether `seed` orders such identities; otherwise their labels do.
         seed: integer ≥ 0.
-        stratify: whether the folds have equally many identities, with alike numbers of samples each, in place of
-            equally many samples: for few identities that are most of the data.
+        stratify: whether the folds have the same number of identities, of similar sizes, instead of the same number of
+            samples; useful if a few identities have most of the samples.
 
     >>> labels = np.repeat([7, 8, 9, 10, 11, 12], 3)
     >>> for train, test in IdentityKFold(n_splits=3).split(labels, labels):
@@ -122,31 +120,29 @@ class IdentityKFold:
         self.stratify = bool(stratify)
 
     def get_n_splits(self, X=None, y=None, groups=None):
-        """The number of folds; the arguments are there for scikit-learn's sake."""
+        """The number of folds; scikit-learn passes the arguments, which are ignored."""
         return self.n_splits
 
     def split(self, X, y=None, groups=None):
-        """Yields `(train, test)` row indices, ascending, one pair a fold.
+        """Yields `(train, test)` row indices, ascending, for each fold.
 
         Args:
-            X: samples; not looked at.
+            X: samples; ignored.
             y: identity labels `(n,)`, integers or strings.
-            groups: identity labels where `y` holds something else; they come before `y`.
+            groups: identity labels, if `y` has something else; they take precedence.
         """
-        from sklearn.model_selection import GroupKFold  # heavy: the package's import stays light
+        from sklearn.model_selection import GroupKFold, PredefinedSplit  # slow to import
 
         name, labels = ("y", y) if groups is None else ("groups", groups)
         if labels is None:
-            raise ValueError("`y` must hold the identity labels (n,), or `groups` must; got None for both")
+            raise ValueError("`y` or `groups` must be the identity labels (n,); got None for both")
         identities, codes = encode(check_labels(name, labels))
         if len(identities) < self.n_splits:
             raise ValueError(f"`n_splits` must be at most the {len(identities)} identities; got {self.n_splits}")
         if self.stratify:
             sizes = np.bincount(np.arange(len(identities)) % self.n_splits)
             rng = np.random.default_rng(self.seed if self.shuffle else 0)
-            fold = _deal(rng, np.bincount(codes), sizes)[codes]
-            for number in range(self.n_splits):
-                yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            yield from PredefinedSplit(_deal(rng, np.bincount(codes), sizes)[codes]).split()
             return
         if self.shuffle:
             codes = np.random.default_rng(self.seed).permutation(len(identities))[codes]

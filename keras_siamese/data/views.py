@@ -1,8 +1,8 @@
-"""A sequence's batches for input pipelines other than `fit`'s own: Grain, `tf.data`, or a plain loop.
+"""The batches of a sequence for other input pipelines than `fit`: Grain, `tf.data`, or a plain loop.
 
-Contract: an `EpochBatches` is a list of the batches of several epochs, one after the other, each the batch that the
-sequence serves at that epoch and index. It has `__len__` and `__getitem__`, which is what Grain asks of a source, keeps
-no epoch of its own, and can be read in any order. Users import this module through `data`.
+Contract: an `EpochBatches` holds the batches of several epochs, one after another, each as the sequence serves it at
+that epoch and index. It has `__len__` and `__getitem__`, which Grain requires of a source, has no current epoch, and
+can be read in any order. Users use this module.
 
     batches = EpochBatches(sequence, epochs=20)
     (left, right), same = batches[3 * len(sequence) + 5]                 # epoch 3, batch 5
@@ -23,9 +23,9 @@ class EpochBatches:
     """The batches of a sequence over several epochs as one random-access source.
 
     Args:
-        sequence: a `PairSequence`, `TripletSequence`, `BalancedBatchSequence` or another sequence of this room.
-        epochs: ≥ 1, how many.
-        first_epoch: ≥ 0, where they begin; what was trained already, after a resume.
+        sequence: a `PairSequence`, `TripletSequence`, `BalancedBatchSequence` or another sequence of `data`.
+        epochs: number of epochs, ≥ 1.
+        first_epoch: the first epoch, ≥ 0; to resume training, the number of epochs already trained.
 
     >>> from keras_siamese.data import PairSequence
     >>> sequence = PairSequence(np.arange(6.0), [0, 0, 1, 1, 2, 2], batch_size=4)
@@ -49,9 +49,9 @@ class EpochBatches:
         return self.sequence.batch(self.first_epoch + epoch, batch)
 
     def as_tf_dataset(self):
-        """A `tf.data.Dataset` of the batches in order, for `fit(…, steps_per_epoch=len(sequence), shuffle=False)`.
+        """A prefetched `tf.data.Dataset` of the batches, for `fit(…, steps_per_epoch=len(sequence), shuffle=False)`.
 
-        Shapes are those of the sequence's first batch, with any number of rows; it is prefetched.
+        Shapes are those of the first batch, with any number of rows.
         """
         tensorflow = check_installed("tensorflow", "tensorflow")
 
@@ -60,12 +60,11 @@ class EpochBatches:
             return tensorflow.TensorSpec((None, *array.shape[1:]), array.dtype)
 
         signature = tree.map_structure(spec, self[0])
-        dataset = tensorflow.data.Dataset.from_generator(
-            lambda: (self[i] for i in range(len(self))), output_signature=signature
+        data = tensorflow.data
+        dataset = data.Dataset.from_generator(
+            lambda: map(self.__getitem__, range(len(self))), output_signature=signature
         )
-        return dataset.apply(tensorflow.data.experimental.assert_cardinality(len(self))).prefetch(
-            tensorflow.data.AUTOTUNE
-        )
+        return dataset.apply(data.experimental.assert_cardinality(len(self))).prefetch(data.AUTOTUNE)
 
     def __repr__(self):
         last = self.first_epoch + self.epochs - 1

@@ -1,8 +1,8 @@
-"""Weights that make up for uneven classes: of pair labels for `class_weight`, of samples and pairs for `sample_weight`.
+"""Weights against class imbalance: of pair labels for `class_weight`, of samples and pairs for `sample_weight`.
 
-Contract: labels go in, `(n,)`, and weights come out whose mean over these labels is 1, so that a loss keeps its scale.
-The rule is scikit-learn's "balanced": n / (classes · count of the class), so every class has the same sum of weights;
-its functions do the counting. `pairs` and users import this module.
+Contract: labels `(n,)` in, weights out whose mean over these labels is 1, so a loss keeps its scale. The rule is
+scikit-learn's "balanced": n / (classes · samples of the class), so all classes have the same sum of weights. `pairs`
+and users import this module.
 
     left, right, same = sequence.pairs()
     model.fit(sequence, class_weight=pair_class_weights(same))
@@ -18,9 +18,9 @@ KINDS = ("balanced", "identities")
 def pair_class_weights(same):
     """Weights of the two pair labels, w_y = n / (2 · n_y), for `fit(class_weight=…)` or `WeightedBinaryCrossentropy`.
 
-    Equal to scikit-learn's `compute_class_weight("balanced", …)`. The keys are the values in `same`, whichever of them
-    means "same identity": with `similar_label=0` pass the labels as the loss gets them (a batch's, or `1 − same` of
-    `PairSequence.pairs()`), and the weights belong to those.
+    Equal to scikit-learn's `compute_class_weight("balanced", …)`. The keys are the values in `same`, whatever they
+    mean. So with `similar_label=0`, pass the labels that the loss gets: those of the batches, or `1 − same` of
+    `PairSequence.pairs()`.
 
     Args:
         same: pair labels `(n,)`, booleans or 0 and 1, of both kinds.
@@ -29,23 +29,21 @@ def pair_class_weights(same):
         `{0: w0, 1: w1}`, floats.
 
     Raises:
-        ValueError: if one of the two labels does not occur, or another one does.
+        ValueError: if one of the two labels is missing, or there is another one.
 
     >>> pair_class_weights([1, 0, 0, 0])
     {0: 0.666..., 1: 2.0}
     """
-    from sklearn.utils.class_weight import compute_class_weight  # heavy: the package's import stays light
-
-    same = check_same("same", same).astype(int)
+    same = check_same("same", same)
     ones = int(np.count_nonzero(same))
-    if not 0 < ones < len(same):
-        raise ValueError(f"`same` must hold both labels to weigh them; got {len(same) - ones} zeros and {ones} ones")
-    zero, one = compute_class_weight("balanced", classes=np.array([0, 1]), y=same)
-    return {0: float(zero), 1: float(one)}
+    zeros = len(same) - ones
+    if not (zeros and ones):
+        raise ValueError(f"`same` must hold both labels; got {zeros} zeros and {ones} ones")
+    return {0: len(same) / (2 * zeros), 1: len(same) / (2 * ones)}
 
 
 def sample_weights(labels):
-    """Weights of samples by which every identity counts the same: n / (identities · samples of its identity).
+    """Weights of samples that let all identities count the same: n / (identities · samples of the identity).
 
     Equal to scikit-learn's `compute_sample_weight("balanced", labels)`.
 
@@ -53,7 +51,7 @@ def sample_weights(labels):
         labels: identities `(n,)`, integers or strings.
 
     Returns:
-        float32 `(n,)` of mean 1, as `fit(sample_weight=…)` takes it.
+        float32 `(n,)` with mean 1, for `fit(sample_weight=…)`.
 
     >>> sample_weights(["ada", "bo", "bo", "bo"]).tolist()
     [2.0, 0.666..., 0.666..., 0.666...]
@@ -62,20 +60,11 @@ def sample_weights(labels):
 
 
 def pair_sample_weights(same, left_codes, right_codes, kind):
-    """Weights of the pairs of a table, of mean 1 over it.
+    """Weights of pairs, float32 `(n,)` with mean 1, from `same` and the identities of both sides, each `(n,)`.
 
-    - "balanced": n / (2 · n_y), so genuine and impostor pairs have the same sum; all 1 where there is one kind only.
-    - "identities": (w_left + w_right) / 2 with w = 2n / (identities · appearances of the identity on either side), so
-      that every identity has the same sum of w over its appearances.
-
-    Args:
-        same: booleans `(n,)`, True = same identity.
-        left_codes: identities of the left samples `(n,)`, integers.
-        right_codes: identities of the right samples `(n,)`, integers.
-        kind: "balanced" or "identities".
-
-    Returns:
-        float32 `(n,)`.
+    - "balanced": n / (2 · n_y), so genuine and impostor pairs have the same sum; all 1 if there is one kind only.
+    - "identities": (w_left + w_right) / 2 with w = 2n / (identities · occurrences of the identity on both sides), so
+      all identities have the same sum of w over their occurrences.
 
     >>> pair_sample_weights([True, False, False], [0, 0, 1], [0, 1, 2], "identities").tolist()
     [0.666..., 0.833..., 1.5]
@@ -84,16 +73,14 @@ def pair_sample_weights(same, left_codes, right_codes, kind):
     same = check_same("same", same)
     if kind == "balanced":
         return _balanced(same).astype("float32")
-    sides = [
-        check_labels(name, codes, length=len(same))
-        for name, codes in (("left_codes", left_codes), ("right_codes", right_codes))
-    ]
-    return _balanced(np.concatenate(sides)).reshape(2, -1).mean(axis=0).astype("float32")
+    left = check_labels("left_codes", left_codes, length=len(same))
+    right = check_labels("right_codes", right_codes, length=len(same))
+    return _balanced(np.concatenate([left, right])).reshape(2, -1).mean(axis=0).astype("float32")
 
 
 def _balanced(labels):
-    from sklearn.utils.class_weight import compute_sample_weight
+    from sklearn.utils.class_weight import compute_sample_weight  # slow to import
 
     if len(labels) == 0:
-        raise ValueError("labels must hold at least one entry to be weighed; got none")
+        raise ValueError("labels must have at least one entry; got none")
     return compute_sample_weight("balanced", labels)

@@ -57,7 +57,7 @@ def test_rows_come_in_any_order_and_are_decoded_once(tree, monkeypatch):
     batch = folder[np.array([3, 0, 3, 2, 0])]
     assert batch.shape == (5, 4, 4, 1)
     assert batch[:, 0, 0, 0].tolist() == [3, 0, 3, 2, 0]
-    assert read_paths == [folder.paths[row] for row in (3, 0, 2)]
+    assert read_paths == [folder.paths[row] for row in (0, 2, 3)]
     assert folder[-1].shape == (4, 4, 1)
     assert folder[1:3][:, 0, 0, 0].tolist() == [1, 2]
     assert folder[[]].shape == (0, 4, 4, 1)
@@ -120,7 +120,7 @@ def test_bad_files_are_reported_together_and_skipped_on_request(tree, save, capl
         ImageFolder(tree, (4, 4))
     for name in bad:
         assert f"\n  {tree / name}: " in str(caught.value)
-    for reason in ("in no identity's folder", "no image by its name", "UnidentifiedImageError", "truncated"):
+    for reason in ("not in the folder of an identity", "not an image: its name", "UnidentifiedImageError", "truncated"):
         assert reason in str(caught.value)
     assert 'on_error="skip"' in str(caught.value)
 
@@ -166,7 +166,7 @@ def test_links_that_leave_the_root_are_refused(tree, tmp_path_factory):
         ImageFolder(tree, (4, 4))
     for name in ("ada/link.png", "ada/relative.png", "cy", "sibling"):
         assert f"{tree / name}: a link that leads out of the folder" in str(caught.value)
-    assert f"{tree / 'bo/again'}: a link to a folder that it lies in" in str(caught.value)
+    assert f"{tree / 'bo/again'}: a link to a folder that contains it" in str(caught.value)
     folder = ImageFolder(tree, (4, 4), on_error="skip")
     assert folder.labels.tolist() == ["ada", "ada", "bo", "bo", "dee/eve", "twin/eve"]
 
@@ -193,7 +193,7 @@ def test_decompression_bombs_are_refused(tree, save, monkeypatch, side):
 
 def test_extensions(tree):
     os.rename(tree / "dee/eve/a.png", tree / "dee/eve/a.image")
-    with pytest.raises(ValueError, match=r"a\.image: no image by its name, which ends in none of \.png \.jpg"):
+    with pytest.raises(ValueError, match=r"a\.image: not an image: its name ends in none of \.png \.jpg"):
         ImageFolder(tree, (4, 4))
     assert len(ImageFolder(tree, (4, 4), extensions=[".png", ".IMAGE"])) == 4
 
@@ -202,7 +202,7 @@ def test_extensions(tree):
     ("names", "message"),
     [
         ([], "a folder of images for each identity, as .*ada.1.png; no files below"),
-        (["1.png", "2.png"], "all 2 files lie in it, in no subfolder"),
+        (["1.png", "2.png"], "all 2 files are in no subfolder"),
     ],
 )
 def test_roots_without_identities_are_refused(save, tmp_path, names, message):
@@ -286,11 +286,11 @@ def test_dataframes(tree):
             ValueError,
             "'file' holds .* in rows 1, 3, counted from 0",
         ),
-        ({"file": ["ada/1.png", "", "ada/1.png", "bo/1.PNG"]}, ValueError, "holds '' or the like in rows 1, counted"),
+        ({"file": ["ada/1.png", "", "ada/1.png", "bo/1.PNG"]}, ValueError, "holds '' or similar in rows 1, counted"),
         (
             {"who": [1, 2, None, 3]},
             ValueError,
-            "`label_column` .* 'who' holds nan or the like in rows 2",
+            "`label_column` .* 'who' holds nan or similar in rows 2",
         ),
         (
             {"who": [1, 2, 3.5, 3]},

@@ -310,10 +310,10 @@ def test_wrong_arguments(rng):
         ((good, (x, [1, 2])), {}, "`valid labels` must have one entry for each of the 4 samples; got 2"),
         ((good, good), {"embeddings": x}, r"`embeddings` must be \(train_embeddings, valid_embeddings\)"),
         ((good, good), {"embeddings": (x, x[:3])}, r"`embeddings\[1\]` must have one row for each of the 4 samples"),
-        ((good, good), {"embeddings": (x, x[:, :2])}, "`embeddings` must have one dimension"),
+        ((good, good), {"embeddings": (x, x[:, :2])}, "`embeddings` must have the same dimension"),
         ((good, good), {"embeddings": (x, np.nan * x)}, r"`embeddings\[1\]` must be finite"),
         ((good, good), {"near": 0}, r"`near` must be in \(0, 2\]"),
-        ((good, (x.astype(object), None)), {}, "must hold numbers or strings to be compared; got dtype object"),
+        ((good, (x.astype(object), None)), {}, "must have numbers or strings to be compared; got dtype object"),
     ]:
         with pytest.raises(ValueError, match=message):
             check_leakage(*arguments, **options)

@@ -241,7 +241,7 @@ def test_exhaustive_is_spelt_all():
     with pytest.raises(ValueError, match="`pairs_per_epoch` must be at least 1; got 0"):
         PairSequence(np.arange(1), ["ada"], pairs_per_epoch="all")
     for options in ({"positive_fraction": 0.3}, {"weighting": "balanced"}):
-        with pytest.raises(ValueError, match="has every pair once, as they fall: it goes with no `positive_fraction`"):
+        with pytest.raises(ValueError, match="has every pair once, so it allows no `positive_fraction`"):
             PairSequence(np.arange(11), UNEVEN, pairs_per_epoch="all", **options)
 
 
@@ -289,7 +289,7 @@ def test_unknown_kinds_of_weights_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [7] * 6}, r"two identities for impostor pairs \(positive_fraction=0.5\); got one only: .*7"),
+        ({"labels": [7] * 6}, r"two identities for impostor pairs \(positive_fraction=0.5\); got only .*7"),
         (
             {"labels": range(6)},
             "an identity with two samples for genuine pairs .* got 6 identities with one sample each",

@@ -158,7 +158,7 @@ def test_folds_refuse():
         IdentityKFold(1)
     with pytest.raises(ValueError, match="`n_splits` must be at most the 2 identities; got 3"):
         next(IdentityKFold(3).split(None, [0, 0, 1]))
-    with pytest.raises(ValueError, match="`y` must hold the identity labels"):
+    with pytest.raises(ValueError, match=r"`y` or `groups` must be the identity labels \(n,\); got None"):
         next(IdentityKFold(3).split(np.zeros(4)))
     assert repr(IdentityKFold(3, seed=5)) == "IdentityKFold(n_splits=3, shuffle=True, seed=5, stratify=False)"
 

@@ -81,7 +81,7 @@ def test_a_siamese_network_learns_from_it(rng):
     ("change", "message"),
     [
         ({"labels": range(6)}, "an identity with two samples; got 6 identities with one each"),
-        ({"labels": [7] * 6}, "`labels` must hold two identities; got one only: .*7"),
+        ({"labels": [7] * 6}, "`labels` must have two identities; got only .*7"),
         ({"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
         ({"triplets_per_epoch": 0}, "`triplets_per_epoch` must be at least 1; got 0"),
         ({"weighting": "even"}, "`weighting` must be one of 'natural', 'balanced'; got 'even'"),
