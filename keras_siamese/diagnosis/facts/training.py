@@ -6,7 +6,7 @@ import random
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_siamese import verification
 from keras_siamese.data.sources import count_samples, take
@@ -81,7 +81,7 @@ def untrained_embeddings(encoder, x):
     try:
         copy = keras.models.clone_model(encoder)
         if not copy.built:
-            copy(tree.map_structure(lambda part: part[:1], take(x, slice(0, 1))))
+            copy(take(x, slice(0, 1)))
         for own, new in zip(encoder.weights, copy.weights, strict=True):
             if not own.trainable:
                 # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.

@@ -13,6 +13,7 @@ HARDEST = {"drawn_auc": None, "mined_accuracy": 0.1, "spacing": 0.29}
         ({}, ("error", 10.0)),  # .28 of all pairs are missed
         ({"drawn_auc": 0.96}, ("error", 1.4)),
         ({"drawn_auc": 0.94}, None),
+        ({"train_auc": 0.375, "drawn_auc": 0.875}, None),  # exactly a fifth of .625
         ({"train_auc": 0.95}, ("warning", 10.0)),
         ({"train_auc": 0.971}, None),
         ({"eer": 0.019}, None),

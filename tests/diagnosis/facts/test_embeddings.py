@@ -128,6 +128,7 @@ def test_neighbours_equal_a_loop(rng):
     for row, found in enumerate(neighbours(z, 5)):
         order = sorted((j for j in range(30) if j != row), key=lambda j: -(unit[row] @ unit[j]))
         assert found.tolist() == order[:5]
+    assert neighbours(z[:4], 5).shape == (4, 3)
 
 
 def test_purity_beside_its_permutation_null(rng):

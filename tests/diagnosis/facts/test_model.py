@@ -28,6 +28,8 @@ def test_steps_are_measured_against_the_weights():
         weight.assign(1.1 * ops.convert_to_tensor(weight))
     assert update_size(before, sampled_kernels(model)) == pytest.approx(0.1, rel=1e-4)
     assert np.isnan(update_size(before, before[:5]))
+    model.trainable = False
+    assert sampled_kernels(model).shape == (0,)
 
 
 @pytest.mark.each_backend
