@@ -77,6 +77,7 @@ class Rows:
         place, first, size: `(rows,)`, as in `Batch`.
         columns: `(1, batch)` int32, the numbers of the columns.
         positive, negative: `(rows, batch)` masks; the row itself is in neither.
+        has_positive, has_negative, has_both: `(rows,)` masks.
         matrix: `(rows, batch)` distances or similarities, as the loss defines.
         summary: the result of the loss's `summarize` for the whole batch, or None.
     """
@@ -90,23 +91,13 @@ class Rows:
         same = column(self.first) == ops.expand_dims(batch.first, 0)
         self.positive = same & (self.columns != column(self.index))
         self.negative = ops.logical_not(same)
+        self.has_positive, self.has_negative = self.size > 1, self.size < ops.shape(batch.first)[0]
+        self.has_both = self.has_positive & self.has_negative
         self.matrix = measure(self.embeddings, batch.embeddings)
 
     def of_batch(self, tensor):
         """The entries `(rows, …)` of a `tensor` `(batch, …)` that belong to these rows."""
         return tensor if self.whole else ops.take(tensor, self.index, axis=0)
-
-    @property
-    def has_positive(self):
-        return self.size > 1
-
-    @property
-    def has_negative(self):
-        return self.size < ops.shape(self.batch.first)[0]
-
-    @property
-    def has_both(self):
-        return self.has_positive & self.has_negative
 
 
 def partner(k, order, place, first, size):
@@ -170,9 +161,7 @@ class EmbeddingLoss(SiameseLoss):
         embeddings = at_least_float32(y_pred)
         labels, flaw = joined_ids(y_true)
         sums, statistics = self.costs_of(as_batch(labels, embeddings), wanted)
-        values = shares(sums)
-        flaw = flaw | ops.any(ops.isnan(embeddings), axis=1)
-        values = ops.where(flaw, float("nan"), values)
+        values = ops.where(flaw | ops.any(ops.isnan(embeddings), axis=1), float("nan"), shares(sums))
         totals = [ops.sum(statistic) for statistic in statistics]
         return values, dict(zip(self.statistic_names(), zip(totals[::2], totals[1::2], strict=True), strict=wanted))
 

@@ -1,8 +1,8 @@
 """Batch losses on pairs of rows: two views of one image, or a question and its answer.
 
 Contract: within each identity, in the order of the batch, rows 2t and 2t + 1 (counted from 0) are a pair. The first is
-the anchor (or view 1), the second its positive (or view 2). An odd last row is not used. The usual batch has two rows
-for each image, whose number is the identity. VICReg and Barlow Twins compare features instead of rows.
+the anchor (or view 1), the second its positive (or view 2). The usual batch has two rows for each image, whose number
+is the identity. VICReg and Barlow Twins compare features instead of rows and take O(batch·dim + dim²) memory.
 
     encoder.compile("adam", loss=MultipleNegativesRankingLoss())        # y_true: [0, 0, 1, 1, …]
     vicreg(first, second, valid)                                        # Terms, each (batch,)
@@ -41,8 +41,9 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
     Each anchor's positive is compared with the positives of other identities in the batch; other positives of its own
     identity are not in the sum. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm. Rows 1 and
-    2 of an identity are an anchor and its positive, rows 3 and 4 the next pair, and so on; an odd last row is not used.
-    A single pair has loss 0. If each identity has two rows, it equals sentence-transformers' class of this name.
+    2 of an identity, in the order of the batch, are an anchor and its positive, rows 3 and 4 the next pair, and so on;
+    an odd last row is not used. A single pair has loss 0. If each identity has two rows, the value is that of
+    sentence-transformers' `MultipleNegativesRankingLoss`.
 
     Henderson, Al-Rfou, Strope, Sung, Lukacs, Guo, Kumar, Miklos, Kurzweil, *Efficient Natural Language Response
     Suggestion for Smart Reply*, 2017, https://arxiv.org/abs/1705.00652

@@ -47,7 +47,8 @@ def sphereface(target, cosine, margin=4, scale=1.0):
 class NormalizedSoftmaxLoss(ProxyLoss):
     """Normalized softmax loss: −log(e^{cos θ_y / τ} / Σ_j e^{cos θ_j / τ}).
 
-    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Equals pytorch-metric-learning's class of this name.
+    y_true `(batch,)` classes; y_pred cosines `(batch, classes)`. Same value as pytorch-metric-learning's
+    `NormalizedSoftmaxLoss`.
 
     Zhai, Wu, *Classification is a Strong Baseline for Deep Metric Learning*, BMVC 2019,
     https://arxiv.org/abs/1811.12649
