@@ -31,9 +31,7 @@ _LAYERS = threading.Lock()  # held from setting a layer's seeds until it has bee
 class Augmentation:
     """Calls any accepted kind of `augment` as `(batch, rng) → batch` of NumPy arrays, and checks the result.
 
-    Args:
-        augment: a callable `(batch, rng)` or `(batch)`, or a Keras layer. A callable gets `rng` if its second argument
-            has no default or is named `rng`.
+    A callable gets `rng` if its second argument has no default or is named `rng`.
     """
 
     def __init__(self, augment):
@@ -98,12 +96,10 @@ def seed_generators(layer):
         seen.add(id(item))
         if isinstance(item, keras.random.SeedGenerator):
             found.append(item)
-        elif isinstance(item, keras.layers.Layer):
-            waiting.extend(vars(item).values())
-        elif isinstance(item, dict):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
+            continue
+        children = vars(item) if isinstance(item, keras.layers.Layer) else item
+        if isinstance(children, (dict, list, tuple)):
+            waiting.extend(children.values() if isinstance(children, dict) else children)
     return found
 
 
@@ -183,7 +179,8 @@ class image_augmenter:
                 f"got {images.dtype} of shape {images.shape}"
             )
         result = images.astype(np.result_type(images.dtype, np.float32))
-        if self._moves:
+        still = image_augmenter(brightness_range=self.brightness_range, fill_mode=self.fill_mode, cval=self.cval)
+        if self != still:
             linear, offset = self._draw_maps(len(images), *images.shape[1:3], rng)
             result = self._resample(result, linear, offset)
         if self.brightness_range is not None:
@@ -191,18 +188,16 @@ class image_augmenter:
             result *= factors.reshape(-1, *[1] * (images.ndim - 1)).astype(result.dtype)
         return _cast_back(result, images.dtype)
 
-    @property
-    def _moves(self):
-        still = image_augmenter(brightness_range=self.brightness_range, fill_mode=self.fill_mode, cval=self.cval)
-        return self != still
-
     def _draw_maps(self, n, height, width, rng):
         """The map from output to input (row, column) of each image: linear `(n, 2, 2)` and offset `(n, 2)`."""
         angle = np.deg2rad(rng.uniform(-self.rotation_range, self.rotation_range, n))
         shear = np.deg2rad(rng.uniform(-self.shear_range, self.shear_range, n))
         ranges = (self.height_shift_range, height), (self.width_shift_range, width)
         shift = np.stack([_draw_shift(rng, amount, size, n) for amount, size in ranges], 1)
-        zoom = rng.uniform(*self._zoom_interval, size=(n, 2))
+        interval = self.zoom_range
+        if not isinstance(interval, (tuple, list)):
+            interval = 1 - interval, 1 + interval
+        zoom = rng.uniform(*interval, size=(n, 2))
         flip = np.where((rng.random((n, 2)) < 0.5) & [self.vertical_flip, self.horizontal_flip], -1.0, 1.0)
         zero, one = np.zeros(n), np.ones(n)
         rotation = _matrices(np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle))
@@ -212,12 +207,6 @@ class image_augmenter:
         # input = R (S Z F (output - centre) + shift) + centre, in ImageDataGenerator's order
         offset = centre - linear @ centre + np.squeeze(rotation @ shift[:, :, None], -1)
         return linear, offset
-
-    @property
-    def _zoom_interval(self):
-        if isinstance(self.zoom_range, (tuple, list)):
-            return self.zoom_range
-        return 1 - self.zoom_range, 1 + self.zoom_range
 
     def _resample(self, images, linear, offset):
         from scipy import ndimage  # slow to import, and needed here only

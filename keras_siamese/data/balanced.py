@@ -83,10 +83,10 @@ class BalancedBatchSequence(EpochSequence):
                 f"`classes_per_batch` must be at most {len(self._taking_part)}, the number of identities with at least "
                 f"{least} samples (of {len(self.identities)}); got {self.classes_per_batch}"
             )
-        rows = self.classes_per_batch * self.samples_per_class
-        shown = int(self._size[self._taking_part].sum())
-        batches = -(-shown // rows) if batches_per_epoch is None else batches_per_epoch
-        self.batches_per_epoch = check_integer("batches_per_epoch", batches, low=1)
+        if batches_per_epoch is None:
+            shown = int(self._size[self._taking_part].sum())
+            batches_per_epoch = -(-shown // (self.classes_per_batch * self.samples_per_class))
+        self.batches_per_epoch = check_integer("batches_per_epoch", batches_per_epoch, low=1)
 
     def __len__(self):
         """The number of batches in an epoch."""
@@ -153,16 +153,14 @@ def draw_identities(rng, total, batches, per_batch, weights=None):
 def draw_samples(rng, codes, size, visits, per_visit):
     """Samples of the identities in `visits`, `(visits, per_visit)`; the samples of an identity take turns.
 
-    Args:
-        rng: NumPy generator.
-        codes: identities of the samples `(n,)`.
-        size: number of samples of each identity `(K,)`.
-        visits: identities `(visits,)`, in their order; an identity may occur several times.
-        per_visit: samples at each visit; they are distinct if the identity has that many.
+    `codes` `(n,)` are the identities of all samples, `size` `(K,)` their numbers of samples. An identity may be visited
+    several times; its samples at one visit are distinct if it has `per_visit` samples.
     """
     # Samples sorted by identity, in a random order within each.
     shuffled = rng.permutation(len(codes))
-    codes, visits = narrow(codes), narrow(visits)
+    # NumPy sorts integers of up to 16 bits ten times faster.
+    dtype = np.min_scalar_type(len(size) - 1)
+    codes, visits = codes.astype(dtype), visits.astype(dtype)
     samples = shuffled[np.argsort(codes[shuffled], kind="stable")]
     start = np.cumsum(size) - size
     # How often the identity of each visit occurred before.
@@ -172,8 +170,3 @@ def draw_samples(rng, codes, size, visits, per_visit):
     before[order] = np.arange(len(visits)) - first
     turn = (before[:, None] * per_visit + np.arange(per_visit)) % size[visits][:, None]
     return samples[start[visits][:, None] + turn]
-
-
-def narrow(codes):
-    """Integers ≥ 0 `(n,)` in the smallest dtype that holds them: NumPy sorts up to 16 bits ten times faster."""
-    return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))

@@ -14,12 +14,7 @@ import numpy as np
 class IdentityBlocks:
     """Samples sorted by identity: each identity is one block of positions, so one draw is enough for a partner.
 
-    Args:
-        codes: identities `(n,)`, integers 0 … K-1, each present.
-
-    Attributes:
-        size: number of samples of each identity `(K,)`.
-        paired: the samples whose identity has more than one sample.
+    `size` is the number of samples of each identity `(K,)`; `paired` are the samples whose identity has several.
     """
 
     def __init__(self, codes):
@@ -50,13 +45,8 @@ class IdentityBlocks:
 def draw_anchors(rng, blocks, count, weighting="natural", paired=False, after=()):
     """Draws `count` anchors so that each sample (or with "balanced" each identity) occurs about equally often.
 
-    Args:
-        rng: NumPy generator.
-        blocks: `IdentityBlocks`.
-        count: number of anchors; without `after`, frequencies differ by at most one.
-        weighting: "natural" or "balanced".
-        paired: whether all anchors must have another sample of their identity.
-        after: anchors drawn before. "natural" then begins with the samples that occur less often in them.
+    Frequencies differ by at most one. `paired` restricts the draw to samples with another sample of their identity.
+    `after` are anchors drawn before: "natural" then begins with the samples that occur less often in them.
     """
     if weighting == "balanced":
         identities = np.flatnonzero(blocks.size > 1) if paired else np.arange(len(blocks.size))

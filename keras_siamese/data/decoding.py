@@ -1,8 +1,8 @@
 """Reading an image file as an array, and checking many files before training.
 
-Contract: `ImageDecoder` reads one file as float32 `(height, width, channels)` in [0, 255], the range of Keras's
-`image_dataset_from_directory`. It holds only options, so threads and processes can share it. `check_files` decodes all
-files once and returns those that cannot be read. `images` imports this module; Pillow is imported when it is needed.
+Contract: paths in, float32 `(height, width, channels)` out, in [0, 255] as of Keras's `image_dataset_from_directory`.
+An `ImageDecoder` holds only options, so threads and processes can share it. `images` imports this module; Pillow is
+imported when it is needed.
 
     decode = ImageDecoder((105, 105), "grayscale", "bilinear")
     image = decode("wren/0001.png")
@@ -39,10 +39,7 @@ class ImageDecoder:
       Colour becomes grey by 0.299 R + 0.587 G + 0.114 B. Palettes become colours; CMYK becomes RGB without its profile.
     - The image is resized to `image_size`, ignoring its aspect ratio, with Pillow's antialiasing.
 
-    Args:
-        image_size: `(height, width)`, integers ≥ 1.
-        color_mode: "rgb", "grayscale" or "rgba", for 3, 1 or 4 channels.
-        interpolation: how to resize: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos".
+    The arguments are those of `ImageFiles`.
     """
 
     image_size: tuple[int, int]

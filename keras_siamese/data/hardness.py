@@ -1,8 +1,8 @@
 """Hard pairs from embeddings: the nearest samples of other identities and the farthest of the same, by rank.
 
-Contract: from embeddings `(n, dim)` and identity codes `(n,)`, `HardCandidates` finds indices, int32 `(n, k)`. It draws
-partners from them with the methods of `blocks.IdentityBlocks`, so a sequence can use either. The search is exact, by
-Euclidean distance, and takes O(n·k) memory. `pairs` and `triplets` import this module.
+Contract: embeddings `(n, dim)` and identity codes `(n,)` in, indices `(n, k)` out. `HardCandidates` draws partners with
+the methods of `blocks.IdentityBlocks`, so a sequence can use either. The search is exact, by Euclidean distance, and
+takes O(n·k) memory. `pairs`, `triplets`, `leakage` and `callbacks` use this module.
 
     candidates = HardCandidates.from_embeddings(embeddings, codes, negative_ranks=(0, 50), positive_ranks=(0, 5))
     impostors = candidates.draw_other(rng, anchors)
@@ -64,15 +64,7 @@ class HardCandidates:
     def from_embeddings(cls, embeddings, codes, negative_ranks=(0, 50), positive_ranks=(0, 5)):
         """Finds the candidates; a progress bar appears after five seconds.
 
-        Args:
-            embeddings: `(n, dim)`, finite. With unit norm, Euclidean distance ranks them as cosine distance does.
-            codes: identities `(n,)`, integers 0 … K−1, each present.
-            negative_ranks: (lo, hi), 0 ≤ lo < hi, of the samples of other identities, nearest first.
-            positive_ranks: (lo, hi), 0 ≤ lo < hi, of the other samples of the identity, farthest first.
-
-        Raises:
-            ValueError: if the embeddings are not finite, not `(n, dim)` or differ in length from `codes`, or if the
-                ranks are not in order.
+        `codes` `(n,)` are the identities, integers 0 … K−1, each present; the rest is as in `HardPartners.refresh`.
         """
         embeddings = check_embeddings("embeddings", embeddings, len(codes))
         negative_ranks = check_ranks("negative_ranks", negative_ranks)
@@ -113,6 +105,15 @@ class HardPartners(EpochSequence):
         self._blocks = IdentityBlocks(self.labels)
         self.singletons = int(np.count_nonzero(self._blocks.size == 1))
 
+    def _check_partners_exist(self, genuine=True, impostor=True, why=""):
+        count = len(self.identities)
+        if genuine and self.singletons == count:
+            raise ValueError(
+                f"`labels` must have an identity with two samples{why}; got {count} identities with one sample each"
+            )
+        if impostor and count == 1:
+            raise ValueError(f"`labels` must have two identities{why}; got only {self.identities[0]!r}")
+
     def _describe(self, rows):
         singletons = f" ({self.singletons} with a single one)" if self.singletons else ""
         samples = f"{count_samples(self.x)} samples of {len(self.identities)} identities{singletons}"
@@ -130,25 +131,24 @@ class HardPartners(EpochSequence):
         `callbacks.HardPairRefresh` does.
 
         Args:
-            embeddings: `(n, dim)`, one for each sample, compared by Euclidean distance; None returns to uniform
-                partners.
-            negative_ranks: (lo, hi): partners of other identities have ranks lo … hi − 1 by increasing distance. If
-                labels are noisy, use lo > 0, because mislabelled samples come first.
+            embeddings: `(n, dim)`, one for each sample, finite; None returns to uniform partners. They are compared by
+                Euclidean distance, which ranks embeddings of unit norm as cosine distance does.
+            negative_ranks: (lo, hi), 0 ≤ lo < hi: partners of other identities have ranks lo … hi − 1 by increasing
+                distance. If labels are noisy, use lo > 0, because mislabelled samples come first.
             positive_ranks: (lo, hi): partners of the same identity have these ranks by decreasing distance.
 
         Returns:
             The `HardCandidates`, with the number of samples that have none; None if `embeddings` is None.
 
         Raises:
-            ValueError: for a frozen or exhaustive sequence, and for invalid embeddings or ranks.
+            ValueError: for a frozen or exhaustive sequence; if embeddings are not finite, not `(n, dim)` or not one for
+                each sample; if ranks are not in order.
         """
         if self.frozen or getattr(self, "exhaustive", False):
             raise ValueError(f"`refresh` needs a sequence that draws new samples each epoch; got {self!r}")
-        candidates = (
-            None
-            if embeddings is None
-            else HardCandidates.from_embeddings(embeddings, self.labels, negative_ranks, positive_ranks)
-        )
+        candidates = None
+        if embeddings is not None:
+            candidates = HardCandidates.from_embeddings(embeddings, self.labels, negative_ranks, positive_ranks)
         with self._lock:  # Keras reads an epoch's first batches before the epoch begins, so its table is dropped too
             self._candidates, self._drawn = candidates, None
         return candidates
@@ -191,11 +191,7 @@ def check_ranks(name, ranks):
 def nearest_others(embeddings, codes, ranks, progress=lambda rows: None):
     """The samples of other identities at `ranks` (lo, hi) by increasing distance, int32 `(n, k)`; missing ones are −1.
 
-    Args:
-        embeddings: float32 `(n, dim)`.
-        codes: identities `(n,)`, integers 0 … K−1.
-        ranks: (lo, hi); k = hi − lo, or less if there are fewer samples.
-        progress: called after each block with its number of samples.
+    k is hi − lo, or less if there are fewer samples. `progress` is called after each block with its number of samples.
     """
     low, high = ranks[0], max(ranks[0] + 1, min(ranks[1], len(codes) - 1))
     size = np.bincount(codes)
@@ -254,10 +250,9 @@ def _farthest(embeddings, members, part, high):
     rows = np.arange(members.shape[1])[part]
     distance[:, rows - rows[0], rows] = -np.inf
     keep = min(high, members.shape[1] - 1)
+    order = np.broadcast_to(np.arange(members.shape[1]), distance.shape)
     if keep < members.shape[1] - 1:
         order = np.argpartition(-distance, keep, axis=2)[..., :keep]
-    else:
-        order = np.broadcast_to(np.arange(members.shape[1]), distance.shape)
     by_distance = np.argsort(-np.take_along_axis(distance, order, axis=2), axis=2, kind="stable")
     return np.take_along_axis(order, by_distance, axis=2)[..., :keep]
 

@@ -62,6 +62,8 @@ class ImageFiles:
     [255.0, 0.0, 255.0]
     """
 
+    dtype = np.dtype("float32")
+
     def __init__(
         self, paths, image_size, color_mode="rgb", *, root=None, interpolation="bilinear", check=True, on_error="raise"
     ):
@@ -94,16 +96,9 @@ class ImageFiles:
             logger.warning("%d of %d files are left out; `skipped` lists the reasons", len(refused), len(paths))
         self.kept = np.array([i for i in range(len(paths)) if i not in refused], dtype=np.intp)
         self.paths = tuple(paths[i] for i in self.kept)
+        self.shape = (len(self), *self._decode.shape)
         if not self.paths:
             raise ValueError(f"`{name}` must hold at least one image; got {len(paths)} files, {len(refused)} skipped")
-
-    @property
-    def shape(self):
-        return (len(self), *self._decode.shape)
-
-    @property
-    def dtype(self):
-        return np.dtype("float32")
 
     def __len__(self):
         return len(self.paths)

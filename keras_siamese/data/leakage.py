@@ -123,7 +123,8 @@ def check_leakage(train, valid, *, embeddings=None, near=0.002):
     >>> bool(report), report.near.tolist(), report.valid_rows.tolist()
     (True, [[38, 0], [39, 1]], [0, 1])
     """
-    (train_x, train_labels), (valid_x, valid_labels) = _check_side("train", train), _check_side("valid", valid)
+    train_x, train_labels = _check_side("train", train)
+    valid_x, valid_labels = _check_side("valid", valid)
     dtypes = _common_dtypes(train_x, valid_x)
     if near is not None:
         check_number("near", near, low=0, high=2, open_low=True)

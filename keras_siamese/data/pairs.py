@@ -123,65 +123,42 @@ class PairSequence(HardPartners, PairBatches):
         if self.exhaustive:
             self.positive_fraction = float(np.sum(size * (size - 1)) / (n * (n - 1)))
         else:
-            self._check_pairs_exist()
-
-    def _check_pairs_exist(self):
-        positives = _positives_before(self.pairs_per_epoch, self.positive_fraction)
-        if positives and self.singletons == len(self.identities):
-            raise ValueError(
-                f"`labels` must have an identity with two samples for genuine pairs (positive_fraction="
-                f"{self.positive_fraction:g}); got {len(self.identities)} identities with one sample each"
-            )
-        if positives < self.pairs_per_epoch and len(self.identities) == 1:
-            raise ValueError(
-                f"`labels` must have two identities for impostor pairs (positive_fraction={self.positive_fraction:g}); "
-                f"got only {self.identities[0]!r}"
-            )
+            positives = _positives_before(self.pairs_per_epoch, self.positive_fraction)
+            share = f" (positive_fraction={self.positive_fraction:g})"
+            self._check_partners_exist(positives > 0, positives < self.pairs_per_epoch, share)
 
     def _draw(self, epoch):
-        rng = self.rng(epoch)
-        if self.exhaustive:
-            left, right = all_pairs(len(self.labels), None if self.frozen else rng)
-            same = self.labels[left] == self.labels[right]
-        else:
-            shares = self.pairs_per_epoch, self.positive_fraction, self.batch_size
-            left, right, same = draw_pairs(rng, self._blocks, self.partners, *shares, self.weighting)
+        left, right, same = self._draw_all(epoch) if self.exhaustive else self._draw_some(epoch)
         if self.sample_weight is None:
             return left, right, same
         weight = pair_sample_weights(same, self.labels[left], self.labels[right], self.sample_weight)
         return left, right, same, weight
 
+    def _draw_all(self, epoch):
+        left, right = np.triu_indices(len(self.labels), 1)
+        if not self.frozen:
+            order = self.rng(epoch).permutation(len(left))
+            left, right = left[order], right[order]
+        return left, right, self.labels[left] == self.labels[right]
+
+    def _draw_some(self, epoch):
+        rng, count = self.rng(epoch), self.pairs_per_epoch
+        same = np.diff(_positives_before(np.arange(count + 1), self.positive_fraction)).astype(bool)
+        # Genuine and impostor pairs are mixed within each batch.
+        whole = count // self.batch_size * self.batch_size
+        mixed = rng.permuted(same[:whole].reshape(-1, self.batch_size), axis=1).ravel()
+        same = np.concatenate([mixed, rng.permutation(same[whole:])])
+
+        positives = np.count_nonzero(same)
+        genuine = draw_anchors(rng, self._blocks, positives, self.weighting, paired=True)
+        impostor = draw_anchors(rng, self._blocks, count - positives, self.weighting, after=genuine)
+        left, right = np.empty((2, count), dtype=np.intp)
+        left[same], left[~same] = genuine, impostor
+        right[same], right[~same] = self.partners.draw_same(rng, genuine), self.partners.draw_other(rng, impostor)
+        return left, right, same
+
     def _what(self):
         return f"{self.pairs_per_epoch} pairs an epoch"
-
-
-def draw_pairs(rng, blocks, partners, count, positive_fraction, batch_size, weighting="natural"):
-    """Draws `count` pairs: sample indices `left` and `right`, and booleans `same`, each `(count,)`.
-
-    `partners` draws the partners: the `blocks`, or `HardCandidates`. Genuine and impostor pairs are mixed within each
-    batch of `batch_size`. `positive_fraction` and `weighting` are as in `PairSequence`.
-    """
-    same = np.diff(_positives_before(np.arange(count + 1), positive_fraction)).astype(bool)
-    whole = count // batch_size * batch_size
-    mixed = rng.permuted(same[:whole].reshape(-1, batch_size), axis=1).ravel()
-    same = np.concatenate([mixed, rng.permutation(same[whole:])])
-
-    positives = np.count_nonzero(same)
-    genuine = draw_anchors(rng, blocks, positives, weighting, paired=True)
-    impostor = draw_anchors(rng, blocks, count - positives, weighting, after=genuine)
-    left, right = np.empty((2, count), dtype=np.intp)
-    left[same], left[~same] = genuine, impostor
-    right[same], right[~same] = partners.draw_same(rng, genuine), partners.draw_other(rng, impostor)
-    return left, right, same
-
-
-def all_pairs(n, rng=None):
-    """Every pair of n samples once: `left` < `right`, each `(n(n − 1)/2,)`, in a random order given `rng`."""
-    left, right = np.triu_indices(n, 1)
-    if rng is None:
-        return left, right
-    order = rng.permutation(len(left))
-    return left[order], right[order]
 
 
 def _positives_before(count, fraction):

@@ -178,11 +178,11 @@ class EpochSequence(keras.utils.PyDataset):
         """Keras's hook; warns, once, when `fit` begins a second epoch and nobody has ever set one."""
         if self.frozen or self._epoch_was_set:
             return
-        # Through one adapter `fit` ends epochs once before its first and once after each, so its second begins after
-        # two ends; an evaluation, also one whose adapter `fit` keeps, ends them twice, so it begins after 0, 1, 3, 5, …
+        # `fit` ends an epoch once before its first and once after each, so its second begins after two ends. An
+        # evaluation ends epochs twice, also if `fit` keeps its adapter, so it begins after 0, 1, 3, 5, … ends.
         caller = _caller_serving(self)
         if caller is not None and self._ends.get(caller) == 2:
-            self._epoch_was_set = True  # so it is said once
+            self._epoch_was_set = True  # warn only once
             name = type(self).__name__
             warnings.warn(
                 f"fit begins another epoch of this {name} and nobody has called its set_epoch, so every epoch shows "
@@ -214,11 +214,11 @@ def _caller_serving(sequence):
 def _discard_drawn_ahead(adapter):
     """Empties the queues of the adapter's stopped enqueuer.
 
-    Stopped midway, an enqueuer keeps what its workers had drawn and serves it first after its next start (since Keras's
-    pull request 20123). On JAX and PyTorch `fit` and `evaluate` stop it so after the one batch by which a model is
-    built; with workers, every epoch would then open with up to `max_queue_size + workers` batches of the epoch before,
-    and an evaluation would count some pairs twice and others never. Each start goes through all indices again, so
-    nothing is lost here.
+    An enqueuer that is stopped midway keeps the batches that its workers have drawn, and serves them first after its
+    next start (since Keras's pull request 20123). On JAX and PyTorch, `fit` and `evaluate` stop it after the batch that
+    builds the model. With workers, each epoch would begin with up to `max_queue_size + workers` batches of the epoch
+    before, and an evaluation would count some pairs twice and others never. Each start draws all indices again, so
+    nothing is lost.
     """
     enqueuer = getattr(adapter, "enqueuer", None)
     for name in ("ready_queue", "future_queue"):

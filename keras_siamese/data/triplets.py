@@ -59,14 +59,8 @@ class TripletSequence(HardPartners):
     ):
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self._set_anchors(x, labels, batch_size, weighting)
-        anchors = len(self._blocks.paired)
-        if anchors == 0:
-            raise ValueError(
-                f"`labels` must have an identity with two samples; got {len(self.identities)} identities with one each"
-            )
-        if len(self.identities) == 1:
-            raise ValueError(f"`labels` must have two identities; got only {self.identities[0]!r}")
-        triplets_per_epoch = anchors if triplets_per_epoch is None else triplets_per_epoch
+        self._check_partners_exist()
+        triplets_per_epoch = len(self._blocks.paired) if triplets_per_epoch is None else triplets_per_epoch
         self.triplets_per_epoch = self._count = check_integer("triplets_per_epoch", triplets_per_epoch, low=1)
 
     def triplets(self, epoch=None):

@@ -1,4 +1,4 @@
-"""BalancedBatchSequence: P identities of K samples, fair turns, pure batches, what is left out is said."""
+"""BalancedBatchSequence: P identities of K samples that take turns, pure batches, and the identities left out."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mi
 
 
 def indices_as_samples(labels, classes=3, samples=2, **options):
-    """A sequence whose samples are their own indices, so that a batch tells which samples it holds."""
+    """A sequence whose samples are their own indices, so that a batch shows which samples it has."""
     return BalancedBatchSequence(
         np.arange(len(labels)), labels, classes_per_batch=classes, samples_per_class=samples, **options
     )
@@ -83,7 +83,7 @@ def test_natural_weighting_follows_the_samples():
     first, second = labels[sequence.rows()[:, ::2]].T
     assert np.all(first != second)
     share = np.array([2, 4, 8, 16, 32]) / 62
-    # Of two drawn one after the other without replacement, the chance that an identity is among them.
+    # The chance that an identity is one of two that are drawn without replacement.
     expected = [share[i] + sum(share[j] * share[i] / (1 - share[j]) for j in range(5) if j != i) for i in range(5)]
     got = np.bincount(np.concatenate([first, second]), minlength=5)
     assert chisquare(got, 4000 * np.array(expected)).pvalue > 1e-4

@@ -1,4 +1,4 @@
-"""Draws of anchors and partners by identity: who may be drawn, and how often."""
+"""Draws of anchors and partners by identity: which samples may be drawn, and how often."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""One image file to one array: what becomes of its pixels; and the check of many files."""
+"""Decoding an image file to an array, and checking many files."""
 
 import struct
 import zlib
@@ -28,7 +28,7 @@ def stacked(grey):
 
 
 def luma(colour):
-    """Rec. 601 by the weights' definition, pixel by pixel, rounded."""
+    """Rec. 601 grey by its weights, pixel by pixel, rounded."""
     result = np.zeros(colour.shape[:2])
     for i, j in np.ndindex(result.shape):
         red, green, blue = (int(value) for value in colour[i, j])
@@ -92,7 +92,7 @@ def test_palettes_become_their_colours(save):
 
 
 def save_deep(path, deep):
-    """Writes 16-bit grey; PGM by hand, as older versions of Pillow read it and do not write it."""
+    """Writes 16-bit grey; PGM by hand, because older versions of Pillow read it but cannot write it."""
     if path.suffix == ".pgm":
         path.write_bytes(b"P5 %d %d 65535\n" % deep.shape[::-1] + deep.astype(">u2").tobytes())
     else:

@@ -1,4 +1,4 @@
-"""Given pairs: every one once an epoch, as validation, and read from LFW's pairs.txt."""
+"""Listed pairs: each once an epoch, for validation, and read from LFW's pairs.txt."""
 
 import keras
 import numpy as np

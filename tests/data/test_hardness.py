@@ -102,7 +102,7 @@ def test_moving_or_scaling_embeddings_changes_no_candidate(seed, sizes):
 
 
 def test_neighbours_far_from_the_origin_keep_their_order():
-    """Squares near 1e8 would drown differences of 0.01 in float32."""
+    """In float32, differences of 0.01 are lost beside squares near 1e8."""
     embeddings = 10_000 + np.array([[0.0], [0.02], [0.05], [0.09], [0.14]])
     apart = HardCandidates.from_embeddings(embeddings, np.array([0, 1, 1, 1, 1]), (0, 4), (0, 4))
     assert apart.negatives[0].tolist() == [1, 2, 3, 4]

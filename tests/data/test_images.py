@@ -1,4 +1,4 @@
-"""Image files as samples: which files are found and refused, and that a folder trains as arrays do."""
+"""Image files as samples: which files are found and refused, and training from a folder equals training from arrays."""
 
 import copy
 import logging
@@ -41,7 +41,7 @@ def save(tmp_path):
 
 @pytest.fixture
 def tree(tmp_path, save):
-    """ada 2 images, bo 1, dee/eve 1 in a folder's folder; an image is of one grey, its number among the sorted."""
+    """2 images of ada, 1 of bo, 1 of dee/eve in a nested folder; the grey of an image is its place in sorted order."""
     for number, name in enumerate(["ada/1.png", "ada/10.png", "bo/1.PNG", "dee/eve/a.png"]):
         save(np.full((4, 4), number, "uint8"), name)
     return tmp_path
@@ -413,7 +413,7 @@ def test_a_folder_trains_and_validates(birds, tmp_path):
 
 @pytest.mark.deep
 def test_omniglot_through_files_and_through_arrays(tmp_path):
-    """The real thing, laid out as its own archive is: alphabet/character/number_drawer.png, 1-bit, 105 × 105."""
+    """The real data set in the layout of its archive: alphabet/character/number_drawer.png, 1-bit, 105 × 105."""
     data = os.environ.get("KERAS_SIAMESE_DATA")
     if not data or not Path(data, "omniglot.npz").exists():
         pytest.skip("KERAS_SIAMESE_DATA names no folder with omniglot.npz")

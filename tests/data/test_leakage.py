@@ -1,4 +1,4 @@
-"""check_leakage: what two sides share, against loops over all pairs of rows; nothing missed, nothing invented."""
+"""check_leakage against loops over all pairs of rows: it finds all that two sides share, and no more."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def cosine(a, b):
 
 
 def thumbnail(image):
-    """Means of the 8 × 8 cells of a grey image, less their mean, cell by cell."""
+    """Means of the 8 × 8 cells of a grey image minus their mean, cell by cell."""
     side = image.shape[0] // 8
     grey = np.float64(image if image.ndim == 2 else image.mean(axis=2))
     cells = [grey[side * i : side * (i + 1), side * j : side * (j + 1)].mean() for i in range(8) for j in range(8)]
@@ -28,7 +28,7 @@ def thumbnail(image):
 
 
 def nearest_by_loop(train, valid, near, skip=(), measure=cosine):
-    """For each row of `valid` not in `skip` its nearest of `train`, if within `near`: `{valid row: (train row, d)}`."""
+    """The nearest row of `train` within `near` for each row of `valid` not in `skip`: `{valid row: (train row, d)}`."""
     found = {}
     for j in range(len(valid)):
         distances = [measure(train[i], valid[j]) for i in range(len(train))]
@@ -119,7 +119,7 @@ def test_a_dict_is_equal_only_in_all_its_arrays(rng):
 
 
 class Lazy:
-    """Reads rows one call at a time, and says how many at once."""
+    """A lazy source that records the largest number of rows read in one call."""
 
     def __init__(self, x):
         self.x, self.most = x, 0
@@ -144,7 +144,7 @@ def test_lazy_and_mapped_sources_are_read_in_blocks(rng, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("scale", [1, 1000])
 def test_many_copies_make_few_pairs(scale):
-    """Copies on both sides give a pair a validation row, not one for each of their products."""
+    """Copies on both sides give one pair for each validation row, not one for each combination."""
     x = np.ones((scale, 4, 4))
     report = check_leakage((x, None), (x, None))
     assert report.exact.tolist() == [[0, i] for i in range(scale)]
@@ -201,7 +201,7 @@ def test_near_duplicates_by_embeddings_against_the_loop(rng, dim, near):
     assert_near(report, expected)
     assert report.unsettled == 0
     assert report.compared == "embeddings"
-    # Without the norms the loop finds others: scale does not make two embeddings differ.
+    # A loop that does not divide by norms finds other pairs, so the test notices if scale matters.
     assert nearest_by_loop(train, valid, near, measure=lambda a, b: np.sum((a - b) ** 2) / 2).keys() != expected.keys()
 
 
@@ -224,7 +224,7 @@ def test_without_its_rows_nothing_leaks(seed, near, dim):
 
 
 def test_every_planted_duplicate_is_found_among_thousands(rng):
-    """Recall, measured: at distances up to the limit, in dimensions that the search tree leaves out."""
+    """Recall at distances up to the limit, in dimensions that the search tree does not use."""
     train, valid = rng.normal(size=(20_000, 64)).astype("float32"), rng.normal(size=(5_000, 64)).astype("float32")
     source = rng.permutation(20_000)[:2_000]
     angle = np.arccos(1 - rng.uniform(0, 0.00199, size=(2_000, 1)))
@@ -239,7 +239,7 @@ def test_every_planted_duplicate_is_found_among_thousands(rng):
 
 
 def test_samples_with_too_many_candidates_are_owned_up_to(rng, monkeypatch):
-    """All alike in the tree's few dimensions, apart in the others: too few candidates looked at settle nothing."""
+    """If samples differ only in dimensions that the tree does not use, few candidates cannot settle them."""
     monkeypatch.setattr(leakage, "_PROJECTED", 1)
     monkeypatch.setattr(leakage, "_LOOKED_AT", (2,))
     train, valid = rng.normal(size=(400, 40)), rng.normal(size=(30, 40))

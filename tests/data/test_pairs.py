@@ -1,4 +1,4 @@
-"""PairSequence: pure batches, exact fractions, uniform partners, labels that are right."""
+"""PairSequence: pure batches, exact fractions, uniform partners, correct labels."""
 
 import itertools
 
@@ -15,7 +15,7 @@ UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mi
 
 
 def indices_as_samples(labels, **options):
-    """A sequence whose samples are their own indices, so that a batch tells which samples it holds."""
+    """A sequence whose samples are their own indices, so that a batch shows which samples it has."""
     return PairSequence(np.arange(len(labels)), labels, **options)
 
 
@@ -184,7 +184,7 @@ def test_positives_are_shuffled_within_their_batch():
 
 
 def allowed_partners(labels, anchor, same):
-    """The naive enumeration: every other sample whose label is, or is not, the anchor's."""
+    """All other samples whose label is, or is not, that of the anchor, by enumeration."""
     return [i for i in range(len(labels)) if i != anchor and (labels[i] == labels[anchor]) == same]
 
 
@@ -230,7 +230,7 @@ def test_exhaustive_pairs_come_once_each():
     for epoch in range(3):
         found = {tuple(sorted(pair)) for pair in np.stack(drawn.pairs(epoch)[:2]).T.tolist()}
         assert found == set(itertools.combinations(range(11), 2))
-    # One identity, or singletons alone, have pairs as well.
+    # A single identity has pairs, and so do identities with one sample each.
     assert PairSequence(np.arange(3), [5, 5, 5], pairs_per_epoch="all").pairs()[2].all()
     assert not PairSequence(np.arange(3), [5, 6, 7], pairs_per_epoch="all").pairs()[2].any()
 
@@ -289,10 +289,10 @@ def test_unknown_kinds_of_weights_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [7] * 6}, r"two identities for impostor pairs \(positive_fraction=0.5\); got only .*7"),
+        ({"labels": [7] * 6}, r"two identities \(positive_fraction=0.5\); got only .*7"),
         (
             {"labels": range(6)},
-            "an identity with two samples for genuine pairs .* got 6 identities with one sample each",
+            r"identity with two samples \(positive_fraction=0.5\); got 6 identities with one sample each",
         ),
         ({"labels": [0, 0, 1]}, "`labels` must have one entry for each of the 6 samples; got 3"),
         ({"labels": np.zeros((6, 2))}, r"`labels` must have shape \(n,\).*\(6, 2\)"),

@@ -1,4 +1,4 @@
-"""Sources: what may hold samples, what is read of it and when, and what happens when reading fails in a worker."""
+"""Sources: what is accepted, which rows are read and when, and what happens if reading fails in a worker."""
 
 import copy
 import multiprocessing
@@ -27,7 +27,7 @@ LABELS = np.array(list("aabbbccddddd"))
 
 
 class Lazy:
-    """A source of the required two methods and no other; notes the rows that it is asked for."""
+    """A source with only the two required methods; it records the rows that are read."""
 
     def __init__(self, samples=SAMPLES, change=lambda samples, rows: samples):
         self.samples, self.change, self.asked = samples, change, []

@@ -1,4 +1,4 @@
-"""Splits and folds: no identity on two sides, nothing lost, nothing reordered."""
+"""Splits and folds: parts share no identity, and no sample is lost or reordered."""
 
 import numpy as np
 import pytest
@@ -175,7 +175,7 @@ def test_stratified_folds_have_as_many_identities_of_each_size(n_splits):
         assert abs(len(identities) - len(sizes) / n_splits) < 1
         for size in (100, 20, 2):
             assert abs(np.count_nonzero(sizes[identities] == size) - np.count_nonzero(sizes == size) / n_splits) <= 1
-    # Balanced by samples instead, a fold with a large identity has fewer small ones.
+    # If folds are balanced by samples instead, a fold with a large identity has fewer small ones.
     balanced = [np.unique(labels[test]) for _, test in IdentityKFold(n_splits).split(labels, labels)]
     assert max(map(len, balanced)) - min(map(len, balanced)) > 1 or n_splits == 2
 

@@ -1,4 +1,4 @@
-"""TripletSequence, and the balanced and exhaustive pairs of PairSequence: who is drawn, how often, purely."""
+"""TripletSequence: which samples are drawn, how often, and that an epoch can be repeated."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ UNEVEN = np.array(["ada", "bo", "cy", "di"])[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]] 
 
 
 def triplets(labels=UNEVEN, **options):
-    """A sequence whose samples are their own indices, so that a batch tells which samples it holds."""
+    """A sequence whose samples are their own indices, so that a batch shows which samples it has."""
     return TripletSequence(np.arange(len(labels)), labels, **options)
 
 
@@ -80,7 +80,7 @@ def test_a_siamese_network_learns_from_it(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": range(6)}, "an identity with two samples; got 6 identities with one each"),
+        ({"labels": range(6)}, "an identity with two samples; got 6 identities with one sample each"),
         ({"labels": [7] * 6}, "`labels` must have two identities; got only .*7"),
         ({"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
         ({"triplets_per_epoch": 0}, "`triplets_per_epoch` must be at least 1; got 0"),

@@ -1,4 +1,4 @@
-"""EpochBatches: every epoch's own batches, in any order, as a Grain source and as a tf.data.Dataset."""
+"""EpochBatches: the batches of each epoch in any order, as a Grain source and as a tf.data.Dataset."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Class and sample weights: scikit-learn's balanced rule, by counting loops, over labels, identities and pairs."""
+"""Class and sample weights of labels, identities and pairs, against scikit-learn and counting loops."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ LEFT, RIGHT = np.array([0, 0, 1, 3, 4, 0, 1]), np.array([0, 1, 2, 3, 0, 4, 0])
 
 
 def pairs_by_loop(same, left, right, kind):
-    """The weights as the definition says them, counting one by one."""
+    """The weights by their definition, counting one by one."""
     weights = []
     for i in range(len(same)):
         if kind == "balanced":
@@ -45,7 +45,7 @@ def test_class_weights_of_any_dtype_and_column(dtype):
 
 
 def test_class_weights_follow_the_labels_a_batch_holds():
-    """With similar_label=0 the labels of batches are turned round, and so are the weights."""
+    """With similar_label=0 the labels of batches are swapped, and so are the weights."""
     sequences = [
         PairSequence(
             np.arange(11.0), UNEVEN, positive_fraction=0.25, batch_size=40, pairs_per_epoch=40, similar_label=k
@@ -101,7 +101,7 @@ def test_pair_weights_against_the_loop(kind):
     expected = pairs_by_loop(SAME, LEFT, RIGHT, kind)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     assert weights.dtype == np.float32
-    # The loop tells the two apart, and identities counted on one side only.
+    # The loop rejects the other kind, and counts on one side only.
     other = pairs_by_loop(SAME, LEFT, RIGHT, "identities" if kind == "balanced" else "balanced")
     assert not np.allclose(weights, other)
     assert kind == "balanced" or not np.allclose(weights, compute_sample_weight("balanced", LEFT))
