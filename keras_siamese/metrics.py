@@ -46,8 +46,7 @@ class VerificationMetric(keras.metrics.Metric):
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        labels, output = pair_rows(y_true, y_pred)
-        labels, output = at_least_float32(labels), at_least_float32(output)
+        labels, output = map(at_least_float32, pair_rows(y_true, y_pred))
         weight = ops.ones_like(output)
         if sample_weight is not None:
             sample_weight = at_least_float32(sample_weight)
@@ -119,16 +118,11 @@ class VerificationAccuracy(VerificationMetric):
         self.total.assign_add(ops.cast(ops.sum(genuine) + ops.sum(impostor), self.dtype))
 
     def result(self):
-        return share(self.right, self.total)
+        right, total = ops.convert_to_tensor(self.right), ops.convert_to_tensor(self.total)
+        return ops.where(total == 0, float("nan"), right / ops.where(total == 0, 1.0, total))
 
     def get_config(self):
         return {**super().get_config(), "threshold": self.threshold}
-
-
-def share(part, whole):
-    """part / whole of two variables; NaN if whole is 0."""
-    part, whole = ops.convert_to_tensor(part), ops.convert_to_tensor(whole)
-    return ops.where(whole == 0, float("nan"), part / ops.where(whole == 0, 1.0, whole))
 
 
 class BinnedMetric(VerificationMetric):

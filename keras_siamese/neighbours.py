@@ -63,9 +63,8 @@ class Columns:
         whole_rows = gallery.view(np.dtype((np.void, gallery.itemsize * gallery.shape[1])))[:, 0]
         _, first, inverse = np.unique(whole_rows, return_index=True, return_inverse=True)
         self.count = len(first)
-        self.values = gallery if self.count == len(gallery) else gallery[first]
-        if self.count == len(gallery):
-            inverse = np.arange(self.count)
+        all_differ = self.count == len(gallery)
+        self.values, inverse = (gallery, np.arange(self.count)) if all_differ else (gallery[first], inverse)
         self.rows = np.argsort(inverse, kind="stable")
         self.sizes = np.bincount(inverse)
         self.starts = np.cumsum(self.sizes) - self.sizes

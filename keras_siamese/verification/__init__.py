@@ -37,14 +37,7 @@ from keras_siamese.verification.intervals import Interval, bootstrap, difference
 from keras_siamese.verification.plots import plot_det, plot_errors, plot_reliability, plot_roc, plot_scores
 from keras_siamese.verification.points import OperatingPoint
 from keras_siamese.verification.report import TARFigure, VerificationReport, evaluate
-from keras_siamese.verification.retrieval import (
-    Retrieval,
-    cmc,
-    evaluate_retrieval,
-    map_at_r,
-    r_precision,
-    recall_at_k,
-)
+from keras_siamese.verification.retrieval import Retrieval, cmc, evaluate_retrieval, map_at_r, r_precision, recall_at_k
 from keras_siamese.verification.tables import ScoreTable, read_scores
 
 __all__ = [

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
 from keras_siamese.verification.histogram import SLACK, ScoreHistogram
+from keras_siamese.verification.pairs import progress_bar
 
 
 def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
@@ -62,15 +63,9 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
     embeddings, codes = embeddings[order], codes[order]
     score, bounds, suited = _scorer(embeddings, distance)
     block = suited if block is None else check_integer("block", block, low=1)
-    starts = range(0, len(codes), block)
-    slices = [slice(start, start + block) for start in starts]
+    slices = [slice(start, start + block) for start in range(0, len(codes), block)]
     pairs_of_slices = [(rows, columns) for place, rows in enumerate(slices) for columns in slices[place:]]
-    bar = None
-    if progress:
-        from keras.utils import Progbar
-
-        bar = Progbar(len(pairs_of_slices) * (1 if bounds else 2), unit_name="block")
-
+    bar = progress_bar(len(pairs_of_slices) * (1 if bounds else 2), "block") if progress else None
     if bounds is None:
         lowest, highest = math.inf, -math.inf
         for rows, columns in pairs_of_slices:

@@ -10,7 +10,7 @@ other pairs than those that you report figures of.
 
 import numpy as np
 
-from keras_siamese.verification.pairs import check_pairs
+from keras_siamese.verification.pairs import balanced_weights, check_pairs
 
 MAX_STEPS = 100
 TOLERANCE = 1e-8  # of slope and offset, in standard deviations of the scores
@@ -39,10 +39,9 @@ def platt(same, scores):
     same, scores = check_pairs(same, scores)
     genuine, impostor = np.count_nonzero(same), np.count_nonzero(~same)
     target = np.where(same, (genuine + 1) / (genuine + 2), 1 / (impostor + 2))
-    weight = np.where(same, 0.5 / genuine, 0.5 / impostor)
     scores = scores.astype(float)
     centre, scale = scores.mean(), scores.std() or 1.0
-    slope, offset = logistic_fit((scores - centre) / scale, target, weight)
+    slope, offset = logistic_fit((scores - centre) / scale, target, balanced_weights(same))
     return float(slope / scale), float(offset - slope * centre / scale)
 
 
@@ -69,8 +68,8 @@ def isotonic(same, scores):
     from sklearn.isotonic import IsotonicRegression  # imported here: it takes as long as the rest of the package
 
     same, scores = check_pairs(same, scores)
-    weight = np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores.astype(np.float64), same.astype(np.float64), weight)
+    values, labels = scores.astype(np.float64), same.astype(np.float64)
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(values, labels, balanced_weights(same))
     return fitted.X_thresholds_, fitted.y_thresholds_
 
 

@@ -1,9 +1,8 @@
 """Verification over more pairs than fit in memory: scores are counted in bins as they arrive.
 
 Contract: `same (n,)` and `scores (n,)`, larger = more similar, in, in any order and any number of pieces; the figures
-of `curves` out. Memory is O(bins + tail), whatever the number of pairs. A histogram knows the curve exactly at the
-edges of its bins and at each of the largest impostor scores, but not in between. So each figure is either exact or
-comes with a bound on its error. Pure NumPy; anything above `distances` may import it.
+of `curves` out, each either exact or with a bound on its error. Memory is O(bins + tail), whatever the number of pairs.
+Pure NumPy; anything above `distances` may import it.
 
     histogram = ScoreHistogram(-2, 0)
     histogram.add(same, scores)                                 # once for each piece
@@ -106,9 +105,9 @@ class ScoreHistogram:
         """Adds the pairs of `other`, a `ScoreHistogram` with the same bounds, bins and tail."""
         if not isinstance(other, ScoreHistogram):
             raise TypeError(f"`other` must be a ScoreHistogram; got {other!r}")
-        shapes = [(each.low, each.high, each.bins, each.tail) for each in (self, other)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"`other` must have (low, high, bins, tail) = {shapes[0]}; got {shapes[1]}")
+        own, others = ((each.low, each.high, each.bins, each.tail) for each in (self, other))
+        if own != others:
+            raise ValueError(f"`other` must have (low, high, bins, tail) = {own}; got {others}")
         if other._dtype is None:
             return
         self._genuine.add(other._genuine.counts, other._genuine.moments)
@@ -152,7 +151,8 @@ class ScoreHistogram:
                 np.clip(indices, 0, self.bins - 1, out=indices)
             tally.add(np.bincount(indices, minlength=self.bins), at.moments(positions))
             if not genuine and largest > self._tail.floor:
-                self._tail.add(piece[piece > _rounded_down(self._tail.floor, piece.dtype)])
+                # Compared in float64, because the floor may lie between two numbers of the scores' dtype.
+                self._tail.add(piece[np.greater(piece, self._tail.floor, signature="dd->?")])
             self._saw(smallest, largest, piece.dtype)
         if genuine:
             self._keep([scores.flatten()])
@@ -413,10 +413,3 @@ class _Largest:
         if not self._pieces:
             return np.empty(0, np.float16)
         return np.sort(np.concatenate(self._pieces))[::-1][: self.size]
-
-
-def _rounded_down(number, dtype):
-    """The largest number of `dtype` that is at most `number`, so that no larger score is missed in `dtype`."""
-    with np.errstate(over="ignore"):
-        rounded = dtype.type(number)
-    return rounded if float(rounded) <= number else np.nextafter(rounded, dtype.type(-np.inf))

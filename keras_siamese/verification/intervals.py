@@ -15,9 +15,9 @@ above `distances` may import it.
     overfitted = gap.low > 0
 
 What the bootstrap estimates. To first order the w_i are independent with variance 1. Then the weights of two pairs with
-one common identity have covariance 1, which is correct, and the weight of a genuine pair has variance 1, which is
-correct too. But the weight of an impostor pair has variance 2² − 1 = 3, because its own noise is counted under both
-identities and once more under their product. So, for the part of a figure that comes from impostors,
+one common identity have covariance 1, and the weight of a genuine pair has variance 1; both are correct. But the weight
+of an impostor pair has variance 2² − 1 = 3, because its own noise is counted under both identities and under their
+product. So, for the part of a figure that comes from impostors,
 
     expected bootstrap variance = true variance + 2 · binomial variance
 
@@ -66,8 +66,7 @@ class Interval:
 
     Attributes:
         estimate: the figure on the original pairs.
-        low: lower end: the (1 − confidence)/2 quantile of the replicates.
-        high: upper end: the (1 + confidence)/2 quantile of the replicates.
+        low, high: the (1 − confidence)/2 and (1 + confidence)/2 quantiles of the replicates.
         standard_error: standard deviation of the replicates.
         confidence: nominal coverage, in (0, 1).
         replicates: `(samples,)` the figure on each resample.
@@ -128,7 +127,7 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
     rng = np.random.default_rng(check_integer("seed", seed, low=0))
 
     ranked = RankedPairs(same, scores)
-    draw = _pair_weights(len(same), rng) if identities is None else _identity_weights(identities, ranked.order, rng)
+    draw = _weights(identities, ranked.order, rng)
     whole = ranked.points(np.ones((1, len(same))))
     blocks = [[reading(rows) for reading in readings.values()] for rows in _resamples(ranked, draw, samples, len(same))]
     replicates = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
@@ -187,8 +186,13 @@ def _reading(statistic):
     return lambda points: reading(points, *values)
 
 
-def _identity_weights(identities, order, rng):
-    """A function of a number of rows: pair weights `(rows, n)` in `order`, from identities drawn with replacement."""
+def _weights(identities, order, rng):
+    """A function of a number of rows: pair weights `(rows, n)` in `order`, from identities drawn with replacement.
+
+    Without identities, pairs are drawn. Their order does not matter then.
+    """
+    if identities is None:
+        return lambda rows: _counts(rows, len(order), rng).astype(np.float64)
     left, right, count = identities
     # An extra column, always 1, stands for the right side of a pair within one identity, so that its weight is w_i.
     left, right = left[order], np.where(left == right, count, right)[order]
@@ -199,11 +203,6 @@ def _identity_weights(identities, order, rng):
         return weights[:, left] * weights[:, right]
 
     return draw
-
-
-def _pair_weights(pairs, rng):
-    """A function of a number of rows: weights `(rows, n)` of pairs drawn with replacement, in any order."""
-    return lambda rows: _counts(rows, pairs, rng).astype(np.float64)
 
 
 def _counts(rows, things, rng):

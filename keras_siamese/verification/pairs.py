@@ -29,6 +29,11 @@ def check_pairs(same, scores):
     return same, scores
 
 
+def balanced_weights(same):
+    """Weights `(n,)` that add up to ½ in each class."""
+    return np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
+
+
 def check_scores(scores):
     """Returns `scores` as floats `(n,)`, of a dtype as in `check_pairs`; whether they are finite is not checked."""
     scores = check_column("scores", scores, "score", "pair")
@@ -63,3 +68,10 @@ def encode_identities(name, labels, other_name, others):
         )
     names, codes = np.unique(np.concatenate((labels, others)), return_inverse=True)
     return codes[: len(labels)], codes[len(labels) :], len(names)
+
+
+def progress_bar(total, unit):
+    """Keras's progress bar; Keras takes seconds to import, so it is imported only if a bar is shown."""
+    from keras.utils import Progbar
+
+    return Progbar(total, unit_name=unit)

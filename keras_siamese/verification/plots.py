@@ -15,7 +15,7 @@ import numpy as np
 from keras_siamese._checks import check_choice, check_integer
 from keras_siamese.verification.curves import det, eer, roc
 from keras_siamese.verification.intervals import bootstrap
-from keras_siamese.verification.pairs import check_identities, check_pairs
+from keras_siamese.verification.pairs import balanced_weights, check_identities, check_pairs
 
 GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 
@@ -134,7 +134,7 @@ def plot_reliability(axes, same, probabilities, bins=10):
             f"`probabilities` must be in [0, 1]; got [{probabilities.min():g}, {probabilities.max():g}]. Convert "
             "scores to probabilities with `platt` or `isotonic`"
         )
-    weight = np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
+    weight = balanced_weights(same)
     edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, check_integer("bins", bins, low=1) + 1)))
     place = np.clip(np.searchsorted(edges, probabilities, side="right") - 1, 0, max(len(edges) - 2, 0))
     sums = [np.bincount(place, weight * values) for values in (1.0, probabilities, same)]

@@ -55,25 +55,21 @@ class VerificationReport:
     """The result of `evaluate`; `str()` gives a table.
 
     Attributes:
-        genuines: number of genuine pairs.
-        impostors: number of impostor pairs.
+        genuines, impostors: numbers of pairs.
         identities: number of identities on either side; None if not given.
         eer: equal error rate.
         eer_point: the operating point nearest to it.
         auc: area under the ROC curve.
         auc_floor: the AUC that random scores exceed once in a hundred.
         d_prime: decidability, possibly infinite.
-        best_accuracy: the largest accuracy over all thresholds; optimistic.
-        best_threshold: the threshold that reaches it.
+        best_accuracy, best_threshold: the largest accuracy over all thresholds, optimistic, and where it is reached.
         best_accuracy_floor: the best accuracy that random scores exceed once in a hundred.
         min_dcf: see the function of that name, with its default arguments.
         min_cllr: cost of the scores in bits after the best possible calibration.
         cllr: cost in bits with the given calibration; None without one.
         tar: a `TARFigure` for each requested false match rate.
         threshold: the given threshold. Without one it is None, and so are the next three.
-        accuracy: share of correct decisions at `threshold`.
-        fmr: FMR at `threshold`.
-        fnmr: FNMR at `threshold`.
+        accuracy, fmr, fnmr: share of correct decisions, FMR and FNMR at `threshold`.
         cross_fitted_accuracy: see the function of that name; None if a threshold is given, or if no threshold could be
             chosen.
         confidence: nominal coverage of the intervals.
@@ -127,8 +123,7 @@ class VerificationReport:
     def to_frame(self):
         """The table as a pandas `DataFrame`: one row per figure, columns value, low, high and note; NaN if missing.
 
-        Raises:
-            ImportError: without pandas.
+        Raises `ImportError` without pandas.
         """
         import pandas
 
@@ -142,8 +137,7 @@ class VerificationReport:
     def plot(self):
         """A matplotlib `Figure` of the scores, the ROC and DET curves and, with a calibration, a reliability diagram.
 
-        Raises:
-            ImportError: without the extra `report`.
+        Raises `ImportError` without the extra `report`.
         """
         check_installed("matplotlib", "report")
         from matplotlib.figure import Figure
@@ -166,9 +160,7 @@ class VerificationReport:
     def to_html(self, path, title="Verification"):
         """Writes the table and the figure as one self-contained HTML page.
 
-        Raises:
-            ImportError: without the extra `report`.
-            ValueError: if `path` cannot be written.
+        Raises `ImportError` without the extra `report`, and `ValueError` if `path` cannot be written.
         """
         path = check_writable("path", path)
         path.write_text(pages.render(self, title), encoding="utf-8")
@@ -186,10 +178,8 @@ class VerificationReport:
         for name, key, value, note in self._figures():
             interval = self.intervals.get(key)
             between = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
-            if value is not None:
-                yield name, f"{value:.4f}", between, note
-            else:
-                yield name, "withheld" if name.startswith("TAR") else "–", "", note
+            missing = "withheld" if name.startswith("TAR") else "–"
+            yield name, missing if value is None else f"{value:.4f}", between, note
 
     def _figures(self):
         """Name, key of the interval, value (None if there is none to show) and note of each line."""
@@ -208,12 +198,11 @@ class VerificationReport:
             yield "FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors)
             yield "FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines)
         else:
-            note = "each pair at a threshold chosen on other folds"
-            if self.cross_fitted_accuracy is None:
-                note = "too few pairs or identities to choose thresholds on other folds"
+            why = "too few pairs or identities to choose thresholds on other folds"
+            note = why if self.cross_fitted_accuracy is None else "each pair at a threshold chosen on other folds"
             yield "accuracy, cross-fitted", "cross_fitted_accuracy", self.cross_fitted_accuracy, note
-        at_best = f"at threshold {self.best_threshold:.6g}, best for these pairs"
-        note = f"{at_best}; random scores reach {self.best_accuracy_floor:.4f}"
+        note = f"at threshold {self.best_threshold:.6g}, best for these pairs; "
+        note += f"random scores reach {self.best_accuracy_floor:.4f}"
         yield "best accuracy", "best_accuracy", self.best_accuracy, note
         yield "minDCF", "min_dcf", self.min_dcf, "if 1 pair in 100 is genuine; a constant answer costs 1"
         if self.cllr is not None:

@@ -23,7 +23,7 @@ import numpy as np
 from keras_siamese._checks import check_finite, check_integer, check_labels
 from keras_siamese._tables import aligned
 from keras_siamese.neighbours import nearest_blocks
-from keras_siamese.verification.pairs import encode_identities
+from keras_siamese.verification.pairs import encode_identities, progress_bar
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +275,7 @@ def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
     if need_mates:
         depth = max(depth, int(inputs.mates.max()))
     blocks = nearest_blocks(inputs.queries, inputs.gallery, depth, distance, own=inputs.own, chosen=queries)
-    bar = _progress_bar(len(queries)) if progress else None
+    bar = progress_bar(len(queries), "query") if progress else None
     found, done = [], 0
     for block, nearest in blocks:
         hits = inputs.gallery_codes[nearest] == inputs.query_codes[block, None]
@@ -297,9 +297,3 @@ def _read(hits, mates):
 
 def _shares(first, max_rank):
     return np.cumsum(np.bincount(first[first <= max_rank], minlength=max_rank + 1)[1:]) / len(first)
-
-
-def _progress_bar(total):
-    import keras
-
-    return keras.utils.Progbar(total, unit_name="query")

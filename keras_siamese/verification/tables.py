@@ -71,28 +71,24 @@ def read_scores(path):
 def parse(name, file):
     columns, rows = csv_rows(name, file)
     columns = [column.lower() for column in columns]
-    missing = [column for column in ("score", "same") if column not in columns]
-    known = [column in columns for column in ("left", "right")]
-    if any(known) and not all(known):
-        missing.append("right" if known[0] else "left")
+    sides = ("left", "right") if "left" in columns or "right" in columns else ()
+    missing = [column for column in ("score", "same", *sides) if column not in columns]
     if missing:
-        raise ValueError(
-            f"{name} must have the columns {', '.join(repr(column) for column in missing)}; it has "
-            f"{', '.join(repr(column) for column in columns)}"
-        )
-    places = {column: columns.index(column) for column in ("score", "same", *(("left", "right") if all(known) else ()))}
+        wanted, present = (", ".join(map(repr, some)) for some in (missing, columns))
+        raise ValueError(f"{name} must have the columns {wanted}; it has {present}")
+    places = {column: columns.index(column) for column in ("score", "same", *sides)}
     found, wrong = {column: [] for column in places}, []
     for line, fields in rows:
         try:
             score = float(fields[places["score"]])
             same = SAME[fields[places["same"]].strip().lower()]
-            sides = [fields[places[side]].strip() for side in ("left", "right") if side in places]
-            if not math.isfinite(score) or not all(sides):
+            identities = [fields[places[side]].strip() for side in sides]
+            if not math.isfinite(score) or not all(identities):
                 raise ValueError
         except (ValueError, KeyError, IndexError):
             wrong.append((line, ",".join(fields)))
             continue
-        for column, value in zip(places, (score, same, *sides), strict=True):
+        for column, value in zip(places, (score, same, *identities), strict=True):
             found[column].append(value)
     if wrong:
         listed = "\n".join(f"  line {number}: {text[:80]}" for number, text in wrong[:LISTED])
@@ -103,5 +99,5 @@ def parse(name, file):
         )
     if not found["score"]:
         raise ValueError(f"{name} must have one pair per line below its header; it has no pairs")
-    sides = [np.array(found[side]) if side in places else None for side in ("left", "right")]
-    return ScoreTable(np.array(found["same"], bool), np.array(found["score"], np.float64), *sides)
+    identities = [np.array(found[side]) for side in sides] or (None, None)
+    return ScoreTable(np.array(found["same"], bool), np.array(found["score"], np.float64), *identities)
