@@ -30,8 +30,7 @@ def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         p_target: p in (0, 1), the share of genuine pairs where the system is used.
-        c_miss: > 0, cost of rejecting a genuine pair.
-        c_fa: > 0, cost of accepting an impostor pair.
+        c_miss, c_fa: > 0, costs of rejecting a genuine pair and of accepting an impostor pair.
 
     Returns:
         A float in [0, 1].

@@ -12,7 +12,7 @@ http://vis-www.cs.umass.edu/lfw/lfw.pdf: choose on nine folds, apply to the tent
 
 import numpy as np
 
-from keras_siamese._checks import check_integer, check_labels
+from keras_siamese._checks import check_column, check_integer, check_labels
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import best_point, operating_points
 
@@ -61,9 +61,8 @@ def check_folds(folds, pairs, identities):
     """Returns the number of folds, or the fold of each pair `(pairs,)`."""
     if np.ndim(folds) == 0:
         return check_integer("folds", folds, low=2)
+    check_column("folds", folds, "fold", "pair", length=pairs)
     folds = check_labels("folds", folds)
-    if len(folds) != pairs:
-        raise ValueError(f"`folds` must have one entry for each of the {pairs} pairs; got {len(folds)}")
     if identities is not None:
         raise ValueError("`left` and `right` must be None where `folds` gives the fold of each pair; got both")
     if len(np.unique(folds)) < 2:

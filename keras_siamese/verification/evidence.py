@@ -106,8 +106,7 @@ def best_accuracy_floor(genuines, impostors, quantile=0.99):
     chapter III.
 
     Args:
-        genuines: number of genuine pairs G, ≥ 1.
-        impostors: number of impostor pairs I, ≥ 1.
+        genuines, impostors: numbers of pairs G and I, ≥ 1.
         quantile: in (0, 1).
 
     Returns:
@@ -145,8 +144,7 @@ def auc_floor(genuines, impostors, quantile=0.99):
     the other", Annals of Mathematical Statistics 18, 1947, https://doi.org/10.1214/aoms/1177730491.
 
     Args:
-        genuines: number of genuine pairs G, ≥ 1.
-        impostors: number of impostor pairs I, ≥ 1.
+        genuines, impostors: numbers of pairs G and I, ≥ 1.
         quantile: in (0, 1); with a small quantile an AUC below the result shows inverted scores.
 
     Returns:

@@ -50,8 +50,7 @@ class ScoreHistogram:
     it is counted in the outermost bin, and keeps its value where values are kept.
 
     Args:
-        low: lower bound of the scores, finite.
-        high: upper bound of the scores, finite, above `low`.
+        low, high: lower and upper bound of the scores, finite; `high` is above `low`.
         bins: number of bins, ≥ 2.
         tail: number of the largest impostor scores to keep, ≥ 1. FMRs up to tail / impostors are exact to one score.
 

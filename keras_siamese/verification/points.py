@@ -30,8 +30,7 @@ class OperatingPoints(NamedTuple):
 
     Attributes:
         thresholds: `(k,)` float64, strictly falling; the first accepts no pair, the last accepts every pair.
-        impostors: `(..., k)` number or weight of accepted impostor pairs, rising from 0 to their total.
-        genuines: `(..., k)` number or weight of accepted genuine pairs, rising from 0 to their total.
+        impostors, genuines: `(..., k)` numbers or weights of accepted pairs, rising from 0 to the total of the class.
     """
 
     thresholds: np.ndarray

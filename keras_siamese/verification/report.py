@@ -35,11 +35,9 @@ class TARFigure(NamedTuple):
 
     Attributes:
         far: the requested false match rate, in (0, 1].
-        tar: the largest TAR at an FMR of at most `far`; None if withheld (`tar_at_far` always computes it).
-        threshold: the smallest threshold with an FMR of at most `far`; None if withheld.
-        mark: `"plain"`, `"uncertain"` or `"withheld"`, see `rule_of_30`.
-        needed: number of impostor pairs that makes the figure plain.
-        shown_from: number of impostor pairs from which it is shown at all.
+        tar, threshold: the largest TAR at an FMR of at most `far` and the smallest threshold with such an FMR; None if
+            withheld (`tar_at_far` and `threshold_at_far` always compute them).
+        mark, needed, shown_from: how reliable the figure is, see `RuleOf30`.
     """
 
     far: float
@@ -57,10 +55,8 @@ class VerificationReport:
     Attributes:
         genuines, impostors: numbers of pairs.
         identities: number of identities on either side; None if not given.
-        eer: equal error rate.
-        eer_point: the operating point nearest to it.
-        auc: area under the ROC curve.
-        auc_floor: the AUC that random scores exceed once in a hundred.
+        eer, eer_point: equal error rate and the operating point nearest to it.
+        auc, auc_floor: area under the ROC curve, and the AUC that random scores exceed once in a hundred.
         d_prime: decidability, possibly infinite.
         best_accuracy, best_threshold: the largest accuracy over all thresholds, optimistic, and where it is reached.
         best_accuracy_floor: the best accuracy that random scores exceed once in a hundred.

@@ -32,9 +32,7 @@ class Retrieval:
 
     Attributes:
         recall: `{k: recall_at_k}` for each requested k.
-        r_precision: see the function of that name.
-        map_at_r: see the function of that name.
-        cmc: `(max_rank,)` float64, see the function of that name.
+        r_precision, map_at_r, cmc: see the functions of these names; `cmc` is `(max_rank,)` float64.
         queries: number of queries with a mate; all figures are means over these.
         without_mate: number of queries left out because they have no mate.
         gallery: number of embeddings that each query is compared with.
