@@ -26,12 +26,13 @@ class BalancedBatchSequence(EpochSequence):
     `augment`, the sample would be its own positive.
 
     Args:
+        x, labels: samples `(n, …)`, an array, dict or other source, and identities `(n,)`, as in `PairSequence`.
         classes_per_batch: P ≥ 2, identities in a batch.
         samples_per_class: K ≥ 2, samples of each identity.
         batches_per_epoch: ≥ 1; by default an epoch shows each sample about once.
         weighting: "balanced" (default) shows all identities equally often; "natural" in proportion to their samples.
         short: "repeat" (default) or "drop", for identities with fewer than K samples.
-        x, labels, augment, frozen, seed, **kwargs: as in `PairSequence`.
+        augment, frozen, seed, **kwargs: as in `PairSequence`, but `augment` changes the whole batch.
 
     Attributes:
         x, labels, identities: as in `PairSequence`.

@@ -32,12 +32,13 @@ class ExplicitPairs(PairBatches):
     Each epoch has the pairs in a new random order. A frozen sequence keeps the given order, for validation.
 
     Args:
+        x: samples `(n, …)`, an array, dict or other source, as in `PairSequence`.
         left, right: rows of `x`, integers `(pairs,)` in [0, n).
         same: `(pairs,)`, whether both samples show the same identity: booleans, or `similar_label` for "same".
         labels: identities `(n,)` of the samples, integers or strings, if known. They must agree with `same`, and they
             give scores confidence intervals over identities.
         similar_label: 1, or 0 for a project in which 0 means "same", both in `same` and in the batches.
-        x, batch_size, augment, frozen, seed, **kwargs: as in `PairSequence`.
+        batch_size, augment, frozen, seed, **kwargs: as in `PairSequence`.
 
     Attributes:
         x: the source.

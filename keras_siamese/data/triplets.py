@@ -23,9 +23,10 @@ class TripletSequence(HardPartners):
     other identities. A triplet can occur twice. An identity with a single sample gives negatives only.
 
     Args:
+        x, labels: samples `(n, …)`, an array, dict or other source, and identities `(n,)`, as in `PairSequence`.
         batch_size: triplets in a batch, ≥ 1; the last batch of an epoch may be smaller.
         triplets_per_epoch: ≥ 1; by default the number of samples that can be anchors, so each is the anchor of one.
-        x, labels, weighting, augment, frozen, seed, **kwargs: as in `PairSequence`.
+        weighting, augment, frozen, seed, **kwargs: as in `PairSequence`.
 
     Attributes:
         x, labels, identities: as in `PairSequence`.
