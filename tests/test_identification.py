@@ -26,7 +26,7 @@ def verifier_of(distance="euclidean", head=None, threshold=-0.8):
 
 
 def by_hand(verifier, probes, gallery):
-    """All scores `(n, m)`, pair by pair, and the gallery's rows in order: best first, of equal ones the lower row."""
+    """All scores `(n, m)`, pair by pair, and the gallery's rows, best first; ties are ordered by row."""
     left, right = (grid.ravel() for grid in np.meshgrid(range(len(probes)), range(len(gallery)), indexing="ij"))
     scores = verifier.score(probes[left], gallery[right]).reshape(len(probes), len(gallery))
     return scores, [sorted(range(len(gallery)), key=lambda row: (-line[row], row)) for line in scores]
@@ -71,7 +71,7 @@ def test_labels_come_along_and_a_gallery_is_embedded_once(monkeypatch):
 
 @pytest.mark.each_backend
 def test_near_duplicates_are_told_apart_by_the_scores_of_single_pairs():
-    """Matrix products lose them: a shortlist alone would take them in any order."""
+    """Matrix products lose the small differences, so a shortlist alone would be in any order."""
     verifier = verifier_of(threshold=-1e-3)
     probe = np.repeat(samples(1, 5), 4, axis=0)  # as many as the gallery: a batch of one would be rounded otherwise
     gallery = np.concatenate([probe[:1] + step * samples(1, 6) for step in (3e-4, 2e-4, 1e-4, 0.0)])
@@ -115,7 +115,7 @@ FAISS_DISTANCES = ["euclidean", "squared_euclidean", "cosine", "angular", "inner
 
 
 def check_equal(verifier, probes, gallery, k):
-    """The answers of faiss and of all pairs are one, to the last bit."""
+    """faiss gives the same rows and scores as all pairs, to the last bit."""
     pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
     exact, quick = (verifier.identify(probes, verifier.enroll(gallery, index=index), k) for index in (None, "faiss"))
     for one, other in zip(exact[:3], quick[:3], strict=True):
@@ -139,7 +139,7 @@ def test_faiss_finds_what_all_pairs_find(distance, head):
 
 @pytest.mark.parametrize("distance", FAISS_DISTANCES)
 def test_faiss_breaks_ties_and_near_ties_as_all_pairs_do(distance):
-    """Copies, near copies, vectors without direction, far from the origin: more than the shortlist has room for."""
+    """There are more copies, near copies and vectors without direction than fit into the shortlist."""
     gallery = np.concatenate([np.repeat(samples(3, 12), 40, axis=0), np.zeros((20, FEATURES), "float32")])
     gallery = gallery[np.random.default_rng(13).permutation(len(gallery))]
     probes = np.concatenate([gallery[:30], samples(5, 14), np.zeros((1, FEATURES), "float32")])

@@ -22,7 +22,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def balanced_best(same, scores):
-    """Every threshold in turn, classes weighed equally."""
+    """The best balanced accuracy, by trying every threshold."""
     tried = [*scores, np.inf]
     return max(((scores[same] >= t).mean() + (scores[~same] < t).mean()) / 2 for t in tried)
 
@@ -168,7 +168,7 @@ def test_accuracy_is_exact_at_its_threshold():
 @pytest.mark.each_backend
 @every_kind
 def test_states_can_be_kept_outside(kind):
-    """As JAX's training step keeps them."""
+    """JAX's training step keeps the states outside the metric."""
     make, exact = KINDS[kind]
     metric = make()
     same, distance = pairs()

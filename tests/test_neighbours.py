@@ -74,7 +74,7 @@ def test_blocks_do_not_matter(monkeypatch, gallery, distance, block, candidates,
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_more_than_one_block_of_the_size_in_use(monkeypatch, distance):
-    """And so many embeddings that the nearest are sought among minima first."""
+    """There are so many embeddings that the search looks at the minima of groups first."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 400, 900)
     embeddings = (rng.normal(size=(400, 8))[labels] + 0.6 * rng.normal(size=(900, 8))).astype(np.float32)
@@ -93,7 +93,7 @@ def test_more_than_one_block_of_the_size_in_use(monkeypatch, distance):
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_identical_embeddings_tie_wherever_they_stand(distance):
-    """Matrix products may round equal rows differently at the edges of their tiles; ranks may not."""
+    """Matrix products may round equal rows differently at the edges of their tiles; this must not change the ranks."""
     rng = np.random.default_rng(0)
     queries = rng.normal(size=(67, 37)).astype(np.float32)
     gallery = np.repeat(rng.normal(size=(1, 37)), 131, axis=0).astype(np.float32)
@@ -130,7 +130,7 @@ def test_ties_of_the_cosine_by_scaled_copies_and_by_embeddings_without_direction
 
 @with_and_without_gallery
 def test_embeddings_without_direction_have_no_nearest(gallery):
-    """As when units die: half of the embeddings are 0, and rank all others by row."""
+    """Half of the embeddings are 0, as with dead units, so they rank all others by row number."""
     embeddings, labels, others, other_labels = random_embeddings(6, gallery)
     embeddings[::2] = 0
     if gallery:
@@ -144,7 +144,7 @@ def test_embeddings_without_direction_have_no_nearest(gallery):
 
 @pytest.mark.each_backend
 def test_negative_zero_is_zero():
-    """So that a distance that could tell the two apart, as the angle of (−1, ±0), ties them."""
+    """Otherwise a distance that distinguishes them, such as the angle of (−1, ±0), would not tie them."""
     zeros = [[0.0], [-0.0]]
 
     def angle(a, b):
@@ -156,7 +156,7 @@ def test_negative_zero_is_zero():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_near_duplicates_are_told_apart(dtype):
-    """Far from the origin ‖a‖² + ‖b‖² − 2a·b in float32 has no digit left of their distances."""
+    """Far from the origin, ‖a‖² + ‖b‖² − 2a·b in float32 has no correct digit of the distances."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 8, 60)
     embeddings = (1000 + 0.01 * rng.normal(size=(60, 6)) + 0.01 * rng.normal(size=(8, 6))[labels]).astype(dtype)
@@ -190,7 +190,7 @@ def test_squares_neither_overflow_nor_underflow(distance, exponent):
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize(("query_scale", "column_scale"), [(1, 1), (1000, 1), (1, 1000)])
 def test_the_bounds_hold(cosine, query_scale, column_scale):
-    """Squares in extended precision lie between the bounds, but for what a query's squares share."""
+    """Exact squares lie between the bounds, up to the term that all squares of a query share."""
     rng = np.random.default_rng(3)
     queries = query_scale * rng.normal(size=(40, 24)).astype(np.float32)
     columns = column_scale * rng.normal(size=(300, 24)).astype(np.float32)
@@ -214,7 +214,7 @@ def test_the_bounds_hold(cosine, query_scale, column_scale):
 
 
 def test_few_distances_are_taken_row_by_row(monkeypatch):
-    """Offset and one embedding far away cost no digits, so that few neighbours are left for the slow way."""
+    """An offset and a distant embedding cost no precision, so few distances are computed row by row."""
     taken, distances_of = [], neighbours._Squares.distances
 
     def counted(self, query, column):
@@ -232,7 +232,7 @@ def test_few_distances_are_taken_row_by_row(monkeypatch):
 @pytest.mark.deep
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory in Linux's unit")
 def test_memory_is_bounded():
-    """All distances of 20,000 embeddings would be 1.6 GB; the pass over its blocks may take half a GB."""
+    """All distances of 20,000 embeddings would take 1.6 GB; the search in blocks may take half a GB."""
     code = """
 import resource, numpy as np
 from keras_siamese.verification.retrieval import map_at_r

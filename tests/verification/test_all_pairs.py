@@ -12,7 +12,7 @@ from keras_siamese.verification.all_pairs import compare_embeddings
 
 
 def state(histogram):
-    """Everything that the readings know but the moments."""
+    """What all figures but d′ are computed from, and one threshold in the tail."""
     return [array.tolist() for array in histogram.operating_points()], histogram.threshold_at_far(0.01)
 
 

@@ -12,7 +12,7 @@ from tests.oracles import curves as oracles
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """In place of conftest's: nothing here touches Keras."""
+    """Replaces the fixture of conftest: these tests do not use Keras."""
 
 
 def gaussian(rng, genuine, impostor, gap=2.0, centre=0.0, scale=1.0):

@@ -13,7 +13,7 @@ from tests.oracles import curves as oracles
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """In place of conftest's: nothing here touches Keras."""
+    """Replaces the fixture of conftest: these tests do not use Keras."""
 
 
 @pytest.fixture(params=["distinct", "tied"])
@@ -24,7 +24,7 @@ def pairs(request, rng):
 
 
 def dcf_loop(same, scores, p, c_miss, c_fa):
-    """Every threshold tried in turn, accept-all and reject-all among them."""
+    """The lowest cost, by trying every threshold, including accept-all and reject-all."""
     genuine, impostor = scores[same], scores[~same]
     costs = []
     for threshold in [*scores, math.inf]:
@@ -65,7 +65,7 @@ def test_the_threshold_at_cost_reaches_it(pairs, options):
 
 
 def test_the_loop_tells_a_missing_reject_all():
-    """Impostors on top: without the reject-all threshold the cost would exceed 1."""
+    """The impostors score highest, so without the reject-all threshold the cost would exceed 1."""
     same, scores = np.array([True, False]), np.array([0.0, 1.0])
     assert dcf_loop(same, scores, 0.01, 1, 1) == min_dcf(same, scores) == 1.0
 

@@ -156,7 +156,7 @@ def test_bad_options_are_refused_by_name(options, message):
 
 
 def test_folds_of_a_protocol_are_kept(rng):
-    """LFW's View 2: on nine of ten folds the threshold is chosen, on the tenth it is applied."""
+    """LFW's View 2: the threshold is chosen on nine of ten folds and applied to the tenth."""
     same, fold = np.tile(np.repeat([1, 0], 30), 10), np.repeat(np.arange(10), 60)
     scores = rng.normal(size=600) + 1.5 * same + 0.3 * rng.normal(size=10)[fold]
     shuffled = rng.permutation(600)

@@ -381,7 +381,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_bad_pairs_are_refused_by_each_function(function):
-    """All go through `check_pairs`, whose own tests have the other cases."""
+    """All functions call `check_pairs`; its own tests cover the other cases."""
     with pytest.raises(ValueError, match="`scores` must be finite; 2 of its 3 values"):
         function([1, 0, 1], [0.1, math.nan, math.nan])
     with pytest.raises(ValueError, match="`same` must hold pairs of both .* 3 genuine and 0 impostor"):

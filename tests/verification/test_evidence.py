@@ -69,7 +69,7 @@ def test_the_loop_over_orders_rejects_the_limit_law():
 
 
 def noise_accuracies(rng, genuines, impostors, repeats):
-    """The best accuracy of `repeats` random orders: reject all, then accept one pair after the other."""
+    """The best accuracy of each of `repeats` random orders: all pairs are rejected, then accepted one by one."""
     steps = np.repeat(np.array([1, -1], np.int32), [genuines, impostors])
     walks = np.cumsum(rng.permuted(np.tile(steps, (repeats, 1)), axis=1), axis=1)
     return (impostors + np.maximum(walks.max(axis=1), 0)) / (genuines + impostors)

@@ -43,12 +43,12 @@ def histogram_of(same, scores, bins=64, tail=20, low=-1, high=2.5):
 
 
 def state(histogram):
-    """Everything that the readings know but the moments."""
+    """What all figures but d′ are computed from, and one threshold in the tail."""
     return [array.tolist() for array in histogram.operating_points()], histogram.threshold_at_far(0.01)
 
 
 def accepted(same, scores, threshold):
-    """How many impostors and genuines a threshold accepts, compared in float64."""
+    """The numbers of impostor and genuine pairs that a threshold accepts, compared in float64."""
     over = scores.astype(np.float64) >= threshold
     return int(np.sum(over & (same == 0))), int(np.sum(over & (same == 1)))
 
@@ -116,7 +116,7 @@ def test_everything_is_exact_while_everything_is_kept(same, scores):
     ],
 )
 def test_the_tail_is_exact(genuines, dtype):
-    """With 300 genuines, which 1,000 bins keep, to the threshold; with 3,000 to the pairs accepted."""
+    """300 genuine scores are kept, so the threshold is exact; with 3,000 only the accepted pairs are."""
     rng = np.random.default_rng(genuines)
     same = rng.permutation(np.repeat([1, 0], [genuines, 20_000]))
     scores = (rng.uniform(-0.9, 0.9, len(same)) + 0.5 * same).astype(dtype)
@@ -140,7 +140,7 @@ def test_equal_impostors_at_the_end_of_the_tail():
 
 
 def test_a_tail_of_two_dtypes():
-    """0.1 in float32 is above 0.1 in float64, though a comparison in float32 calls them equal."""
+    """0.1 in float32 is above 0.1 in float64, but a comparison in float32 finds them equal."""
     histogram = histogram_of([1] + [0] * 8, [0.5] + [0.1] * 8, tail=3)
     histogram.add([0, 0], np.full(2, 0.1, np.float32))
     assert histogram.threshold_at_far(0.2) == np.float32(0.1)

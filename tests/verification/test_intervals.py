@@ -62,13 +62,13 @@ def small_pairs(name):
 
 
 def distribution(resamples, oracle):
-    """The chance of each value of a statistic, to nine digits, over equally likely draws that hold both classes."""
+    """The probability of each value of a statistic (nine digits) over equally likely draws with both classes."""
     drawn = [oracle(same, scores) for same, scores in resamples if any(same) and not all(same)]
     return {value: count / len(drawn) for value, count in Counter(round(float(value), 9) for value in drawn).items()}
 
 
 def is_drawn_from(chances, replicates):
-    """Whether replicates take the values of a distribution and no others, as often as it says to within five sigma."""
+    """Whether replicates have exactly the values of a distribution, with its frequencies within five sigma."""
     found = Counter(np.round(replicates, 9).tolist())
     if not set(found) <= set(chances):
         return False
@@ -117,7 +117,7 @@ def test_the_oracle_rejects_self_duplicates():
 
 
 def experiment(rng, identities=40, partners=10, sharing=1.0):
-    """Two genuine and `partners` impostor pairs an identity; `sharing` is how much an identity's pairs agree."""
+    """Two genuine and `partners` impostor pairs per identity; `sharing` is how strongly its pairs correlate."""
     quality, appeal = rng.normal(size=(2, identities)) * sharing
     every = np.arange(identities)
     left = np.concatenate([every, every, np.repeat(every, partners)])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """In place of conftest's: nothing here touches Keras."""
+    """Replaces the fixture of conftest: these tests do not use Keras."""
 
 
 @pytest.fixture
