@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, epoch, index), in threads, copies and processes; errors in a batch."""
 
 import copy
+import copyreg
 import itertools
 import multiprocessing
 import pickle
@@ -186,8 +187,9 @@ def broken_sequence(error=None):
 
 
 def test_an_error_that_cannot_be_unpickled_comes_back_from_a_process(process):
-    with pytest.raises(TypeError):
-        pickle.loads(pickle.dumps(Misread("disk", 7)))
+    if Misread not in copyreg.dispatch_table:  # `tblib`, which comes with dask, pickles any error
+        with pytest.raises(TypeError):
+            pickle.loads(pickle.dumps(Misread("disk", 7)))
     message = "(?s)Batch 0 of epoch 0 failed:.*in __getitem__.*Misread: disk broke at row 7"
     with pytest.raises(RuntimeError, match=message):
         process.submit(broken_sequence().__getitem__, 0).result(timeout=120)
