@@ -1,9 +1,8 @@
 """TensorFlow Addons (TFA) with Keras 3: `load()` imports it, `loss()` makes one of its losses a Keras 3 loss.
 
 Contract: tensorflow-addons 0.23, the last release, was written for Keras 2. So `tf.keras` is `tf_keras` while it is
-imported, and only then. TensorFlow is imported when a function needs it: the extra ``addons`` and Python < 3.12 are
-needed to call TFA, but not to import this module or to load a saved model. Imports `_checks`, `_export`, `ops` and
-`losses`.
+imported, and only then. The extra ``addons`` and Python < 3.12 are needed to call TFA, but not to import this module or
+to load a saved model. Imports `_checks`, `_export`, `ops` and `losses`.
 
     tfa = addons.load()                                                # the module, on any backend
     encoder.compile("adam", loss=addons.loss("TripletSemiHardLoss", margin=0.5))
@@ -82,10 +81,8 @@ def load():
         if sys.modules.get("tensorflow_addons") is not None:
             return importlib.import_module("tensorflow_addons")
         if sys.version_info >= (3, 12):
-            raise ImportError(
-                "tensorflow-addons 0.23, the last, has no wheel for Python 3.12 or newer, and this is Python "
-                f"{sys.version_info[0]}.{sys.version_info[1]}: {INSTEAD}"
-            )
+            why = "tensorflow-addons 0.23, the last, has no wheel for Python 3.12 or newer, and this is Python"
+            raise ImportError(f"{why} {sys.version_info[0]}.{sys.version_info[1]}: {INSTEAD}")
         tensorflow = check_installed("tensorflow", "tensorflow")
         check_fitting(tensorflow.__version__)
         tf_keras = check_installed("tf_keras", "addons")
@@ -102,10 +99,9 @@ def load():
                 warnings.filterwarnings("ignore", category=UserWarning, module=own)
                 return importlib.import_module("tensorflow_addons")
         except Exception as error:
-            raise ImportError(
-                f"tensorflow-addons cannot be imported with TensorFlow {tensorflow.__version__} and tf-keras "
-                f"{tf_keras.__version__}: {type(error).__name__}: {error}"
-            ) from error
+            versions = f"TensorFlow {tensorflow.__version__} and tf-keras {tf_keras.__version__}"
+            message = f"tensorflow-addons cannot be imported with {versions}: {type(error).__name__}: {error}"
+            raise ImportError(message) from error
         finally:
             _imported.update(modules_below("tensorflow_addons"))
 

@@ -127,15 +127,11 @@ def run_diagnose(options):
     saved = read_model(options.model)
     if saved.note is not None:
         print(f"keras-siamese diagnose: {saved.note}", file=sys.stderr)
-    diagnosis = diagnose(
-        saved.model,
-        validation=read_samples(options.data),
-        train=None if options.train is None else read_samples(options.train, pairs=False),
-        history=options.history,
-        threshold=saved.threshold if options.threshold is None else options.threshold,
-        target_eer=options.target_eer,
-        similar_label=options.similar_label,
-    )
+    validation = read_samples(options.data)
+    train = None if options.train is None else read_samples(options.train, pairs=False)
+    threshold = saved.threshold if options.threshold is None else options.threshold
+    given = {name: getattr(options, name) for name in ("history", "target_eer", "similar_label")}
+    diagnosis = diagnose(saved.model, validation=validation, train=train, threshold=threshold, **given)
     print(diagnosis)
     if options.json is not None:
         diagnosis.to_json(options.json)

@@ -5,6 +5,7 @@ each of which is an identity of its own; its scans are rotated, shifted, scaled 
 a typical first attempt: few identities, no augmentation, many epochs. All printed figures are measured in the run.
 """
 
+import functools
 import time
 
 import keras
@@ -17,14 +18,8 @@ SCANS = 6  # of each drawing
 PAIRS = 4_000  # an epoch
 BATCH = 128  # pairs
 TARGET_EER = 0.15
-RECIPE = {
-    "identities": 40,
-    "augment": False,
-    "early_stopping": False,
-    "margin": 1.0,
-    "learning_rate": 1e-3,
-    "epochs": 12,
-}
+RECIPE = {"identities": 40, "augment": False, "early_stopping": False}
+RECIPE |= {"margin": 1.0, "learning_rate": 1e-3, "epochs": 12}
 
 
 def run(output, seed=0):
@@ -119,17 +114,9 @@ def fit(recipe, train, valid, seed, report=None):
 
 
 def build_encoder():
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(64, 3, padding="same", activation="relu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(64),
-            keras.layers.UnitNormalization(),
-        ]
-    )
+    convolution = functools.partial(keras.layers.Conv2D, kernel_size=3, padding="same", activation="relu")
+    hidden = [convolution(32), keras.layers.MaxPooling2D(), convolution(64), keras.layers.Flatten()]
+    return keras.Sequential([keras.Input((8, 8, 1)), *hidden, keras.layers.Dense(64), keras.layers.UnitNormalization()])
 
 
 class EpochLine(keras.callbacks.Callback):

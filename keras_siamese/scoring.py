@@ -42,8 +42,7 @@ def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
         unshared: whether a functional model with one encoder for each input is accepted, as `UnsharedTowers`.
 
     Raises:
-        ValueError: if no encoder is found (the message says how to pass it), or if `encoder` or `distance` contradicts
-            the model.
+        ValueError: if no encoder is found, or if `encoder` or `distance` contradicts the model.
     """
     if isinstance(model, SiameseWrapper):
         refuse("encoder", None if encoder is model.encoder else encoder, model)
@@ -113,14 +112,12 @@ def comparisons(model):
     """Nodes (calls) of a `DistanceLayer` or `SiameseWrapper` from which a functional `model` computes its outputs."""
     found, seen, waiting = [], set(), list(known(model, "outputs") or [])
     while waiting:
-        history = waiting.pop(0)._keras_history
-        if (id(history.operation), history.node_index) in seen:
-            continue
-        seen.add((id(history.operation), history.node_index))
-        node = node_of(history)
-        if isinstance(history.operation, (DistanceLayer, SiameseWrapper)):
+        node = node_of(waiting.pop(0))
+        is_new = id(node) not in seen
+        seen.add(id(node))
+        if is_new and isinstance(node.operation, (DistanceLayer, SiameseWrapper)):
             found.append(node)
-        else:
+        elif is_new:
             waiting += node.input_tensors
     return found
 
@@ -133,8 +130,9 @@ def known(model, name):
         return None
 
 
-def node_of(history):
-    return history.operation._inbound_nodes[history.node_index]
+def node_of(tensor):
+    """The call of a layer that computes a symbolic tensor."""
+    return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
 
 
 def is_input(model, *tensors):
@@ -151,9 +149,9 @@ def shared_encoder(model, towers):
     first, *others = towers
     if any(not is_same_path(model, first, other) for other in others):
         return None
-    history = first._keras_history
-    if is_input(model, *node_of(history).input_tensors):
-        return history.operation if isinstance(history.operation, keras.layers.Layer) else None
+    last = node_of(first)
+    if is_input(model, *last.input_tensors):
+        return last.operation if isinstance(last.operation, keras.layers.Layer) else None
     sources = inputs_behind(model, first)
     return keras.Model(sources[0], first) if len(sources) == 1 else None
 
@@ -170,8 +168,8 @@ def is_same_path(model, one, other):
     """Whether two tensors come from inputs of `model` through the same layers in the same order."""
     if is_input(model, one, other):
         return True
-    one, other = one._keras_history, other._keras_history
-    if one.operation is not other.operation or one.tensor_index != other.tensor_index:
+    histories = one._keras_history, other._keras_history
+    if histories[0].operation is not histories[1].operation or histories[0].tensor_index != histories[1].tensor_index:
         return False
     sides = node_of(one).input_tensors, node_of(other).input_tensors
     return len(sides[0]) == len(sides[1]) > 0 and all(is_same_path(model, *pair) for pair in zip(*sides, strict=True))
@@ -181,14 +179,13 @@ def inputs_behind(model, tensor):
     """The distinct inputs of `model` from which `tensor` is computed."""
     if is_input(model, tensor):
         return [tensor]
-    before = node_of(tensor._keras_history).input_tensors
-    found = [source for one in before for source in inputs_behind(model, one)]
+    found = [source for one in node_of(tensor).input_tensors for source in inputs_behind(model, one)]
     return list({id(source): source for source in found}.values())
 
 
 def head_of(model, compared):
     """Return the layer with weights that turns the distance into the output of a functional `model`, or None."""
-    last = node_of(model.outputs[0]._keras_history)
+    last = node_of(model.outputs[0])
     distances = {id(tensor) for node in compared for tensor in node.output_tensors}
     is_head = len(model.outputs) == len(compared) == 1 and {id(tensor) for tensor in last.input_tensors} == distances
     return last.operation if is_head and getattr(last.operation, "weights", []) else None
@@ -210,32 +207,23 @@ def is_encoder(model, items):
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """A fixed list of comparisons between items. Each item is embedded once.
+    """A fixed list of comparisons between items. Each item is embedded once."""
 
-    Attributes:
-        items: array `(items, …)` or a dict of such arrays. Lazy sources stay lazy (`data.sources.Rows`).
-        left, right: `(n,)` rows of `items` that are compared.
-        same: `(n,)` bool, True = genuine.
-        identities: `(items,)` number of each item's identity, or None if only pair labels are known.
-        names: `(identities,)` labels as the user gave them, so `names[identities]` are the items' labels; or None.
-        rows: `(items,)` row of each item in the user's data (the number of the pair, if pairs were given); or None.
-    """
-
-    items: object
-    left: np.ndarray
+    items: object  # array `(items, …)` or a dict of such arrays; lazy sources stay lazy (`data.sources.Rows`)
+    left: np.ndarray  # `(n,)` rows of `items` that are compared with those in `right`
     right: np.ndarray
-    same: np.ndarray
-    identities: np.ndarray | None
-    names: np.ndarray | None = None
-    rows: np.ndarray | None = None
+    same: np.ndarray  # `(n,)` bool, True = genuine
+    identities: np.ndarray | None  # `(items,)` number of each item's identity; None if only pair labels are known
+    names: np.ndarray | None = None  # `(identities,)` labels that the user gave; `names[identities]` are the items'
+    rows: np.ndarray | None = None  # `(items,)` row of each item in the user's data (of its pair, if pairs were given)
 
     def __post_init__(self):
         genuine = int(np.count_nonzero(self.same))
         if not 0 < genuine < len(self.same):
+            why = "" if self.identities is None else f": they have {len(np.unique(self.identities))} identities"
             raise ValueError(
                 f"At least one genuine and one impostor comparison are needed; these {count_samples(self.items)} "
-                f"samples give {genuine} genuine and {len(self.same) - genuine} impostor ones"
-                + ("" if self.identities is None else f": they have {len(np.unique(self.identities))} identities")
+                f"samples give {genuine} genuine and {len(self.same) - genuine} impostor ones{why}"
             )
 
     @classmethod
@@ -249,8 +237,7 @@ class Trials:
             seed: seed of the draw.
 
         Raises:
-            ValueError: if no comparison is genuine or none is impostor, if lengths differ, or if samples are not
-                finite.
+            ValueError: if no comparison is genuine or none is impostor, if lengths differ, if samples are not finite.
         """
         if isinstance(validation, cls):
             return validation
@@ -285,12 +272,11 @@ class Trials:
         if shapes[0] != shapes[1]:
             found = f"{shapes[0]} and {shapes[1]}"
             raise ValueError(f"`left` and `right` of `validation` must have the same shapes; got {found}")
-        pairs = count_samples(left)
-        same = check_same("validation same", same, length=pairs)
+        rows = np.arange(count_samples(left))
+        same = check_same("validation same", same, length=len(rows))
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
-        rows = np.arange(pairs)
         same = same if similar_label == 1 else ~same
-        return cls(items, rows, rows + pairs, same, None, rows=np.tile(rows, 2))
+        return cls(items, rows, rows + len(rows), same, None, rows=np.tile(rows, 2))
 
     @classmethod
     def from_sequence(cls, sequence):

@@ -1,7 +1,7 @@
 """`Verifier`: the model to deploy. It holds encoder, distance, threshold and calibration, and saves as one file.
 
-Contract: calibrate it on one set of identities, and use it on others. Scores are larger for more similar pairs. A pair
-is accepted if its score is at least the threshold. Imports `verification`, `scoring`, `identification` and `serving`.
+Contract: calibrate it on one set of identities, and use it on others. Scores are larger for more similar pairs. Imports
+`verification`, `scoring`, `identification` and `serving`.
 
     verifier = Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)
     print(verifier.evaluate(x_test, labels_test))
@@ -36,10 +36,8 @@ class Verifier(keras.Model):
     """A siamese model with a decision threshold: same identity or not.
 
     A pair is accepted if score(a, b) ≥ threshold; p(same) = σ(slope·score + offset). The score is −distance, or the
-    head's output, in float32.
-
-    Call it on `(left, right)` to get a dict of "score", "probability" and "accept", each `(batch, 1)`. Make one with
-    `Verifier.calibrate`.
+    head's output, in float32. Make a verifier with `Verifier.calibrate`. Call it on `(left, right)` to get a dict of
+    "score", "probability" and "accept", each `(batch, 1)`.
 
     Args:
         siamese: the siamese model, as `calibrate` makes it from any model.
@@ -108,18 +106,15 @@ class Verifier(keras.Model):
             raise ValueError(f"The embeddings of {siamese.encoder.name!r} must be finite; some are NaN or infinite")
         slope, offset = verification.platt(scored.same, scored.scores)
         if slope <= 0:
-            raise ValueError(
-                f"Genuine pairs must score higher than impostor pairs; {siamese.name!r} has an AUC of "
-                f"{verification.auc(scored.same, scored.scores):.3f} on these. Check the labels"
-            )
+            found = f"{siamese.name!r} has an AUC of {verification.auc(scored.same, scored.scores):.3f} on these"
+            raise ValueError(f"Genuine pairs must score higher than impostor pairs; {found}. Check the labels")
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
             costs = COSTS if costs is None else costs
             rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
         threshold = threshold_for(scored, far, criterion, costs)
         verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule, far, threshold))
-        first = take(trials.items, slice(0, 1))
-        verifier((first, first))  # builds it, so that it can be saved
+        verifier((take(trials.items, slice(0, 1)),) * 2)  # builds it, so that it can be saved
         return verifier
 
     def build(self, input_shape):
@@ -313,11 +308,8 @@ def check_support(far, impostors):
             f"accepted; got {far:g}, which needs {support.shown_from} of them"
         )
     if support.mark == "uncertain":
-        warnings.warn(
-            f"far={far:g} rests on only {support.expected:.0f} false accepts of {impostors} impostor pairs; "
-            f"{support.needed} impostor pairs would make it reliable",
-            stacklevel=3,
-        )
+        rests = f"far={far:g} rests on only {support.expected:.0f} false accepts of {impostors} impostor pairs"
+        warnings.warn(f"{rests}; {support.needed} impostor pairs would make it reliable", stacklevel=3)
 
 
 def threshold_for(scored, far, criterion, costs=None):

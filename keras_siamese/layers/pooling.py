@@ -94,8 +94,7 @@ class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
     out all of them, the value is ε. See `GeneralizedMeanPooling2D` for p and the paper.
 
     Args:
-        p, learned, eps, data_format, keepdims: as in `GeneralizedMeanPooling2D`.
-        **kwargs: `name`, `dtype`, `trainable` as in `keras.layers.Layer`.
+        p, learned, eps, data_format, keepdims, **kwargs: as in `GeneralizedMeanPooling2D`.
 
     Example:
 

@@ -39,10 +39,6 @@ class SiameseWrapper(keras.Model):
         swap: whether three inputs also give the distance positive–negative as a third column, `(batch, 3)`, as
             ``TripletLoss(swap=True)`` needs it.
 
-    Attributes:
-        output_kind: "distance" (smaller is closer) without a head, "score" (larger is more similar) with one.
-        bounds: the range of the output, if it is known.
-
     Raises:
         ValueError: if the encoder's output shape is not `(batch, dim)`, if the inputs differ in shape, or (in `fit`) if
             the loss cannot work on this output: an unreachable margin, or a distance loss on probabilities.
@@ -82,7 +78,7 @@ class SiameseWrapper(keras.Model):
 
     @property
     def output_kind(self):
-        """ "distance" (smaller is closer) or "score" (larger is more similar)."""
+        """ "distance" (smaller is closer) without a head, "score" (larger is more similar) with one."""
         return "distance" if self.head is None else "score"
 
     @property

@@ -130,8 +130,8 @@ class SiameseGridSearch:
         labels = _checks.check_labels("labels", labels, length=count_samples(x))
         folds = folding.make_folds(x, labels, self.cv, self.seed, self._far, self.on_divergence)
         params = [dict(zip(self.param_grid, row, strict=True)) for row in itertools.product(*self.param_grid.values())]
-        with self.project_folder(x, labels) as folder:
-            trials = self.search(x, labels, folds, params, folder)
+        with tempfile.TemporaryDirectory(prefix="keras_siamese_") as temporary:
+            trials = self.search(x, labels, folds, params, self.project_folder(x, labels) or Path(temporary))
         self.read(trials, objective_of(self.objective))
         self.show(str(self.results_))
         value = f"{self.objective} {self.cv_results_[f'mean_{self.objective}'][self.best_index_]:.4f}"
@@ -156,19 +156,16 @@ class SiameseGridSearch:
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         self.refit_epochs_ = round(np.mean([record["epoch"] for record in best.records]))
 
-    @contextlib.contextmanager
     def project_folder(self, x, labels):
-        """The folder of the trials: the given one, if it holds no other search, or a temporary one."""
+        """The folder given for the trials, or None; raises if it holds another search."""
         if self.directory is None:
-            with tempfile.TemporaryDirectory(prefix="keras_siamese_") as folder:
-                yield Path(folder)
-            return
+            return None
         folder = Path(self.directory) / self.project_name
         names = ("cv", "epochs", "batch_size", "objective", "seed", "on_divergence", "give_up")
         ours = {name: getattr(self, name) for name in names}  # with other settings it is another search
         ours |= {"param_grid": self._texts, "data": folding.data_hash(x, labels)}
         folding.claim(folder, ours, is_fresh=not folder.exists() or not any(folder.iterdir()))
-        yield folder
+        return folder
 
     def search(self, x, labels, folds, params, folder):
         """Runs KerasTuner's search; returns a `TrialResult` for each of `params`."""

@@ -3,7 +3,6 @@
 Contract: the tuner chooses what to try next and what is saved. KerasTuner (extra `tuner`) is imported with this module.
 Imports `_checks`, `callbacks`, `data` and all modules of the room except `grid`.
 
-    space = SearchSpace(loss=["ContrastiveLoss", "NTXentLoss"], learning_rate=Range(1e-4, 1e-2, log=True))
     tuner = keras_tuner.Hyperband(SiameseHyperModel(encoder, space), objective=objective("val_eer"), max_epochs=27)
     tuner.search(*train, validation_data=valid)
     siamese = tuner.get_best_models()[0]

@@ -76,8 +76,7 @@ class SearchSpace:
         distance: name from `keras_siamese.distances.names()`; not used by losses with a similarity of their own.
         head: for losses on probabilities: "logistic" (default), or a function that returns a layer.
         embedding_dim: for an `encoder` with a parameter of this name; ≥ 1.
-        learning_rate: above 0.
-        optimizer: name that `keras.optimizers.get` knows.
+        learning_rate, optimizer: above 0; name that `keras.optimizers.get` knows.
         batch_size: pairs or triplets in a batch, ≥ 1.
         classes_per_batch, samples_per_class: composition of the batches of batch losses, each ≥ 2.
         mining: "none" or "hard". For pairs and triplets "hard" adds `HardPairRefresh`; batch losses with the option
