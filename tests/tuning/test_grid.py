@@ -452,7 +452,10 @@ def test_a_bad_option_is_refused(option, value, error, message):
         ({"labels": np.arange(3)}, "`labels` must have one entry for each of the 120 samples; got 3"),
         ({"labels": np.arange(120) % 2}, "`labels` must hold at least as many identities as folds, cv=3; got 2"),
         ({"labels": np.arange(120) % 4}, "Fold . of 3, with 1 identities, cannot be used: .* 0 impostor"),
-        ({"labels": np.arange(120)}, "Fold 1 of 3, with 40 identities, cannot be used: .* an identity with two samples"),
+        (
+            {"labels": np.arange(120)},
+            "Fold 1 of 3, with 40 identities, cannot be used: .* an identity with two samples",
+        ),
         ({"x": np.full((120, 2), np.nan)}, "`x` must be finite; 120 of its 120 samples hold NaN"),
     ],
 )
