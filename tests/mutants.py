@@ -152,7 +152,7 @@ def changes(node):
         yield "sign or not", f"({ast.unparse(node.operand)})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield "constant", str(not node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and node.value + 1 != node.value:
         yield "constant", repr(node.value + 1)
     elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield "return", "return None"
