@@ -6,18 +6,19 @@ Contract: standard library only; everything may import it. A caller that is not 
 """
 
 import inspect
+import itertools
 
 __all__ = ["callers"]
 
 
-def callers(depth):
+def callers(depth=None):
     """The objects whose methods are running, from the one that called the asking function outwards.
 
     Args:
-        depth: number of stack frames to look at.
+        depth: number of stack frames to look at, or None for all.
 
     Returns:
-        A list of at most `depth` objects: the local variable `self` of each frame that has one.
+        A list of objects: the local variable `self` of each frame that has one.
 
     >>> class Dataset:
     ...     def hook(self):
@@ -29,9 +30,11 @@ def callers(depth):
     >>> adapter.serve(Dataset())[0] is adapter
     True
     """
-    frame, found = inspect.currentframe().f_back, []
-    for _ in range(depth):
-        frame = frame.f_back if frame is not None else None
-        if frame is not None and "self" in frame.f_locals:
+    frame, found = inspect.currentframe().f_back.f_back, []
+    for _ in itertools.count() if depth is None else range(depth):
+        if frame is None:
+            break
+        if "self" in frame.f_locals:
             found.append(frame.f_locals["self"])
+        frame = frame.f_back
     return found

@@ -126,11 +126,14 @@ def test_a_model_whose_loss_cannot_be_read_is_diagnosed_without(folder, tmp_path
     ("arguments", "message"),
     [
         (["none.keras", "--data", "valid.npz"], "The model must be a .keras file; there is no file"),
-        (["valid.npz", "--data", "valid.npz"], "must be a .keras file, as model.save writes it; .*valid.npz' is none"),
+        (
+            ["valid.npz", "--data", "valid.npz"],
+            "must be a .keras file, as model.save writes it; .*valid.npz' is not one",
+        ),
         (["broken.keras", "--data", "valid.npz"], "must be a .keras file, as model.save writes it"),
         (["lambda.keras", "--data", "valid.npz"], "reads in safe mode.*lambda"),
         (["siamese.keras", "--data", "none.npz"], "none.npz must be an .npz file that holds .*; there is no such file"),
-        (["siamese.keras", "--data", "text.npz"], "as numpy.savez writes it; it is none"),
+        (["siamese.keras", "--data", "text.npz"], "as numpy.savez writes it; it is not a zip archive"),
         (["siamese.keras", "--data", "other.npz"], "'x', 'labels' or 'left', 'right', 'same'; it holds 'images', 'y'"),
         (["siamese.keras", "--data", "objects.npz"], "'labels' cannot be read: .*labels.astype"),
         (

@@ -38,3 +38,9 @@ def test_functions_count_as_frames_and_are_left_out():
 
 def test_more_than_the_stack_holds_is_no_error():
     assert isinstance(find(10_000), list)
+
+
+def test_without_a_depth_the_whole_stack_is_looked_at():
+    asker, outer = Asker(), Outer()
+    assert outer.call(asker, None)[:3] == [asker, asker, outer]
+    assert outer.call(asker, None) == outer.call(asker, 10_000)

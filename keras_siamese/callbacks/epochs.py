@@ -84,15 +84,7 @@ class HardPairRefresh(SequenceCallback):
     """
 
     def __init__(
-        self,
-        sequence,
-        every=1,
-        start=1,
-        negative_ranks=(0, 50),
-        positive_ranks=(0, 5),
-        *,
-        encoder=None,
-        batch_size=256,
+        self, sequence, every=1, start=1, negative_ranks=(0, 50), positive_ranks=(0, 5), *, encoder=None, batch_size=256
     ):
         super().__init__()
         if not hasattr(sequence, "refresh"):

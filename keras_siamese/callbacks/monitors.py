@@ -179,13 +179,11 @@ def figures(scored, far):
 
 def readers_before(monitor, keys):
     """The callbacks before `monitor` that read `keys` from `logs`. Keras tells no callback about the others."""
-    for owner in callers(8):  # the monitor, overriding methods of subclasses, Keras's list of callbacks
-        callbacks = getattr(owner, "callbacks", None)
-        if isinstance(callbacks, list) and any(one is monitor for one in callbacks):
-            before = callbacks[: next(place for place, one in enumerate(callbacks) if one is monitor)]
-            loggers = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
-            return [one for one in before if getattr(one, "monitor", None) in keys or isinstance(one, loggers)]
-    return []
+    lists = [one.callbacks for one in callers() if isinstance(one, keras.callbacks.CallbackList)]
+    beside = next((callbacks for callbacks in lists if monitor in callbacks), [monitor])
+    loggers = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
+    before = beside[: beside.index(monitor)]
+    return [one for one in before if getattr(one, "monitor", None) in keys or isinstance(one, loggers)]
 
 
 class DivergenceError(RuntimeError):

@@ -42,47 +42,50 @@ class Diagnosis:
         findings: `Finding`s, ranked; "undetermined" first if the run diverged for good and nothing explains it.
         ruled_out: `RuledOut` causes with what was measured.
         not_examined: `NotExamined` causes with what they would have needed.
-        run: the `Observed` it was made from, or the `Recorded` run that was read from JSON.
+        observed: the `Observed` that it was made from, or the `Recorded` that was read from JSON. Older names of it,
+            `run` and `evidence`, remain.
     """
 
-    run: Observed | Recorded
+    observed: Observed | Recorded
     findings: tuple[Finding, ...]
     ruled_out: tuple[RuledOut, ...]
     not_examined: tuple[NotExamined, ...]
 
     @property
-    def evidence(self):
-        """The older name of `run`."""
-        return self.run
+    def run(self):
+        """An older name of `observed`."""
+        return self.observed
+
+    evidence = run
 
     @property
     def facts(self):
         """The `Facts` that the causes have judged: numbers, words and rows, by name."""
-        return self.run.facts
+        return self.observed.facts
 
     @property
     def diverging(self):
-        return bool(self.run.flags)
+        return bool(self.observed.flags)
 
     @property
     def flags(self):
         """Flagged epochs, as `trend.Flag`s in order."""
-        return self.run.flags
+        return self.observed.flags
 
     @property
     def verdict(self):
         """One sentence: whether the run diverged, since when, and why."""
-        eer = f"held-out EER {self.run.eer.estimate:.3f}"
-        if self.run.not_finite_since is not None:
-            return f"Embeddings are NaN or infinite since epoch {self.run.not_finite_since + 1}; {eer} before."
+        eer = f"held-out EER {self.observed.eer.estimate:.3f}"
+        if self.observed.not_finite_since is not None:
+            return f"Embeddings are NaN or infinite since epoch {self.observed.not_finite_since + 1}; {eer} before."
         if self.diverging:
             since = f"epoch {self.flags[0].epoch + 1} ({self.flags[0].reason})"
-            if self.run.recovered:
+            if self.observed.recovered:
                 state = f"The loss fell and verification did not follow at {since}, but has since"
             else:
                 state = f"The loss falls and verification does not follow since {since}"
-        elif self.run.why_no_flags is not None:
-            state = f"Whether verification follows the loss is not known ({self.run.why_no_flags})"
+        elif self.observed.why_no_flags is not None:
+            state = f"Whether verification follows the loss is not known ({self.observed.why_no_flags})"
         else:
             state = "Verification is not seen to fall behind the loss"
         return "; ".join([state, eer, *self._causes]) + "."
@@ -121,7 +124,7 @@ class Diagnosis:
 
     def to_dict(self):
         """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
-        finite = self.run.not_finite_since is None
+        finite = self.observed.not_finite_since is None
         return plain(
             {
                 "schema": SCHEMA,
@@ -133,10 +136,12 @@ class Diagnosis:
                 "not_examined": [asdict(answer) for answer in self.not_examined],
                 "signals": self.facts.numbers if finite else {},
                 "facts": {"words": self.facts.words, "rows": self.facts.rows} if finite else {"words": {}, "rows": {}},
-                "run": {name: getattr(self.run, name) for name in ("recovered", "not_finite_since", "why_no_flags")},
-                "history": self.run.history,
-                **measured_dict(self.run),
-                "settings": self.run.settings,
+                "run": {
+                    name: getattr(self.observed, name) for name in ("recovered", "not_finite_since", "why_no_flags")
+                },
+                "history": self.observed.history,
+                **measured_dict(self.observed),
+                "settings": self.observed.settings,
             }
         )
 
@@ -167,7 +172,7 @@ class Diagnosis:
 
     def to_html(self, path):
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
-        if isinstance(self.run, Recorded):
+        if isinstance(self.observed, Recorded):
             raise ValueError(
                 "A diagnosis that was read from JSON has no samples and scores, so its page cannot be drawn. Call "
                 "to_html on the diagnosis of the model itself"
@@ -180,49 +185,49 @@ class Diagnosis:
         return path
 
 
-def measured_dict(run):
+def measured_dict(observed):
     """What a report says of the held-out verification, its errors, and the versions that measured it."""
-    if isinstance(run, Recorded):
-        return {name: run.report[name] for name in ("verification", "errors", "versions")}
-    valid = run.valid
+    if isinstance(observed, Recorded):
+        return {name: observed.report[name] for name in ("verification", "errors", "versions")}
+    valid = observed.valid
     figures = {
         "items": len(valid.embeddings),
         "genuine_pairs": int(np.count_nonzero(valid.same)),
         "impostor_pairs": int(np.count_nonzero(~valid.same)),
-        "eer": run.eer.estimate,
-        "eer_interval": [run.eer.low, run.eer.high],
-        "auc": run.auc.estimate,
-        "auc_interval": [run.auc.low, run.auc.high],
+        "eer": observed.eer.estimate,
+        "eer_interval": [observed.eer.low, observed.eer.high],
+        "auc": observed.auc.estimate,
+        "auc_interval": [observed.auc.low, observed.auc.high],
     }
     errors = errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold)
     return {"verification": figures, "errors": errors, "versions": versions()}
 
 
-def diagnosis_of(run):
-    """The `Diagnosis` of `run`: every cause examined, "undetermined" where a diverging run is left unexplained."""
-    if run.not_finite_since is not None:
-        return Diagnosis(run, (not_finite(run),), (), ())
-    findings, others = examine(run.facts)
+def diagnosis_of(observed):
+    """The `Diagnosis` of `observed`: every cause examined, "undetermined" where a diverging run is left unexplained."""
+    if observed.not_finite_since is not None:
+        return Diagnosis(observed, (not_finite(observed),), (), ())
+    findings, others = examine(observed.facts)
     ruled_out = tuple(answer for answer in others if isinstance(answer, RuledOut))
     not_examined = tuple(answer for answer in others if isinstance(answer, NotExamined))
-    if run.flags and not run.recovered and not explaining_flags(findings):
-        findings = [undetermined(run, ruled_out), *findings]
-    return Diagnosis(run, tuple(findings), ruled_out, not_examined)
+    if observed.flags and not observed.recovered and not explaining_flags(findings):
+        findings = [undetermined(observed, ruled_out), *findings]
+    return Diagnosis(observed, tuple(findings), ruled_out, not_examined)
 
 
-def undetermined(run, ruled_out):
+def undetermined(observed, ruled_out):
     """The finding that no examined cause explains the flags, with what a person may start from."""
     signals = {
-        "auc": Signal(run.auc.estimate, None, 0.5, run.auc.low, run.auc.high),
-        "spread": Signal(run.facts["spread"], None, 1.0),
-        "effective_rank": Signal(run.facts["effective_rank"]),
+        "auc": Signal(observed.auc.estimate, None, 0.5, observed.auc.low, observed.auc.high),
+        "spread": Signal(observed.facts["spread"], None, 1.0),
+        "effective_rank": Signal(observed.facts["effective_rank"]),
     }
-    if "intra_inter_ratio" in run.facts:
-        signals["genuine_over_impostor_distance"] = Signal(run.facts["intra_inter_ratio"], None, 1.0)
+    if "intra_inter_ratio" in observed.facts:
+        signals["genuine_over_impostor_distance"] = Signal(observed.facts["intra_inter_ratio"], None, 1.0)
     return Finding(
         "undetermined",
         "warning",
-        run.epoch,
+        observed.epoch,
         "The loss falls and verification does not follow; none of the examined causes explains it. "
         f"Ruled out: {', '.join(answer.cause for answer in ruled_out) or 'nothing'}.",
         signals,
@@ -230,13 +235,13 @@ def undetermined(run, ruled_out):
     )
 
 
-def not_finite(run):
+def not_finite(observed):
     """The finding that training has left NaN or infinity; nothing else can be told from it."""
     return Finding(
         "undetermined",
         "error",
-        run.epoch,
-        f"From epoch {run.not_finite_since + 1} on embeddings are NaN or infinite: a step was too large, or the "
+        observed.epoch,
+        f"From epoch {observed.not_finite_since + 1} on embeddings are NaN or infinite: a step was too large, or the "
         "loss or the data hold NaN. Figures are of the last epoch before.",
         {},
         "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
@@ -287,7 +292,7 @@ def diagnose(
     check_choice("similar_label", similar_label, (0, 1))
     trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
     train_trials = None if train is None else training_trials(train)
-    curves = {} if history is None else Run.of(history).curves
+    run = Run() if history is None else Run.of(history)
     siamese = as_siamese(model, encoder, items=trials.items, unshared=True)
     valid, trained = (None if one is None else score(siamese, one) for one in (trials, train_trials))
     if not valid.is_finite or not (trained is None or trained.is_finite):
@@ -297,7 +302,7 @@ def diagnose(
         )
     probed = probe_steps(model, check_probe(model, train)) if probe else {}
     options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
-    return diagnosis_of(Observed(curves, valid, trained, **options, **recipe_of(model, siamese, train)))
+    return diagnosis_of(Observed(run, valid, trained, **options, **recipe_of(model, siamese, train)))
 
 
 def check_probe(model, train):

@@ -45,7 +45,7 @@ def read_model(path):
     if not path.is_file():
         raise ValueError(f"The model must be a .keras file; there is no file {str(path)!r}")
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError(f"The model must be a .keras file, as model.save writes it; {str(path)!r} is none")
+        raise ValueError(f"The model must be a .keras file, as model.save writes it; {str(path)!r} is not one")
     unknown = f"The loss is not known, as what {path} was compiled with cannot be read"
     try:
         with warnings.catch_warnings(record=True) as said:
@@ -86,7 +86,7 @@ def read_samples(path, *, pairs=True):
     if not Path(path).is_file():
         raise ValueError(f"{path} {must}; there is no such file")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} {must}, as numpy.savez writes it; it is none")
+        raise ValueError(f"{path} {must}, as numpy.savez writes it; it is not a zip archive")
     with np.load(path, allow_pickle=False) as archive:
         names = next((names for names in (LABELLED, PAIRED)[: 2 if pairs else 1] if set(names) <= set(archive)), None)
         if names is None:

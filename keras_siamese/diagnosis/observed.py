@@ -1,10 +1,10 @@
-"""What is known of a run when it is judged: its curves, scored held-out and training trials, and its recipe.
+"""What is known of a run when it is judged: what happened, scored held-out and training trials, and its recipe.
 
 Contract: `Observed` is the input of the diagnosis. It knows no cause. Its `facts` are measured when they are first
-asked for; what several facts need (intervals, batches) is computed once and kept. Imports `scoring` and `facts`.
+asked for; what several facts need (intervals, batches) is computed once and kept. Imports `run`, `scoring` and `facts`.
 
-    run = Observed(history, valid=scored, train=scored_train, loss=model.loss, positive_fraction=0.5)
-    run.eer.estimate, run.facts["spread"]
+    observed = Observed(Run.of(history), valid=scored, train=scored_train, loss=model.loss, positive_fraction=0.5)
+    observed.eer.estimate, observed.facts["spread"]
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
 from keras_siamese.diagnosis.facts.table import measure
 from keras_siamese.diagnosis.facts.verification import below_chance, intervals
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
 from keras_siamese.losses.character import character_of
 from keras_siamese.scoring import ScoredTrials, UnsharedTowers
@@ -27,48 +28,34 @@ BATCH = 64  # samples that are drawn at a time from training data without batche
 
 @dataclass(eq=False)
 class Observed:
-    """One run at one epoch, as it is judged.
+    """One run at one epoch, as it is judged: its `Run`, scored trials, and what is known of its recipe."""
 
-    Attributes:
-        history: curves `(epochs,)` by name: "loss" and, measured on held-out trials, "auc", "eer", "auc_se", "eer_se";
-            NaN where not measured.
-        valid: held-out trials, scored.
-        train: trials of training identities, scored by the same weights, or None.
-        loss: the loss object that the model was compiled with, or None.
-        bounds: reachable range of the model's output, or None.
-        output_kind: "distance" or "score".
-        scale_free: whether the distance looks at directions alone.
-        positive_fraction: share of genuine pairs among the training pairs, or None.
-        data_similar_label: the label that means the same in the training pairs, or None.
-        threshold: the score from which the user's accuracy accepts a pair, or None.
-        target_eer: EER that the user wants, or None.
-        epochs: epochs that the run was to have, or None.
-        not_finite_since: index of the epoch from which on embeddings are not finite, or None; `valid` is older then.
-        settings: what else a report should say, plain values by name.
-        siamese: the encoder and its comparison, as `scoring.as_siamese` finds them; None if only scores are known.
-        source: training data: a sequence, or `(x, labels)`; None if not known.
-        learning_rate: the optimizer's, or None.
-        probed: what `facts.model.probe` found, facts by name.
-    """
+    run: Run
+    valid: ScoredTrials  # held-out trials; if embeddings are not finite now, of the last epoch at which they were
+    train: ScoredTrials | None = None  # trials of training identities, scored by the same weights
+    loss: object = None  # the loss object that the model was compiled with
+    bounds: tuple | None = None  # reachable range of the model's output
+    output_kind: str = "distance"  # or "score"
+    scale_free: bool = False  # whether the distance looks at directions alone
+    positive_fraction: float | None = None  # share of genuine pairs among the training pairs
+    data_similar_label: int | None = None  # the label that means "same" in the training pairs
+    threshold: float | None = None  # the score from which the user's accuracy accepts a pair
+    target_eer: float | None = None  # the EER that the user wants
+    settings: dict = field(default_factory=dict)  # what else a report should say, plain values by name
+    siamese: object = None  # the encoder and its comparison, as `scoring.as_siamese` finds them
+    source: object = None  # training data: a sequence, or `(x, labels)`
+    learning_rate: float | None = None  # the optimizer's
+    probed: dict = field(default_factory=dict)  # what `facts.model.probe` found, facts by name
 
-    history: dict
-    valid: ScoredTrials
-    train: ScoredTrials | None = None
-    loss: object = None
-    bounds: tuple | None = None
-    output_kind: str = "distance"
-    scale_free: bool = False
-    positive_fraction: float | None = None
-    data_similar_label: int | None = None
-    threshold: float | None = None
-    target_eer: float | None = None
-    epochs: int | None = None
-    not_finite_since: int | None = None
-    settings: dict = field(default_factory=dict)
-    siamese: object = None
-    source: object = None
-    learning_rate: float | None = None
-    probed: dict = field(default_factory=dict)
+    @property
+    def history(self):
+        """The curves of the run by name."""
+        return self.run.curves
+
+    @property
+    def not_finite_since(self):
+        """Index of the first epoch since which embeddings are not finite, or None."""
+        return self.run.not_finite_since
 
     @cached_property
     def facts(self):
@@ -132,7 +119,9 @@ class Observed:
         """Epochs at which the run diverged; see `trend.find_flags`."""
         if self.epoch is None:
             return []
-        return find_flags(self.history["loss"], **self._verification, target_eer=self.target_eer, epochs=self.epochs)
+        return find_flags(
+            self.history["loss"], **self._verification, target_eer=self.target_eer, epochs=self.run.epochs
+        )
 
     @property
     def recovered(self):
@@ -145,7 +134,7 @@ class Observed:
         if self.epoch is None:
             return "no history"
         known = {name: self._verification[name] for name in ("auc", "eer", "pairs")}
-        return why_no_flags(self.history["loss"], **known, epochs=self.epochs)
+        return why_no_flags(self.history["loss"], **known, epochs=self.run.epochs)
 
     @property
     def _verification(self):

@@ -11,6 +11,7 @@ It measures the health of the embeddings and finds flags. It does not know Keras
     recorder.run.curves["loss"]
 """
 
+import copy
 import warnings
 
 from keras_siamese._checks import check_writable
@@ -112,16 +113,8 @@ class RunRecorder:
         """
         if threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy:
             threshold = 0.5
-        return Observed(
-            {name: list(curve) for name, curve in self.run.curves.items()},
-            self.scored if valid is None else valid,
-            train=train,
-            threshold=threshold,
-            target_eer=self.target_eer,
-            epochs=self.run.epochs,
-            not_finite_since=self.run.not_finite_since,
-            **recipe,
-        )
+        options = {"train": train, "threshold": threshold, "target_eer": self.target_eer}
+        return Observed(copy.deepcopy(self.run), self.scored if valid is None else valid, **options, **recipe)
 
 
 class RunLog:

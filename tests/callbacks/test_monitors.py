@@ -356,7 +356,7 @@ def test_a_run_that_gets_over_nan_is_diagnosed():
     with pytest.warns(UserWarning, match="NaN or infinite"):
         fit(compiled(), [monitor, Poison(at=1, until=2)], epochs=4)
     assert np.isnan(monitor.history["eer"][1]) and np.isfinite(monitor.history["eer"][2:]).all()
-    assert monitor.diagnosis.evidence.not_finite_since is None
+    assert monitor.diagnosis.observed.not_finite_since is None
     assert "NaN" not in monitor.diagnosis.verdict
 
 

@@ -75,8 +75,8 @@ def test_a_divergence_calls_a_function_once():
     called = []
     monitor = DivergenceMonitor(VALID, called.append, far=0.01)
     diverge(monitor)
-    assert len(called) == 1 and called[0].evidence.epoch == monitor.flags[0]
-    assert monitor.diagnosis is not called[0] and monitor.diagnosis.evidence.epoch == 11
+    assert len(called) == 1 and called[0].observed.epoch == monitor.flags[0]
+    assert monitor.diagnosis is not called[0] and monitor.diagnosis.observed.epoch == 11
 
 
 def test_flags_follow_every_and_begin_anew_with_a_fit():
@@ -103,26 +103,26 @@ def test_too_few_epochs_say_so():
 def test_training_data_are_found_in_a_wrappers_fit_of_that_time():
     monitor, model = DivergenceMonitor(VALID, far=0.01), compiled()
     fit(model, monitor, epochs=1, data=pairs(positive_fraction=0.2))
-    first = monitor.diagnosis.evidence
+    first = monitor.diagnosis.observed
     assert first.positive_fraction == 0.2 and first.train is not None and first.data_similar_label == 1
     other = PairSequence(*clusters(4, 5, seed=9), batch_size=20, positive_fraction=0.7)
     fit(model, monitor, epochs=1, data=other)
-    second = monitor.diagnosis.evidence
+    second = monitor.diagnosis.observed
     assert second.positive_fraction == 0.7 and len(second.train.embeddings) == 20
 
 
 def test_training_data_given_tell_the_identities_and_the_fit_the_pairs():
     monitor = DivergenceMonitor(VALID, far=0.01, train=clusters(6, 5, seed=8))
     fit(compiled(), monitor, epochs=1, data=pairs(positive_fraction=0.3))
-    evidence = monitor.diagnosis.evidence
-    assert len(evidence.train.embeddings) == 30 and evidence.positive_fraction == 0.3
+    observed = monitor.diagnosis.observed
+    assert len(observed.train.embeddings) == 30 and observed.positive_fraction == 0.3
 
 
 def test_training_data_that_make_no_trials_are_not_examined():
     monitor = DivergenceMonitor(VALID, far=0.01)
     lone = PairSequence(TRAIN[0], np.zeros(60, int), positive_fraction=1.0, batch_size=30)
     fit(compiled(), monitor, epochs=1, data=lone)
-    assert monitor.diagnosis.evidence.train is None
+    assert monitor.diagnosis.observed.train is None
     assert "memorising" in [answer.cause for answer in monitor.diagnosis.not_examined]
 
 
@@ -131,7 +131,7 @@ def test_an_accuracy_on_probabilities_is_taken_to_use_a_half(metrics):
     model = compiled(SiameseWrapper(encoder_model(), head="logistic"), "binary_crossentropy", metrics=metrics)
     monitor = DivergenceMonitor(VALID, far=0.01)
     fit(model, monitor, epochs=1)
-    assert monitor.diagnosis.evidence.threshold == (0.5 if metrics else None)
+    assert monitor.diagnosis.observed.threshold == (0.5 if metrics else None)
 
 
 def test_the_diagnosis_is_of_the_weights_that_training_leaves():
@@ -145,10 +145,10 @@ def test_the_diagnosis_is_of_the_weights_that_training_leaves():
 
     monitor, model = DivergenceMonitor(VALID, far=0.01), compiled()
     fit(model, [Restore(), monitor], epochs=3)
-    evidence = monitor.diagnosis.evidence
-    assert evidence.auc.estimate == pytest.approx(monitor.history["auc"][0], abs=1e-4)
-    assert evidence.auc.estimate != pytest.approx(monitor.history["auc"][-1], abs=1e-4)
-    assert evidence.train_intervals["auc"].estimate == pytest.approx(by_hand(model, TRAIN)["val_auc"], abs=1e-4)
+    observed = monitor.diagnosis.observed
+    assert observed.auc.estimate == pytest.approx(monitor.history["auc"][0], abs=1e-4)
+    assert observed.auc.estimate != pytest.approx(monitor.history["auc"][-1], abs=1e-4)
+    assert observed.train_intervals["auc"].estimate == pytest.approx(by_hand(model, TRAIN)["val_auc"], abs=1e-4)
 
 
 # --- refused

@@ -78,7 +78,7 @@ def test_the_log_is_diagnosed_as_the_run_was(whole):
     monitor, model, path = whole
     diagnosis = ks.diagnose(model, validation=VALID, history=path)
     assert [flag.epoch for flag in diagnosis.flags] == monitor.flags
-    assert_same(diagnosis.evidence.history, monitor.history)
+    assert_same(diagnosis.observed.history, monitor.history)
 
 
 @pytest.mark.each_backend

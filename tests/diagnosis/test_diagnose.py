@@ -10,13 +10,14 @@ from keras_siamese.diagnosis.causes import Cause, Finding, NotExamined, RuledOut
 from keras_siamese.diagnosis.diagnose import diagnosis_of
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import plantings
 from tests.support.facts_by_hand import BAD, HEALTHY, SIGNS, examined
 
 
 def eer(monitor):
-    return monitor.diagnosis.run.eer.estimate
+    return monitor.diagnosis.observed.eer.estimate
 
 
 DEEP = [pytest.mark.deep, pytest.mark.each_backend]
@@ -68,7 +69,7 @@ def history(epochs=20):
 
 
 def test_a_flag_that_nothing_explains_is_undetermined():
-    diagnosis = diagnosis_of(Observed(history(), scored(None)))
+    diagnosis = diagnosis_of(Observed(Run(history()), scored(None)))
     assert diagnosis.diverging and [finding.cause for finding in diagnosis.findings] == ["undetermined"]
     assert diagnosis.findings[0].apply is None and "Ruled out" in str(diagnosis)
     assert {answer.cause for answer in diagnosis.not_examined} >= {"memorising", "pair_imbalance", "threshold"}
@@ -147,21 +148,21 @@ def test_what_was_not_measured_is_not_examined():
 
 
 def test_scores_worse_than_chance_are_inverted_labels_and_noise_is_not():
-    assert diagnosis_of(Observed({}, scored(False))).findings[0].cause == "inverted_labels"
+    assert diagnosis_of(Observed(Run(), scored(False))).findings[0].cause == "inverted_labels"
     for seed in range(10):
-        assert not diagnosis_of(Observed({}, scored(None, seed))).findings
+        assert not diagnosis_of(Observed(Run(), scored(None, seed))).findings
 
 
 def test_the_threshold_in_use_is_held_against_one_from_other_identities():
     good = scored(True)
     best = good.accuracy[1]
-    assert not diagnosis_of(Observed({}, good, threshold=best)).findings
-    finding = diagnosis_of(Observed({}, good, threshold=best + 10)).findings[0]
+    assert not diagnosis_of(Observed(Run(), good, threshold=best)).findings
+    finding = diagnosis_of(Observed(Run(), good, threshold=best + 10)).findings[0]
     assert finding.cause == "threshold" and "Verifier.calibrate" in finding.advice
 
 
 def test_every_cause_answers_and_is_registered():
-    facts = Observed({}, scored(True)).facts
+    facts = Observed(Run(), scored(True)).facts
     answers = [cause.examine(facts) for cause in causes.CAUSES]
     assert all(isinstance(answer, (Finding, RuledOut, NotExamined)) for answer in answers)
     assert [answer.cause for answer in answers] == causes.names()

@@ -293,12 +293,17 @@ def test_what_is_judged_is_what_was_recorded(model):
     recorder = RunRecorder(target_eer=0.2)
     recorder.begin_fit(epochs=9)
     record(recorder, model, 2)
-    run = recorder.observed(output_kind="score")
-    assert run.history["loss"] == [1.0, 0.8] and run.valid is recorder.scored and run.train is None
-    assert (run.threshold, run.target_eer, run.epochs, run.not_finite_since) == (0.5, 0.2, 9, None)
+    observed = recorder.observed(output_kind="score")
+    assert observed.history["loss"] == [1.0, 0.8] and observed.valid is recorder.scored and observed.train is None
+    assert (observed.threshold, observed.target_eer, observed.run.epochs, observed.not_finite_since) == (
+        0.5,
+        0.2,
+        9,
+        None,
+    )
     other = scored(0.5)
-    run = recorder.observed(other, other, 0.7, output_kind="score")
-    assert run.valid is run.train is other and run.threshold == 0.7
+    observed = recorder.observed(other, other, 0.7, output_kind="score")
+    assert observed.valid is observed.train is other and observed.threshold == 0.7
     assert recorder.observed(output_kind="distance").threshold is None
     copied = recorder.copy()
     assert copied.target_eer == 0.2 and copied.log is None and copied.run.curves["loss"] == []

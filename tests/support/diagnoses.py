@@ -9,6 +9,7 @@ from keras_siamese.data.sources import check_source
 from keras_siamese.diagnosis.diagnose import diagnosis_of
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report.panels import PANELS
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import ScoredTrials, Trials
 
 HOSTILE = (
@@ -61,7 +62,9 @@ def history(epochs=EPOCHS, health=tuple(PANELS)):
     return {name: curve.tolist() for name, curve in curves.items()}
 
 
-def made(kind="images", *, identities=14, labelled=True, dim=6, curves=None, noise=1.0, **evidence):
+def made(
+    kind="images", *, identities=14, labelled=True, dim=6, curves=None, noise=1.0, not_finite_since=None, **options
+):
     """A `Diagnosis` of random identities, 4 samples each, `noise` as large as what tells them apart."""
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(identities), 4)
@@ -72,4 +75,5 @@ def made(kind="images", *, identities=14, labelled=True, dim=6, curves=None, noi
         trials = Trials(trials.items, trials.left, trials.right, trials.same, None)
     scored = ScoredTrials(trials, z, -np.linalg.norm(z[trials.left] - z[trials.right], axis=1))
     settings = {HOSTILE[0]: HOSTILE[1], "loss": {"class": "ContrastiveLoss", "margin": 1.0, "name": None}}
-    return diagnosis_of(Observed(history() if curves is None else curves, scored, settings=settings, **evidence))
+    run = Run(history() if curves is None else curves, not_finite_since=not_finite_since)
+    return diagnosis_of(Observed(run, scored, settings=settings, **options))

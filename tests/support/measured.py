@@ -3,6 +3,7 @@
 import keras
 
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import Trials, as_siamese, score
 from tests.support import plantings
 
@@ -20,5 +21,5 @@ def facts_of(model, train=None, source=None, history=None, **options):
     siamese = as_siamese(model, unshared=True)
     trials = Trials.from_labels(x[:60], labels[:60])
     trained = None if train is None else score(siamese, Trials.from_labels(*train))
-    observed = Observed(history or {}, score(siamese, trials), trained, siamese=siamese, source=source, **options)
+    observed = Observed(Run(history or {}), score(siamese, trials), trained, siamese=siamese, source=source, **options)
     return observed.facts

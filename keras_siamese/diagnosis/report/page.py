@@ -9,39 +9,33 @@ and every name is escaped. What is missing (a history, identities, images) is le
 import numpy as np
 
 from keras_siamese import verification
-from keras_siamese.diagnosis.report.errors import identity_errors, worst_pairs
 from keras_siamese.diagnosis.report.panels import panel_of
-from keras_siamese.diagnosis.report.pictures import (
-    draw_curves,
-    draw_embeddings,
-    draw_health,
-    draw_scores,
-    thumbnails,
-)
+from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
+from keras_siamese.diagnosis.run import ALWAYS
 from keras_siamese.verification.pages import svg, template
 
-NO_HEALTH = ("loss", "auc", "eer", "auc_se", "eer_se")  # drawn in the figure of loss and verification
 LISTED = 15  # number of identities that are listed
 LONGEST = 40  # number of characters of a name that are shown
 
 
 def render(diagnosis):
     """The HTML page `(str)` of a `Diagnosis`."""
-    facts, evidence = diagnosis.to_dict(), diagnosis.run
-    threshold = facts["errors"]["threshold"]
-    page = template("keras_siamese.diagnosis.report", "report.html.jinja")
-    return page.render(
+    facts, observed = diagnosis.to_dict(), diagnosis.observed
+    wrong = {name: facts["errors"][name] for name in ("false_accepts", "false_rejects")}
+    items = [pair[side]["item"] for pairs in wrong.values() for pair in pairs for side in ("left", "right")]
+    return template("keras_siamese.diagnosis.report", "report.html.jinja").render(
         diagnosis=diagnosis,
         cut=cut,
         findings=[(finding, signal_cells(finding.evidence)) for finding in diagnosis.findings],
         ruled_out=[(answer.cause, signal_cells(answer.evidence)) for answer in diagnosis.ruled_out],
         verification=facts["verification"],
-        threshold=threshold,
+        threshold=facts["errors"]["threshold"],
         curves=curves(diagnosis),
-        pictures=pictures(evidence),
-        health=health(evidence),
-        wrong=wrong_pairs(evidence.valid, threshold),
-        identities=identities(evidence.valid, threshold),
+        pictures=pictures(observed),
+        health=health(observed),
+        wrong=wrong,
+        thumbnails=thumbnails(observed.valid.trials.items, items),
+        identities=identities(observed.valid.trials, facts["errors"]["identities"]),
         settings=flatten(facts["settings"]),
         versions=facts["versions"],
     )
@@ -85,77 +79,37 @@ def flatten(settings, prefix=""):
 
 def curves(diagnosis):
     """Loss and verification over epochs as data URIs, a wide and a narrow picture; None without a history."""
-    if diagnosis.run.epoch is None:
+    if diagnosis.observed.epoch is None:
         return None
     wide = svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
     return wide, svg(lambda figure: draw_curves(figure, diagnosis, columns=2), (4.4, 4.2))
 
 
-def pictures(evidence):
-    """`(title, what to look at, alternative text, data URI)` of each picture of the held-out pairs and embeddings."""
-    valid = evidence.valid
-    pairs = valid.same, valid.scores
-    drawn = [
-        (
-            "Scores",
-            "The less the two histograms overlap, the better the model tells identities apart.",
-            "Histograms of genuine and impostor scores",
-            svg(lambda figure: draw_scores(figure, evidence)),
-        ),
-        (
-            "ROC",
-            "The higher the curve at a small false match rate, the better; the dotted line is chance.",
-            "ROC curve",
-            svg(lambda figure: verification.plot_roc(figure.subplots(), *pairs)),
-        ),
-        (
-            "DET",
-            "The nearer the curve is to the lower left corner, the better; it meets the dotted line at the EER.",
-            "DET curve",
-            svg(lambda figure: verification.plot_det(figure.subplots(), *pairs)),
-        ),
-    ]
+def pictures(observed):
+    """The pictures of the held-out pairs and embeddings as data URIs by name; embeddings of one dimension have none."""
+    valid = observed.valid
+    drawn = {
+        "scores": lambda figure: draw_scores(figure, observed),
+        "roc": lambda figure: verification.plot_roc(figure.subplots(), valid.same, valid.scores),
+        "det": lambda figure: verification.plot_det(figure.subplots(), valid.same, valid.scores),
+    }
     if valid.embeddings.shape[1] > 1:
-        drawn.append(
-            (
-                "Embeddings",
-                "Points of one colour belong to one identity and should lie close together.",
-                "Held-out embeddings on their first two principal components",
-                svg(lambda figure: draw_embeddings(figure, valid)),
-            )
-        )
-    return drawn
+        drawn["embeddings"] = lambda figure: draw_embeddings(figure, valid)
+    return {name: svg(draw) for name, draw in drawn.items()}
 
 
-def health(evidence):
-    """`(title, which direction is better, data URI)` of each health curve that was measured at least once."""
-    names = [name for name in evidence.history if name not in NO_HEALTH]
-    measured = [name for name in names if np.isfinite(np.array(evidence.history[name], float)).any()]
+def health(observed):
+    """`(Panel, data URI)` of each health curve that was measured at least once."""
+    curves = {name: curve for name, curve in observed.history.items() if name not in ALWAYS}
     return [
-        (
-            panel_of(name).title,
-            panel_of(name).better,
-            svg(lambda figure, name=name: draw_health(figure, name, evidence), (2.6, 1.95)),
-        )
-        for name in measured
+        (panel_of(name), svg(lambda figure, name=name: draw_health(figure, name, observed), (2.6, 1.95)))
+        for name, curve in curves.items()
+        if np.isfinite(np.array(curve, float)).any()
     ]
 
 
-def wrong_pairs(valid, threshold):
-    """`(title, pairs)` of the worst false accepts and rejects; each pair with two thumbnails, None without images."""
-    kinds = {f"Worst false {kind}s": worst_pairs(valid, threshold, kind) for kind in ("accept", "reject")}
-    sides = [side.item for pairs in kinds.values() for pair in pairs for side in (pair.left, pair.right)]
-    shown = thumbnails(valid.trials.items, sides)
-    return [
-        (title, [(pair, shown.get(pair.left.item), shown.get(pair.right.item)) for pair in pairs])
-        for title, pairs in kinds.items()
-    ]
-
-
-def identities(valid, threshold):
-    """`(the worst, how many have errors, how many exist)` of the `IdentityErrors`, or None without identities."""
-    found = identity_errors(valid, threshold)
-    if found is None:
+def identities(trials, wrong):
+    """`(the worst, how many have errors, how many are compared)` of the identities with errors, or None without."""
+    if wrong is None:
         return None
-    wrong = [one for one in found if one.false_rejects or one.false_accepts]
-    return wrong[:LISTED], len(wrong), len(found)
+    return wrong[:LISTED], len(wrong), len(np.unique(np.concatenate(trials.pair_identities)))

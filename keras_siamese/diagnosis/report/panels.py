@@ -3,8 +3,8 @@
 Contract: `PANELS` holds a `Panel` for each curve's name. `lines_of` gives the values that a curve is compared with;
 some of them depend on the data (the dimension, the number of identities). Warnings and errors are those of `limits`.
 
-    PANELS["spread"].better                      # "higher"
-    lines_of("spread", run)                      # [Line("error", 0.1), Line("warning", 0.25), Line("uniform", 1.0)]
+    PANELS["spread"].better          # "higher"
+    lines_of("spread", observed)     # [Line("error", 0.1), Line("warning", 0.25), Line("uniform", 1.0)]
 """
 
 from dataclasses import dataclass
@@ -24,19 +24,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """What a health curve means.
+    """What a health curve means."""
 
-    Attributes:
-        title: the name that the report shows.
-        better: "higher", "lower", or None if neither is better.
-        lines: `Line`s that are the same for every run.
-        logarithmic: whether the axis is logarithmic.
-    """
-
-    title: str
-    better: str | None = None
-    lines: tuple[Line, ...] = ()
-    logarithmic: bool = False
+    title: str  # the name that the report shows
+    better: str | None = None  # "higher", "lower", or None if neither is better
+    lines: tuple[Line, ...] = ()  # those that are the same for every run
+    logarithmic: bool = False  # whether the axis is logarithmic
 
 
 def alarms(warning, error=None):
@@ -63,14 +56,14 @@ def panel_of(name):
     return PANELS.get(name, Panel(name.replace("_", " ")))
 
 
-def lines_of(name, evidence):
-    """The `Line`s of a curve: those of its panel, and those that depend on the data of `evidence`, an `Observed`."""
+def lines_of(name, observed):
+    """The `Line`s of a curve: those of its panel, and those that depend on the data of `observed`, an `Observed`."""
+    dim, identities = observed.valid.embeddings.shape[1], observed.valid.trials.identities
     lines = list(panel_of(name).lines)
-    valid = evidence.valid
     if name == "effective_rank":
-        lines.append(Line("warning", lowest_rank(valid.embeddings.shape[1], valid.trials.identities)))
-    if name == "purity" and valid.trials.identities is not None:
-        lines.append(Line("chance", chance_purity(valid.trials.identities)))
+        lines.append(Line("warning", lowest_rank(dim, identities)))
+    if name == "purity" and identities is not None:
+        lines.append(Line("chance", chance_purity(identities)))
     return lines
 
 

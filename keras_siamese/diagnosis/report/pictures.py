@@ -32,7 +32,7 @@ def draw_curves(figure, diagnosis, columns=4):
         diagnosis: a `Diagnosis` with a history.
         columns: number of columns of the legend.
     """
-    history = diagnosis.run.history
+    history = diagnosis.observed.history
     epochs = np.arange(1, len(history["loss"]) + 1)
     axes = figure.subplots()
     for number, flag in enumerate(diagnosis.flags):
@@ -72,18 +72,18 @@ def label_causes(axes, diagnosis, epochs):
     )
 
 
-def draw_scores(figure, evidence):
+def draw_scores(figure, observed):
     """Draw histograms of the scores with up to three thresholds: of the EER, the most accurate, and the one in use."""
-    same, scores = evidence.valid.same, evidence.valid.scores
-    thresholds = {"EER": verification.eer_point(same, scores).threshold, "most accurate": evidence.valid.accuracy[1]}
-    if evidence.threshold is not None:
-        thresholds["in use"] = evidence.threshold
+    same, scores = observed.valid.same, observed.valid.scores
+    thresholds = {"EER": verification.eer_point(same, scores).threshold, "most accurate": observed.valid.accuracy[1]}
+    if observed.threshold is not None:
+        thresholds["in use"] = observed.threshold
     verification.plot_scores(figure.subplots(), same, scores, thresholds)
 
 
-def draw_health(figure, name, evidence):
+def draw_health(figure, name, observed):
     """Draw a health curve over epochs with its limits and references; the side that is a warning or error is tinted."""
-    curve, panel = np.array(evidence.history[name], float), panel_of(name)
+    curve, panel = np.array(observed.history[name], float), panel_of(name)
     epochs = np.arange(1, len(curve) + 1)
     shown = np.isfinite(curve) & ((curve > 0) | (not panel.logarithmic))
     figure.set_layout_engine("none")  # the small figures are all alike, and a layout for each would double the time
@@ -91,7 +91,7 @@ def draw_health(figure, name, evidence):
     axes.plot(epochs[shown], curve[shown], color=AUC, marker="." if shown.sum() < max(len(curve), 2) else None)
     if panel.logarithmic:
         axes.set_yscale("log")
-    lines = lines_of(name, evidence)
+    lines = lines_of(name, observed)
     for line in lines:
         colour = ALARMS.get(line.name, LOSS)
         style = "--" if line.name in ALARMS else ":"

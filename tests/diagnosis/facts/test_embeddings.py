@@ -22,6 +22,7 @@ from keras_siamese.diagnosis.facts.embeddings import (
     uniformity,
 )
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import ScoredTrials, Trials
 
 
@@ -178,7 +179,7 @@ def test_facts_of_embeddings_that_verify_better_by_the_cosine(rng):
     trials = Trials.from_labels(z, labels)
     left, right, same = trials.left, trials.right, trials.same
     scores = scores_by(z, left, right)
-    facts = Observed({}, ScoredTrials(trials, z, scores["euclidean"])).facts
+    facts = Observed(Run(), ScoredTrials(trials, z, scores["euclidean"])).facts
     norms = [math.dist(row, [0] * 5) for row in z.tolist()]
     assert facts["norm_variation"] == pytest.approx(np.std(norms) / np.mean(norms)) and facts["embedding_dim"] == 5
     assert (facts["hub_skew"], facts["anti_hubs"]) == hubness(z)
@@ -199,7 +200,7 @@ def test_facts_of_a_score_that_ignores_norms(rng):
     z = rng.normal(size=(12, 5)) * rng.uniform(0.1, 9, (12, 1))
     trials = Trials.from_labels(z, labels)
     scored = ScoredTrials(trials, z, scores_by(z, trials.left, trials.right)["cosine"])
-    facts = Observed({}, scored, output_kind="score", scale_free=True).facts
+    facts = Observed(Run(), scored, output_kind="score", scale_free=True).facts
     unit = z / np.linalg.norm(z, axis=1, keepdims=True)
     impostors = trials.left[~trials.same], trials.right[~trials.same]
     assert facts["spacing"] == pytest.approx(spacing(unit, *impostors)) != spacing(z, *impostors)

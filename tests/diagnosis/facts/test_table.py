@@ -7,6 +7,7 @@ import pytest
 import keras_siamese as ks
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import Trials, as_siamese, score
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
@@ -57,11 +58,11 @@ def test_triplets_and_dicts_are_no_hindrance():
     model = keras.Model({"a": named}, encoder()(named))
     trials = Trials.from_labels({"a": x[:60]}, labels[:60])
     siamese = ks.SiameseWrapper(model)
-    evidence = Observed(
-        {},
+    observed = Observed(
+        Run(),
         score(siamese, trials),
         score(siamese, trials),
         siamese=siamese,
         source=ks.data.PairSequence({"a": x}, labels),
     )
-    assert "eer" in evidence.facts and "input_scale" not in evidence.facts and "drawn_auc" in evidence.facts
+    assert "eer" in observed.facts and "input_scale" not in observed.facts and "drawn_auc" in observed.facts

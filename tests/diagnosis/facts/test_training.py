@@ -12,6 +12,7 @@ import keras_siamese as ks
 from keras_siamese import verification
 from keras_siamese.diagnosis.facts.training import of_history, untrained_embeddings
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import Trials, score
 from tests.support import plantings
 from tests.support.measured import encoder
@@ -57,7 +58,7 @@ def test_training_identities_beside_held_out_ones_and_the_inputs():
     model = ks.SiameseWrapper(encoder())
     trained = score(model, Trials.from_labels(x[:40], labels[:40]))
     held_out = score(model, Trials.from_labels(*[part[:60] for part in plantings.held_out_part()]))
-    run = Observed({}, held_out, trained, siamese=model)
+    run = Observed(Run(), held_out, trained, siamese=model)
     facts = run.facts
     assert facts["train_eer"] == verification.eer(trained.same, trained.scores) and facts["train_identities"] == 4
     assert facts["train_auc"] == verification.auc(trained.same, trained.scores)

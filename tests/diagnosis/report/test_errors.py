@@ -37,19 +37,20 @@ def counted(scored, threshold):
 def test_each_identity_has_its_errors(scored, threshold):
     found = identity_errors(scored, threshold)
     assert {
-        one.identity: [one.genuine, one.false_rejects, one.impostor, one.false_accepts] for one in found
+        one["identity"]: [one[name] for name in ("genuine", "false_rejects", "impostor", "false_accepts")]
+        for one in found
     } == counted(scored, threshold)
-    assert {one.identity: one.samples for one in found} == {"ada": 2, "bo": 3, "cy": 1, "dot": 1}
-    shares = [one.share for one in found]
+    assert {one["identity"]: one["samples"] for one in found} == {"ada": 2, "bo": 3, "cy": 1, "dot": 1}
+    shares = [one["share"] for one in found]
     genuine, impostor = np.count_nonzero(scored.same), np.count_nonzero(~scored.same)
     assert shares == sorted(shares, reverse=True)
-    assert shares == pytest.approx([one.false_rejects / genuine + one.false_accepts / impostor for one in found])
+    assert shares == pytest.approx([one["false_rejects"] / genuine + one["false_accepts"] / impostor for one in found])
 
 
 def test_a_score_at_the_threshold_is_accepted(scored):
     at = float(scored.scores[np.flatnonzero(~scored.same)[0]])
-    before = sum(one.false_accepts for one in identity_errors(scored, np.nextafter(at, 9)))
-    assert sum(one.false_accepts for one in identity_errors(scored, at)) == before + 2
+    before = sum(one["false_accepts"] for one in identity_errors(scored, np.nextafter(at, 9)))
+    assert sum(one["false_accepts"] for one in identity_errors(scored, at)) == before + 2
 
 
 @pytest.mark.parametrize("kind", ["accept", "reject"])
@@ -63,8 +64,8 @@ def test_the_worst_pairs_are_errors_worst_first(scored, kind):
         if same == (kind == "reject") and (score >= 0.2) == (kind == "accept")
     ]
     wrong.sort(reverse=kind == "accept")
-    assert [(pair.score, pair.left.item, pair.right.item) for pair in found] == wrong[:4]
-    assert all(pair.left.identity == LABELS[pair.left.row] for pair in found)
+    assert [(pair["score"], pair["left"]["item"], pair["right"]["item"]) for pair in found] == wrong[:4]
+    assert all(pair["left"]["identity"] == LABELS[pair["left"]["row"]] for pair in found)
     assert worst_pairs(scored, 99.0, "accept") == []
 
 
@@ -82,10 +83,10 @@ def test_rows_are_those_of_what_was_given(rng):
 
 def test_unknown_identities_and_files():
     diagnosis = made("numbers", labelled=False, curves={})
-    found = errors_dict(diagnosis.evidence.valid, -2.0)
+    found = errors_dict(diagnosis.observed.valid, -2.0)
     assert found["identities"] is None and found["false_rejects"][0]["left"]["identity"] is None
     assert found["false_rejects"][0]["left"]["row"] is None and found["false_rejects"][0]["left"]["file"] is None
-    lazily = errors_dict(made("lazy", curves={}).evidence.valid, -2.0)["false_accepts"][0]["right"]
+    lazily = errors_dict(made("lazy", curves={}).observed.valid, -2.0)["false_accepts"][0]["right"]
     assert lazily["file"] == Images(np.zeros((56, 1))).paths[lazily["row"]]
 
 
@@ -94,5 +95,5 @@ def test_paths_follow_the_rows_that_are_kept():
     trials = Trials.of((images, np.repeat(np.arange(10), 4)), max_items=20)
     scored = ScoredTrials(trials, np.zeros((20, 2)), np.arange(float(len(trials))))
     for pair in worst_pairs(scored, 0.0, "accept"):
-        for side in (pair.left, pair.right):
-            assert side.file == images.paths[side.row] and side.identity == str(side.row // 4)
+        for side in (pair["left"], pair["right"]):
+            assert side["file"] == images.paths[side["row"]] and side["identity"] == str(side["row"] // 4)

@@ -72,7 +72,7 @@ def test_json_is_strict_and_carries_its_schema(diagnosis, tmp_path):
     assert facts["flags"][0]["epoch"] == diagnosis.flags[0].epoch
     assert facts["verdict"] == diagnosis.verdict and facts["settings"][HOSTILE[0]] == HOSTILE[1]
     assert set(HEALTH) < set(facts["history"]) and len(facts["history"]["spread"]) == EPOCHS
-    assert facts["errors"]["false_accepts"][0]["left"]["identity"] in diagnosis.run.valid.trials.names
+    assert facts["errors"]["false_accepts"][0]["left"]["identity"] in diagnosis.observed.valid.trials.names
 
 
 @pytest.mark.parametrize("case", [None, *MISSING])

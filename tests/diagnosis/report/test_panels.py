@@ -40,8 +40,8 @@ def test_references_that_depend_on_the_data():
 
 
 def test_lines_of_a_run_include_those_of_its_data():
-    run, unlabelled = made(curves={}).run, made(curves={}, labelled=False).run
-    assert lines_of("effective_rank", run) == [Line("warning", 2.0)]  # 0.15 · min(6, 13) is less
-    assert lines_of("purity", run) == [Line("chance", pytest.approx(3 / 55))]  # 14 identities of 4 samples
+    observed, unlabelled = made(curves={}).observed, made(curves={}, labelled=False).observed
+    assert lines_of("effective_rank", observed) == [Line("warning", 2.0)]  # 0.15 · min(6, 13) is less
+    assert lines_of("purity", observed) == [Line("chance", pytest.approx(3 / 55))]  # 14 identities of 4 samples
     assert lines_of("purity", unlabelled) == []
-    assert lines_of("spread", run) == list(panel_of("spread").lines)
+    assert lines_of("spread", observed) == list(panel_of("spread").lines)

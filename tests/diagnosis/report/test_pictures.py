@@ -12,6 +12,7 @@ from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH, lines_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_health, thumbnails
+from keras_siamese.diagnosis.run import Run
 from tests.support.diagnoses import EPOCHS, history, made
 
 QUICK = ("spread", "active_fraction")
@@ -40,7 +41,7 @@ def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnos
         diagnosis
     )
     loss = left.lines[0].get_ydata()
-    assert loss == pytest.approx(diagnosis.run.history["loss"])
+    assert loss == pytest.approx(diagnosis.observed.history["loss"])
     eer, auc = (line.get_ydata() for line in right.lines)
     assert len(eer) == EPOCHS and len(auc) == EPOCHS - 1  # the last AUC is not known
     labels = [text.get_text() for text in left.figure.legends[0].get_texts()]
@@ -52,21 +53,21 @@ def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnos
     [name if name in ("spread", "active_fraction") else pytest.param(name, marks=pytest.mark.deep) for name in HEALTH],
 )
 def test_a_curve_of_health_stands_beside_its_alarms(diagnosis, name):
-    (axes,) = drawn(draw_health, name, diagnosis.run).axes
+    (axes,) = drawn(draw_health, name, diagnosis.observed).axes
     curve, *lines = axes.lines
-    assert curve.get_ydata() == pytest.approx(diagnosis.run.history[name])
-    expected = lines_of(name, diagnosis.run)
+    assert curve.get_ydata() == pytest.approx(diagnosis.observed.history[name])
+    expected = lines_of(name, diagnosis.observed)
     assert [line.get_ydata()[0] for line in lines] == pytest.approx([line.value for line in expected])
 
 
 def test_curves_without_a_panel_and_below_zero_are_drawn_as_well(diagnosis):
     curves = history(3, ("update_size",)) | {"$mood_": [1.0, float("nan"), 2.0], "update_size": [0.0, 1e-3, -1.0]}
-    evidence = Observed(curves, diagnosis.run.valid)
-    (axes,) = drawn(draw_health, "$mood_", evidence).axes
+    observed = Observed(Run(curves), diagnosis.observed.valid)
+    (axes,) = drawn(draw_health, "$mood_", observed).axes
     assert axes.lines[0].get_ydata().tolist() == [1.0, 2.0] and axes.get_legend() is None
-    (axes,) = drawn(draw_health, "update_size", evidence).axes
+    (axes,) = drawn(draw_health, "update_size", observed).axes
     assert axes.lines[0].get_ydata().tolist() == [1e-3] and axes.get_yscale() == "log"
-    assert [title for title, _, _ in report.health(evidence)] == ["update size", "$mood "]
+    assert [panel.title for panel, _ in report.health(observed)] == ["update size", "$mood "]
 
 
 @pytest.mark.parametrize(
@@ -92,12 +93,12 @@ def test_what_is_no_image_has_no_thumbnail():
 
 
 def test_ties_are_all_named():
-    whole = diagnosis_of(made().run)
+    whole = diagnosis_of(made().observed)
     causes = ("memorising", "margin", "collapse")
     findings = [
         Finding(cause, "error", 5, "", {}, "", strength=s) for cause, s in zip(causes, (2, 1.9, 1.1), strict=True)
     ]
-    tied = Diagnosis(whole.run, tuple(findings), (), ())
+    tied = Diagnosis(whole.observed, tuple(findings), (), ())
     assert [finding.cause for finding in tied.leading] == ["memorising", "margin"]
     assert tied.verdict.endswith("cause: memorising or margin, which explain it equally well.")
     assert drawn(draw_curves, tied).axes[1].texts[0].get_text() == "memorising\nor margin"
