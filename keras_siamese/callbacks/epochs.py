@@ -17,17 +17,21 @@ from keras_siamese.data.hardness import check_ranks
 from keras_siamese.scoring import as_siamese, embed
 
 
-class SequenceCallback(keras.callbacks.Callback):
-    """A callback with a `sequence`, which its copies share."""
+class CopiedCallback(keras.callbacks.Callback):
+    """A callback whose copies share its settings and its sequence, but not the model and what belongs to one fit."""
 
     def __deepcopy__(self, memo):
         copied = type(self).__new__(type(self))
         keras.callbacks.Callback.__init__(copied)
         vars(copied).update({key: value for key, value in vars(self).items() if key not in ("_model", "params")})
+        copied._forget()
         return copied
 
+    def _forget(self):
+        """Reset what belongs to one fit."""
 
-class SetEpoch(SequenceCallback):
+
+class SetEpoch(CopiedCallback):
     """Set the epoch of a sequence of `keras_siamese.data`, so that it draws the pairs of this epoch.
 
     The package's siamese model does this in its own `fit`; pass the callback to `fit` of any other model.
@@ -46,7 +50,7 @@ class SetEpoch(SequenceCallback):
         self.sequence.set_epoch(epoch)
 
 
-class HardPairRefresh(SequenceCallback):
+class HardPairRefresh(CopiedCallback):
     """Let a `PairSequence` or `TripletSequence` draw hard partners, which are searched anew every few epochs.
 
     At the begin of epoch `start` and of every `every`-th epoch after it, all samples of the sequence are embedded in
@@ -88,10 +92,8 @@ class HardPairRefresh(SequenceCallback):
     ):
         super().__init__()
         if not hasattr(sequence, "refresh"):
-            raise TypeError(
-                f"`sequence` must be a PairSequence or a TripletSequence, which can refresh; got a "
-                f"{type(sequence).__name__}"
-            )
+            wanted = "a PairSequence or a TripletSequence, which can refresh"
+            raise TypeError(f"`sequence` must be {wanted}; got a {type(sequence).__name__}")
         self.sequence = sequence
         self.every = check_integer("every", every, low=1)
         self.start = check_integer("start", start, low=0)
@@ -102,13 +104,7 @@ class HardPairRefresh(SequenceCallback):
         self._forget()
 
     def _forget(self):
-        """Reset what belongs to one fit and is not copied."""
         self.refreshed, self.candidates = [], None
-
-    def __deepcopy__(self, memo):
-        copied = super().__deepcopy__(memo)
-        copied._forget()
-        return copied
 
     def on_train_begin(self, logs=None):
         fitted = getattr(self.model, "training_data", None)  # not every model knows

@@ -12,6 +12,7 @@ measures, `diagnosis.recorder` records the run, and `diagnosis.diagnose` judges 
 
 import logging
 import warnings
+from operator import attrgetter
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
 from keras_siamese._frames import callers
+from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
@@ -27,7 +29,7 @@ from keras_siamese.scoring import Trials, as_siamese, score
 logger = logging.getLogger(__name__)
 
 
-class VerificationMonitor(keras.callbacks.Callback):
+class VerificationMonitor(CopiedCallback):
     """Measure verification on held-out data after each epoch and write it into `logs`.
 
     Each item is embedded once, in inference mode. The same pairs are compared after every epoch: of a labelled set, all
@@ -81,19 +83,11 @@ class VerificationMonitor(keras.callbacks.Callback):
         self._forget()
 
     def _forget(self):
-        """Reset what belongs to one fit and is not copied."""
-        self._siamese = None
-        self._measured = {}
-        self._scored = None
-        self._warned = set()
+        self._siamese, self._measured, self._scored, self._warned = None, {}, None, set()
 
-    def __deepcopy__(self, memo):
-        # KerasTuner copies callbacks before each execution. A copy has the settings, but not the model and its run.
-        copied = type(self).__new__(type(self))
-        keras.callbacks.Callback.__init__(copied)
-        vars(copied).update({key: value for key, value in vars(self).items() if key not in ("_model", "params")})
+    def __deepcopy__(self, memo):  # KerasTuner copies callbacks before each execution
+        copied = super().__deepcopy__(memo)
         copied._events = None if self._events is None else self._events.copied()
-        copied._forget()
         return copied
 
     @property
@@ -114,11 +108,8 @@ class VerificationMonitor(keras.callbacks.Callback):
         if self.model.built or hasattr(self.model, "output_kind"):  # the other models know their output after a batch
             self.find_encoder()
         for reader in readers_before(self, self.keys):
-            self._warn_once(
-                reader,
-                f"{type(reader).__name__} stands before {type(self).__name__} in `callbacks` and does not see its "
-                "values: put the monitor first",
-            )
+            where = f"{type(reader).__name__} stands before {type(self).__name__} in `callbacks`"
+            self._warn_once(reader, f"{where} and does not see its values: put the monitor first")
 
     def find_encoder(self):
         """The model as `scoring.as_siamese` understands it. Some models know their output only after a batch."""
@@ -133,10 +124,8 @@ class VerificationMonitor(keras.callbacks.Callback):
             self._scored = self.measure()
             self._measured = dict(zip(self.keys, figures(self._scored, self.far), strict=True))
             if not self._scored.is_finite:
-                self._warn_once(
-                    "not finite",
-                    f"Embeddings are NaN or infinite after epoch {epoch + 1}: verification is logged as NaN",
-                )
+                found = f"Embeddings are NaN or infinite after epoch {epoch + 1}"
+                self._warn_once("not finite", f"{found}: verification is logged as NaN")
             if self._events is not None:
                 self._events.write(epoch, self._measured, self._scored)
         if logs is not None:
@@ -264,17 +253,9 @@ class DivergenceMonitor(VerificationMonitor):
         super()._forget()
         self.diagnosis = None
 
-    @property
-    def history(self):
-        return self.recorder.run.curves
-
-    @property
-    def flags(self):
-        return self.recorder.run.flags
-
-    @property
-    def log(self):
-        return self.recorder.log
+    history = property(attrgetter("recorder.run.curves"))
+    flags = property(attrgetter("recorder.run.flags"))
+    log = property(attrgetter("recorder.log"))
 
     @property
     def target_eer(self):

@@ -42,8 +42,8 @@ class EventLog:
     """
 
     def __init__(self, log_dir):
-        check_installed("tensorboard", "tensorboard")
-        check_installed("matplotlib", "tensorboard")
+        for module in ("tensorboard", "matplotlib"):
+            check_installed(module, "tensorboard")
         self.log_dir, self.is_copy = check_folder("log_dir", log_dir), False
         self.begin()
 
@@ -61,15 +61,17 @@ class EventLog:
     def write(self, epoch, figures, scored):
         """Add an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        events = []
+        events = [{"step": epoch, "summary": summary_of(figures, scored)}]
         if self.path is None:
             self.path = self.new_path()
-            events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
             start = SessionLog(status=SessionLog.START)
-            events.append(Event(wall_time=time.time(), step=epoch, session_log=start))
-        events.append(Event(wall_time=time.time(), step=epoch, summary=summary_of(figures, scored)))
-        append(self.path, events)
+            events = [{"file_version": "brain.Event:2"}, {"step": epoch, "session_log": start}, *events]
+        with open(self.path, "ab") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                writer.write(Event(wall_time=time.time(), **event).SerializeToString())
 
     def new_path(self):
         """The path of a new event file. A copy first creates its own folder."""
@@ -101,25 +103,16 @@ def new_folder(parent):
         return folder
 
 
-def append(path, events):
-    """Append `events` to the file as TensorBoard's records, and close it."""
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    with open(path, "ab") as file:
-        writer = RecordWriter(file)
-        for event in events:
-            writer.write(event.SerializeToString())
-
-
 def summary_of(figures, scored):
     """The `Summary` of an epoch: `verification/…` scalars, `scores/…` histograms, and the picture `curves`."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     values = [Summary.Value(tag=f"verification/{name}", simple_value=value) for name, value in figures.items()]
     if scored.is_finite:
-        edges = np.histogram_bin_edges(scored.scores.astype(np.float64), BINS)
+        scores = scored.scores.astype(np.float64)
+        edges = np.histogram_bin_edges(scores, BINS)
         for name, chosen in (("genuine", scored.same), ("impostor", ~scored.same)):
-            values.append(Summary.Value(tag=f"scores/{name}", histo=histogram_of(scored.scores[chosen], edges)))
+            values.append(Summary.Value(tag=f"scores/{name}", histo=histogram_of(scores[chosen], edges)))
         values.append(Summary.Value(tag="curves", image=picture_of(scored, figures.get("val_threshold"))))
     return Summary(value=values)
 
@@ -128,17 +121,9 @@ def histogram_of(scores, edges):
     """TensorBoard's `HistogramProto` of `scores` `(n,)` in the bins between `edges` `(bins + 1,)`."""
     from tensorboard.compat.proto.summary_pb2 import HistogramProto
 
-    scores = scores.astype(np.float64)
-    counts = np.histogram(scores, edges)[0]
-    return HistogramProto(
-        min=scores.min(),
-        max=scores.max(),
-        num=len(scores),
-        sum=scores.sum(),
-        sum_squares=np.square(scores).sum(),
-        bucket_limit=edges.tolist(),
-        bucket=[0.0, *counts.tolist()],  # the count below the first edge
-    )
+    counts = [0.0, *np.histogram(scores, edges)[0].tolist()]  # the first is the count below the first edge
+    moments = {"num": len(scores), "sum": scores.sum(), "sum_squares": np.square(scores).sum()}
+    return HistogramProto(min=scores.min(), max=scores.max(), **moments, bucket_limit=edges.tolist(), bucket=counts)
 
 
 def picture_of(scored, threshold):

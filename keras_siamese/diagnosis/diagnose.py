@@ -132,7 +132,7 @@ class Diagnosis:
                 "diverging": self.diverging,
                 "flags": [flag.to_dict() for flag in self.flags],
                 "findings": [finding_dict(finding) for finding in self.findings],
-                "ruled_out": [{"cause": a.cause, "evidence": signal_dicts(a.evidence)} for a in self.ruled_out],
+                "ruled_out": [asdict(answer) for answer in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
                 "signals": self.facts.numbers if finite else {},
                 "facts": {"words": self.facts.words, "rows": self.facts.rows} if finite else {"words": {}, "rows": {}},
@@ -190,17 +190,14 @@ def measured_dict(observed):
     if isinstance(observed, Recorded):
         return {name: observed.report[name] for name in ("verification", "errors", "versions")}
     valid = observed.valid
-    figures = {
-        "items": len(valid.embeddings),
-        "genuine_pairs": int(np.count_nonzero(valid.same)),
-        "impostor_pairs": int(np.count_nonzero(~valid.same)),
-        "eer": observed.eer.estimate,
-        "eer_interval": [observed.eer.low, observed.eer.high],
-        "auc": observed.auc.estimate,
-        "auc_interval": [observed.auc.low, observed.auc.high],
-    }
+    genuine = int(np.count_nonzero(valid.same))
+    figures = {"items": len(valid.embeddings), "genuine_pairs": genuine, "impostor_pairs": len(valid.same) - genuine}
+    for name, found in observed.intervals.items():
+        figures |= {name: found.estimate, f"{name}_interval": [found.low, found.high]}
     errors = errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold)
-    return {"verification": figures, "errors": errors, "versions": versions()}
+    versions = {"keras_siamese": __version__, "keras": keras.__version__, "backend": keras.backend.backend()}
+    versions |= {"numpy": np.__version__, "python": platform.python_version()}
+    return {"verification": figures, "errors": errors, "versions": versions}
 
 
 def diagnosis_of(observed):
@@ -208,8 +205,9 @@ def diagnosis_of(observed):
     if observed.not_finite_since is not None:
         return Diagnosis(observed, (not_finite(observed),), (), ())
     findings, others = examine(observed.facts)
-    ruled_out = tuple(answer for answer in others if isinstance(answer, RuledOut))
-    not_examined = tuple(answer for answer in others if isinstance(answer, NotExamined))
+    ruled_out, not_examined = (
+        tuple(answer for answer in others if isinstance(answer, kind)) for kind in (RuledOut, NotExamined)
+    )
     if observed.flags and not observed.recovered and not explaining_flags(findings):
         findings = [undetermined(observed, ruled_out), *findings]
     return Diagnosis(observed, tuple(findings), ruled_out, not_examined)
@@ -217,13 +215,11 @@ def diagnosis_of(observed):
 
 def undetermined(observed, ruled_out):
     """The finding that no examined cause explains the flags, with what a person may start from."""
-    signals = {
-        "auc": Signal(observed.auc.estimate, None, 0.5, observed.auc.low, observed.auc.high),
-        "spread": Signal(observed.facts["spread"], None, 1.0),
-        "effective_rank": Signal(observed.facts["effective_rank"]),
-    }
-    if "intra_inter_ratio" in observed.facts:
-        signals["genuine_over_impostor_distance"] = Signal(observed.facts["intra_inter_ratio"], None, 1.0)
+    auc, facts = observed.auc, observed.facts
+    signals = {"auc": Signal(auc.estimate, None, 0.5, auc.low, auc.high), "spread": Signal(facts["spread"], None, 1.0)}
+    signals["effective_rank"] = Signal(facts["effective_rank"])
+    if "intra_inter_ratio" in facts:
+        signals["genuine_over_impostor_distance"] = Signal(facts["intra_inter_ratio"], None, 1.0)
     return Finding(
         "undetermined",
         "warning",
@@ -307,8 +303,9 @@ def diagnose(
 
 def check_probe(model, train):
     """Returns the training sequence, if the model can be trained on it for a few steps."""
-    if getattr(model, "optimizer", None) is None or not hasattr(train, "__getitem__") or isinstance(train, tuple):
-        has = "no optimizer" if getattr(model, "optimizer", None) is None else f"a {type(train).__name__}"
+    is_compiled = getattr(model, "optimizer", None) is not None
+    if not is_compiled or not hasattr(train, "__getitem__") or isinstance(train, tuple):
+        has = f"a {type(train).__name__}" if is_compiled else "no optimizer"
         raise ValueError(f"`probe=True` must be given a compiled model and its training sequence as `train`; got {has}")
     return train
 
@@ -365,22 +362,8 @@ def settings_of(loss):
     return getattr(loss, "__name__", None) or (None if loss is None else str(loss))
 
 
-def signal_dicts(signals):
-    return {name: asdict(signal) for name, signal in signals.items()}
-
-
 def finding_dict(finding):
     """A finding as a plain dict; whether it can be applied stands for the function."""
-    names = ("cause", "severity", "epoch", "summary", "advice", "strength", "explained_by")
-    own = {name: getattr(finding, name) for name in names}
-    return own | {"evidence": signal_dicts(finding.evidence), "can_apply": finding.apply is not None}
-
-
-def versions():
-    return {
-        "keras_siamese": __version__,
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+    left_out = ("apply", "stage", "explains_flag")
+    own = {name: value for name, value in asdict(finding).items() if name not in left_out}
+    return own | {"can_apply": finding.apply is not None}

@@ -22,17 +22,11 @@ LABELLED, PAIRED = ("x", "labels"), ("left", "right", "same")
 
 
 class SavedModel(NamedTuple):
-    """What a `.keras` file holds.
+    """What a `.keras` file holds."""
 
-    Attributes:
-        model: the Keras model; if the file holds a `Verifier`, its siamese network.
-        threshold: the score from which the `Verifier` accepts, or None for another model.
-        note: a sentence that says what could not be read, or None.
-    """
-
-    model: keras.Model
-    threshold: float | None
-    note: str | None
+    model: keras.Model  # if the file holds a `Verifier`, its siamese network
+    threshold: float | None  # the score from which the `Verifier` accepts, None for another model
+    note: str | None  # a sentence that says what could not be read
 
 
 def read_model(path):
@@ -58,10 +52,8 @@ def read_model(path):
         try:
             model = load(path, compile=False)
         except UNREADABLE as deeper:
-            raise ValueError(
-                f"The model must be one that Keras reads in safe mode, of Keras's layers and those of keras_siamese; "
-                f"{str(path)!r} cannot be read: {first_line(deeper)}"
-            ) from deeper
+            must = "must be one that Keras reads in safe mode, of Keras's layers and those of keras_siamese"
+            raise ValueError(f"The model {must}; {str(path)!r} cannot be read: {first_line(deeper)}") from deeper
     if isinstance(model, Verifier):
         return SavedModel(model.siamese, model.threshold, note)
     return SavedModel(model, None, note)
@@ -81,14 +73,14 @@ def read_samples(path, *, pairs=True):
     Raises:
         ValueError: if the file does not exist or holds other arrays; the message names them.
     """
-    wanted = " or ".join(listed(names) for names in ((LABELLED, PAIRED) if pairs else (LABELLED,)))
-    must = f"must be an .npz file that holds the arrays {wanted}"
+    accepted = (LABELLED, PAIRED) if pairs else (LABELLED,)
+    must = f"must be an .npz file that holds the arrays {' or '.join(map(listed, accepted))}"
     if not Path(path).is_file():
         raise ValueError(f"{path} {must}; there is no such file")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} {must}, as numpy.savez writes it; it is not a zip archive")
     with np.load(path, allow_pickle=False) as archive:
-        names = next((names for names in (LABELLED, PAIRED)[: 2 if pairs else 1] if set(names) <= set(archive)), None)
+        names = next((names for names in accepted if set(names) <= set(archive)), None)
         if names is None:
             raise ValueError(f"{path} {must}; it holds {listed(archive.files) or 'nothing'}")
         return tuple(read_array(archive, name, path) for name in names)
@@ -98,10 +90,8 @@ def read_array(archive, name, path):
     try:
         return archive[name]
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(
-            f"{path} must hold arrays of numbers or text, which need no pickle; {name!r} cannot be read: {error} "
-            "(save strings as labels.astype(str))"
-        ) from error
+        found = f"{name!r} cannot be read: {error} (save strings as labels.astype(str))"
+        raise ValueError(f"{path} must hold arrays of numbers or text, which need no pickle; {found}") from error
 
 
 def listed(names):

@@ -12,6 +12,7 @@ It measures the health of the embeddings and finds flags. It does not know Keras
 """
 
 import copy
+import itertools
 import warnings
 
 from keras_siamese._checks import check_writable
@@ -105,10 +106,8 @@ class RunRecorder:
         """`Observed` of the run so far, the input of the diagnosis.
 
         Args:
-            valid: `ScoredTrials` of held-out data; those of the latest epoch with finite embeddings if None.
-            train: `ScoredTrials` of training identities, or None.
-            threshold: the score from which the user accepts a pair. If None, it is 0.5 for a model that puts out
-                probabilities and logs an accuracy.
+            valid, train: `ScoredTrials`, as in `Observed`; held-out ones of the latest finite embeddings if None.
+            threshold: as in `Observed`. None is 0.5 for a model that puts out probabilities and logs an accuracy.
             **recipe: what `diagnose.recipe_of` returns.
         """
         if threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy:
@@ -170,28 +169,21 @@ class RunLog:
         line = line_of(epoch, values, logs, flagged)
         try:
             with open(self.path, "r+b") as file:
-                changed = file.seek(0, 2) != self._end
-                if not changed:
-                    file.write(line)
-        except OSError as error:
-            self._stop(str(error))
-        else:
-            if changed:
-                self._stop("it was changed after its last line; another run may be writing into it")
+                if file.seek(0, 2) != self._end:
+                    raise OSError("it was changed after its last line; another run may be writing into it")
+                file.write(line)
             self._end += len(line)
-
-    def _stop(self, why):
-        self._stopped = True
-        warnings.warn(f"No more epochs are written to {self.path}: {why}", stacklevel=4)
+        except OSError as error:
+            self._stopped = True
+            warnings.warn(f"No more epochs are written to {self.path}: {error}", stacklevel=3)
 
 
 def first_free(path):
     """Create and return the first of path-1, path-2, … that does not exist, so that no other run takes it."""
-    number = 1
-    while True:
+    for number in itertools.count(1):
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
         try:
             candidate.touch(exist_ok=False)
             return candidate
         except FileExistsError:
-            number += 1
+            pass

@@ -43,20 +43,15 @@ NOT_A_NUMBER = ("", "na", "nan", "none", "null")  # CSVLogger writes NA for a mi
 class Run:
     """What happened in a run.
 
-    Attributes:
-        curves: lists of equal length by name, with one value per epoch from epoch 0 on; NaN where nothing was measured.
-            "loss", "auc", "eer", "auc_se" and "eer_se" are always there, health curves only if they were recorded.
-        flags: flagged epochs, in order.
-        not_finite_since: index of the first epoch since which embeddings are not finite, or None.
-        epochs: number of epochs that the run is planned to have, or None.
-        logged: names of what was logged at the latest epoch.
+    The curves are lists of equal length by name, with one value per epoch from epoch 0 on; NaN where nothing was
+    measured. "loss", "auc", "eer", "auc_se" and "eer_se" are always there, health curves only if they were recorded.
     """
 
     curves: dict = field(default_factory=dict)
-    flags: list = field(default_factory=list)
-    not_finite_since: int | None = None
-    epochs: int | None = None
-    logged: tuple = ()
+    flags: list = field(default_factory=list)  # flagged epochs, in order
+    not_finite_since: int | None = None  # index of the first epoch since which embeddings are not finite
+    epochs: int | None = None  # number of epochs that the run is planned to have
+    logged: tuple = ()  # names of what was logged at the latest epoch
 
     @classmethod
     def of(cls, history):
@@ -76,10 +71,8 @@ class Run:
             return read_run(Path(history))
         logs = getattr(history, "history", history)
         if not isinstance(logs, Mapping):
-            raise TypeError(
-                "`history` must be a Keras History, a dict of curves, or the path of a log; got a "
-                f"{type(history).__name__}"
-            )
+            wanted = "a Keras History, a dict of curves, or the path of a log"
+            raise TypeError(f"`history` must be {wanted}; got a {type(history).__name__}")
         return cls(curves_of(logs, "`history`"))
 
     @property
@@ -118,12 +111,15 @@ def curves_of(logs, what):
             f"among {sorted(logs)}. {HOW}"
         )
     curves = {name: [number_of(value) for value in logs[key]] for name, key in KEYS.items() if key in logs}
-    lengths = {KEYS[name]: len(curve) for name, curve in curves.items()}
-    if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{key} {length}" for key, length in lengths.items())
+    if len(set(map(len, curves.values()))) > 1:
+        found = ", ".join(f"{KEYS[name]} {len(curve)}" for name, curve in curves.items())
         raise ValueError(f"{what} must have curves of equal length, with one value per epoch; got {found}")
-    unknown = [float("nan")] * lengths["loss"]
-    return {name: curves.get(name, list(unknown)) for name in dict.fromkeys([*ALWAYS, *curves])}
+    return {name: curves.get(name, [float("nan")] * len(curves["loss"])) for name in dict.fromkeys([*ALWAYS, *curves])}
+
+
+def curves_from(rows, names, epochs):
+    """The curves `names` from `rows`, a dict of values by name for each epoch; NaN where there is no value."""
+    return {name: [number_of(rows.get(epoch, {}).get(name)) for epoch in range(epochs)] for name in names}
 
 
 def read_csv(path):
@@ -150,21 +146,18 @@ def read_csv(path):
     epochs = {}
     for line, fields in rows:
         if len(fields) != len(columns):
-            raise ValueError(
-                f"{path} must have {len(columns)} fields on each line, as its header; line {line} has {len(fields)}"
-            )
+            expected = f"{len(columns)} fields on each line, as its header"
+            raise ValueError(f"{path} must have {expected}; line {line} has {len(fields)}")
         row = dict(zip(columns, fields, strict=True))
         row = {key: number_in(row[key], key, line, path) for key in row if key == "epoch" or key in KEYS.values()}
         epoch = row.get("epoch", len(epochs))
         if not (0 <= epoch < MAX_EPOCHS and epoch % 1 == 0):
-            raise ValueError(
-                f"{path} must have whole numbers from 0 to {MAX_EPOCHS:,} for `epoch`; line {line} has {epoch:g}"
-            )
-        if epochs and epoch <= max(epochs):
-            epochs = {earlier: kept for earlier, kept in epochs.items() if earlier < epoch}
+            expected = f"whole numbers from 0 to {MAX_EPOCHS:,} for `epoch`"
+            raise ValueError(f"{path} must have {expected}; line {line} has {epoch:g}")
+        while epochs and epoch <= next(reversed(epochs)):
+            epochs.popitem()
         epochs[int(epoch)] = row
-    every = range(max(epochs, default=-1) + 1)
-    return {column: [epochs.get(epoch, {}).get(column, float("nan")) for epoch in every] for column in columns}
+    return curves_from(epochs, columns, max(epochs, default=-1) + 1)
 
 
 def number_in(field, column, line, path):
@@ -178,54 +171,38 @@ def number_in(field, column, line, path):
 def read_run_log(path, *, name="history", before=None, quiet=False):
     """The `Run` in the run log at `path`, and `{epoch: where its line ends}` in bytes from the begin of the file.
 
-    If the last line is incomplete (the process was killed while writing), it is left out with a warning.
-
-    Args:
-        path: the file.
-        name: the argument that errors name.
-        before: lines from this epoch on are left out, and the curves end before it. None keeps all.
-        quiet: whether to omit the warning.
+    If the last line is incomplete (the process was killed while writing), it is left out, with a warning unless
+    `quiet`. Lines from the epoch `before` on are left out, and the curves end before it. Errors call the file `name`.
 
     Raises:
         ValueError: if the file holds anything but lines of a run log in the order of their epochs.
         OSError: if it cannot be read.
     """
-    path, lines, ends, end, last = Path(path), {}, {}, 0, -1
-    *whole, rest = path.read_bytes().split(b"\n")
-    if rest and is_json(rest):  # only the line feed is missing: some editors remove it
-        whole.append(rest)
+    lines, ends, end, last = {}, {}, 0, -1
+    *whole, rest = Path(path).read_bytes().split(b"\n")
+    if rest and (is_json(rest) or not (whole or rest.startswith(OPENING[: len(rest)]))):
+        whole.append(rest)  # only the line feed is missing, as some editors remove it; or this is no run log
         rest = b""
-    elif rest and not whole and not rest.startswith(OPENING[: len(rest)]):
-        check_line(f"`{name}` must be a run log; line 1 of {str(path)!r}", rest)
     for number, text in enumerate(whole, 1):
         end += len(text) + 1
-        line = check_line(f"`{name}` must be a run log; line {number} of {str(path)!r}", text)
+        where = f"line {number} of {str(path)!r}"
+        line = check_line(f"`{name}` must be a run log; {where}", text)
         epoch = line["epoch"]
         if epoch <= last:
-            raise ValueError(
-                f"`{name}` must be a run log with one line per epoch, in order; line {number} of {str(path)!r} is of "
-                f"epoch {epoch}, after epoch {last}"
-            )
+            wanted = "a run log with one line per epoch, in order"
+            raise ValueError(f"`{name}` must be {wanted}; {where} is of epoch {epoch}, after epoch {last}")
         last = epoch
         if before is None or epoch < before:
             lines[epoch], ends[epoch] = line, end
     if rest and not quiet:
         warnings.warn(f"The last line of {path} is incomplete ({len(rest)} bytes): it is left out", stacklevel=3)
     names = list(dict.fromkeys(key for line in lines.values() for key in line if key not in OWN))
-    epochs = range(max(lines, default=-1) + 1 if before is None else before)
-    curves = {key: [number_of(lines.get(epoch, {}).get(key)) for epoch in epochs] for key in names}
+    curves = curves_from(lines, names, max(lines, default=-1) + 1 if before is None else before)
     return Run(curves, [epoch for epoch, line in lines.items() if line["flagged"]]), ends
 
 
 def line_of(epoch, values, logs, flagged):
-    """The line `(bytes)` of an epoch in a run log.
-
-    Args:
-        epoch: index of the epoch, from 0.
-        values: the value of each curve by name, NaN where not measured.
-        logs: what was logged.
-        flagged: whether the run was flagged at this epoch.
-    """
+    """The line `(bytes)` of an epoch in a run log; `values` of the curves by name are NaN where not measured."""
     line = {"schema": SCHEMA, "epoch": epoch, "flagged": bool(flagged), **values, "logs": logs}
     return (json.dumps(plain(line), allow_nan=False) + "\n").encode()
 
