@@ -138,7 +138,7 @@ def thumbnails(items, rows):
     pictures = pictures[..., None] if pictures.ndim == 3 else pictures[..., :3]
     low, high = pictures.min(), pictures.max()
     pictures = (pictures - low) / (high - low or 1.0)
-    return {row: png(shrunk(picture)) for row, picture in zip(rows, pictures, strict=True)}
+    return {row: png(picture) for row, picture in zip(rows, pictures, strict=True)}
 
 
 def is_images(leaf):
@@ -147,23 +147,12 @@ def is_images(leaf):
     return (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))) and min(shape) > 0 and leaf.dtype != object
 
 
-def shrunk(picture):
-    """Reduce a large picture `(height, width, channels)` by a whole factor: each pixel is the mean of a square."""
-    factor = -(-max(picture.shape[:2]) // MAX_PIXELS)
-    if factor == 1:
-        return picture
-    height, width = (max(1, side // factor) for side in picture.shape[:2])
-    rows, columns = (
-        np.minimum(np.arange(side * factor), picture.shape[axis] - 1) for axis, side in enumerate((height, width))
-    )
-    squares = picture[rows][:, columns].reshape(height, factor, width, factor, -1)
-    return squares.mean(axis=(1, 3))
-
-
 def png(picture):
-    """A data URI of a picture `(height, width, 1 or 3)` of floats in [0, 1]."""
-    image = check_installed("matplotlib.image", "report")
-    colours = np.broadcast_to(np.round(picture * 255).astype(np.uint8), (*picture.shape[:2], 3))
+    """A data URI of a picture `(height, width, 1 or 3)` of floats in [0, 1], reduced by a whole factor if large."""
+    image = check_installed("PIL.Image", "report")  # comes with matplotlib
+    height, width, _ = picture.shape
+    colours = np.broadcast_to(np.round(picture * 255).astype(np.uint8), (height, width, 3))
     buffer = io.BytesIO()
-    image.imsave(buffer, np.ascontiguousarray(colours), format="png", metadata={"Software": None})
+    reduced = image.fromarray(np.ascontiguousarray(colours)).reduce(-(-max(height, width) // MAX_PIXELS))
+    reduced.save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

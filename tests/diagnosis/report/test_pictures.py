@@ -86,6 +86,16 @@ def test_thumbnails_show_the_samples(shape, shown):
         assert pixels.shape == (*shown, 3) and (pixels == value).all()
 
 
+def test_a_large_picture_is_reduced_to_the_means_of_its_squares():
+    image = pytest.importorskip("PIL.Image")
+    rows = np.random.default_rng(1).random((1, 256, 130)) * np.linspace(0, 1, 130)
+    rows[0, 0, :2] = 0, 1  # the common scale is [0, 1]
+    uri = thumbnails(rows, [0])[0]
+    pixels = np.array(image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L"))
+    expected = [[rows[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(65)] for i in range(128)]
+    assert pixels.shape == (128, 65) and np.abs(pixels - 255 * np.array(expected)).max() <= 1.5
+
+
 def test_what_is_no_image_has_no_thumbnail():
     for items in (np.zeros((4, 3)), np.zeros((4, 5, 5, 2)), np.zeros((4, 2, 2, 2, 3)), {"x": np.zeros((4, 1))}):
         assert thumbnails(items, [0]) == {}
