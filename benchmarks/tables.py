@@ -160,6 +160,24 @@ def callbacks(found):
     )
 
 
+def attach(found):
+    """A table of the counts by backend, then the forms in which something is not as it should be."""
+    lines, notes = [], []
+    for backend, rows in found["rows"].items():
+        counts = [sum(bool(row.get(what)) for row in rows.values()) for what in ("attaches", "same_score", "direction")]
+        shares = sorted(100 * row["overhead"] for row in rows.values() if "overhead" in row)
+        spent = f"{statistics.median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f})"
+        gap = max(row["gap"] for row in rows.values() if row.get("same_score"))
+        lines.append([backend, str(len(rows)), *map(str, counts), f"{gap:.0e}", spent])
+        for name, row in rows.items():
+            missed = [what for what in ("attaches", "same_score", "direction") if not row.get(what)]
+            if missed:
+                notes.append(f"- {backend}, `{name}`: {row.get('error') or 'not ' + ', '.join(missed)}")
+    header = ["backend", "forms", "attach", "score = predict", "direction right", "largest difference"]
+    header.append("monitor's calls, % of the epoch: median (range)")
+    return "\n\n".join([table(header, lines), *(["\n".join(notes)] if notes else []), footnote(found)])
+
+
 def faults(found):
     from planted import pages
 
@@ -262,6 +280,7 @@ TABLES = {
     "data": data,
     "verification": verification,
     "callbacks": callbacks,
+    "attach": attach,
     "faults_test": faults,
     "mnist": mnist,
     "omniglot": omniglot,

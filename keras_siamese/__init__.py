@@ -6,12 +6,15 @@ A siamese network takes two inputs and answers one question: do they show the sa
 
 from keras_siamese import addons, callbacks, data, diagnosis, distances, layers, losses, metrics, tuning, verification
 from keras_siamese._version import __version__
+from keras_siamese.attach import Anatomy, dissect
+from keras_siamese.callbacks.fitting import fit
 from keras_siamese.diagnosis import Diagnosis, diagnose
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.tuning import SiameseGridSearch
 from keras_siamese.verifier import Verifier
 
 __all__ = [
+    "Anatomy",
     "Diagnosis",
     "DistanceLayer",
     "SiameseGridSearch",
@@ -23,7 +26,9 @@ __all__ = [
     "data",
     "diagnose",
     "diagnosis",
+    "dissect",
     "distances",
+    "fit",
     "layers",
     "losses",
     "metrics",

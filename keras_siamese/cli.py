@@ -1,7 +1,9 @@
-"""The command line: `keras-siamese demo`, `evaluate SCORES.csv` and `diagnose MODEL.keras --data FILE.npz`."""
+"""The command line: `demo`, `watch script.py`, `evaluate SCORES.csv`, `diagnose MODEL.keras --data FILE`."""
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,9 +33,25 @@ def parser():
     demo.add_argument("--output", type=Path, default=Path("siamese-demo"), help="folder for the files that it writes")
     demo.add_argument("--seed", type=int, default=0, help="random seed for data, weights and pairs")
     demo.set_defaults(run=run_demo)
+    add_watch(commands)
     add_evaluate(commands)
     add_diagnose(commands)
     return top
+
+
+def add_watch(commands):
+    text = "run a training script as it is, and diagnose each fit of a siamese model that has validation data"
+    status = (
+        "The script computes and prints what it does without this command. The verdict goes to standard error. Exit "
+        "status: that of the script; 2 if the script or the report cannot be used."
+    )
+    command = commands.add_parser("watch", help=text, description=text, epilog=status)
+    command.set_defaults(run=run_watch)
+    report = "the report (extra `report`), and beside it the same as JSON; a second fit writes report-2.html, and so on"
+    add = command.add_argument
+    add("--report", type=Path, default=Path("siamese-report.html"), metavar="FILE", help=report)
+    add("script", metavar="script.py", help="the script")
+    add("arguments", nargs=argparse.REMAINDER, metavar="...", help="the arguments of the script")
 
 
 def add_evaluate(commands):
@@ -83,6 +101,22 @@ def run_demo(options):
 
     demo.run(options.output, options.seed)
     return 0
+
+
+def run_watch(options):
+    """Runs the script in a Python of its own, in which Keras is not imported yet: the script chooses the backend."""
+    from keras_siamese._checks import check_writable
+    from keras_siamese.callbacks import launching
+
+    if not os.path.exists(options.script):
+        raise ValueError(f"{options.script} does not exist")
+    check_writable("--report", options.report)
+    root = str(Path(launching.__file__).parents[2])
+    command = [sys.executable, launching.__file__, str(options.report), root, options.script, *options.arguments]
+    if os.name == "posix":
+        sys.stdout.flush(), sys.stderr.flush()
+        os.execv(sys.executable, command)  # so that signals reach the script, and its exit status is ours
+    return subprocess.call(command)
 
 
 def check_outputs(options):

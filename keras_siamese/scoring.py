@@ -1,11 +1,11 @@
 """Verification scores from a model and held-out data.
 
-Contract: a score is larger for more similar pairs: it is −distance, or the head's output. Only this module turns a
-model into a siamese one and a distance into a score. Imports `layers`, `data` and `verification`.
+Contract: a score is larger for more similar pairs: it is the model's own output, or −output where that falls with
+similarity. `attach` understands the model; this module alone turns an output into a score. Imports `attach`, `data`
+and `verification`.
 
-    siamese = as_siamese(model)                      # a siamese model made of the model's own layers
-    trials = Trials.of((x_valid, labels_valid))      # or (left, right, same), or a frozen PairSequence
-    scored = score(siamese, trials)                  # .scores (n,), .trials.same (n,), .embeddings (items, dim)
+    anatomy, trials = attach(model, (x_valid, labels_valid))     # or ([left, right], y), or whatever `fit` takes
+    scored = score(anatomy, trials)                  # .scores (n,), .trials.same (n,), .embeddings (items, dim)
     keras_siamese.verification.eer(trials.same, scored.scores)
 """
 
@@ -16,193 +16,63 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_siamese._checks import check_labels, check_same
+from keras_siamese._checks import check_choice, check_labels, check_same
+from keras_siamese.attach.anatomy import are_pairs, dissect, orient, pairs_of
+from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.data import ExplicitPairs, PairSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, map_arrays, named_arrays, subset, take
-from keras_siamese.layers import DistanceLayer, SiameseWrapper
-from keras_siamese.layers.siamese import embedding_shape_of
+from keras_siamese.data.sources import check_source, count_samples, encode, named_arrays, subset, take
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
 
 MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
+FEW = 1000  # pairs from which the direction of an output is found
 BLOCK = 65_536  # number of pairs compared at once
 WHAT_IT_TAKES = "(x, labels), (left, right, same) or a frozen PairSequence"
 
 
-def as_siamese(model, encoder=None, distance=None, items=None, unshared=False):
-    """Return a `SiameseWrapper` that compares as `model` does and shares its layers and weights.
+def attach(model, validation, *, encoder=None, distance=None, similar_label=None, **options):
+    """Understand `model`, and read `validation` as it takes it: `(Anatomy, Trials)`.
 
     Args:
-        model: a `SiameseWrapper`; a functional model in which the inputs reach a `DistanceLayer` (or a
-            `SiameseWrapper`) through the same layers; or an encoder with the output `(batch, dim)`. If one layer with
-            weights lies between the distance and the output, it becomes the head.
-        encoder: the encoder, a part of `model`. Needed only if it cannot be found.
-        distance: how to compare the embeddings of an encoder, "cosine" by default. A model with a distance keeps it.
-        items: samples `(n, …)` that will be compared. Needed for an encoder that does not know its output shape or has
-            several inputs.
-        unshared: whether a functional model with one encoder for each input is accepted, as `UnsharedTowers`.
+        model: any Keras model that compares two or three items, or an encoder; see `attach.anatomy.dissect`.
+        validation: what `Trials.of` takes; or pairs as the model takes them: `(x, y)` or `(x, y, sample_weight)`, or a
+            data set or generator of such batches. Which one it is follows from the model: `x` with both sides of the
+            model holds pairs, `x` with one side holds items, and `y` their identities.
+        encoder, distance: override what is found in the model.
+        similar_label: the label of pairs that means the same identity. By default it is found for pairs as the model
+            takes them, and 1 otherwise.
+        **options: `max_items`, `max_pairs` and `seed` of `Trials.of`.
 
     Raises:
-        ValueError: if no encoder is found, or if `encoder` or `distance` contradicts the model.
+        ValueError: see `Trials.of` and `dissect`.
     """
-    if isinstance(model, SiameseWrapper):
-        refuse("encoder", None if encoder is model.encoder else encoder, model)
-        refuse("distance", distance, model)
-        return model
-    compared = comparisons(model)
-    if encoder is not None:
-        check_part(model, encoder)
-    elif compared and isinstance(compared[0].operation, SiameseWrapper):
-        if is_input(model, *compared[0].input_tensors):
-            return as_siamese(compared[0].operation, None, distance)
-    elif compared:
-        towers = [tensor for node in compared for tensor in node.input_tensors]
-        encoder = shared_encoder(model, towers)
-        if encoder is None and unshared and len(towers) == 2:
-            encoder = own_encoders(model, towers)
-    elif is_encoder(model, items):
-        encoder = model
-    if encoder is None:
-        raise ValueError(
-            f"No encoder found in {getattr(model, 'name', model)!r} (a {type(model).__name__}): it is not a "
-            "SiameseWrapper, its inputs do not reach a DistanceLayer through the same layers, and its output is not "
-            "the embedding (batch, dim) of one input. Pass `encoder=`, the model from one input to its embedding"
-        )
-    if not compared:
-        return SiameseWrapper(encoder, distance or "cosine")
-    refuse("distance", distance, model)
-    distances = {repr(node.operation.distance): node.operation.distance for node in compared}
-    if len(distances) > 1:
-        raise ValueError(f"{model.name!r} must compare embeddings by one distance; got {', '.join(distances)}")
-    distance, head = compared[0].operation.distance, head_of(model, compared)
-    if isinstance(encoder, list):
-        return UnsharedTowers(*encoder, distance, head)
-    return SiameseWrapper(encoder, distance, head=head)
+    x = y = None
+    if is_batched(validation) and not isinstance(validation, (Trials, PairSequence, ExplicitPairs)):
+        validation = gather(validation)
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3) and are_pairs(model, validation[0]):
+        x, y = gather(validation)
+        anatomy = dissect(model, x, encoder=encoder, distance=distance)
+        left, right, labels = pairs_of(anatomy, x, y)
+        direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
+        return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label)
+    trials = Trials.of(validation, similar_label=similar_label, **options)
+    few = take(trials.items, slice(0, 4))
+    anatomy = dissect(model, few, encoder=encoder, distance=distance)
+    if anatomy.wrapper is None:
+        rows = trials.balanced()[:FEW]
+        left, right = (take(trials.items, side[rows]) for side in (trials.left, trials.right))
+        orient(anatomy, left, right, trials.same[rows].astype(int), similar_label=1)
+    return anatomy, trials
 
 
-class UnsharedTowers(SiameseWrapper):
-    """A siamese model with two encoders: `encoder` embeds the left input, `other` embeds the right one."""
-
-    def __init__(self, encoder, other, distance, head):
-        super().__init__(encoder, distance, head=head, joint=False)
-        self.other = other
-
-    def embed(self, inputs, training=None, mask=None):
-        left, right = inputs
-        return [self.encoder(left, training=training), self.other(right, training=training)]
+def readable(data):
+    """`data` that can be read more than once: a generator and other batches of pairs are read into arrays."""
+    is_ours = data is None or isinstance(data, Trials) or hasattr(data, "pairs") or hasattr(data, "labels")
+    return data if is_ours or not is_batched(data) else gather(data)
 
 
-def refuse(name, value, model):
-    if value is not None:
-        what = f"{model.name!r} (a {type(model).__name__})"
-        raise ValueError(f"`{name}` must be None for {what}, which has its own {name}; got {value!r}")
-
-
-def check_part(model, encoder):
-    """Refuse an `encoder` whose weights are not weights of `model`: training the model would not train it."""
-    own = {id(weight) for weight in model.weights}
-    foreign = sum(id(weight) not in own for weight in encoder.weights)
-    if own and foreign:
-        raise ValueError(
-            f"`encoder` must be a part of {model.name!r}; {foreign} of the {len(encoder.weights)} weights of "
-            f"{encoder.name!r} are not in it. Pass the layer or model that {model.name!r} itself uses"
-        )
-
-
-def comparisons(model):
-    """Nodes (calls) of a `DistanceLayer` or `SiameseWrapper` from which a functional `model` computes its outputs."""
-    found, seen, waiting = [], set(), list(known(model, "outputs") or [])
-    while waiting:
-        node = node_of(waiting.pop(0))
-        is_new = id(node) not in seen
-        seen.add(id(node))
-        if is_new and isinstance(node.operation, (DistanceLayer, SiameseWrapper)):
-            found.append(node)
-        elif is_new:
-            waiting += node.input_tensors
-    return found
-
-
-def known(model, name):
-    """Return an attribute of the model, or None if Keras raises an error because the model has no graph."""
-    try:
-        return getattr(model, name, None)
-    except ValueError:
-        return None
-
-
-def node_of(tensor):
-    """The call of a layer that computes a symbolic tensor."""
-    return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
-
-
-def is_input(model, *tensors):
-    """Whether all `tensors` are inputs of the functional `model`."""
-    inputs = {id(tensor) for tensor in model.inputs}
-    return bool(tensors) and all(id(tensor) in inputs for tensor in tensors)
-
-
-def shared_encoder(model, towers):
-    """Return the layer or model that computes every symbolic embedding in `towers` from an input.
-
-    Return None if the towers have different layers: weights that are not shared, or preprocessing on one side only.
-    """
-    first, *others = towers
-    if any(not is_same_path(model, first, other) for other in others):
-        return None
-    last = node_of(first)
-    if is_input(model, *last.input_tensors):
-        return last.operation if isinstance(last.operation, keras.layers.Layer) else None
-    sources = inputs_behind(model, first)
-    return keras.Model(sources[0], first) if len(sources) == 1 else None
-
-
-def own_encoders(model, towers):
-    """Return one model for each side, from an input of the functional `model` to its embedding in `towers`, or None."""
-    sources = [inputs_behind(model, tower) for tower in towers]
-    if any(len(source) != 1 for source in sources) or sources[0][0] is sources[1][0]:
-        return None
-    return [keras.Model(source[0], tower) for source, tower in zip(sources, towers, strict=True)]
-
-
-def is_same_path(model, one, other):
-    """Whether two tensors come from inputs of `model` through the same layers in the same order."""
-    if is_input(model, one, other):
-        return True
-    histories = one._keras_history, other._keras_history
-    if histories[0].operation is not histories[1].operation or histories[0].tensor_index != histories[1].tensor_index:
-        return False
-    sides = node_of(one).input_tensors, node_of(other).input_tensors
-    return len(sides[0]) == len(sides[1]) > 0 and all(is_same_path(model, *pair) for pair in zip(*sides, strict=True))
-
-
-def inputs_behind(model, tensor):
-    """The distinct inputs of `model` from which `tensor` is computed."""
-    if is_input(model, tensor):
-        return [tensor]
-    found = [source for one in node_of(tensor).input_tensors for source in inputs_behind(model, one)]
-    return list({id(source): source for source in found}.values())
-
-
-def head_of(model, compared):
-    """Return the layer with weights that turns the distance into the output of a functional `model`, or None."""
-    last = node_of(model.outputs[0])
-    distances = {id(tensor) for node in compared for tensor in node.output_tensors}
-    is_head = len(model.outputs) == len(compared) == 1 and {id(tensor) for tensor in last.input_tensors} == distances
-    return last.operation if is_head and getattr(last.operation, "weights", []) else None
-
-
-def is_encoder(model, items):
-    """Whether `model` computes embeddings `(batch, dim)`, dim > 1, of one of the `items`, or of one input if None."""
-    inputs = known(model, "inputs")
-    if inputs and len(inputs) != (1 if items is None else len(named_arrays("items", items))):
-        return False
-    shape = known(model, "output_shape") if getattr(model, "built", False) else None
-    if shape is None and items is not None and isinstance(model, keras.layers.Layer):
-        try:
-            shape = embedding_shape_of(model, map_arrays(lambda array: (None, *array.shape[1:]), items))
-        except ValueError:
-            return False
-    return isinstance(shape, tuple) and len(shape) == 2 and shape[1] is not None and shape[1] > 1
+def needs_model(data):
+    """Whether `data` may be pairs as a model takes them, so that only the model tells how to read them."""
+    return (isinstance(data, tuple) and isinstance(data[0], (tuple, list))) or data is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +97,7 @@ class Trials:
             )
 
     @classmethod
-    def of(cls, validation, *, max_items=None, max_pairs=MAX_PAIRS, similar_label=1, seed=0):
+    def of(cls, validation, *, max_items=None, max_pairs=MAX_PAIRS, similar_label=None, seed=0):
         """Make trials from `(x, labels)`, `(left, right, same)` or a frozen `PairSequence`.
 
         Args:
@@ -248,7 +118,7 @@ class Trials:
             options = {"max_items": max_items, "max_pairs": max_pairs, "seed": seed}
             return cls.from_labels(*validation, **options, name="validation ")
         if size == 3:
-            return cls.from_pairs(*validation, similar_label=similar_label)
+            return cls.from_pairs(*validation, similar_label=check_choice("similar_label", similar_label, (None, 0, 1)))
         found = f"a {type(validation).__name__}" + ("" if size is None else f" of {size}")
         raise ValueError(f"`validation` must be {WHAT_IT_TAKES}; got {found}")
 
@@ -275,7 +145,7 @@ class Trials:
         rows = np.arange(count_samples(left))
         same = check_same("validation same", same, length=len(rows))
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
-        same = same if similar_label == 1 else ~same
+        same = ~same if similar_label == 0 else same
         return cls(items, rows, rows + len(rows), same, None, rows=np.tile(rows, 2))
 
     @classmethod
@@ -393,8 +263,11 @@ class ScoredTrials:
 def score(siamese, trials, batch_size=256):
     """Score `trials` with the siamese model `siamese`: `ScoredTrials`. Each item is embedded once."""
     embeddings = embed(siamese.encoder, trials.items, batch_size)
-    others = embed(siamese.other, trials.items, batch_size) if isinstance(siamese, UnsharedTowers) else None
+    other = getattr(siamese, "other", None)  # the right side's own encoder
+    others = None if other is None else embed(other, trials.items, batch_size)
     scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others)
+    if not has_finite_weights(getattr(siamese, "model", siamese)):
+        scores[:] = np.nan  # on some backends max(NaN, 0) is 0, so the embeddings may look sound
     return ScoredTrials(trials, embeddings, scores)
 
 
@@ -404,6 +277,12 @@ def embed(encoder, x, batch_size=256):
     run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
     starts = range(0, count_samples(x), batch_size)
     return np.concatenate([to_numpy(run(take(x, slice(i, i + batch_size)))) for i in starts])
+
+
+def has_finite_weights(model):
+    """Whether no weight of `model` is NaN or infinite."""
+    floats = [weight for weight in model.weights if "float" in keras.backend.standardize_dtype(weight.dtype)]
+    return all(bool(ops.all(ops.isfinite(weight))) for weight in floats)
 
 
 def score_embeddings(siamese, embeddings, left, right, others=None):

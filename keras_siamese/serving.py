@@ -17,8 +17,8 @@ import keras
 from keras import tree
 
 from keras_siamese._checks import check_installed
+from keras_siamese.attach.graph import is_functional
 from keras_siamese.layers.siamese import map_shapes
-from keras_siamese.scoring import known
 
 SIDES = ("left", "right")
 OUTPUTS = ("accept", "probability", "score")  # every backend flattens a dict in this order
@@ -66,7 +66,7 @@ def signature(siamese, rows=None):
     The inputs are named "left" and "right" or, by keys or numbers, "left_a", "left_b", … if the encoder has several.
     """
     tower = siamese._tower_shapes[0]
-    dtypes = [tensor.dtype for tensor in known(siamese.encoder, "inputs") or []]
+    dtypes = [tensor.dtype for tensor in siamese.encoder.inputs] if is_functional(siamese.encoder) else []
     if len(dtypes) != len(tree.flatten(map_shapes(len, tower))):
         dtypes = itertools.repeat("float32")
     return [tuple(named_specs(side, tower, rows, iter(dtypes)) for side in SIDES)]

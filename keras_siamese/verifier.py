@@ -22,9 +22,10 @@ from keras_siamese import serving, verification
 from keras_siamese._checks import check_choice, check_finite, check_installed, check_integer, check_labels, check_number
 from keras_siamese._export import export
 from keras_siamese._version import __version__
+from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.data.sources import check_source, count_samples, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification, nearest
-from keras_siamese.scoring import Trials, as_siamese, embed, score, similarity
+from keras_siamese.scoring import Trials, attach, embed, score, similarity
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
@@ -63,16 +64,16 @@ class Verifier(keras.Model):
         self.evidence = dict(evidence or {})
 
     @classmethod
-    def calibrate(cls, model, x, labels, *, far=None, criterion=None, costs=None, encoder=None, seed=0):
+    def calibrate(cls, model, x, labels=None, *, far=None, criterion=None, costs=None, encoder=None, seed=0):
         """Choose the threshold and fit the calibration on held-out identities.
 
         The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions.
 
         Args:
-            model: a `keras_siamese` siamese model, a functional model with a `DistanceLayer`, or an encoder. An encoder
-                is compared by cosine; put it into a siamese model for another distance. The weights are shared.
+            model: any siamese model, or an encoder, which is compared by cosine. The weights are shared.
             x, labels: samples `(n, …)`, or a dict of such arrays, and their identities `(n,)`, which must be used
-                neither for training nor for the final report.
+                neither for training nor for the final report. Or `x` alone: validation data in any form that
+                `VerificationMonitor` takes, such as pairs `([left, right], y)`.
             far: false accept rate in (0, 1); the smallest threshold that does not exceed it on these pairs is chosen.
             criterion: "eer" (both kinds of error are equally frequent; the default without `far`), "accuracy" (most
                 correct decisions on as many genuine as impostor pairs) or "cost" (least detection cost, see
@@ -97,13 +98,17 @@ class Verifier(keras.Model):
             criterion = check_choice("criterion", criterion or "eer", CRITERIA)
         if costs is not None and criterion != "cost":
             raise ValueError(f'`costs` needs criterion="cost"; got costs={costs!r} with criterion={criterion!r}')
-        trials = Trials.from_labels(x, labels, seed=seed)
+        validation = x if labels is None else Trials.from_labels(x, labels, seed=seed)
+        anatomy, trials = attach(model, validation, encoder=encoder, seed=seed)
         if far is not None:
             check_support(far, int(np.count_nonzero(~trials.same)))
-        siamese = as_siamese(model, encoder, items=trials.items)
-        scored = score(siamese, trials, BATCH_SIZE)
+        siamese = anatomy.wrapper
+        if siamese is None or anatomy.other is not None:
+            siamese = AttachedModel.of(anatomy)
+            warn_of_code(model)
+        scored = score(anatomy, trials, BATCH_SIZE)
         if not scored.is_finite:
-            raise ValueError(f"The embeddings of {siamese.encoder.name!r} must be finite; some are NaN or infinite")
+            raise ValueError(f"The embeddings of {anatomy.encoder.name!r} must be finite; some are NaN or infinite")
         slope, offset = verification.platt(scored.same, scored.scores)
         if slope <= 0:
             found = f"{siamese.name!r} has an AUC of {verification.auc(scored.same, scored.scores):.3f} on these"
@@ -113,9 +118,17 @@ class Verifier(keras.Model):
             costs = COSTS if costs is None else costs
             rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
         threshold = threshold_for(scored, far, criterion, costs)
-        verifier = cls(siamese, threshold, slope, offset, evidence_of(scored, rule, far, threshold))
+        evidence = evidence_of(scored, rule, far, threshold)
+        if anatomy.direction is not None:
+            evidence["similar_label"] = float(anatomy.direction.similar_label)
+        verifier = cls(siamese, threshold, slope, offset, evidence)
         verifier((take(trials.items, slice(0, 1)),) * 2)  # builds it, so that it can be saved
         return verifier
+
+    @property
+    def parts(self):
+        """What embeds and compares: the siamese model itself, or the `Anatomy` of a user's model."""
+        return getattr(self.siamese, "anatomy", self.siamese)
 
     def build(self, input_shape):
         if not self.siamese.built:
@@ -150,15 +163,24 @@ class Verifier(keras.Model):
         output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 
-    def evaluate(self, x, labels, *, far=(0.01, 0.001), seed=0):
+    def trials(self, x, labels=None, seed=0):
+        """The comparisons of items `x` with their identities `labels`, or of pairs as `calibrate` takes them."""
+        if labels is not None:
+            return Trials.from_labels(x, labels, seed=seed)
+        model = getattr(self.siamese, "model", self.siamese)
+        return attach(model, x, similar_label=self.evidence.get("similar_label"), seed=seed)[1]
+
+    def evaluate(self, x, labels=None, *, far=(0.01, 0.001), seed=0):
         """Evaluate at this verifier's threshold on identities that calibration did not see: `VerificationReport`.
 
         Args:
-            x, labels: samples `(n, …)`, or a dict of such arrays, and their identities `(n,)`.
+            x, labels: samples `(n, …)`, or a dict of such arrays, and their identities `(n,)`; or `x` alone, see
+                `calibrate`.
             far: false accept rates at which to report the TAR.
             seed: seed of the intervals, and of the draw of pairs if there are more than 200,000.
         """
-        scored = score(self.siamese, Trials.from_labels(x, labels, seed=seed), BATCH_SIZE)
+        trials = self.trials(x, labels, seed)
+        scored = score(self.parts, trials, BATCH_SIZE)
         left, right = scored.trials.pair_identities
         decision = {"threshold": self.threshold, "calibration": (self.slope, self.offset)}
         return verification.evaluate(scored.same, scored.scores, far=far, left=left, right=right, seed=seed, **decision)
@@ -172,8 +194,8 @@ class Verifier(keras.Model):
         x = check_source("x", x)
         labels = None if labels is None else check_labels("labels", labels, length=count_samples(x))
         check_choice("index", index, (None, "faiss"))
-        embeddings = check_finite("embeddings", embed(self.siamese.encoder, x, BATCH_SIZE))
-        return Gallery(embeddings, labels, None if index is None else FaissIndex(self.siamese, embeddings))
+        embeddings = check_finite("embeddings", embed(self.parts.encoder, x, BATCH_SIZE))
+        return Gallery(embeddings, labels, None if index is None else FaissIndex(self.parts, embeddings))
 
     def identify(self, probe, gallery, k=1):
         """Find the `k` samples of the gallery that are most similar to each probe (open-set identification).
@@ -202,8 +224,8 @@ class Verifier(keras.Model):
         if not isinstance(gallery, Gallery):
             gallery = self.enroll(*gallery) if isinstance(gallery, (tuple, list)) else self.enroll(gallery)
         k = check_integer("k", k, low=1, high=len(gallery))
-        probes = check_finite("embeddings", embed(self.siamese.encoder, check_source("probe", probe), BATCH_SIZE))
-        rows, scores = nearest(self.siamese, probes, gallery.embeddings, k, gallery.index)
+        probes = check_finite("embeddings", embed(self.parts.encoder, check_source("probe", probe), BATCH_SIZE))
+        rows, scores = nearest(self.parts, probes, gallery.embeddings, k, gallery.index)
         accepted = scores >= np.float32(self.threshold)
         return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])
 
@@ -233,15 +255,18 @@ class Verifier(keras.Model):
             serving.name_outputs(filepath)
 
     @staticmethod
-    def load(path):
-        """Load a verifier from the file `path` in Keras's safe mode.
+    def load(path, safe_mode=True):
+        """Load a verifier from the file `path`, by default in Keras's safe mode, which refuses `Lambda` layers.
 
         Raises:
             ValueError: if the file does not exist, is damaged, holds another model, or is of an unreadable version.
         """
         made_with = saved_with(path)
         try:
-            model = keras.saving.load_model(path, safe_mode=True)
+            with warnings.catch_warnings():
+                # Keras 3.15's own, of lists of layers without weights in a model inside of a model: nothing is lost.
+                warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
+                model = keras.saving.load_model(path, safe_mode=safe_mode)
         except (TypeError, ValueError, KeyError, OSError) as error:
             raise ValueError(
                 f"`path` must be a saved Verifier that this version can read; {str(path)!r} was made with {made_with}, "
@@ -252,7 +277,8 @@ class Verifier(keras.Model):
         return model
 
     def __repr__(self):
-        return f"Verifier(threshold={self.threshold:.4g}, {self.siamese.distance!r}, {self.evidence})"
+        compared = self.siamese.distance or self.siamese.name
+        return f"Verifier(threshold={self.threshold:.4g}, {compared!r}, {self.evidence})"
 
     def get_config(self):
         plain = {name: getattr(self, name) for name in ("threshold", "slope", "offset", "evidence")}
@@ -269,6 +295,18 @@ class Verifier(keras.Model):
     def build_from_config(self, config):
         if config:
             self.build(config["towers"])
+
+
+def warn_of_code(model):
+    """Warn if a saved `model` cannot be loaded in Keras's safe mode, because it holds Python code."""
+    names = [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+    if names:
+        warnings.warn(
+            f"The layers {', '.join(names)} of {model.name!r} are Lambda layers, whose Python code Keras does not load "
+            "in safe mode. Replace them by keras_siamese.layers.DistanceLayer or by keras.ops, or load the saved "
+            "verifier with Verifier.load(path, safe_mode=False)",
+            stacklevel=3,
+        )
 
 
 def uncompiled(config):
@@ -348,7 +386,7 @@ def evidence_of(scored, criterion, far, threshold):
         "criterion": criterion,
         "far": far,
         "samples": len(scored.embeddings),
-        "identities": len(np.unique(scored.trials.identities)),
+        "identities": None if scored.trials.identities is None else len(np.unique(scored.trials.identities)),
         "genuine_pairs": int(np.count_nonzero(same)),
         "impostor_pairs": int(np.count_nonzero(~same)),
         **{name: float(interval.estimate) for name, interval in intervals.items()},

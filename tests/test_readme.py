@@ -16,6 +16,7 @@ README = ROOT / "README.md"
 MIGRATION = ROOT / "docs" / "migration.md"
 LOSS_FALLS = ROOT / "docs" / "loss_falls.md"
 TUNING = ROOT / "docs" / "tuning.md"
+GUIDE = ROOT / "docs" / "guide.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -56,6 +57,15 @@ def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
     namespace = run(blocks("python", LOSS_FALLS), LOSS_FALLS)
     assert namespace["monitor"].diagnosis is not None and len(namespace["cleaner"][0]) > 100
     assert "EER" in capsys.readouterr().out
+
+
+def test_the_blocks_of_the_guide_to_attach_run(capsys):
+    code = blocks("python", GUIDE)
+    assert len(code) == 6
+    namespace = run(code, GUIDE)
+    assert str(namespace["found"]) == str(namespace["same"])
+    printed = capsys.readouterr().out
+    assert "the same on each side" in printed and "learned after the comparison" in printed
 
 
 @pytest.mark.deep
@@ -159,7 +169,7 @@ def test_what_the_migration_guide_says_of_others_is_in_them(module, losses):
 
 
 def test_links_lead_to_files():
-    for path in (README, MIGRATION, LOSS_FALLS, TUNING):
+    for path in (README, MIGRATION, LOSS_FALLS, TUNING, GUIDE):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert target.startswith("http") or (path.parent / target).exists(), target
 
@@ -173,12 +183,20 @@ def test_it_stays_short_and_opens_with_the_problem_and_two_commands():
     assert commands == ['pip install ".[demo]" && keras-siamese demo', 'pip install -e ".[test]" && pytest']
 
 
+# The fault benchmark does not plant these yet, so it has no run to draw.
+UNPLANTED = {
+    "frozen_part", "head_sign", "loss_mismatch", "nan_gradient", "pair_construction", "preprocessing_mismatch",
+    "unreachable_output",
+}  # fmt: skip
+
+
 def test_named_causes_are_those_that_are_examined():
     from keras_siamese.diagnosis.causes import names
 
     readme = README.read_text(encoding="utf-8")
     assert [name for name in names() if f"`{name}`" not in readme] == []
     guide = LOSS_FALLS.read_text(encoding="utf-8")
-    assert [name for name in names() if f"causes/{name}.png" not in guide] == []
+    pictured = [name for name in names() if f"causes/{name}.png" in guide]
+    assert set(names()) - set(pictured) == UNPLANTED  # the pictures are of runs of the fault benchmark
     table = re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)
     assert sorted(table) == sorted(names())

@@ -21,6 +21,7 @@ ORDER = [
     {"neighbours"},
     {"losses", "layers", "data", "verification"},
     {"metrics"},
+    {"attach"},
     {"scoring"},
     {"identification", "serving"},
     {"verifier"},

@@ -127,7 +127,7 @@ class ThresholdOfTraining(keras.callbacks.Callback):
         self.monitor, self.trials = monitor, ks.scoring.Trials.from_labels(*train, max_items=600, max_pairs=20_000)
 
     def on_train_end(self, logs=None):
-        scored = ks.scoring.score(self.monitor.find_encoder(), self.trials)
+        scored = ks.scoring.score(self.monitor.attach(), self.trials)
         self.monitor.threshold = ks.verification.best_accuracy(
             scored.same[scored.trials.balanced()], scored.scores[scored.trials.balanced()]
         )[1]
@@ -322,7 +322,7 @@ def outcome(recipe, model, monitor, parts):
     if recipe["tower_scale"] != 1.0:
         left, right = x[trials.left] * np.float32(recipe["tower_scale"]), x[trials.right]
         trials = ks.scoring.Trials.from_pairs(left, right, trials.same.astype(int))
-    scored = ks.scoring.score(monitor.find_encoder(), trials)
+    scored = ks.scoring.score(monitor.attach(), trials)
     if not scored.is_finite:
         return 0.5
     same = scored.same

@@ -13,8 +13,10 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_integer
+from keras_siamese.attach.anatomy import check_part, dissect
 from keras_siamese.data.hardness import check_ranks
-from keras_siamese.scoring import as_siamese, embed
+from keras_siamese.data.sources import take
+from keras_siamese.scoring import embed
 
 
 class CopiedCallback(keras.callbacks.Callback):
@@ -129,8 +131,16 @@ class HardPairRefresh(CopiedCallback):
                 )
 
     def find_encoder(self):
-        """The model as `scoring.as_siamese` understands it."""
-        return as_siamese(self.model, self.encoder, items=self.sequence.x)
+        """The `Anatomy` of the model, or of the `encoder` if one was given."""
+        few = take(self.sequence.x, slice(0, 4))
+        if self.encoder is not None:
+            check_part(self.model, self.encoder)
+            return dissect(self.encoder, few)
+        found = dissect(self.model, few)
+        if not found.has_embeddings:
+            name = self.model.name
+            raise ValueError(f"No encoder found in {name!r}, which joins its inputs at once. Pass `encoder=`")
+        return found
 
     def embed(self):
         """Embeddings `(n, dim)` of the sequence's samples under the present weights.
@@ -139,7 +149,7 @@ class HardPairRefresh(CopiedCallback):
         """
         siamese = self.find_encoder()
         embeddings = embed(siamese.encoder, self.sequence.x, self.batch_size)
-        if siamese.distance.scale_free:
+        if siamese.scale_free:
             norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
             embeddings = embeddings / np.where(norms > 0, norms, 1)
         return embeddings

@@ -22,9 +22,9 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese._frames import callers
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
-from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_trials
+from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_of
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
-from keras_siamese.scoring import Trials, as_siamese, score
+from keras_siamese.scoring import Trials, attach, needs_model, readable, score
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +40,16 @@ class VerificationMonitor(CopiedCallback):
     warning is given.
 
     Args:
-        validation: `(x, labels)`, `(left, right, same)`, or a frozen `PairSequence`, of identities that are not used in
-            training.
+        validation: of identities that are not used in training: `(x, labels)`, `(left, right, same)`, or a frozen
+            `PairSequence`; or pairs as the model's own `evaluate` takes them: `([left, right], y)`, a
+            `tf.data.Dataset`, a generator, a `PyDataset`.
         far: false accept rates in (0, 1) at which TAR is reported. A rate with `far · impostor pairs < 3` is left out:
             so few pairs cannot estimate it.
         every: measure the first, every `every`-th and the last epoch. The other epochs repeat the last values.
         encoder: the encoder, a part of the model. Needed only if it cannot be found.
         distance: how to compare the embeddings if the model is an encoder; "cosine" by default.
-        similar_label: the value in `same` that means "same", 1 or 0.
+        similar_label: the label of a pair that means "same". By default it is 1 in `(left, right, same)`, and found by
+            the loss, the model and the data in pairs as the model takes them.
         batch_size: number of items embedded at once.
         log_dir: folder for TensorBoard (extra `tensorboard`). For each measured epoch it gets the keys as scalars,
             histograms of genuine and impostor scores, and a picture of the ROC and DET curves. KerasTuner copies the
@@ -67,14 +69,16 @@ class VerificationMonitor(CopiedCallback):
         *,
         encoder=None,
         distance=None,
-        similar_label=1,
+        similar_label=None,
         batch_size=256,
         log_dir=None,
     ):
         super().__init__()
-        check_choice("similar_label", similar_label, (0, 1))
-        self.trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
-        self.far = supported_rates(far, int(np.count_nonzero(~self.trials.same)))
+        check_choice("similar_label", similar_label, (None, -1, 0, 1))
+        self.validation = readable(validation)
+        self.options = {"similar_label": similar_label, "max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS}
+        self.trials = None if needs_model(self.validation) else Trials.of(self.validation, **self.options)
+        self.far = check_rates(far) if self.trials is None else supported_rates(far, self.trials)
         self.every = check_integer("every", every, low=1)
         self.encoder = encoder
         self.distance = distance
@@ -83,7 +87,7 @@ class VerificationMonitor(CopiedCallback):
         self._forget()
 
     def _forget(self):
-        self._siamese, self._measured, self._scored, self._warned = None, {}, None, set()
+        self._anatomy, self._measured, self._scored, self._warned = None, {}, None, set()
 
     def __deepcopy__(self, memo):  # KerasTuner copies callbacks before each execution
         copied = super().__deepcopy__(memo)
@@ -102,20 +106,26 @@ class VerificationMonitor(CopiedCallback):
         return (getattr(self, "params", None) or {}).get("epochs")
 
     def on_train_begin(self, logs=None):
-        self._siamese, self._measured, self._warned = None, {}, set()
+        self._anatomy, self._measured, self._warned = None, {}, set()
         if self._events is not None:
             self._events.begin()
         if self.model.built or hasattr(self.model, "output_kind"):  # the other models know their output after a batch
-            self.find_encoder()
+            self.attach()
         for reader in readers_before(self, self.keys):
             where = f"{type(reader).__name__} stands before {type(self).__name__} in `callbacks`"
             self._warn_once(reader, f"{where} and does not see its values: put the monitor first")
 
+    def attach(self):
+        """The `Anatomy` of the model. Some models know their output only after a batch."""
+        if self._anatomy is None:
+            parts = {"encoder": self.encoder, "distance": self.distance}
+            self._anatomy, self.trials = attach(self.model, self.validation, **parts, **self.options)
+            self.far = supported_rates(self.far, self.trials)
+        return self._anatomy
+
     def find_encoder(self):
-        """The model as `scoring.as_siamese` understands it. Some models know their output only after a batch."""
-        if self._siamese is None:
-            self._siamese = as_siamese(self.model, self.encoder, self.distance, self.trials.items)
-        return self._siamese
+        """The siamese model that is measured: of this package's layers if it can be, or else the user's own."""
+        return self.attach().wrapper or self.model
 
     def on_epoch_end(self, epoch, logs=None):
         is_last = epoch + 1 == self.epochs_planned
@@ -136,7 +146,8 @@ class VerificationMonitor(CopiedCallback):
     def measure(self):
         """`ScoredTrials` of the held-out trials under the present weights."""
         self.model  # noqa: B018  (when a callback asks for the model, the JAX trainer writes its state back into it)
-        return score(self.find_encoder(), self.trials, self.batch_size)
+        anatomy = self.attach()
+        return score(anatomy, self.trials, self.batch_size)
 
     def _warn_once(self, about, message):
         if about not in self._warned:
@@ -144,9 +155,15 @@ class VerificationMonitor(CopiedCallback):
             warnings.warn(message, stacklevel=3)
 
 
-def supported_rates(far, impostors):
-    """The false accept rates in `far` that this number of impostor pairs supports, a tuple; the others are logged."""
-    rates = [check_number("far", rate, low=0, high=1, open_low=True, open_high=True) for rate in np.ravel(far).tolist()]
+def check_rates(far):
+    """False accept rates in (0, 1), a tuple."""
+    rates = np.ravel(far).tolist()
+    return tuple(check_number("far", rate, low=0, high=1, open_low=True, open_high=True) for rate in rates)
+
+
+def supported_rates(far, trials):
+    """The false accept rates in `far` that the impostor pairs of `trials` support, a tuple; the others are logged."""
+    rates, impostors = check_rates(far), int(np.count_nonzero(~trials.same))
     support = {rate: verification.rule_of_30(rate, impostors) for rate in rates}
     for rate, rule in support.items():
         if rule.mark == "withheld":
@@ -213,7 +230,8 @@ class DivergenceMonitor(VerificationMonitor):
         log: the `RunLog`, whose `path` is the file; None without one.
         history: curves with one value per epoch, by name, NaN where not measured: "loss", "auc", "eer", "auc_se",
             "eer_se"; of the embeddings "spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity"; and
-            "update_size", the change of the weights in the epoch, relative to their norm.
+            "update_size", the change of the weights in the epoch, relative to their norm; and "moved_share", the share
+            of the weights in kernels that have moved since the fit began.
 
     Raises:
         ValueError: on construction, if the report or the log cannot be written, or if the log holds something else.
@@ -240,8 +258,8 @@ class DivergenceMonitor(VerificationMonitor):
             check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
         self.on_divergence = on_divergence
         self.report = None if report is None else check_report(report)
-        self.train = None if train is None else training_trials(train)
-        self._train_source = train
+        self._train_source, self._is_told = readable(train), False
+        self.train = None if needs_model(self._train_source) else training_of(None, self._train_source)
         self.threshold = None if threshold is None else check_number("threshold", threshold)
 
     def __deepcopy__(self, memo):
@@ -265,12 +283,6 @@ class DivergenceMonitor(VerificationMonitor):
     def target_eer(self, value):
         self.recorder.target_eer = value
 
-    def find_encoder(self):
-        """As in `VerificationMonitor`. A model with one encoder per input is accepted: the diagnosis reports it."""
-        if self._siamese is None:
-            self._siamese = as_siamese(self.model, self.encoder, self.distance, self.trials.items, unshared=True)
-        return self._siamese
-
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         self.recorder.begin_fit(self.epochs_planned)
@@ -286,29 +298,72 @@ class DivergenceMonitor(VerificationMonitor):
         if self.recorder.end_epoch(epoch, self.model, logs, self._scored):
             self.act(self.diagnose())
 
-    def training_source(self):
-        """What tells how training pairs are made: the sequence of pairs that the model keeps from `fit`, or `train`."""
-        fitted = getattr(self.model, "training_data", None)
-        return fitted if hasattr(fitted, "positive_fraction") else self._train_source
+    def know(self, train):
+        """Tell the training data, `(x, y)` as `fit` is given them. They are first read when a run is diagnosed."""
+        self._train_source, self._is_told = train, True
 
-    def training_trials(self):
-        """The trials of training identities, or None if they are not known or cannot be made."""
-        source = self.training_source()
-        if self.train is not None or not hasattr(source, "labels"):
-            return self.train
+    def start(self, model, epochs=None, initial_epoch=0):
+        """Begin to monitor a training loop of your own, before its first step.
+
+            monitor.start(model)
+            for epoch in range(20):
+                ...                                                # your steps
+                values = monitor.record(epoch, loss=mean_loss)     # after each epoch
+            diagnosis = monitor.finish()
+
+        Args:
+            model: the model that is trained. Its variables must hold the present weights when `record` and `finish`
+                are called; a JAX loop that keeps them elsewhere assigns them first.
+            epochs: index after the last epoch, if it is known.
+            initial_epoch: index of the first epoch.
+        """
+        self.set_model(model)
+        self.set_params({"epochs": epochs})
+        self.on_train_begin()
+        self.on_epoch_begin(initial_epoch)
+
+    def record(self, epoch, **logs):
+        """Tell that the epoch of index `epoch` has ended, with what was logged, at least `loss`.
+
+        Returns:
+            `logs` with the values of `keys` added, a dict.
+        """
+        self.on_epoch_end(epoch, logs)
+        self.on_epoch_begin(epoch + 1)
+        return logs
+
+    def finish(self):
+        """Tell that training has ended. Returns the `Diagnosis`; the report is written if `report` was given."""
+        self.on_train_end()
+        return self.diagnosis
+
+    def training(self):
+        """`(source, trials)` of the training data: what the model keeps from `fit` if it is pairs, or `train`."""
+        fitted = getattr(self.model, "training_data", None)
+        if not hasattr(fitted, "positive_fraction"):
+            try:
+                return self.train or training_of(self.attach(), self._train_source)
+            except ValueError:
+                if self._is_told:  # of no use here, and the user did not ask to have them examined
+                    return None, None
+                raise
+        if self.train is not None:
+            return fitted, self.train[1]
         try:
-            return training_trials(source)
+            return training_of(self.attach(), fitted)
         except ValueError:  # one identity, or one sample of each: there is nothing to compare
-            return None
+            return fitted, None
 
     def diagnose(self):
         """The `Diagnosis` of the run so far under the present weights; it is kept as `diagnosis`."""
-        valid, train, siamese = self.measure(), self.training_trials(), self.find_encoder()
-        recipe = recipe_of(self.model, siamese, self.training_source())
+        valid, anatomy = self.measure(), self.attach()
+        source, train = self.training()
+        fed = getattr(self.model, "training_data", None) or self._train_source
+        recipe = recipe_of(anatomy, source, self.validation if fed is None else fed)
         if valid.is_finite:
-            train = None if train is None else score(siamese, train, self.batch_size)
+            train = None if train is None else score(anatomy, train, self.batch_size)
         else:
-            valid = train = None
+            valid, train = self.recorder.scored or valid, None
         self.diagnosis = diagnosis_of(self.recorder.observed(valid, train, self.threshold, **recipe))
         return self.diagnosis
 
@@ -325,8 +380,10 @@ class DivergenceMonitor(VerificationMonitor):
                 self.model.stop_training = True
 
     def on_train_end(self, logs=None):
+        if self._measured or self.recorder.scored is not None:
+            self.diagnose()
         if self.recorder.scored is not None:
-            self.write(self.diagnose())
+            self.write(self.diagnosis)
         elif self.report is not None:
             warnings.warn(f"No epoch had finite embeddings: {self.report} is not written", stacklevel=2)
 

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_siamese import verification
-from keras_siamese._checks import check_choice, check_number, check_writable
+from keras_siamese._checks import check_number, check_writable
 from keras_siamese._version import __version__
+from keras_siamese.attach.anatomy import are_pairs, pairs_of
+from keras_siamese.attach.feed import gather
+from keras_siamese.data import ExplicitPairs
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
@@ -24,7 +27,7 @@ from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.run import Run, plain
-from keras_siamese.scoring import Trials, as_siamese, score, spread_over_identities
+from keras_siamese.scoring import Trials, attach, readable, score, spread_over_identities
 
 SCHEMA = "keras_siamese.diagnosis/2.1"  # of report.schema.json
 MAX_ITEMS = 2_000
@@ -75,9 +78,9 @@ class Diagnosis:
     @property
     def verdict(self):
         """One sentence: whether the run diverged, since when, and why."""
+        if not self.observed.is_finite:
+            return "; ".join([*nan_since(self.observed), *self._causes]) + "."
         eer = f"held-out EER {self.observed.eer.estimate:.3f}"
-        if self.observed.not_finite_since is not None:
-            return f"Embeddings are NaN or infinite since epoch {self.observed.not_finite_since + 1}; {eer} before."
         if self.diverging:
             since = f"epoch {self.flags[0].epoch + 1} ({self.flags[0].reason})"
             if self.observed.recovered:
@@ -93,7 +96,9 @@ class Diagnosis:
     @property
     def leading(self):
         """The leading `Finding`, or those that explain the evidence equally well, as a list; empty if none counts."""
-        leading = [finding for finding in self.findings if finding.explained_by is None and finding.severity != "info"]
+        leading = [one for one in self.findings if one.explained_by is None and one.severity != "info"]
+        if not self.observed.is_finite and leading[0].cause == "undetermined":
+            return []
         if self.diverging:  # a threshold, say, moves neither AUC nor EER
             leading = explaining_flags(leading) or leading[:1]
         return [
@@ -124,7 +129,6 @@ class Diagnosis:
 
     def to_dict(self):
         """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
-        finite = self.observed.not_finite_since is None
         return plain(
             {
                 "schema": SCHEMA,
@@ -134,8 +138,8 @@ class Diagnosis:
                 "findings": [finding_dict(finding) for finding in self.findings],
                 "ruled_out": [asdict(answer) for answer in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
-                "signals": self.facts.numbers if finite else {},
-                "facts": {"words": self.facts.words, "rows": self.facts.rows} if finite else {"words": {}, "rows": {}},
+                "signals": self.facts.numbers,
+                "facts": {"words": self.facts.words, "rows": self.facts.rows},
                 "run": {
                     name: getattr(self.observed, name) for name in ("recovered", "not_finite_since", "why_no_flags")
                 },
@@ -177,6 +181,8 @@ class Diagnosis:
                 "A diagnosis that was read from JSON has no samples and scores, so its page cannot be drawn. Call "
                 "to_html on the diagnosis of the model itself"
             )
+        if not self.observed.valid.is_finite:
+            raise ValueError("No embeddings of this run are finite, so it has no page. Call to_json instead")
         from keras_siamese.diagnosis.report.page import render
 
         path = check_writable("path", path)
@@ -187,9 +193,13 @@ class Diagnosis:
 
 def measured_dict(observed):
     """What a report says of the held-out verification, its errors, and the versions that measured it."""
+    versions = {"keras_siamese": __version__, "keras": keras.__version__, "backend": keras.backend.backend()}
+    versions |= {"numpy": np.__version__, "python": platform.python_version()}
     if isinstance(observed, Recorded):
         return {name: observed.report[name] for name in ("verification", "errors", "versions")}
     valid = observed.valid
+    if not valid.is_finite:
+        return {"verification": None, "errors": None, "versions": versions}
     genuine = int(np.count_nonzero(valid.same))
     figures = {"items": len(valid.embeddings), "genuine_pairs": genuine, "impostor_pairs": len(valid.same) - genuine}
     for name, found in observed.intervals.items():
@@ -202,13 +212,13 @@ def measured_dict(observed):
 
 def diagnosis_of(observed):
     """The `Diagnosis` of `observed`: every cause examined, "undetermined" where a diverging run is left unexplained."""
-    if observed.not_finite_since is not None:
-        return Diagnosis(observed, (not_finite(observed),), (), ())
     findings, others = examine(observed.facts)
+    if not observed.is_finite and not findings:
+        findings = [not_finite(observed)]
     ruled_out, not_examined = (
         tuple(answer for answer in others if isinstance(answer, kind)) for kind in (RuledOut, NotExamined)
     )
-    if observed.flags and not observed.recovered and not explaining_flags(findings):
+    if observed.is_finite and observed.flags and not observed.recovered and not explaining_flags(findings):
         findings = [undetermined(observed, ruled_out), *findings]
     return Diagnosis(observed, tuple(findings), ruled_out, not_examined)
 
@@ -231,14 +241,25 @@ def undetermined(observed, ruled_out):
     )
 
 
+def nan_since(observed):
+    """Clauses that say since when embeddings are not finite, and how they verified before."""
+    if observed.not_finite_since is None:
+        return ["Embeddings are NaN or infinite"]
+    known = isinstance(observed, Recorded) or observed.valid.is_finite
+    since = f"Embeddings are NaN or infinite since epoch {observed.not_finite_since + 1}"
+    has_figures = known and hasattr(observed, "eer")
+    return [since, f"held-out EER {observed.eer.estimate:.3f} before"] if has_figures else [since]
+
+
 def not_finite(observed):
-    """The finding that training has left NaN or infinity; nothing else can be told from it."""
+    """The finding that training has left NaN or infinity, and no examined cause explains it."""
+    since = "" if observed.not_finite_since is None else f"From epoch {observed.not_finite_since + 1} on "
     return Finding(
         "undetermined",
         "error",
         observed.epoch,
-        f"From epoch {observed.not_finite_since + 1} on embeddings are NaN or infinite: a step was too large, or the "
-        "loss or the data hold NaN. Figures are of the last epoch before.",
+        f"{since or 'The '}embeddings are NaN or infinite: a step was too large, or the loss or the data hold NaN."
+        + (" Figures are of the last epoch before." if since else ""),
         {},
         "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
         "keras.callbacks.TerminateOnNaN()",
@@ -255,22 +276,25 @@ def diagnose(
     encoder=None,
     threshold=None,
     target_eer=None,
-    similar_label=1,
+    similar_label=None,
     probe=False,
 ):
     """Diagnoses a trained model: does it verify, did its run diverge, and why.
 
     Args:
-        model: a siamese model of this package, a functional model with a `DistanceLayer`, or an encoder.
-        validation: held-out `(x, labels)`, `(left, right, same)`, or a frozen `PairSequence`.
-        train: training data as `(x, labels)` or the `PairSequence` of the run; without it some causes are not examined.
+        model: any siamese model, or an encoder; see `dissect`.
+        validation: held-out `(x, labels)`, `(left, right, same)`, or a frozen `PairSequence`; or pairs as the model's
+            own `evaluate` takes them, such as `([left, right], y)`.
+        train: training data: `(x, labels)`, the `PairSequence` of the run, or what `fit` was given, `(x, y)` with `y`
+            None for a data set or a generator. Without it some causes are not examined.
         history: curves of the run, with "loss", "val_auc" and "val_eer" an epoch as `VerificationMonitor` writes them:
             Keras's `History`, a dict, or the path of a run log (`DivergenceMonitor(log=…)`) or of CSVLogger's file;
             without it nothing is said about a divergence.
         encoder: the encoder, where it cannot be found in the model.
         threshold: the score (−distance, or probability) from which your accuracy accepts a pair.
         target_eer: EER that you want, in (0, 1).
-        similar_label: the value in `same` that means the same, 1 or 0.
+        similar_label: the label of a pair that means the same; by default 1 in `(left, right, same)`, and found in
+            pairs as the model takes them.
         probe: whether to train for twenty steps on the batches of `train`, a sequence, and for twenty on one of them,
             and put all weights back: tells the size of steps where no `DivergenceMonitor` has watched the run. The
             model must be compiled.
@@ -279,26 +303,33 @@ def diagnose(
         A `Diagnosis`.
 
     Raises:
-        ValueError: for an argument out of its range, samples without genuine or impostor pairs, embeddings that are not
-            finite, a history that lacks a curve, a model without an encoder to be found.
+        ValueError: for an argument out of its range, samples without genuine or impostor pairs, a history that
+            lacks a curve, a model without an encoder to be found.
     """
     if target_eer is not None:
         check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
     threshold = None if threshold is None else check_number("threshold", threshold)
-    check_choice("similar_label", similar_label, (0, 1))
-    trials = Trials.of(validation, max_items=MAX_ITEMS, max_pairs=MAX_PAIRS, similar_label=similar_label)
-    train_trials = None if train is None else training_trials(train)
     run = Run() if history is None else Run.of(history)
-    siamese = as_siamese(model, encoder, items=trials.items, unshared=True)
+    validation = readable(validation)
+    options = {"max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
+    siamese, trials = attach(model, validation, encoder=encoder, **options)
+    fed = fed_of(train)
+    source, train_trials = training_of(siamese, fed)
     valid, trained = (None if one is None else score(siamese, one) for one in (trials, train_trials))
     if not valid.is_finite or not (trained is None or trained.is_finite):
-        raise ValueError(
-            f"The embeddings of {siamese.encoder.name!r} must be finite; they are not: training has left NaN in its "
-            "weights, or they overflow"
-        )
+        broken = trained if valid.is_finite else valid
+        recipe = recipe_of(siamese, source, validation if fed is None else fed)
+        run.not_finite_since = nan_from(run.curves)
+        return diagnosis_of(Observed(run, broken, **recipe))
     probed = probe_steps(model, check_probe(model, train)) if probe else {}
     options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
-    return diagnosis_of(Observed(run, valid, trained, **options, **recipe_of(model, siamese, train)))
+    return diagnosis_of(Observed(run, valid, trained, **options, **recipe_of(siamese, source)))
+
+
+def nan_from(curves):
+    """Index of the epoch from which on no EER was measured, or None if that is not known."""
+    measured = np.flatnonzero(np.isfinite(curves.get("eer", [])))
+    return None if not curves.get("eer") else int(measured[-1]) + 1 if len(measured) else 0
 
 
 def check_probe(model, train):
@@ -308,6 +339,29 @@ def check_probe(model, train):
         has = f"a {type(train).__name__}" if is_compiled else "no optimizer"
         raise ValueError(f"`probe=True` must be given a compiled model and its training sequence as `train`; got {has}")
     return train
+
+
+def training_of(anatomy, train):
+    """`(source, trials)` of training data: what tells how training pairs are made, and some of them as `Trials`.
+
+    Pairs as the model takes them become an `ExplicitPairs`. Without data both are None.
+    """
+    if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:  # as fit takes a data set
+        train = train[0] if not isinstance(train[0], (tuple, list, dict)) else tuple(train)
+    train = readable(train)
+    is_fed = isinstance(train, (tuple, list)) and anatomy is not None
+    if not is_fed or not are_pairs(anatomy.model, train[0]):
+        return train, None if train is None else training_trials(train)
+    x, y = gather(train)
+    left, right, labels = pairs_of(anatomy, x, y)
+    similar = 1 if y is None else anatomy.direction.similar_label
+    same = labels == similar
+    rows = np.sort(np.random.default_rng(0).permutation(len(same))[:MAX_TRAIN_ITEMS])
+    trials = Trials.from_pairs(take(left, rows), take(right, rows), same[rows])
+    items = tree.map_structure(lambda *sides: np.concatenate(sides), left, right)
+    places = np.arange(len(same))
+    similar_label = 0 if similar < labels.max() else 1
+    return ExplicitPairs(items, places, places + len(same), same, similar_label=similar_label), trials
 
 
 def training_trials(train):
@@ -327,26 +381,36 @@ def training_trials(train):
     return Trials.from_labels(x, labels, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS, name="train ")
 
 
-def recipe_of(model, siamese, train):
-    """What the causes need to know of the recipe: the loss, what the model puts out, how training pairs are made."""
-    loss = getattr(model, "loss", None)
+def recipe_of(siamese, train, fed=None):
+    """What the causes need to know of the recipe: the loss, what the model puts out, how training pairs are made, and
+    what `fit` was `fed`.
+    """
+    model, loss = siamese.model, getattr(siamese.model, "loss", None)
     return {
         "loss": loss,
         "bounds": siamese.bounds,
         "output_kind": siamese.output_kind,
-        "scale_free": siamese.distance.scale_free,
+        "scale_free": siamese.scale_free,
         "positive_fraction": getattr(train, "positive_fraction", None),
         "data_similar_label": getattr(train, "similar_label", None),
         "siamese": siamese,
         "source": train,
+        "fed": train if fed is None else fed,
         "learning_rate": learning_rate_of(model),
         "settings": {
             "model": type(model).__name__,
-            "distance": repr(siamese.distance),
+            "distance": None if siamese.distance is None else repr(siamese.distance),
             "loss": settings_of(loss),
             "train": repr(train) if hasattr(train, "positive_fraction") else None,
         },
     }
+
+
+def fed_of(train):
+    """Training data as `fit` takes them, `(x, y)` or a sequence, or None."""
+    if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:
+        train = train[0] if not isinstance(train[0], (tuple, list, dict)) else tuple(train)
+    return readable(train)
 
 
 def learning_rate_of(model):

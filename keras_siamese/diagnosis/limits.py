@@ -31,25 +31,45 @@ MIN_PAIRS = Limit(100, "pairs", "derivation: with fewer, the standard error of t
 SIGNIFICANT = Limit(0.05, "p-value", "convention", "trend")
 MIN_DROP = Limit(0.05, "share of the loss at the window's start", "tuned", "trend")
 LOSS_FLOOR = Limit(1e-3, "share of the largest loss", "tuned", "trend")
-ERRORS_WORSE = Limit(2.0, "standard errors", "97.7 % of a normal", "trend causes.label_noise causes.threshold")
+ERRORS_WORSE = Limit(
+    2.0,
+    "standard errors",
+    "97.7 % of a normal",
+    "trend causes.label_noise causes.threshold causes.pair_construction",
+)
 ABOVE_NULL = Limit(2.326, "standard errors", "the normal's 99th percentile", "trend")
-SHARED = Limit(3.6, "ratio of errors", "simulations: the most that shared identities add", "trend facts.verification")
+SHARED = Limit(
+    3.6, "ratio of errors", "simulations: the most that shared identities add", "trend facts.verification facts.inputs"
+)
 
 # --- how good is good
 GOOD_EER = Limit(0.02, "EER", "tuned: below it nothing is left to gain", "trend observed causes.base")
-WELL_EER = Limit(0.05, "EER", "tuned", "causes.margin causes.batch_norm")
+WELL_EER = Limit(0.05, "EER", "tuned", "causes.margin causes.batch_norm causes.loss_mismatch")
 SCALED_EER = Limit(0.08, "EER", "tuned: large inputs are harmless to many networks", "causes.input_scale")
 FAILED_EER = Limit(
     0.1,
     "EER",
     "tuned: below it training did not fail",
-    "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate",
+    "causes.preprocessing_mismatch causes.pair_construction "
+    "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate causes.frozen_part "
+    "causes.unreachable_output causes.head_sign causes.loss_mismatch",
 )
-BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "observed")
+BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "observed causes.threshold")
+WELL_RANKED = Limit(0.25, "EER", "BAD_EER, of training pairs", "causes.threshold")
 TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.collapse causes.memorising")
-UNLEARNED = Limit(0.15, "EER", "tuned: training identities that an encoder has not learned", "causes.weak_features")
+UNLEARNED = Limit(
+    0.15,
+    "EER",
+    "tuned: training identities that an encoder has not learned",
+    "causes.weak_features causes.frozen_part",
+)
 THREE_SIGMA = Limit(0.99865, "probability", "the normal's below 3 standard deviations", "facts.verification")
-SIGMAS = Limit(3.0, "standard errors", "a false alarm by chance in 1 of 700 runs", "facts.verification causes.leakage")
+SIGMAS = Limit(
+    3.0,
+    "standard errors",
+    "a false alarm by chance in 1 of 700 runs",
+    "facts.verification causes.leakage causes.preprocessing_mismatch",
+)
 UPPER_TAIL = Limit(0.975, "probability", "upper end of a 95 % interval", "causes.memorising")
 NORMAL_TAIL = Limit(1.96, "standard errors", "the normal's 97.5th percentile", "causes.memorising")
 
@@ -59,7 +79,8 @@ STRONGEST = Limit(
     "ratio",
     "convention: beyond it, the strengths of two causes count as equal",
     "causes.base causes.inverted_labels causes.leakage causes.collapse causes.mining causes.input_scale "
-    "causes.unshared_weights causes.margin causes.learning_rate",
+    "causes.unshared_weights causes.margin causes.learning_rate causes.nan_gradient "
+    "causes.frozen_part causes.head_sign causes.loss_mismatch causes.pair_construction facts.output",
 )
 
 # --- what training is shown: pairs and identities
@@ -100,7 +121,30 @@ SMALL_INPUT = Limit(0.005, "root mean square", "tuned", "causes.input_scale")
 VERY_SMALL_INPUT = Limit(0.002, "root mean square", "tuned", "causes.input_scale")
 LEAST_SIDE = Limit(12, "pixels", "derivation: two octaves of frequencies", "facts.inputs")
 MODE_GAP = Limit(0.1, "EER", "tuned: inference less training mode", "causes.batch_norm")
+DEPENDS = Limit(0.05, "share of the spread", "rounding is below 1e-4, statistics of 8 items above", "causes.batch_norm")
 FEW_IN_BATCH = Limit(4, "identities", "tuned: the mean of fewer is what they have in common", "causes.batch_norm")
+
+# --- held-out inputs against those of training, and the pairs that training is shown
+INPUTS_APART = Limit(0.3, "log10 of a ratio", "a factor of two, as TOWERS_APART", "causes.preprocessing_mismatch")
+INPUTS_SHIFTED = Limit(1.0, "spreads of the training inputs", "convention", "causes.preprocessing_mismatch")
+OTHER_VALUES = Limit(0.4, "difference of distribution functions", "convention", "causes.preprocessing_mismatch")
+TURNED = Limit(0.3, "difference of correlations", "convention", "causes.preprocessing_mismatch")
+COMMON_SHAPE = Limit(0.25, "share of the variance", "derivation: above 1/5, of five identities", "facts.inputs")
+SAME_SHAPE = Limit(0.7, "correlation", "convention: half of the variance", "facts.inputs")
+LEAST_PLACES = Limit(8, "places", "fewer correlate by chance", "facts.inputs")
+MOST_CHANNELS = Limit(4, "channels", "convention: colour and transparency", "facts.inputs")
+MOST_ERRORS = Limit(1e3, "standard errors", "keeps a ratio finite", "facts.inputs")
+SOME_PAIRS = Limit(1000, "pairs", "derivation: a standard error of .02 of an AUC", "facts.pairs facts.training")
+SELF_PAIRED = Limit(0.5, "share of the genuine pairs", "convention: most", "causes.pair_construction")
+CONSTANT_SIDE = Limit(0.5, "share of the pairs", "convention: most", "causes.pair_construction")
+CONTRADICTED = Limit(0.1, "share of the pairs", "convention", "causes.pair_construction")
+TIMES_SHOWN = Limit(10.0, "times in an epoch", "convention", "causes.pair_construction")
+PAIRS_LEFT = Limit(10.0, "ratio", "convention: possible pairs over those shown", "causes.pair_construction")
+LABELS_CLEAR = Limit(
+    0.1, "AUC above ½", "six standard errors of 1000 pairs", "causes.pair_construction causes.inverted_labels"
+)
+LABELS_LOST = Limit(0.15, "ratio of AUCs above ½", "40 % of wrong labels leave .2", "causes.pair_construction")
+NEARER_TO_CHANCE = Limit(0.5, "share of the accuracy above chance", "convention", "causes.threshold")
 
 # --- how the loss and the optimizer move the embedding
 POINT = Limit(0.25, "spread, spacing", "tuned: embeddings are nearly one point", "causes.collapse report.panels")
@@ -116,28 +160,39 @@ LARGE_MARGIN = Limit(8.0, "untrained distances of impostors", "tuned", "causes.m
 SMALL_GAP = Limit(0.01, "untrained distances of impostors", "tuned", "causes.margin")
 LARGE_GAP = Limit(5.0, "untrained distances of impostors", "tuned", "causes.margin")
 USUAL_GAP = Limit(0.2, "distance", "FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832", "causes.margin")
-SMALL_UPDATE = Limit(0.01, "share of the weights per epoch", "tuned", "causes.learning_rate")
+SMALL_UPDATE = Limit(0.01, "share of the weights per epoch", "tuned", "causes.learning_rate causes.frozen_part")
 NO_UPDATE = Limit(0.001, "share of the weights per epoch", "a tenth of SMALL_UPDATE", "causes.learning_rate")
 USUAL_UPDATE = Limit(
     0.1, "share of the weights per epoch", "the healthy programs' first epoch", "causes.learning_rate causes.collapse"
 )
 TINY_UPDATE = Limit(1e-9, "share of the weights per epoch", "keeps a ratio finite", "causes.learning_rate")
-LARGE_UPDATE = Limit(1.0, "share of the weights per epoch", "derivation", "causes.learning_rate causes.mining")
+LARGE_UPDATE = Limit(
+    1.0,
+    "share of the weights per epoch",
+    "derivation",
+    "causes.learning_rate causes.mining causes.nan_gradient facts.gradients",
+)
 HUGE_UPDATE = Limit(3.0, "share of the weights per epoch", "tuned", "causes.learning_rate")
 LARGE_LAST_UPDATE = Limit(0.5, "share of the weights per epoch", "only shown", "causes.learning_rate")
 USUAL_LAST_UPDATE = Limit(0.05, "share of the weights per epoch", "only shown", "causes.learning_rate")
 LITTLE_GAINED = Limit(0.1, "EER", "tuned: below what an untrained encoder has", "causes.learning_rate")
 USUAL_RATE = Limit(1e-3, "learning rate", "Keras's default for Adam", "causes.learning_rate causes.collapse")
 
+ROWS_SHOWN = Limit(5, "rows", "convention: a report lists all", "causes.nan_gradient")
+SAFE_ROOT = Limit(1e-7, "squared distance", "keras.config.epsilon()", "causes.nan_gradient")
+
 # --- generalisation
-GAP = Limit(0.1, "EER", "tuned: held-out less training identities", "causes.memorising")
+GAP = Limit(0.1, "EER", "tuned: held-out less training identities", "causes.memorising causes.preprocessing_mismatch")
 LARGE_EER_GAP = Limit(0.15, "EER", "tuned", "causes.memorising")
 TIMES_BETTER = Limit(2.5, "ratio of EERs", "tuned: held-out over training identities", "causes.memorising")
 FEW_IDENTITIES = Limit(5, "identities", "derivation: an interval over fewer is useless", "causes.memorising")
 LEAST_RANK = Limit(2.0, "dimensions", "tuned", "causes.weak_features report.panels")
 RANK_SHARE = Limit(0.15, "share of the usable dimensions", "tuned", "causes.weak_features report.panels")
 FEW_DIMENSIONS = Limit(4, "dimensions", "tuned", "causes.weak_features")
-FROZEN = Limit(0.3, "share of the weights that train", "tuned", "causes.weak_features")
+FROZEN = Limit(0.3, "share of the weights that train", "tuned", "causes.frozen_part facts.model")
+PRETRAINED = Limit(
+    0.05, "EER", "two standard errors of 500 pairs: less than new random weights have", "causes.frozen_part"
+)
 BLURRED = Limit(0.1, "ratio of powers", "tuned; natural images are between .27 and 1.8", "causes.weak_features")
 WITH_REASON = Limit(3, "ratio of EERs", "tuned: a visible reason needs less proof", "causes.weak_features")
 
@@ -147,6 +202,18 @@ SWAP_GAIN = Limit(0.02, "EER", "tuned", "causes.wrong_distance")
 SWAP_GAIN_LOW = Limit(0.01, "EER", "tuned: lower end of the interval", "causes.wrong_distance")
 LARGE_SWAP_GAIN = Limit(0.06, "EER", "three times SWAP_GAIN", "causes.wrong_distance")
 ACCURACY_LOST = Limit(0.03, "accuracy", "tuned", "causes.threshold")
+
+# --- the output and what the loss wants of it
+FLAT = Limit(1e-4, "share of the loss", "rounding of float32, with room", "facts.output")
+STUCK_LOSS = Limit(0.1, "loss of a constant output", "convention", "facts.output")
+EQUAL_NORMS = Limit(1e-3, "share of the largest norm", "rounding of float32, with room", "facts.output")
+SAME_RANKING = Limit(0.99, "rank correlation", "ties and rounding of float32", "facts.embeddings")
+OUT_OF_REACH = Limit(0.5, "loss of a constant output", "convention", "causes.unreachable_output causes.loss_mismatch")
+BOTH_OUT_OF_REACH = Limit(
+    0.25, "loss of a constant output", "half of OUT_OF_REACH", "causes.unreachable_output causes.loss_mismatch"
+)
+NEGATIVE_LOSS = Limit(0.01, "loss", "derivation: a cross-entropy has none; rounding", "causes.loss_mismatch")
+MANY_CUT_OFF = Limit(0.02, "share of the training pairs", "convention: a probability has none", "causes.loss_mismatch")
 
 # --- lines that only the report draws
 UNIFORMITY_WARNING = Limit(-1.0, "log of a kernel's mean", "tuned", "report.panels")

@@ -21,7 +21,7 @@ from keras_siamese.diagnosis.facts.verification import below_chance, intervals
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
 from keras_siamese.losses.character import character_of
-from keras_siamese.scoring import ScoredTrials, UnsharedTowers
+from keras_siamese.scoring import ScoredTrials
 
 BATCH = 64  # samples that are drawn at a time from training data without batches of their own
 
@@ -42,10 +42,12 @@ class Observed:
     threshold: float | None = None  # the score from which the user's accuracy accepts a pair
     target_eer: float | None = None  # the EER that the user wants
     settings: dict = field(default_factory=dict)  # what else a report should say, plain values by name
-    siamese: object = None  # the encoder and its comparison, as `scoring.as_siamese` finds them
+    siamese: object = None  # the `Anatomy` of the model
     source: object = None  # training data: a sequence, or `(x, labels)`
     learning_rate: float | None = None  # the optimizer's
     probed: dict = field(default_factory=dict)  # what `facts.model.probe` found, facts by name
+    still: tuple = ()  # names of the layers whose kernels have not moved since the run began
+    fed: object = None  # `(x, y)` or batches as the model is trained on, from which steps can be taken again
 
     @property
     def history(self):
@@ -68,9 +70,14 @@ class Observed:
         return character_of(self.loss, "embedding" if self.positive_fraction is None else self.output_kind)
 
     @property
+    def is_finite(self):
+        """Whether the present embeddings are finite."""
+        return self.not_finite_since is None and self.valid.is_finite
+
+    @property
     def is_unshared(self):
         """Whether the two inputs have encoders of their own."""
-        return isinstance(self.siamese, UnsharedTowers)
+        return getattr(self.siamese, "other", None) is not None
 
     @property
     def is_sequence(self):

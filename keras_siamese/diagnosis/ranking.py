@@ -20,12 +20,20 @@ STAGES = (*GIVEN, *TRAINING, "generalisation", "decision")
 WITHIN = {
     "pair_imbalance": ("mining",),  # if one kind of pair is rare, few of the pairs shown are hard
     "inverted_labels": ("label_noise",),  # with inverted labels, genuine pairs score as impostors do
+    "preprocessing_mismatch": ("input_scale",),  # held-out inputs on another scale than those of training
+    "pair_construction": ("label_noise",),  # labels that do not follow the pairs look like noise
     "collapse": ("learning_rate",),  # a step that collapses the embedding is a large one
 }
+# Causes of the objective that rank pairs worse than chance, which looks like a cause of an earlier stage:
+LOOKS_LIKE = dict.fromkeys(("unreachable_output", "head_sign", "loss_mismatch"), ("inverted_labels",))
 
 
 def explains(finding, other):
     """Whether the cause of `finding` also explains `other`."""
+    if other.cause in LOOKS_LIKE.get(finding.cause, ()):
+        return True
+    if finding.cause in LOOKS_LIKE.get(other.cause, ()):
+        return False
     if other.cause in WITHIN.get(finding.cause, ()):
         return True
     if not finding.explains_flag or finding.stage not in GIVEN + TRAINING or other.stage in GIVEN:

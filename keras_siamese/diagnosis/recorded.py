@@ -35,4 +35,6 @@ class Recorded:
         self.epoch = len(self.history["loss"]) - 1 if self.history.get("loss") else None
         self.settings = report["settings"]
         found = report["verification"]
-        self.auc, self.eer = (Figure(found[name], *found[f"{name}_interval"]) for name in ("auc", "eer"))
+        self.is_finite = self.not_finite_since is None and found is not None
+        if found is not None:
+            self.auc, self.eer = (Figure(found[name], *found[f"{name}_interval"]) for name in ("auc", "eer"))

@@ -17,13 +17,14 @@ import warnings
 
 from keras_siamese._checks import check_writable
 from keras_siamese.diagnosis.facts.embeddings import HEALTH, health_of
-from keras_siamese.diagnosis.facts.model import sampled_kernels, update_size
+from keras_siamese.diagnosis.facts.model import kernels_of, moved_share, sampled_kernels, update_size
+from keras_siamese.diagnosis.facts.training import LOGGED
 from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import ALWAYS, Run, line_of, read_run_log
 from keras_siamese.diagnosis.trend import find_flags
 
-CURVES = (*ALWAYS, *HEALTH, "update_size")
+CURVES = (*ALWAYS, *HEALTH, "update_size", "moved_share")
 
 
 class RunRecorder:
@@ -36,11 +37,14 @@ class RunRecorder:
     Attributes:
         run: the `Run` so far.
         scored: `ScoredTrials` of the latest epoch with finite embeddings, or None.
+        still: names of the layers whose kernels have not moved since the fit began.
     """
 
     def __init__(self, log=None, target_eer=None):
         self.log, self.target_eer = log, target_eer
-        self.run, self.scored, self._kernels = Run({name: [] for name in CURVES}), None, None
+        self.run, self.scored = Run({name: [] for name in CURVES}), None
+        self._kernels = self._start = None
+        self.still = ()
 
     def copy(self):
         """A recorder of another run with the same settings. Its log is a numbered file of its own."""
@@ -48,7 +52,7 @@ class RunRecorder:
 
     def begin_fit(self, epochs=None):
         """Tell that a fit begins, which ends before the epoch of index `epochs`."""
-        self.run.epochs, self._kernels = epochs, None
+        self.run.epochs, self._kernels, self._start = epochs, None, None
 
     def begin_epoch(self, epoch, model):
         """Tell that an epoch begins. Recorded epochs from this one on belong to an earlier run and are removed.
@@ -56,13 +60,14 @@ class RunRecorder:
         If the log holds earlier epochs of this run, their curves and flags are taken from it.
         """
         if self._kernels is None:  # not in begin_fit: BackupAndRestore may load other weights after it
-            self._kernels = sampled_kernels(model)
+            self._kernels, self._start = sampled_kernels(model), kernels_of(model)
         if epoch == 0:
             self.scored = self.run.not_finite_since = None
         self.run.cut(epoch)
         earlier = None if self.log is None else self.log.begin(epoch)
         if earlier is not None and earlier.curves:
-            self.run.curves |= {name: earlier.curves[name] for name in CURVES if name in earlier.curves}
+            known = [name for name in earlier.curves if name in CURVES or name.startswith(LOGGED)]
+            self.run.curves |= {name: earlier.curves[name] for name in known}
             self.run.flags = earlier.flags
 
     def end_epoch(self, epoch, model, logs, scored=None):
@@ -79,6 +84,10 @@ class RunRecorder:
         before, self._kernels = self._kernels, sampled_kernels(model)
         if before is not None:
             values["update_size"] = update_size(before, self._kernels)
+        if self._start is not None and len(kernels := kernels_of(model)) == len(self._start):
+            values["moved_share"] = moved_share(self._start, kernels)
+            pairs = zip(self._start, kernels, strict=True)
+            self.still = tuple(dict.fromkeys(one[0] for one, other in pairs if (one[2] == other[2]).all()))
         if is_finite:
             values |= {name: logs[f"val_{name}"] for name in ("auc", "eer")}
             values |= {f"{name}_se": error for name, error in quick_errors(scored).items()}
@@ -86,8 +95,11 @@ class RunRecorder:
             self.scored, self.run.not_finite_since = scored, None
         elif scored is not None and self.run.not_finite_since is None:
             self.run.not_finite_since = epoch
+        values |= logged(logs)
+        for name in values.keys() - self.run.curves.keys():
+            self.run.curves[name] = [float("nan")] * epoch
         for name, curve in self.run.curves.items():
-            curve.append(values[name])
+            curve.append(values.get(name, float("nan")))
         self.run.logged = tuple(logs)
         flagged = self.flagged() if is_finite else []
         if self.log is not None:
@@ -112,8 +124,15 @@ class RunRecorder:
         """
         if threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy:
             threshold = 0.5
-        options = {"train": train, "threshold": threshold, "target_eer": self.target_eer}
+        options = {"train": train, "threshold": threshold, "target_eer": self.target_eer, "still": self.still}
         return Observed(copy.deepcopy(self.run), self.scored if valid is None else valid, **options, **recipe)
+
+
+def logged(logs):
+    """The curves of what the user's own metrics logged at an epoch: `LOGGED` and the name, values in [0, 1] only."""
+    ours = {f"val_{name}" for name in (*ALWAYS, *HEALTH, "threshold", "verification_accuracy")} | {"loss", "val_loss"}
+    numbers = {name: float(value) for name, value in logs.items() if name not in ours and "@" not in name}
+    return {f"{LOGGED}{name}": value for name, value in numbers.items() if 0 <= value <= 1}
 
 
 class RunLog:

@@ -58,8 +58,9 @@ class Run:
         """Read a `Run` from whatever recorded it.
 
         Args:
-            history: Keras's `History`; a dict of lists with one value per epoch, with the keys of
-                `VerificationMonitor`; or the path of a run log (`DivergenceMonitor(log=…)`) or of a CSVLogger's file.
+            history: Keras's `History`; a `DivergenceMonitor` or its `history`; a dict of lists with one value per
+                epoch, with the keys of `VerificationMonitor`; or the path of a run log (`DivergenceMonitor(log=…)`) or
+                of a CSVLogger's file.
 
         Raises:
             TypeError: for anything else.
@@ -73,6 +74,9 @@ class Run:
         if not isinstance(logs, Mapping):
             wanted = "a Keras History, a dict of curves, or the path of a log"
             raise TypeError(f"`history` must be {wanted}; got a {type(history).__name__}")
+        if "auc" in logs and "val_auc" not in logs:  # a monitor's own curves
+            named = {KEYS.get(name, name): curve for name, curve in logs.items()}
+            return cls(dict(logs) | curves_of(named, "`history`"))
         return cls(curves_of(logs, "`history`"))
 
     @property

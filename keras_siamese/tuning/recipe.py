@@ -13,6 +13,7 @@ import inspect
 import keras
 
 from keras_siamese import distances
+from keras_siamese.attach.anatomy import compares
 from keras_siamese.callbacks import HardPairRefresh
 from keras_siamese.data import BalancedBatchSequence, PairSequence, TripletSequence, image_augmenter
 from keras_siamese.layers import SiameseWrapper
@@ -52,8 +53,8 @@ def compiled_model(space, values, encoder):
 
 
 def siamese_of(model):
-    """The model itself if it is a siamese network, or else one around it that gives Euclidean distances."""
-    return model if isinstance(model, SiameseWrapper) else SiameseWrapper(model, distance="euclidean")
+    """The model itself if it compares inputs, or else a siamese network around it that gives Euclidean distances."""
+    return model if isinstance(model, SiameseWrapper) or compares(model) else SiameseWrapper(model, "euclidean")
 
 
 def reach(loss, siamese):

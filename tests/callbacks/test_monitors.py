@@ -360,13 +360,15 @@ def test_a_run_that_gets_over_nan_is_diagnosed():
     assert "NaN" not in monitor.diagnosis.verdict
 
 
-def test_nan_from_the_first_epoch_leaves_no_report(tmp_path):
+def test_nan_from_the_first_epoch_is_diagnosed_and_leaves_no_report(tmp_path):
     monitor = DivergenceMonitor(VALID, far=0.01, report=tmp_path / "report.html")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fit(compiled(), [monitor, Poison(at=0)], epochs=2)
     assert any("No epoch had finite embeddings" in str(one.message) for one in said)
-    assert monitor.diagnosis is None and not (tmp_path / "report.html").exists()
+    assert monitor.diagnosis.verdict == "Embeddings are NaN or infinite since epoch 1."
+    assert [finding.cause for finding in monitor.diagnosis.findings] == ["undetermined"]
+    assert not (tmp_path / "report.html").exists()
 
 
 # --- refused
@@ -383,7 +385,7 @@ def test_nan_from_the_first_epoch_leaves_no_report(tmp_path):
         ((pairs(),), {}, ValueError, "must be a frozen PairSequence"),
         ((VALID,), {"every": 0}, ValueError, "`every` must be at least 1"),
         ((VALID,), {"far": 1.5}, ValueError, "`far` must be in"),
-        ((VALID,), {"similar_label": 2}, ValueError, "`similar_label` must be one of 0, 1"),
+        ((VALID,), {"similar_label": 2}, ValueError, "`similar_label` must be one of None, -1, 0, 1"),
         ((VALID,), {"batch_size": 0}, ValueError, "`batch_size` must be at least 1"),
         ((VALID,), {"evry": 2}, TypeError, "evry"),
     ],

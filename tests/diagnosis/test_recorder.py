@@ -204,6 +204,7 @@ def model(monkeypatch):
     from keras_siamese.diagnosis import recorder
 
     monkeypatch.setattr(recorder, "sampled_kernels", lambda model: model.kernel.copy())
+    monkeypatch.setattr(recorder, "kernels_of", lambda model: [("dense", 4, model.kernel.copy())])
     monkeypatch.setattr(recorder, "update_size", lambda before, after: float(np.abs(after - before).max()))
     return Model()
 
@@ -236,9 +237,11 @@ def test_an_epoch_is_recorded_with_its_health(model):
     recorder.begin_epoch(2, model)
     recorder.end_epoch(2, model, {"loss": 0.1})  # verification was not measured
     curves = recorder.run.curves
-    assert tuple(curves) == CURVES and {len(curve) for curve in curves.values()} == {3}
+    assert tuple(curves) == (*CURVES, "logged_accuracy") and {len(curve) for curve in curves.values()} == {3}
+    assert curves["logged_accuracy"][:2] == [0.5, 0.5] and math.isnan(curves["logged_accuracy"][2])
     assert curves["loss"] == [1.0, 0.8, 0.1] and curves["update_size"] == [0.5, 0.5, 0.0]
     assert curves["eer"][:2] == [0.3, 0.3] and curves["auc"][:2] == [0.7, 0.7] and math.isnan(curves["eer"][2])
+    assert curves["moved_share"] == [1.0, 1.0, 1.0] and recorder.still == ()
     expected = health_of(scored(1.0)) | {f"{name}_se": error for name, error in quick_errors(scored(1.0)).items()}
     assert len(expected) == 8
     for name, value in expected.items():

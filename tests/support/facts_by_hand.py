@@ -18,7 +18,10 @@ HEALTHY = {
     "learning_rate": 1e-3, "update_size_first": 0.15, "update_size_largest": 0.15, "update_size_last": 0.05,
     "impostor_like": 0.0, "impostor_like_se": 0.0, "impostor_like_held_out": 0.0, "impostor_like_held_out_se": 0.0,
     "suspected_labels": 0.0, "duplicates": 0.0, "near_duplicates": 0.0, "shared_names": 0, "loss_similar_label": 1,
-    "pairs_similar_label": 1, "batch_identities": 100,
+    "pairs_similar_label": 1, "batch_identities": 100, "head_is_scalar": 0.0, "learned_head": 0.0, "equal_end": -1.0,
+    "wanted_end": -1.0, "output_low": 0.0, "output_high": 4000.0, "out_of_reach": 0.0, "out_of_reach_least": 0.0,
+    "out_of_reach_label": 0.0, "loss_falls_for_ever": 0.0, "least_loss": 0.0, "wants_distance": 1.0,
+    "wants_probability": 0.0, "cut_off_share": 0.0, "stuck_share": 0.0,
 }  # fmt: skip
 BAD = {"eer": 0.35, "train_eer": 0.33, "train_auc": 0.72, "drawn_auc": 0.72, "auc": 0.7, "verifies_badly": 1}
 SIGNS = {
@@ -29,6 +32,8 @@ SIGNS = {
     "leakage": {"duplicates": 0.3},
     "collapse": {**BAD, "spread": 0.02, "spacing": 0.02},
     "margin": {**BAD, "margin": 0.01},
+    "frozen_part": {**BAD, "trainable_share": 0.05, "own_eer": 0.33, "fresh_eer": 0.34},
+    "nan_gradient": {"not_finite": 1, "nan_at_equal": 1.0, "nan_at_zero": 0.0, "equal_pairs": 15, "zero_pairs": 0},
     "learning_rate": {**BAD, "update_size_first": 3e-5, "update_size_largest": 3e-5, "update_size_last": 3e-5},
     "mining": {**BAD, "drawn_auc": 1.0},
     "pair_imbalance": {**BAD, "weighted_positive_fraction": 0.01, "genuine_loss": 0.9},
@@ -39,6 +44,13 @@ SIGNS = {
     "batch_norm": {"eer": 0.3, "batch_normalization": 1.0, "mode_gap": 0.2, "mode_eer_training": 0.05,
                    "mode_eer_inference": 0.25},
     "wrong_distance": {"eer": 0.2, "eer_cosine": 0.1, "swap_gain": 0.1, "swap_gain_low": 0.08, "norm_variation": 0.6},
+    "unreachable_output": {**BAD, "output_low": 0.5, "output_high": 1.0, "out_of_reach": 1.0},
+    "head_sign": {**BAD, "head_is_scalar": 1.0, "learned_head": 1.0, "equal_end": 1.0},
+    "loss_mismatch": {"eer": 0.2, "train_eer": 0.15, "wants_distance": 0.0, "wants_probability": 1.0,
+                      "cut_off_share": 0.1},
+    "preprocessing_mismatch": {"eer": 0.4, "gap": 0.3, "held_out_spread": 1.6, "held_out_shift": 80.0,
+                               "held_out_difference": 0.9, "turned": 0.0, "swapped_channels": 0.0},
+    "pair_construction": {"eer": 0.4, "identical_genuine": 1.0},
     "threshold": {"threshold": -0.5, "accuracy_lost": 0.2, "best_accuracy": 0.9, "accuracy_se": 0.01},
 }  # fmt: skip
 

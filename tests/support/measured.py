@@ -2,9 +2,10 @@
 
 import keras
 
+from keras_siamese.attach.anatomy import dissect
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run
-from keras_siamese.scoring import Trials, as_siamese, score
+from keras_siamese.scoring import Trials, score
 from tests.support import plantings
 
 
@@ -18,7 +19,7 @@ def encoder(batch_normalization=False, rescaling=None):
 
 def facts_of(model, train=None, source=None, history=None, **options):
     x, labels = plantings.held_out_part()
-    siamese = as_siamese(model, unshared=True)
+    siamese = dissect(model, x[:4])
     trials = Trials.from_labels(x[:60], labels[:60])
     trained = None if train is None else score(siamese, Trials.from_labels(*train))
     observed = Observed(Run(history or {}), score(siamese, trials), trained, siamese=siamese, source=source, **options)

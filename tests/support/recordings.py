@@ -23,7 +23,8 @@ def benchmark_runs():
     found = {}
     for line in gzip.decompress(BENCHMARK.read_bytes()).decode().splitlines():
         run = json.loads(line)
-        name = run["name"]
+        # The benchmark files it under what was its cause before this one existed.
+        name = {"frozen random encoder": "frozen_part"}.get(run["dose"], run["name"])
         if run["facts"] is None or name in found or (run["kind"] == "control" and name != "healthy"):
             continue
         findings, _ = causes.examine(Facts(run["facts"]["numbers"], run["facts"]["words"]))

@@ -20,6 +20,7 @@ from keras import ops
 
 import keras_siamese as ks
 from keras_siamese import distances, losses, metrics
+from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.layers import (
     DistanceLayer,
     GeneralizedMeanPooling1D,
@@ -42,6 +43,13 @@ def encoder():
 
 
 # Each with options unlike its defaults, so that a forgotten one shows.
+def comparing_model():
+    """A model of the user's own: nothing of the package compares its embeddings."""
+    symbols, shared = [keras.Input((4,)), keras.Input((4,))], encoder()
+    merged = keras.layers.Subtract()([shared(symbol) for symbol in symbols])
+    return keras.Model(symbols, keras.layers.Dense(1, "sigmoid")(merged))
+
+
 EXAMPLES = {
     "EuclideanDistance": distances.EuclideanDistance,
     "SquaredEuclideanDistance": distances.SquaredEuclideanDistance,
@@ -63,6 +71,7 @@ EXAMPLES = {
     "SiameseWrapper": lambda: SiameseWrapper(
         encoder(), "angular", head="logistic", joint=False, swap=True, name="siamese"
     ),
+    "AttachedModel": lambda: AttachedModel(comparing_model(), "score", name="attached"),
     "ContrastiveLoss": lambda: losses.ContrastiveLoss(
         0.75, 0.125, False, positive_weight=2, negative_weight=0.5, similar_label=0, reduction="sum", name="pairs"
     ),

@@ -11,6 +11,7 @@ import pytest
 
 import keras_siamese as ks
 from keras_siamese import scoring
+from keras_siamese.attach.anatomy import dissect
 from keras_siamese.callbacks import VerificationMonitor
 from keras_siamese.data import IdentityKFold, PairSequence
 from keras_siamese.tuning import Range, SearchResults, SearchSpace, SiameseHyperModel, objective
@@ -79,7 +80,7 @@ def test_the_best_models_are_the_best_epoch_of_the_best_fold(searched):
     for trial, model in zip(tuner.oracle.get_best_trials(2), tuner.get_best_models(2), strict=True):
         splits = [trial.metrics.get_best_value(f"split{fold}_val_eer") for fold in range(3)]
         rows = held_out[int(np.argmin(splits))]
-        scored = scoring.score(scoring.as_siamese(model, items=x), scoring.Trials.of((x[rows], labels[rows])))
+        scored = scoring.score(dissect(model, x), scoring.Trials.of((x[rows], labels[rows])))
         assert ks.verification.eer(scored.same, scored.scores) == pytest.approx(min(splits), abs=1e-6)
 
 

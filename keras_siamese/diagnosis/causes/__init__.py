@@ -37,11 +37,11 @@ def explaining_flags(findings):
 
 
 def examine(facts):
-    """Examines every cause.
+    """Examines every cause; of a run that has left NaN in its weights, those that can be judged without its embeddings.
 
     Returns:
         `(findings, others)`: the findings as `ranking.rank` sorts them, and the `RuledOut` and `NotExamined` answers.
     """
-    answers = [cause.examine(facts) for cause in CAUSES]
+    answers = [cause.examine(facts) for cause in CAUSES if cause.after_nan or "not_finite" not in facts]
     findings = [answer for answer in answers if isinstance(answer, Finding)]
     return rank(findings), [answer for answer in answers if not isinstance(answer, Finding)]

@@ -90,6 +90,7 @@ class Cause:
         name: the identifier, by default the name of the module that defines the cause.
         stage: the stage of the run that it belongs to, one of `ranking.STAGES`.
         explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
+        after_nan: whether it can be judged of a run that has left NaN in its weights.
         reads: facts without which it cannot be examined.
         needs: how a user provides them, in words.
         advice: what to change, as code that runs, where it does not depend on the facts.
@@ -98,6 +99,7 @@ class Cause:
     name = ""
     stage = ""
     explains_flag = True
+    after_nan = False
     reads = ()
     needs = ""
     advice = ""
@@ -136,5 +138,5 @@ def signals_of(facts, **thresholds):
 
 
 def is_imperfect(facts, least=limits.GOOD_EER):
-    """Whether held-out verification can still improve: its EER is at least `least`."""
-    return facts["eer"] >= least
+    """Whether held-out verification can still improve: its EER is at least `least`, or was lost to NaN."""
+    return "not_finite" in facts or facts["eer"] >= least

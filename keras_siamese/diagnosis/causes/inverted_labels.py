@@ -33,6 +33,17 @@ class InvertedLabels(Cause):
                     f"{of_pairs:g}: the loss pulls impostors together and pushes genuine pairs apart."
                 )
                 return self.in_training(facts, what, signals, limits.STRONGEST)
+        if "train_input_auc" in facts and "input_auc" in facts:
+            told, held_out = facts["train_input_auc"] - 0.5, facts["input_auc"] - 0.5
+            if min(-told, held_out) > limits.LABELS_CLEAR and is_imperfect(facts, limits.FAILED_EER):
+                signals |= {"train_input_auc": Signal(0.5 + told, None, 0.5)}
+                signals |= {"input_auc": Signal(0.5 + held_out, None, 0.5)}
+                what = (
+                    f"In the raw inputs, genuine held-out pairs are closer than impostors (AUC {0.5 + held_out:.2f}), "
+                    f'and training pairs that are labelled "same" are farther apart (AUC {0.5 + told:.2f}): the '
+                    "training labels mean the opposite."
+                )
+                return self.in_training(facts, what, signals, limits.STRONGEST)
         worse = f"Held-out pairs are ranked worse than chance (AUC {facts['auc']:.3f}"
         if is_below and trained is not None and trained < -reach and "identities" not in facts:
             what = f"{worse}), although training pairs are ranked well: the labels of the held-out pairs are inverted."

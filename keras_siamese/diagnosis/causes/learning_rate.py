@@ -8,6 +8,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, is_imperfect, s
 
 class LearningRate(Cause):
     stage = "optimisation"
+    after_nan = True
     reads = ("update_size_first",)
     needs = "the run's steps: train with a DivergenceMonitor, or diagnose(…, probe=True)"
 
@@ -19,7 +20,7 @@ class LearningRate(Cause):
         }
         shown = {"learning_rate": None, "untrained_eer": None, "train_eer": None, "loss_rises": 1.0}
         signals = signals_of(facts, **sizes, **shown, probe_loss_fallen=None)
-        gained = facts.get("untrained_eer", 0.5) - facts.get("train_eer", facts["eer"])
+        gained = facts.get("untrained_eer", 0.5) - facts.get("train_eer", facts.get("eer", 0.5))
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         if largest < limits.SMALL_UPDATE and gained < limits.LITTLE_GAINED:

@@ -7,13 +7,17 @@ from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, ch
 class Threshold(Cause):
     stage = "decision"
     explains_flag = False
-    reads = ("threshold",)
-    needs = "the threshold in use: DivergenceMonitor(…, threshold=…)"
+    needs = "the threshold in use: DivergenceMonitor(…, threshold=…), or an accuracy among the logs of the run"
     advice = (
         "verifier = ks.Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)\nprint(verifier.evaluate(*test))"
     )
 
     def judge(self, facts):
+        logged = self.contradicted(facts)
+        if logged is not None:
+            return logged
+        if "threshold" not in facts:
+            return NotExamined(self.name, self.needs)
         if "accuracy_lost" not in facts:
             return NotExamined(self.name, "more held-out pairs, so that a threshold can be chosen on other pairs")
         lost, best = facts["accuracy_lost"], facts["best_accuracy"]
@@ -26,3 +30,29 @@ class Threshold(Cause):
             f"{best:.3f}: the scores are on another scale."
         )
         return self.found(facts, "warning", what, signals, lost / least, change(threshold=None))
+
+    def contradicted(self, facts):
+        """The finding that a logged accuracy contradicts how well the same pairs are told apart; None if it does not.
+
+        The logged value is a mean over an epoch, and of all pairs. So it counts only if it is nearer to chance than to
+        the best accuracy that a threshold gives.
+        """
+        if "logged_accuracy" not in facts or "train_best_accuracy" not in facts:
+            return None
+        logged, best = facts["logged_accuracy"], facts["train_best_accuracy"]
+        allowed = 0.5 + limits.NEARER_TO_CHANCE * (best - 0.5)
+        is_ranked = facts.get("train_eer", 1.0) < limits.WELL_RANKED and facts["eer"] < limits.BAD_EER
+        if logged >= allowed or not is_ranked:
+            return None
+        signals = signals_of(
+            facts, logged_accuracy=(float(allowed), 0.5), train_best_accuracy=None, train_auc=None, auc=None
+        )
+        what = (
+            f"The logged accuracy is {logged:.3f}, although a threshold that fits the scores gives {best:.3f} on the "
+            "same pairs: the metric "
+        )
+        is_reversed = 1 - logged > allowed
+        what += "calls genuine pairs different." if is_reversed else "uses a threshold that does not fit the scores."
+        return self.found(
+            facts, "warning", what, signals, (best - logged) / limits.ACCURACY_LOST, change(threshold=None)
+        )

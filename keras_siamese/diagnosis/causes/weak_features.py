@@ -1,7 +1,7 @@
 """Weak features: the encoder cannot tell even its training identities apart, although nothing keeps it from learning.
 
-This remains if training failed and no other cause is found: too few units, too few dimensions, most of the weights
-frozen at random values, or inputs that do not hold the necessary information.
+This remains if training failed and no other cause is found: too few units, too few dimensions, or inputs that do not
+hold the necessary information.
 """
 
 import numpy as np
@@ -24,13 +24,11 @@ class WeakFeatures(Cause):
         trained, rank, dim = facts["train_eer"], facts["effective_rank"], facts["embedding_dim"]
         signals = signals_of(facts, train_eer=limits.UNLEARNED, eer=None, untrained_eer=None, train_input_eer=None)
         signals |= signals_of(facts, effective_rank=None, embedding_dim=limits.FEW_DIMENSIONS)
-        signals |= signals_of(facts, trainable_share=limits.FROZEN, detail=(limits.BLURRED, 1.0))
+        signals |= signals_of(facts, detail=(limits.BLURRED, 1.0))
         possible = min(dim, facts.get("train_identities", np.inf) - 1)
         lowest = max(limits.LEAST_RANK, limits.RANK_SHARE * possible)
-        free = facts.get("trainable_share", 1.0)
         reasons = {
             f"embeddings use {rank:.1f} dimensions": rank < lowest or dim <= limits.FEW_DIMENSIONS,
-            f"{1 - free:.0%} of the weights are frozen": free < limits.FROZEN and trained > limits.UNLEARNED,
             "inputs are blurred": facts.get("detail", 1.0) < limits.BLURRED,
         }
         why = [reason for reason, holds in reasons.items() if holds]
@@ -41,5 +39,5 @@ class WeakFeatures(Cause):
             return RuledOut(self.name, signals)
         rest = f": {', '.join(why)}." if why else ", and no other cause was found: the features are too weak."
         what = f"The encoder cannot tell even its training identities apart (EER {trained:.3f}){rest}"
-        repair = change(width=128, embedding_dim=32, trainable=True, blur=0.0)
+        repair = change(width=128, embedding_dim=32, blur=0.0)
         return self.found(facts, "warning", what, signals, 1 + 2 * len(why) + trained, repair)

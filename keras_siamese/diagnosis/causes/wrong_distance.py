@@ -1,4 +1,9 @@
-"""Wrong distance: the same embeddings verify better under another distance than the one that verification uses."""
+"""Wrong distance: the same embeddings verify better under another distance than the one that verification uses.
+
+Where the loss trains the comparison itself and equal embeddings are at the end that it wants, verification uses the
+distance of training. Another distance may still do better on new items, by what it leaves out, such as their norms, but
+that is no fault. Inner products of embeddings whose norms vary have no such end.
+"""
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
@@ -7,7 +12,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 class WrongDistance(Cause):
     stage = "objective"
     reads = ("swap_gain", "eer_cosine", "eer_euclidean")
-    needs = "embeddings that can be compared by another distance"
+    needs = "a score that is a distance of embeddings, with no learned layers in between"
 
     def judge(self, facts):
         gain, low = facts["swap_gain"], facts["swap_gain_low"]
@@ -15,7 +20,12 @@ class WrongDistance(Cause):
         signals = signals_of(facts, eer=None, **{f"eer_{better}": None})
         signals["eer_gained"] = Signal(gain, limits.SWAP_GAIN, 0.0, low, gain + (gain - low))
         signals |= signals_of(facts, norm_variation=None)
-        if gain <= limits.SWAP_GAIN or low <= limits.SWAP_GAIN_LOW or not is_imperfect(facts):
+        if (
+            gain <= limits.SWAP_GAIN
+            or low <= limits.SWAP_GAIN_LOW
+            or not is_imperfect(facts)
+            or facts.get("trained_by_it")
+        ):
             return RuledOut(self.name, signals)
         what = (
             f"The same embeddings verify better by {better} (EER {facts[f'eer_{better}']:.3f}) than by "

@@ -59,7 +59,9 @@ def of_swaps(run):
     gain of the better one, and the lower end of its 95 % interval over identities.
     """
     trials, used = run.valid.trials, run.eer.replicates  # a bootstrap draws the same resamples each time
-    found = {"swap_gain": 0.0, "swap_gain_low": 0.0}
+    if not compares_plainly(run):
+        return {}
+    found = {"swap_gain": 0.0, "swap_gain_low": 0.0, "trained_by_it": float(is_trained_by_it(run))}
     for name, scores in scores_by(run.valid.embeddings, trials.left, trials.right).items():
         found[f"eer_{name}"] = verification.eer(trials.same, scores)
         gain = run.eer.estimate - found[f"eer_{name}"]
@@ -68,6 +70,38 @@ def of_swaps(run):
             swapped = verification.bootstrap(["eer"], trials.same, scores, *sides, samples=len(used))["eer"]
             found["swap_gain"], found["swap_gain_low"] = gain, np.quantile(used - swapped.replicates, 0.025)
     return found
+
+
+def compares_plainly(run):
+    """Whether the score of a pair is a distance or an inner product of its embeddings, as far as its ranking goes, so
+    that it can be exchanged for another.
+    """
+    anatomy, trials = run.siamese, run.valid.trials
+    if anatomy is None or getattr(anatomy, "distance", None) is not None:
+        return True
+    if not anatomy.has_embeddings or anatomy.learned:
+        return False
+    return resembles_distance(run.valid.scores, run.valid.embeddings, trials.left, trials.right)
+
+
+def is_trained_by_it(run):
+    """Whether the loss trains the comparison itself, and equal embeddings are at the end that it wants."""
+    direction = getattr(run.siamese, "direction", None)
+    if direction is None or not run.siamese.compares_itself:
+        return False
+    return direction.end * direction.wanted > 0
+
+
+def resembles_distance(scores, embeddings, left, right):
+    """Whether `scores` `(n,)` rank the pairs as an inner product, the cosine or a distance of the embeddings does."""
+    from scipy.stats import spearmanr  # takes a while to import
+
+    z = np.asarray(embeddings, float)
+    known = [np.sum(z[left] * z[right], axis=1), -np.abs(z[left] - z[right]).sum(axis=1)]
+    known += scores_by(embeddings, left, right).values()
+    if np.ptp(scores) == 0:
+        return False
+    return max(spearmanr(scores, of).statistic for of in known if np.ptp(of) > 0) >= float(limits.SAME_RANKING)
 
 
 def spread(embeddings):

@@ -9,6 +9,7 @@ no global generator is changed.
     mode_eers(siamese, batches)                           # {"training": …, "inference": …}
 """
 
+import random
 from contextlib import contextmanager
 
 import keras
@@ -16,8 +17,10 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese.data.sources import take
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, pair_outputs
-from keras_siamese.scoring import to_numpy
+from keras_siamese.scoring import embed, to_numpy
 
 SAMPLED = 4096  # numbers kept of a kernel
 
@@ -29,7 +32,17 @@ def of_model(run):
         return {}
     found = {"unshared": float(run.is_unshared), "learning_rate": run.learning_rate}
     found["trainable_share"] = trainable_share(siamese.encoder)
+    moved = np.array(run.history.get("moved_share", []), float)
+    if np.isfinite(moved).any():
+        found["moved_share"] = moved[np.isfinite(moved)][-1]
+    if (
+        min(share for share in (found["trainable_share"], found.get("moved_share"), 1.0) if share is not None)
+        < limits.FROZEN
+    ):
+        found |= {} if run.is_unshared else frozen_eers(run)
     found["batch_normalization"] = float(has_batch_normalization(siamese.encoder))
+    if found["batch_normalization"]:
+        found["batch_dependence"] = batch_dependence(siamese.encoder, run.valid.trials.items)
     if run.batches and not run.is_unshared and (eers := mode_eers(siamese, run.batches, run.genuine_label)):
         found |= {f"mode_eer_{mode}": eer for mode, eer in eers.items()}
         found["mode_gap"] = eers["inference"] - eers["training"]
@@ -48,10 +61,89 @@ def sampled_kernels(model):
 
 def update_size(before, after):
     """‖after − before‖ / ‖before‖ of two vectors of weights; NaN if their lengths differ or `before` is zero."""
+    before, after = np.asarray(before, float), np.asarray(after, float)  # a huge step overflows float32
     norm = np.linalg.norm(before)
     if len(before) != len(after) or not norm:
         return float("nan")
     return float(np.linalg.norm(after - before) / norm)
+
+
+def kernels_of(model):
+    """Each matrix (or kernel) of `model`, trained or not: `(layer's name, size, up to 4,096 of its numbers)`."""
+    found = []
+    for layer in model._flatten_layers(include_self=True, recursive=True):
+        for weight in (*layer._trainable_variables, *layer._non_trainable_variables):
+            if len(weight.shape) > 1:
+                size = int(np.prod(weight.shape))
+                flat = ops.reshape(ops.convert_to_tensor(weight), (-1,))
+                found.append((layer.name, size, to_numpy(flat[:: -(-size // SAMPLED)])))
+    return found
+
+
+def moved_share(before, after):
+    """Share of the numbers of `kernels_of` a model that belong to a kernel which has changed; NaN without kernels."""
+    sizes = {True: 0, False: 0}
+    for (_, size, one), (_, _, other) in zip(before, after, strict=True):
+        sizes[bool(np.any(one != other))] += size
+    return sizes[True] / sum(sizes.values()) if before else float("nan")
+
+
+def frozen_layers(run):
+    """Names of the layers whose kernels training may not change, and of those that have not moved in the run."""
+    encoder, names = run.siamese.encoder, []
+    for layer in encoder._flatten_layers(include_self=True, recursive=True):
+        kernels = [one for one in (*layer._trainable_variables, *layer._non_trainable_variables) if len(one.shape) > 1]
+        if kernels and not any(one.trainable for one in kernels):
+            names.append(layer.name)
+    return [*names, *(name for name in run.still if name not in names)]
+
+
+def frozen_eers(run):
+    """EER of the Euclidean distance between embeddings of the encoder, and of it with new initial values in all
+    weights, as `{"own_eer": …, "fresh_eer": …}`; {} if these embeddings are not finite.
+    """
+    scored, encoder = run.valid if run.train is None else run.train, run.siamese.encoder
+    trials, state = scored.trials, random.getstate()  # from which Keras seeds new initializers
+    try:
+        with restored(encoder.variables):
+            make_new(encoder)
+            fresh = embed(encoder, trials.items)
+    finally:
+        random.setstate(state)
+    eers = {}
+    for name, z in (("own_eer", scored.embeddings), ("fresh_eer", fresh)):
+        scores = -np.linalg.norm(z[trials.left] - z[trials.right], axis=1)
+        if np.isfinite(scores).all():
+            eers[name] = verification.eer(trials.same, scores)
+    return eers if len(eers) == 2 else {}
+
+
+def make_new(model, only_broken=False):
+    """Give the layers of `model` new initial values, or only those layers that have weights which are not finite."""
+    for layer in model._flatten_layers(include_self=True, recursive=True):
+        own = [*layer._trainable_variables, *layer._non_trainable_variables]
+        if own and not (only_broken and all(map(is_finite, own))):
+            for variable, value in zip(own, initial_values(layer, own), strict=True):
+                variable.assign(value)
+
+
+def is_finite(variable):
+    return bool(np.isfinite(np.asarray(ops.convert_to_numpy(variable.value), "float64")).all())
+
+
+def initial_values(layer, own):
+    """New initial values of a layer's `own` variables, as the layer itself makes them when it is built."""
+    try:
+        copy = type(layer).from_config(layer.get_config())
+        copy.build_from_config(layer.get_build_config())
+        made = [*copy._trainable_variables, *copy._non_trainable_variables]
+        if [one.shape for one in made] == [one.shape for one in own]:
+            return [np.array(ops.convert_to_numpy(one.value)) for one in made]
+    except Exception:  # a layer from elsewhere may support neither
+        pass
+    rng = np.random.default_rng(0)
+    scales = [np.sqrt(max(1, int(np.prod(one.shape[:-1])))) if len(one.shape) > 1 else np.inf for one in own]
+    return [rng.normal(size=one.shape) / scale for one, scale in zip(own, scales, strict=True)]
 
 
 @contextmanager
@@ -112,13 +204,25 @@ def mode_eers(siamese, batches, similar_label=1):
     if not has_batch_normalization(siamese.encoder):
         return {}
     eers = {}
-    with restored(siamese.non_trainable_variables):
+    with restored(getattr(siamese, "model", siamese).non_trainable_variables):
         for mode, training in (("training", True), ("inference", False)):
             same, scores = pair_outputs(siamese, batches, similar_label, training)
             if same.all() or not same.any() or not np.isfinite(scores).all():
                 return {}
             eers[mode] = verification.eer(same, scores)
     return eers
+
+
+def batch_dependence(encoder, x, count=32):
+    """By how much the embeddings of items `x` `(n, …)` in inference mode depend on the other items of their batch,
+    relative to how much they differ between items; None if they also differ between two calls.
+    """
+    items = take(x, slice(0, count))
+    whole, again, parts = (embed(encoder, items, size) for size in (count, count, max(1, count // 4)))
+    spread = np.linalg.norm(whole - whole.mean(axis=0))
+    if not spread or not np.array_equal(whole, again):
+        return None
+    return float(np.linalg.norm(whole - parts) / spread)
 
 
 def has_batch_normalization(model):

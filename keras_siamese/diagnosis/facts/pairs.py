@@ -4,15 +4,20 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese.data.sources import count_samples, take
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, is_pairs, pair_outputs
 from keras_siamese.losses.batch.base import Rows, as_batch
 from keras_siamese.losses.batch.mining import one_negative, one_positive
+
+MOST_NUMBERS = 20_000_000  # numbers of the pairs that are compared with each other
 
 
 def of_pairs(run):
     """What training pairs, or batches, are made of: kinds, identities, and how hard the pairs are."""
     found = {"positive_fraction": run.positive_fraction, "weighted_positive_fraction": weighted_fraction(run)}
     found["batch_identities"] = batch_identities(run)
+    found |= of_shown_pairs(run)
     counts = drawn_counts(run.source)
     if counts is not None and len(counts) > 2:
         found |= {"effective_identities": effective_count(counts), "share_of_two": largest_share(counts)}
@@ -23,6 +28,63 @@ def of_pairs(run):
     if np.isfinite(scores).all() and 0 < np.count_nonzero(same) < len(same):
         found["drawn_auc"] = verification.auc(same, scores)
     return found | {"mined_accuracy": mined_accuracy(run)}
+
+
+def of_shown_pairs(run):
+    """What the pairs that training is shown are made of, where they are given as pairs."""
+    source, found = run.source, {}
+    if hasattr(source, "pairs") and hasattr(source, "x") and not hasattr(source, "labels"):
+        left, right, same = source.pairs()
+        size = max(1, np.prod(shape_of(take(source.x, slice(0, 1))), dtype=float))
+        kept = slice(0, int(max(MOST_NUMBERS / (2 * size), 1)))
+        sides = (codes_of(*(take(source.x, rows[kept]) for rows in (left, right))), same[kept])
+        found |= make_up(*sides[0], sides[1])
+    valid = run.valid.trials
+    if valid.identities is None and found:
+        rows = valid.balanced()[: int(limits.SOME_PAIRS)]
+        codes = codes_of(*(take(valid.items, side[rows]) for side in (valid.left, valid.right)))
+        found["identical_genuine_held_out"] = make_up(*codes, valid.same[rows]).get("identical_genuine")
+    return found
+
+
+def shape_of(x):
+    """The numbers of one sample in each array of `x`, an array or a dict of arrays, as a shape."""
+    return [sum(np.prod(array.shape[1:], dtype=int) for array in x.values())] if isinstance(x, dict) else x.shape[1:]
+
+
+def codes_of(left, right):
+    """Codes `(n,)` of the samples on both sides of n pairs: samples with equal numbers have equal codes."""
+    known, sides = {}, []
+    for side in (left, right):
+        arrays = [np.ascontiguousarray(one) for one in (side.values() if isinstance(side, dict) else [side])]
+        rows = (b"".join(array[row].tobytes() for array in arrays) for row in range(count_samples(side)))
+        sides.append(np.array([known.setdefault(hash(row), len(known)) for row in rows], int))
+    return sides
+
+
+def make_up(left, right, same):
+    """Facts of the pairs of samples with codes `left`, `right` `(n,)`, genuine where `same` `(n,)`.
+
+    >>> found = make_up(np.array([0, 1, 2, 3]), np.array([0, 4, 4, 1]), np.array([True, True, False, False]))
+    >>> found["identical_genuine"], found["identical_impostors"], found["contradictory_pairs"]
+    (0.5, 0.0, 0.0)
+    """
+    left, right, same = np.asarray(left), np.asarray(right), np.asarray(same, bool)
+    if len(same) == 0:
+        return {}
+    found = {}
+    for name, kind in (("identical_genuine", same), ("identical_impostors", ~same)):
+        if kind.any():
+            found[name] = float(np.mean(left[kind] == right[kind]))
+    found["constant_side"] = float(max(np.bincount(side).max() for side in (left, right)) / len(same))
+    ordered = np.sort(np.stack([left, right], axis=1), axis=1)
+    _, place = np.unique(ordered, axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    genuine, count = np.bincount(place, same), np.bincount(place)
+    found["contradictory_pairs"] = float(np.mean(((genuine > 0) & (genuine < count))[place]))
+    items = len(np.unique(ordered))
+    found |= {"times_shown": len(same) / len(count), "pairs_of_items": items * (items - 1) / 2 / len(count)}
+    return found
 
 
 def mined_accuracy(run):

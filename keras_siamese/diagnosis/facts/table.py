@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from keras_siamese.diagnosis.facts.embeddings import of_embeddings
+from keras_siamese.diagnosis.facts.gradients import of_gradients
 from keras_siamese.diagnosis.facts.inputs import of_inputs
 from keras_siamese.diagnosis.facts.labels import of_labels
 from keras_siamese.diagnosis.facts.leakage import of_leakage
 from keras_siamese.diagnosis.facts.loss import of_loss
-from keras_siamese.diagnosis.facts.model import of_model
+from keras_siamese.diagnosis.facts.model import frozen_layers, of_model
+from keras_siamese.diagnosis.facts.output import of_output
 from keras_siamese.diagnosis.facts.pairs import of_pairs
-from keras_siamese.diagnosis.facts.training import of_history, of_training
+from keras_siamese.diagnosis.facts.training import of_history, of_training, step_sizes
 from keras_siamese.diagnosis.facts.verification import of_verification
 
 
@@ -53,11 +55,31 @@ def measure(run):
     """All `Facts` of the `run` that can be measured."""
     loss = type(run.loss).__name__ if run.character.is_stated else ("" if run.loss is None else "ContrastiveLoss")
     words = {"loss": loss, "distance": run.settings.get("distance") or "", "output": run.output_kind}
+    if not run.is_finite:  # no score can be measured
+        numbers, rows = of_gradients(run)
+        numbers |= {"not_finite": 1, "learning_rate": run.learning_rate, **step_sizes(run)}
+        return Facts(known(numbers), words, rows)
+    if run.siamese is not None:
+        words["frozen_layers"] = ", ".join(frozen_layers(run))
     numbers, rows = {}, {}
-    for part in (of_history, of_verification, of_embeddings, of_training, of_loss, of_pairs, of_inputs, of_model):
+    for part in (
+        of_history,
+        of_verification,
+        of_embeddings,
+        of_training,
+        of_loss,
+        of_output,
+        of_pairs,
+        of_inputs,
+        of_model,
+    ):
         numbers |= part(run)
     for part in (of_labels, of_leakage):
         found, where = part(run)
         numbers, rows = numbers | found, rows | where
-    known = {name: float(value) for name, value in numbers.items() if value is not None and not np.isnan(value)}
-    return Facts(known, words, rows)
+    return Facts(known(numbers), words, rows)
+
+
+def known(numbers):
+    """Those of the `numbers` that were measured, as floats."""
+    return {name: float(value) for name, value in numbers.items() if value is not None and not np.isnan(value)}

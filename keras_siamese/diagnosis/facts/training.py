@@ -9,11 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese.attach.direction import closer_label
 from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.scoring import embed, score_embeddings
 
 LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
+
+LOGGED = "logged_"  # what the names of curves begin with that the user's own metrics have logged
 
 
 def of_history(run):
@@ -21,7 +24,7 @@ def of_history(run):
     found = {"flagged": len(run.flags), "recovered": run.recovered, "verifies_badly": run.verifies_badly, **run.probed}
     if run.epoch is None:
         return found
-    losses, eers, sizes = (np.array(run.history.get(name, []), float) for name in ("loss", "eer", "update_size"))
+    losses, eers = (np.array(run.history.get(name, []), float) for name in ("loss", "eer"))
     found["epochs"] = len(losses)
     finite = losses[np.isfinite(losses)]
     if len(finite) > 1:
@@ -31,11 +34,36 @@ def of_history(run):
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
     if np.isfinite(eers).any():
         found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1}
-    sizes = sizes[np.isfinite(sizes)]
-    if len(sizes):
-        found |= {"update_size_first": sizes[0], "update_size_largest": sizes.max()}
-        found["update_size_last"] = np.median(sizes[-max(1, len(sizes) // 3) :])
+    return found | logged_accuracy(run) | step_sizes(run)
+
+
+def logged_accuracy(run):
+    """The last accuracy that the user's own metrics logged of the training pairs, beside the best one possible."""
+    curves = [np.array(curve, float) for name, curve in run.history.items() if is_accuracy(name)]
+    curves = [curve[np.isfinite(curve)] for curve in curves]
+    values = [curve[-1] for curve in curves if len(curve) and 0 <= curve.min() <= curve.max() <= 1]
+    if not values:
+        return {}
+    found = {"logged_accuracy": values[0]}
+    if run.train is not None:
+        found["train_best_accuracy"] = run.train.accuracy[0]
     return found
+
+
+def is_accuracy(name):
+    """Whether a curve of a run is an accuracy of the training pairs that the user's metrics have logged."""
+    name = name.lower()
+    return name.startswith(LOGGED) and "acc" in name and not name.startswith(f"{LOGGED}val_")
+
+
+def step_sizes(run):
+    """How far the weights moved in an epoch: in the first, at most, and in the last third."""
+    sizes = np.array(run.history.get("update_size", []), float)
+    sizes = sizes[np.isfinite(sizes)]
+    if not len(sizes):
+        return {}
+    last = np.median(sizes[-max(1, len(sizes) // 3) :])
+    return {"update_size_first": sizes[0], "update_size_largest": sizes.max(), "update_size_last": last}
 
 
 def of_training(run):
@@ -50,6 +78,10 @@ def of_training(run):
         found |= {"gap": run.eer_gap.estimate, "gap_error": run.eer_gap.standard_error}
         if train.trials.identities is not None:
             found["train_identities"] = len(run.train_names)
+    for name, scored in (("input_auc", valid), ("train_input_auc", train)):
+        known = None if scored is None or scored.trials.identities is not None else closeness(scored.trials)
+        if known is not None:
+            found[name], found[f"{name}_se"] = known
     if siamese is None or run.is_unshared:
         return found
     for name, scored in (("input_eer", valid), ("train_input_eer", train)):
@@ -61,10 +93,26 @@ def of_training(run):
     embeddings = untrained_embeddings(siamese.encoder, trials.items)
     if embeddings is not None and np.isfinite(embeddings).all():
         scores = score_embeddings(siamese, embeddings, trials.left, trials.right)
-        found["untrained_eer"] = verification.eer(trials.same, scores)
+        if np.isfinite(scores).all():
+            found["untrained_eer"] = verification.eer(trials.same, scores)
         found["untrained_distance"] = impostor_distance(embeddings, trials)
         found["impostor_distance"] = impostor_distance(trained.embeddings, trials)
     return found
+
+
+def closeness(trials, most=int(limits.SOME_PAIRS)):
+    """`(AUC, standard error)` with which genuine pairs are closer than impostors in the inputs themselves, without any
+    model: about ½ if labels do not follow the pairs. None if the inputs are no numbers.
+    """
+    rows = np.random.default_rng(0).permutation(len(trials))[:most]
+    same = trials.same[rows]
+    sides = [take(trials.items, side[rows]) for side in (trials.left, trials.right)]
+    sides = [list(side.values()) if isinstance(side, dict) else [side] for side in sides]
+    if any(array.dtype.kind not in "fiub" for array in sides[0]) or not 0 < np.count_nonzero(same) < len(same):
+        return None
+    _, area = closer_label(*sides, same.astype(int))
+    genuine = np.count_nonzero(same)
+    return area, np.sqrt((1 / genuine + 1 / (len(same) - genuine)) / 12)
 
 
 def impostor_distance(embeddings, trials):
@@ -87,7 +135,7 @@ def untrained_embeddings(encoder, x):
                 # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
                 new.assign(np.array(ops.convert_to_numpy(own)))
         return embed(copy, x)
-    except (TypeError, ValueError, NotImplementedError, AttributeError):  # what subclassed models and layers raise
+    except Exception:  # what a user's layers raise in a copy is not known, such as a look-up table without its words
         return None
     finally:
         random.setstate(state)
@@ -95,10 +143,10 @@ def untrained_embeddings(encoder, x):
 
 def input_scores(trials):
     """Scores `(n,)` of the pairs by the inputs themselves: minus their Euclidean distance. None if the inputs are dicts
-    or too large to compare quickly.
+    or no numbers, or too large to compare quickly.
     """
     x, left, right = trials.items, trials.left, trials.right
-    if isinstance(x, dict) or np.prod(x.shape[1:], dtype=float) > LARGEST_SAMPLE:
+    if isinstance(x, dict) or x.dtype.kind not in "fiub" or np.prod(x.shape[1:], dtype=float) > LARGEST_SAMPLE:
         return None
     flat = np.asarray(take(x, slice(None)), "float32").reshape(count_samples(x), -1)
     norms = np.sum(flat**2, axis=1)

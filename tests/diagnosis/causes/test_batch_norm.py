@@ -27,3 +27,11 @@ def test_it_says_which_of_the_two_it_is():
     few = answer("batch_norm", mode_gap=0.0, batch_identities=1.5)
     assert "has 1.5 identities" in few.summary
     assert few.apply({}) == {"momentum": 0.9, "joint": True, "one_identity": False}
+
+
+def test_statistics_of_the_batch_in_inference_are_found():
+    changes = {"mode_gap": 0.0, "mode_eer_training": 0.25, "batch_dependence": 0.4}
+    assert severity_and_strength("batch_norm", **changes) == ("error", 8.0)
+    assert "training=False" in answer("batch_norm", **changes).advice
+    assert severity_and_strength("batch_norm", **{**changes, "batch_dependence": 0.05}) is None
+    assert severity_and_strength("batch_norm", **changes, eer=0.049) is None

@@ -35,3 +35,11 @@ def test_the_advice_says_which_side_is_inverted():
     assert "DivergenceMonitor(validation, similar_label=0)" in held_out.advice
     assert held_out.apply({}) == {"validation_similar_label": 1}
     assert "either in the loss or in these pairs" in answer("inverted_labels", below_chance=6.2, **UNTRAINED).summary
+
+
+def test_training_labels_that_mean_the_opposite_of_the_held_out_ones():
+    signs = {"auc": 0.6, "eer": 0.4, "below_chance": -3.0, "train_auc": 0.9, "train_below_chance": -20.0}
+    reversed_labels = {"train_input_auc": 0.25, "input_auc": 0.75}
+    assert "mean the opposite" in answer("inverted_labels", **signs, **reversed_labels).summary
+    assert severity_and_strength("inverted_labels", **signs, train_input_auc=0.48, input_auc=0.75) is None
+    assert severity_and_strength("inverted_labels", **{**signs, "eer": 0.05}, **reversed_labels) is None

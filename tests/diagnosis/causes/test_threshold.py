@@ -29,3 +29,28 @@ def test_it_says_what_another_threshold_gives():
     finding = answer("threshold")
     assert "gives accuracy 0.700, while one chosen on other identities gives 0.900" in finding.summary
     assert finding.apply({"threshold": 1}) == {"threshold": None}
+
+
+LOGGED = {"threshold": None, "accuracy_lost": None, "train_best_accuracy": 0.92, "logged_accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("warning", 10.0)),
+        ({"logged_accuracy": 0.8}, "not examined"),  # a mean over the epoch, with dropout, is lower
+        ({"train_eer": 0.3}, "not examined"),  # pairs are not told apart, so an accuracy near .5 is right
+        ({"eer": 0.3}, "not examined"),
+        ({"train_best_accuracy": None}, "not examined"),
+    ],
+)
+def test_a_logged_accuracy_that_contradicts_the_ranking(changes, expected):
+    if expected == "not examined":
+        assert isinstance(answer("threshold", **{**LOGGED, **changes}), NotExamined)
+    else:
+        assert severity_and_strength("threshold", **{**LOGGED, **changes}) == expected
+
+
+def test_it_tells_a_threshold_from_a_reversed_metric():
+    assert "does not fit" in answer("threshold", **LOGGED).summary
+    assert "calls genuine pairs different" in answer("threshold", **{**LOGGED, "logged_accuracy": 0.1}).summary

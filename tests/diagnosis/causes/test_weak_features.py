@@ -20,9 +20,7 @@ from tests.support.facts_by_hand import answer, severity_and_strength
         ({"embedding_dim": 4}, ("warning", 3.33)),
         ({"embedding_dim": 4, "train_eer": 0.06, "verifies_badly": 0}, ("warning", 3.06)),  # a reason needs less
         ({"embedding_dim": 4, "train_eer": 0.049, "verifies_badly": 0}, None),
-        ({"trainable_share": 0.29}, ("warning", 3.33)),
-        ({"trainable_share": 0.3}, ("warning", 1.33)),
-        ({"detail": 0.09, "trainable_share": 0.1, "embedding_dim": 2}, ("warning", 7.33)),
+        ({"detail": 0.09, "embedding_dim": 2}, ("warning", 5.33)),
     ],
 )
 def test_strength_counts_the_visible_reasons(changes, expected):
@@ -30,7 +28,7 @@ def test_strength_counts_the_visible_reasons(changes, expected):
 
 
 def test_it_names_its_reasons():
-    found = answer("weak_features", trainable_share=0.1, detail=0.05, effective_rank=1.5)
-    assert "embeddings use 1.5 dimensions, 90% of the weights are frozen, inputs are blurred." in found.summary
+    found = answer("weak_features", detail=0.05, effective_rank=1.5)
+    assert "embeddings use 1.5 dimensions, inputs are blurred." in found.summary
     assert "no other cause was found" in answer("weak_features").summary
-    assert found.apply({}) == {"width": 128, "embedding_dim": 32, "trainable": True, "blur": 0.0}
+    assert found.apply({}) == {"width": 128, "embedding_dim": 32, "blur": 0.0}

@@ -30,3 +30,13 @@ def test_it_names_the_better_distance():
     assert euclidean.apply({}) == {"distance": "euclidean", "verify_distance": "euclidean"}
     gained = cosine.evidence["eer_gained"]
     assert (gained.value, gained.threshold, gained.low, gained.high) == pytest.approx((0.1, 0.02, 0.08, 0.12))
+
+
+def test_a_distance_that_the_loss_trains_is_no_fault():
+    assert severity_and_strength("wrong_distance", trained_by_it=1.0) is None
+    assert severity_and_strength("wrong_distance", trained_by_it=0.0) == ("error", 5.0)
+
+
+def test_without_a_plain_distance_it_is_not_examined():
+    found = answer("wrong_distance", swap_gain=None, swap_gain_low=None, eer_cosine=None, eer_euclidean=None)
+    assert "no learned layers" in found.needs

@@ -16,6 +16,7 @@ from keras_siamese.diagnosis.facts.embeddings import (
     intra_inter_ratio,
     neighbours,
     purity,
+    resembles_distance,
     scores_by,
     spacing,
     spread,
@@ -206,3 +207,17 @@ def test_facts_of_a_score_that_ignores_norms(rng):
     assert facts["spacing"] == pytest.approx(spacing(unit, *impostors)) != spacing(z, *impostors)
     assert "intra_inter_ratio" not in facts and "hub_skew" not in facts  # a score is no distance, 12 rows are too few
     assert facts["eer_cosine"] == facts["eer"]
+
+
+def test_scores_that_rank_as_a_distance_does(rng):
+    z, left, right = rng.normal(size=(30, 5)), *rng.integers(0, 30, (2, 200))
+    known = {
+        **scores_by(z, left, right),
+        "inner": (z[left] * z[right]).sum(1),
+        "L1": -np.abs(z[left] - z[right]).sum(1),
+    }
+    for scores in known.values():
+        assert resembles_distance(scores, z, left, right) and resembles_distance(np.exp(scores / 9), z, left, right)
+        assert not resembles_distance(-scores, z, left, right)
+    assert not resembles_distance(np.abs(z[left] - z[right]) @ [1, -2, 3, 0, 1], z, left, right)
+    assert not resembles_distance(np.zeros(200), z, left, right)

@@ -3,18 +3,23 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
 import keras_siamese as ks
 from keras_siamese.diagnosis.facts.batches import batches_of
 from keras_siamese.diagnosis.facts.model import (
+    batch_dependence,
     continued,
+    kernels_of,
+    make_new,
     mode_eers,
+    moved_share,
     probe,
     sampled_kernels,
     trainable_share,
     update_size,
 )
+from keras_siamese.scoring import has_finite_weights
 from tests.support import plantings
 from tests.support.measured import encoder
 
@@ -118,3 +123,50 @@ def test_a_probe_needs_a_compiled_model_and_a_sequence():
     model.compile("adam", loss=ks.losses.ContrastiveLoss())
     with pytest.raises(ValueError, match="got a tuple"):
         ks.diagnose(model, validation=(x, labels), train=(x, labels), probe=True)
+
+
+@pytest.mark.each_backend
+def test_weights_that_are_not_finite_get_new_initial_values():
+    model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4), layers.BatchNormalization(), layers.Dense(2)])
+    kept = [np.array(one) for one in model.layers[1].get_weights()]
+    for layer in (model.layers[0], model.layers[2]):
+        layer.set_weights([np.full_like(one, np.nan) for one in layer.get_weights()])
+    make_new(model, only_broken=True)
+    assert has_finite_weights(model) and all(map(np.array_equal, kept, model.layers[1].get_weights()))
+    assert all(np.ptp(model.layers[at].get_weights()[0]) > 0 for at in (0, 2))
+    make_new(model)
+    assert not np.array_equal(kept[2], model.layers[1].get_weights()[2]) or np.ptp(model.layers[0].get_weights()[0]) > 0
+
+
+@pytest.mark.each_backend
+def test_kernels_that_move_and_kernels_that_stand():
+    model = encoder(batch_normalization=True)
+    model.layers[0].trainable = False
+    before = kernels_of(model)
+    assert [size for _, size, _ in before] == [24 * 12, 12 * 6]
+    last = next(layer for layer in reversed(model.layers) if layer.weights)
+    last.kernel.assign(np.array(ops.convert_to_numpy(last.kernel)) + np.eye(12, 6))
+    assert moved_share(before, kernels_of(model)) == pytest.approx(12 * 6 / (24 * 12 + 12 * 6))
+    assert moved_share(before, before) == 0 and np.isnan(moved_share([], []))
+
+
+class Called(layers.Layer):
+    """Calls its layer with `training` whatever the mode, as a backbone is called wrongly."""
+
+    def __init__(self, layer, training):
+        super().__init__()
+        self.layer, self.training = layer, training
+
+    def call(self, x):
+        return self.layer(x) if self.training is None else self.layer(x, training=self.training)
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize("training", [None, True])
+def test_embeddings_depend_on_their_batch_if_training_stands_in_the_call(training, rng):
+    parts = [keras.Input((24,)), layers.Dense(8), Called(layers.BatchNormalization(), training), layers.Dense(4)]
+    x = rng.normal(size=(40, 24)).astype("float32")
+    found = batch_dependence(keras.Sequential(parts), x)
+    assert found > 0.05 if training else found < 1e-4
+    noisy = keras.Sequential([*parts, Called(layers.Dropout(0.5), True)])
+    assert batch_dependence(noisy, x) is None  # embeddings are random anyway

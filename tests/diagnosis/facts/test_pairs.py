@@ -8,9 +8,11 @@ import pytest
 import keras_siamese as ks
 from keras_siamese.diagnosis.facts.pairs import (
     batch_identities,
+    codes_of,
     drawn_counts,
     effective_count,
     largest_share,
+    make_up,
     mined_order,
     weighted_fraction,
 )
@@ -97,3 +99,23 @@ def test_identities_that_are_drawn_and_those_of_one_batch():
     assert drawn_counts(batches).tolist() == [2, 2] and batch_identities(SimpleNamespace(source=batches)) == 2.0
     assert drawn_counts((None, ["a", "b", "b"])).tolist() == [1, 2] and drawn_counts(None) is None
     assert batch_identities(SimpleNamespace(source=(None, labels))) is None
+
+
+def test_the_make_up_of_pairs_equals_a_loop(rng):
+    left, right = rng.integers(0, 6, 60), rng.integers(0, 6, 60)
+    same = rng.random(60) < 0.5
+    found, names = make_up(left, right, same), [frozenset(pair) for pair in zip(left, right, strict=True)]
+    assert found["identical_genuine"] == np.mean([a == b for a, b, s in zip(left, right, same, strict=True) if s])
+    assert found["identical_impostors"] == np.mean([a == b for a, b, s in zip(left, right, same, strict=True) if not s])
+    kinds = {name: {s for other, s in zip(names, same, strict=True) if other == name} for name in names}
+    assert found["contradictory_pairs"] == np.mean([len(kinds[name]) == 2 for name in names])
+    assert found["times_shown"] == 60 / len(set(names)) and found["pairs_of_items"] == 15 / len(set(names))
+    assert found["constant_side"] == max(list(side).count(one) for side in (left, right) for one in range(6)) / 60
+
+
+def test_equal_samples_have_equal_codes():
+    x = np.array([[1, 2], [3, 4], [1, 2]])
+    left, right = codes_of(x, x[::-1])
+    assert left.tolist() == [0, 1, 0] and right.tolist() == [0, 1, 0]
+    left, right = codes_of({"a": x, "b": np.arange(3)}, {"a": x, "b": np.array([0, 1, 0])})
+    assert left.tolist() == [0, 1, 2] and right.tolist() == [0, 1, 0]

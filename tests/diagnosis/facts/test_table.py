@@ -8,7 +8,7 @@ import keras_siamese as ks
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run
-from keras_siamese.scoring import Trials, as_siamese, score
+from keras_siamese.scoring import Trials, score
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -30,8 +30,6 @@ def test_facts_of_two_encoders_say_so():
     x, labels = plantings.train_part()
     facts = facts_of(model, (x[:100], labels[:100]))
     assert facts["unshared"] == 1.0 and "swap_gain" not in facts
-    with pytest.raises(ValueError, match="No encoder found"):
-        as_siamese(model)
 
 
 @pytest.mark.deep

@@ -1,0 +1,96 @@
+"""Data as `fit` takes them, read once into arrays.
+
+Contract: `gather` accepts arrays, tensors, pandas objects, lists, tuples and dicts of them, `tf.data.Dataset`,
+`PyDataset`, torch `DataLoader`, generators and generator functions. `pair_labels` turns targets into one label a pair.
+Imports Keras and NumPy only.
+
+    x, y = gather(([left, right], labels))
+    x, y = gather(dataset, rows=5000)          # the first batches of a data set that may be infinite
+"""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import tree
+
+ROWS = 20_000  # samples that are read of data that come in batches
+
+
+def gather(data, rows=ROWS):
+    """The inputs and targets of `data` as nested structures of arrays `(n, …)`; without targets they are None.
+
+    Args:
+        data: `(x, y)`, `(x, y, sample_weight)`, or an object that gives such batches.
+        rows: number of samples to read of data that come in batches.
+
+    Raises:
+        ValueError: if there are no samples, or the arrays differ in length.
+    """
+    if isinstance(data, (tuple, list)):
+        x, y = (*data, None)[:2]
+    else:
+        x, y = joined_batches(batches_of(data), rows)
+    x, y = to_arrays(x), None if y is None else to_arrays(y)
+    lengths = {len(array) for array in tree.flatten((x, y)) if array is not None}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(f"All inputs and targets must have the same number of samples, at least one; got {lengths}")
+    return x, y
+
+
+def is_batched(data):
+    """Whether `data` comes in batches: it is neither arrays nor tuples, lists or dicts of arrays."""
+    if isinstance(data, (tuple, list, dict)) or hasattr(data, "shape") or hasattr(data, "to_numpy"):
+        return False
+    return inspect.isgeneratorfunction(data) or hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+
+
+def batches_of(data):
+    """An iterator over the batches of `data`."""
+    if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        return iter(data())
+    if isinstance(data, keras.utils.PyDataset) or not hasattr(data, "__iter__"):
+        return (data[number] for number in range(len(data)))
+    return iter(data)
+
+
+def joined_batches(batches, rows):
+    """The inputs and targets of the first batches, of at least `rows` samples together if there are so many."""
+    parts, count = [], 0
+    for batch in batches:
+        batch = batch if isinstance(batch, (tuple, list)) else (batch,)
+        x, y = (*batch, None)[:2]
+        parts.append((to_arrays(x), None if y is None else to_arrays(y)))
+        count += len(tree.flatten(parts[-1][0])[0])
+        if count >= rows:
+            break
+    if not parts:
+        raise ValueError("The data must hold at least one batch; got none. A generator can be used only once")
+    return tree.map_structure(lambda *arrays: None if arrays[0] is None else np.concatenate(arrays), *parts)
+
+
+def to_arrays(x):
+    """The same structure with NumPy arrays as leaves."""
+    if isinstance(x, dict):
+        return {key: to_arrays(value) for key, value in x.items()}
+    if isinstance(x, (tuple, list)) and len(x) and not np.isscalar(x[0]):
+        return type(x)(to_arrays(value) for value in x) if type(x) in (tuple, list) else [*map(to_arrays, x)]
+    if hasattr(x, "to_numpy"):
+        return x.to_numpy()
+    return np.asarray(x) if isinstance(x, (np.ndarray, list, tuple)) else keras.ops.convert_to_numpy(x)
+
+
+def pair_labels(y, pairs):
+    """One label for each of `pairs` pairs, from targets `(n,)`, `(n, 1)` or one-hot `(n, 2)`, or several outputs'."""
+    for array in tree.flatten(y):
+        if array is None or len(array) != pairs:
+            continue
+        if array.ndim == 2 and array.shape[1] == 2 and np.all(array.sum(axis=1) == 1):
+            return np.argmax(array, axis=1)
+        labels = array.reshape(pairs, -1)
+        if labels.shape[1] == 1 and len(np.unique(labels)) == 2:
+            return labels[:, 0]
+    found = [tuple(array.shape) for array in tree.flatten(y) if array is not None]
+    raise ValueError(
+        f"The targets must hold two labels, as 0 and 1, one for each of the {pairs} pairs; got targets of shape {found}"
+    )

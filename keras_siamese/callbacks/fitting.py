@@ -1,0 +1,122 @@
+"""`fit`: Keras's own `fit` with a `DivergenceMonitor` that knows the training and the validation data.
+
+Contract: `named` tells which argument of `fit` is which, `held_out` finds the validation data, `training_data` the
+training data; `watching` asks them too. The arguments of the user reach the model's `fit` as they are. Imports
+`monitors`.
+
+    history = keras_siamese.fit(model, [left, right], y, validation_data=([v_left, v_right], v_y), epochs=20)
+    print(history.diagnosis)
+"""
+
+import inspect
+import itertools
+import math
+
+import keras
+from keras import tree
+
+from keras_siamese.attach.feed import ROWS, gather, is_batched
+from keras_siamese.callbacks.monitors import DivergenceMonitor
+
+ORDER = tuple(inspect.signature(keras.Model.fit).parameters)[1:]  # names of fit's arguments, as they may be given
+
+
+def fit(model, *args, on_divergence="warn", report=None, target_eer=None, similar_label=None, **kwargs):
+    """Train a siamese model with its own `fit`, measure verification after each epoch, and diagnose the run.
+
+    A `DivergenceMonitor` stands first among the callbacks, so that the others (EarlyStopping, ModelCheckpoint, …) can
+    read `val_eer` and its other values. It takes the validation pairs from `validation_data` or `validation_split`. A
+    generator that is given as training data is not read.
+
+    Args:
+        model: any siamese model, compiled; see `dissect`.
+        *args: positional arguments of `model.fit`.
+        on_divergence, report, target_eer, similar_label: as in `DivergenceMonitor`.
+        **kwargs: the other arguments of `model.fit`.
+
+    Returns:
+        Keras's `History`, with the attributes `diagnosis`, a `Diagnosis`, and `monitor`, the `DivergenceMonitor`.
+
+    Raises:
+        ValueError: if there are no validation data, or for what `DivergenceMonitor` refuses.
+    """
+    given = named(args, kwargs)
+    validation = held_out(given)
+    if validation is None:
+        raise ValueError(
+            "`validation_data` must be given, pairs as the model's `evaluate` takes them, because verification is "
+            "measured on them; or `validation_split`, if the training data are arrays"
+        )
+    if inspect.isgenerator(validation):
+        validation, given_data = peeked(validation, given.get("validation_steps"))
+        args, kwargs = replaced(args, kwargs, validation_data=given_data)
+    options = {"report": report, "target_eer": target_eer, "similar_label": similar_label}
+    monitor = DivergenceMonitor(validation, on_divergence, **options)
+    monitor.know(training_data(given))
+    args, kwargs = replaced(args, kwargs, callbacks=[monitor, *callbacks_of(given)])
+    history = model.fit(*args, **kwargs)
+    history.monitor, history.diagnosis = monitor, monitor.diagnosis
+    return history
+
+
+def named(args, kwargs):
+    """The arguments of a call of Keras's `fit` by name."""
+    return dict(zip(ORDER, args, strict=False)) | kwargs
+
+
+def replaced(args, kwargs, **values):
+    """`(args, kwargs)` of a call of Keras's `fit` with other `values` of some arguments."""
+    args, kwargs = list(args), dict(kwargs)
+    for name, value in values.items():
+        if ORDER.index(name) < len(args):
+            args[ORDER.index(name)] = value
+        else:
+            kwargs[name] = value
+    return args, kwargs
+
+
+def callbacks_of(given):
+    """The callbacks of a call of `fit`, a list."""
+    callbacks = given.get("callbacks")
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError("`callbacks` must be a list of callbacks; got a CallbackList, to which none can be added")
+    return tree.flatten(callbacks) if callbacks else []
+
+
+def held_out(given):
+    """The validation data of a call of `fit`: `validation_data`, or the last part of the training data; else None."""
+    if given.get("validation_data") is not None:
+        return given["validation_data"]
+    x, y, share = given.get("x"), given.get("y"), given.get("validation_split")
+    if not share or y is None or is_batched(x):
+        return None
+    first = tree.flatten(x)[0]
+    begin = math.floor(len(first) * (1.0 - share))  # as Keras splits, before it shuffles
+    return tuple(tree.map_structure(lambda rows: rows[begin:], part) for part in gather((x, y)))
+
+
+def training_data(given):
+    """The training data of a call of `fit`, `(x, y)`; None if reading them would take them from `fit`."""
+    x, share = given.get("x"), given.get("validation_split")
+    if x is None or (is_batched(x) and hasattr(x, "__next__")):  # it can be iterated only once
+        return None
+    if share and given.get("validation_data") is None and not is_batched(x) and given.get("y") is not None:
+        begin = math.floor(len(tree.flatten(x)[0]) * (1.0 - share))
+        return tuple(tree.map_structure(lambda rows: rows[:begin], part) for part in gather((x, given["y"])))
+    return x, given.get("y")
+
+
+def peeked(generator, steps):
+    """The first `steps` batches of `generator`, read into arrays, and a generator that gives these and the rest."""
+    batches, count = [], 0
+    for batch in itertools.islice(generator, steps):
+        batches.append(batch)
+        count += len(tree.flatten(batch[0])[0])
+        if count >= ROWS:
+            break
+
+    def all_batches():
+        yield from batches
+        yield from generator
+
+    return gather(lambda: iter(batches)), all_batches()

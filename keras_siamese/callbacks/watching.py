@@ -1,0 +1,283 @@
+"""Watch the fits of a program that does not know of it: measure and diagnose, and change nothing.
+
+Contract: `watch(fit, report)` wraps Keras's `fit` for `launching`, which runs the program. What the program computes,
+prints and returns is the same with and without: a monitor of this module writes nothing into `logs`, and after each of
+its steps the model's variables, all random states and Keras's counters of names are as before. Data that cannot be read
+without changing them (generators, shuffled data sets) are not read. An error of ours becomes a line on standard error.
+Imports `fitting` and `monitors`.
+"""
+
+import contextlib
+import functools
+import io
+import random
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+
+from keras_siamese.attach.anatomy import are_pairs, shows_parts
+from keras_siamese.attach.feed import is_batched
+from keras_siamese.callbacks.fitting import held_out, named, replaced, training_data
+from keras_siamese.callbacks.monitors import DivergenceMonitor
+from keras_siamese.scoring import readable
+
+PREFIX = "keras-siamese watch: "
+STATELESS = {  # data sets of TensorFlow that give the same elements whenever they are read
+    *("TensorSlice", "Tensor", "Range", "Batch", "ParallelBatch", "PaddedBatch", "Prefetch", "Zip", "Take", "Skip"),
+    *("Cache", "Options", "Concatenate", "Unbatch", "Repeat", "Map", "ParallelMap", "Filter"),
+}
+
+
+def say(text):
+    """Write one line, or several, to standard error."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(f"{PREFIX}{text}\n")
+        sys.stderr.flush()
+
+
+class Watcher:
+    """Attaches to the fits of a program, one after the other.
+
+    Args:
+        report: path of the HTML report of the first fit; report-2.html is that of the second, and so on.
+        say: a function that is called with each message.
+
+    Attributes:
+        fits: number of fits that were watched.
+    """
+
+    def __init__(self, report, say=say):
+        self.report, self.say, self.fits = Path(report).absolute(), say, 0
+
+    def fit(self, fit, model, args, kwargs):
+        """Return `fit(model, *args, **kwargs)`, watched if the model is siamese."""
+        monitor, watched = None, (args, kwargs)
+        try:
+            with quietly(model):
+                monitor, watched = self.monitored(model, args, kwargs)
+        except Exception as error:
+            self.say(f"{name_of(model)} is not watched: {line_of(error)}")
+        try:
+            return fit(model, *watched[0], **watched[1])
+        finally:
+            if monitor is not None:
+                monitor.conclude()
+
+    def monitored(self, model, args, kwargs):
+        """`(monitor, (args, kwargs))`, the arguments with the monitor among the callbacks; `(None, …)` for no fit of a
+        siamese model.
+        """
+        given = named(args, kwargs)
+        validation, train = held_out(given), training_data(given)
+        if not may_be_siamese(model):
+            return None, (args, kwargs)
+        if validation is None:
+            if is_pair_model(model, given.get("x")):
+                self.say(f"{name_of(model)} is not watched: `fit` has no validation data")
+            return None, (args, kwargs)
+        if not is_readable(validation):
+            self.say(f"{name_of(model)} is not watched: its validation data cannot be read without changing the run")
+            return None, (args, kwargs)
+        validation = readable(validation)
+        if not is_siamese(model, validation[0]):
+            return None, (args, kwargs)
+        callbacks = given.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            raise ValueError("its callbacks are a CallbackList, to which none can be added")
+        if callbacks is not None and not isinstance(callbacks, (list, tuple)):
+            callbacks = [callbacks]
+        self.fits += 1
+        path = self.report if self.fits == 1 else numbered(self.report, self.fits)
+        monitor = SilentMonitor(validation, path, self.say)
+        monitor.know(train if train is not None and is_readable(train) else None)
+        return monitor, replaced(args, kwargs, callbacks=[*(callbacks or []), monitor])
+
+
+def watch(fit, report, say=say):
+    """A function that does what Keras's `fit` does, and watches it; see `Watcher`."""
+    watcher = Watcher(report, say)
+
+    @functools.wraps(fit)
+    def watched(self, *args, **kwargs):
+        return watcher.fit(fit, self, args, kwargs)
+
+    return watched
+
+
+class SilentMonitor(DivergenceMonitor):
+    """A `DivergenceMonitor` that leaves the run as it is. An error of its own ends it, and not the run."""
+
+    def __init__(self, validation, path, say):
+        super().__init__(validation, lambda diagnosis: None)
+        self.path, self.say, self.state = path, say, "new"
+
+    def guarded(self, step, *args):
+        if self.state in ("failed", "concluded"):
+            return
+        try:
+            with quietly(self.model):
+                step(*args)
+        except Exception as error:
+            self.state = "failed"
+            self.say(f"{name_of(self.model)} is no longer watched: {line_of(error)}")
+
+    def on_train_begin(self, logs=None):
+        self.guarded(super().on_train_begin, logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.guarded(super().on_epoch_begin, epoch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.guarded(super().on_epoch_end, epoch, dict(logs or {}))
+
+    def on_train_end(self, logs=None):
+        self.conclude()
+
+    def conclude(self):
+        """Diagnose the run and write the report, also of a run that was interrupted; once."""
+        if self.state == "new" and self.params is not None:
+            self.guarded(self._conclude)
+            self.state = "concluded"
+
+    def _conclude(self):
+        if not self._measured and self.recorder.scored is None:
+            self.say(f"{name_of(self.model)}: no epoch ended, so nothing was measured")
+            return
+        diagnosis = self.diagnose()
+        written = self.path.with_suffix(".json")
+        try:
+            written = diagnosis.to_html(self.path)
+        except (ImportError, ValueError) as error:
+            self.say(f"no page was written: {line_of(error)}")
+        diagnosis.to_json(self.path.with_suffix(".json"))
+        self.say(f"{name_of(self.model)}: {diagnosis.verdict}\n{PREFIX}the report is {written}")
+
+
+def may_be_siamese(model):
+    """Whether `model` could be siamese: a plain classifier or regression of one input is not."""
+    single = len(getattr(model, "inputs", None) or [0, 0]) == 1
+    return shows_parts(model) or not single or not has_loss_of_keras(model) or len(model.inputs[0].shape) > 2
+
+
+def is_siamese(model, x):
+    """Whether `model` compares the items in `x`, or is an encoder with a loss that is none of Keras's."""
+    return shows_parts(model) or are_pairs(model, x) or not has_loss_of_keras(model)
+
+
+def is_pair_model(model, x):
+    try:
+        return x is not None and not is_batched(x) and is_siamese(model, x)
+    except Exception:  # what a model of another kind raises is not known
+        return False
+
+
+def has_loss_of_keras(model):
+    """Whether `model` is compiled with a loss of Keras, which sees each sample by itself."""
+    loss = getattr(model, "loss", None)
+    module = getattr(loss, "__module__", None) or type(loss).__module__
+    return loss is None or isinstance(loss, (str, dict, list)) or module.split(".")[0] == "keras"
+
+
+def is_readable(data):
+    """Whether `data` can be read without a change of what they give later."""
+    if isinstance(data, (tuple, list)) and len(data) and is_batched(data[0]):
+        data = data[0]
+    if not is_batched(data) or isinstance(data, keras.utils.PyDataset) or hasattr(data, "positive_fraction"):
+        return True
+    return is_stateless(data)
+
+
+def is_stateless(data):
+    """Whether `data` are a `tf.data.Dataset` without shuffling, generators, random functions or other state."""
+    kind = type(data).__name__.removeprefix("_").removesuffix("Dataset").split("V")[0]
+    if not hasattr(data, "_inputs") or not hasattr(data, "_functions") or kind not in STATELESS:
+        return False
+    graphs = [function.function.graph for function in data._functions()]
+    if any(operation.op_def.is_stateful for graph in graphs for operation in graph.get_operations()):
+        return False
+    return all(map(is_stateless, data._inputs()))
+
+
+@contextlib.contextmanager
+def quietly(model):
+    """Print and warn nothing, and leave random states, names and the variables of `model` as they are."""
+    restore = [restore_variables(model), restore_random(), restore_names()]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one in restore:
+            one()
+
+
+def variables_of(model):
+    """All variables of `model`, also of its random generators and its optimizer, by identity."""
+    variables = [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) else [])]
+    return {id(one): one for one in variables if getattr(one, "_value", None) is not None}
+
+
+def restore_variables(model):
+    """A function that gives the variables of `model` their present values."""
+    kept = [(one, np.array(keras.ops.convert_to_numpy(one))) for one in variables_of(model).values()]
+
+    def restore():
+        for variable, value in kept:
+            if np.asarray(keras.ops.convert_to_numpy(variable)).tobytes() != value.tobytes():
+                variable.assign(value)
+
+    return restore
+
+
+def restore_random():
+    """A function that puts the random states of Python, NumPy, Keras and PyTorch back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    states = None if torch is None else torch.random.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_initialized() else None
+    generator = global_state.get_global_attribute("global_seed_generator")
+    seed = None if generator is None else np.array(keras.ops.convert_to_numpy(generator.state))
+
+    def restore():
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if states is not None:
+            torch.random.set_rng_state(states)
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
+        global_state.set_global_attribute("global_seed_generator", generator)
+        if generator is not None:
+            generator.state.assign(seed)
+
+    return restore
+
+
+def restore_names():
+    """A function that puts back Keras's counters, from which new layers and models get their names."""
+    counters = global_state.get_global_attribute("object_name_uids")
+    kept = None if counters is None else dict(counters)
+
+    def restore():
+        now = global_state.get_global_attribute("object_name_uids")
+        if now is not None:
+            now.clear()
+            now.update(kept or {})
+
+    return restore
+
+
+def numbered(path, number):
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def name_of(model):
+    return f"the fit of {getattr(model, 'name', model)!r}"
+
+
+def line_of(error):
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,71 @@
+"""Pair construction: training pairs, or their labels, are not made as they should be.
+
+Genuine pairs are one item twice, equal pairs have different labels, one side is always the same item, a few pairs are
+shown again and again, or labels do not follow the pairs (after both were shuffled apart).
+"""
+
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_imperfect, signals_of
+
+
+class PairConstruction(Cause):
+    stage = "labels"
+    reads = ("identical_genuine",)
+    needs = "training data that are pairs, as `train`"
+    advice = (
+        "train = ks.data.PairSequence(x, labels)  # x: one row an item, labels: its identity; new pairs in each epoch\n"
+        "siamese.fit(train, epochs=20)"
+    )
+
+    def judge(self, facts):
+        signals = signals_of(
+            facts,
+            identical_genuine=(limits.SELF_PAIRED, 0.0),
+            identical_genuine_held_out=None,
+            contradictory_pairs=(limits.CONTRADICTED, 0.0),
+            constant_side=(limits.CONSTANT_SIDE, 0.0),
+            times_shown=(limits.TIMES_SHOWN, 1.0),
+            train_input_auc=(None, 0.5),
+            input_auc=(None, 0.5),
+        )
+        what = self.mistake(facts) if is_imperfect(facts, limits.FAILED_EER) else None
+        if what is None:
+            return RuledOut(self.name, signals)
+        return self.found(facts, "error", what, signals, limits.STRONGEST, change(pairs="drawn"))
+
+    def mistake(self, facts):
+        """What is wrong with the pairs, as a sentence, or None."""
+        if facts["identical_genuine"] > limits.SELF_PAIRED:
+            return (
+                f"{facts['identical_genuine']:.0%} of the genuine training pairs are one item twice, and their "
+                "distance is 0 for any encoder: nothing teaches it which differences to ignore."
+            )
+        if facts.get("contradictory_pairs", 0.0) > limits.CONTRADICTED:
+            share = facts["contradictory_pairs"]
+            return f"{share:.0%} of the training pairs occur with both labels: impostor pairs are genuine ones too."
+        if facts.get("constant_side", 0.0) > limits.CONSTANT_SIDE:
+            share = facts["constant_side"]
+            return f"One side of {share:.0%} of the training pairs is the same item: the encoder sees hardly any other."
+        repeated = facts.get("times_shown", 1.0)
+        if repeated > limits.TIMES_SHOWN and facts["pairs_of_items"] > limits.PAIRS_LEFT:
+            return (
+                f"Each training pair is shown {repeated:.0f} times in an epoch, although the items allow "
+                f"{facts['pairs_of_items']:.0f} times as many pairs."
+            )
+        return self.labels_lost(facts)
+
+    def labels_lost(self, facts):
+        """That labels do not follow the pairs, as a sentence, or None."""
+        if "train_input_auc" not in facts or "input_auc" not in facts:
+            return None
+        trained, held_out = (facts[name] - 0.5 for name in ("train_input_auc", "input_auc"))
+        reach = limits.ERRORS_WORSE * facts["train_input_auc_se"]
+        if held_out < limits.LABELS_CLEAR or abs(trained) > max(reach, limits.LABELS_LOST * held_out):
+            return None
+        if abs(trained) > held_out / 2:
+            return None
+        return (
+            "In the raw inputs, genuine held-out pairs are closer than impostors (AUC "
+            f"{0.5 + held_out:.2f}), but genuine training pairs are not (AUC {0.5 + trained:.2f}): the training labels "
+            "do not follow their pairs."
+        )

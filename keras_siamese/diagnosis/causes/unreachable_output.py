@@ -1,0 +1,42 @@
+"""Unreachable output: the loss asks pairs of one label for an output that the comparator cannot give, whatever the
+embeddings are: the sigmoid of a distance is never below ½, a softmax over one unit is always 1, a cosine distance is at
+most 2.
+
+What cannot be reached is measured by the loss: the least loss of the label among all outputs that can be reached, over
+what a constant output would lose. If both labels are out of reach, the loss is made for another kind of output; see
+`loss_mismatch`.
+"""
+
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+
+
+class UnreachableOutput(Cause):
+    stage = "objective"
+    reads = ("out_of_reach", "out_of_reach_least")
+    needs = "pairs as the model takes them, and a loss of single pairs"
+
+    def judge(self, facts):
+        share, low, high = facts["out_of_reach"], facts["output_low"], facts["output_high"]
+        signals = {"least_loss_over_that_of_a_guess": Signal(share, limits.OUT_OF_REACH, 0.0)}
+        signals |= signals_of(facts, output_low=None, output_high=None, eer=limits.FAILED_EER)
+        is_mismatch = facts["out_of_reach_least"] >= limits.BOTH_OUT_OF_REACH and low < high
+        if share < limits.OUT_OF_REACH or is_mismatch or not is_imperfect(facts, limits.FAILED_EER):
+            return RuledOut(self.name, signals)
+        label = facts["out_of_reach_label"]
+        where = f"is {low:.3g} for all pairs" if low == high else f"lies between {low:.3g} and {high:.3g}"
+        what = (
+            f"The output {where}, whatever the embeddings are. Pairs of label {label:g} keep at least {share:.0%} of "
+            "the loss that a constant output would have: the output that the loss asks for them cannot be reached."
+        )
+        if low == high:
+            advice = (
+                'output = keras.layers.Dense(1, activation="sigmoid")(merged)  # a softmax over one unit is always 1'
+            )
+        else:
+            advice = (
+                'siamese = ks.SiameseWrapper(encoder, distance="euclidean", head="logistic")  # b - a * d\n'
+                'siamese.compile("adam", "binary_crossentropy")\n'
+                "loss = ks.losses.ContrastiveLoss(margin=1.0)  # or of the distance, with a margin that can be reached"
+            )
+        return self.found(facts, "error", what, signals, share / limits.OUT_OF_REACH, change(head="logistic"), advice)

@@ -1,0 +1,319 @@
+"""`dissect` on models of every kind: what it finds, what it refuses, and that it compares as the model does."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_siamese as ks
+from keras_siamese.attach.anatomy import are_pairs, dissect, orient, pairs_of
+from keras_siamese.layers import DistanceLayer, SiameseWrapper
+from tests.support.programs import PROGRAMS, ROWS, batch
+
+FEATURES = 4
+
+
+@pytest.fixture
+def x(rng):
+    return rng.normal(size=(30, FEATURES)).astype("float32")
+
+
+def encoder_model(name="encoder", dim=3):
+    inputs = keras.Input((FEATURES,))
+    return keras.Model(inputs, layers.UnitNormalization()(layers.Dense(dim)(inputs)), name=name)
+
+
+def two_towers(connect):
+    """A functional model of two inputs; `connect(left, right)` gives its output."""
+    left, right = keras.Input((FEATURES,), name="left"), keras.Input((FEATURES,), name="right")
+    return keras.Model([left, right], connect(left, right), name="towers")
+
+
+def assert_compares_as(model, x):
+    """The `Anatomy` of `model` gives the model's own output on pairs of rows."""
+    anatomy, pair = dissect(model), [x[:15], x[15:]]
+    mine = ops.convert_to_numpy(anatomy.compare(*anatomy.embed(pair)))
+    np.testing.assert_allclose(mine, model.predict_on_batch(pair), atol=1e-5)
+    return anatomy
+
+
+# --- models of the package's parts
+
+
+def test_a_wrapper_shows_its_parts(x):
+    siamese = SiameseWrapper(encoder_model())
+    anatomy = dissect(siamese)
+    assert anatomy.wrapper is siamese and anatomy.encoder is siamese.encoder
+    assert (anatomy.output_kind, anatomy.bounds) == (siamese.output_kind, siamese.bounds)
+    assert dissect(siamese, encoder=siamese.encoder).wrapper is siamese
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine", "manhattan"])
+def test_a_functional_model_gives_its_encoder_and_distance(x, distance):
+    encoder = encoder_model()
+    anatomy = assert_compares_as(two_towers(lambda a, b: DistanceLayer(distance)([encoder(a), encoder(b)])), x)
+    assert anatomy.encoder is encoder
+    assert anatomy.output_kind == "distance"
+    assert anatomy.wrapper.distance is anatomy.distance
+    assert anatomy.scale_free == (distance == "cosine")
+
+
+def test_layers_before_and_after_the_shared_encoder_come_along(x):
+    scale, encoder, norm = layers.Rescaling(3.0, offset=1.0), encoder_model(), layers.LayerNormalization()
+    model = two_towers(lambda a, b: DistanceLayer()([norm(encoder(scale(a))), norm(encoder(scale(b)))]))
+    assert assert_compares_as(model, x).encoder is not encoder
+
+
+@pytest.mark.each_backend
+def test_a_branching_encoder_without_a_model_around_it_is_found(x):
+    first, second, join = layers.Dense(3), layers.Dense(3, activation="tanh"), layers.Add()
+
+    def tower(inputs):
+        return join([first(inputs), second(first(inputs))])
+
+    # Each call of `first` is a node of its own, and both towers have two.
+    assert assert_compares_as(two_towers(lambda a, b: DistanceLayer()([tower(a), tower(b)])), x).other is None
+
+
+@pytest.mark.parametrize("head", ["dense", "none", "reshaped"])
+def test_a_layer_with_weights_on_the_distance_is_the_head(x, head):
+    encoder = encoder_model()
+    last = {
+        "dense": layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(-2.0)),
+        "none": layers.Identity(),
+        "reshaped": layers.Activation("linear", dtype="float32"),
+    }[head]
+    anatomy = assert_compares_as(two_towers(lambda a, b: last(DistanceLayer()([encoder(a), encoder(b)]))), x)
+    assert anatomy.head is (last if head == "dense" else None)
+    assert anatomy.output_kind == ("score" if head == "dense" else "distance")
+
+
+def test_a_distance_turned_into_a_similarity_is_a_score(x):
+    encoder = encoder_model()
+    anatomy = assert_compares_as(two_towers(lambda a, b: ops.exp(-DistanceLayer()([encoder(a), encoder(b)]))), x)
+    assert anatomy.wrapper is None and anatomy.output_kind == "score"
+    assert type(anatomy.distance).__name__ == "EuclideanDistance"
+
+
+def test_a_functional_triplet_model_gives_its_encoder(x):
+    encoder = encoder_model()
+    inputs = [keras.Input((FEATURES,)) for _ in range(3)]
+    a, p, n = (encoder(one) for one in inputs)
+    at_once = keras.Model(inputs, DistanceLayer()([a, p, n]))
+    distance = DistanceLayer("cosine")
+    in_turn = keras.Model(inputs, layers.Concatenate()([distance([a, p]), distance([a, n])]))
+    for model in (at_once, in_turn):
+        anatomy = dissect(model)
+        assert anatomy.encoder is encoder
+        mine = ops.convert_to_numpy(anatomy.compare(*anatomy.embed([x[:10], x[10:20]])))[:, 0]
+        np.testing.assert_allclose(mine, model.predict_on_batch([x[:10], x[10:20], x[20:]])[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("connect", [lambda inner, pair: inner(pair), lambda inner, pair: ops.sigmoid(inner(pair))])
+def test_a_wrapper_inside_a_functional_model_is_opened(x, connect):
+    inner = SiameseWrapper(encoder_model())
+    anatomy = assert_compares_as(two_towers(lambda a, b: connect(inner, [a, b])), x)
+    assert anatomy.encoder is inner.encoder and type(anatomy.distance).__name__ == "EuclideanDistance"
+
+
+# --- encoders
+
+
+def test_an_encoder_is_compared_by_cosine_or_as_told(x):
+    encoder = encoder_model()
+    assert type(dissect(encoder).distance).__name__ == "CosineDistance"
+    assert type(dissect(encoder, distance="euclidean").distance).__name__ == "EuclideanDistance"
+    assert dissect(encoder).encoder is encoder
+
+
+class SubclassedEncoder(keras.Model):
+    def __init__(self, dim=3):
+        super().__init__()
+        self.dense = layers.Dense(dim)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_an_encoder_that_does_not_know_its_shape_is_asked(x):
+    encoder = SubclassedEncoder()
+    with pytest.raises(ValueError, match="Pass `encoder=`"):
+        dissect(encoder)
+    assert dissect(encoder, x).encoder is encoder
+    unbuilt = keras.Sequential([layers.Dense(3)])
+    assert dissect(unbuilt, x).encoder is unbuilt
+
+
+def test_an_encoder_of_a_dict_is_told_from_two_towers(x):
+    a, b = keras.Input((FEATURES,), name="a"), keras.Input((FEATURES,), name="b")
+    encoder = keras.Model({"a": a, "b": b}, layers.Dense(3)(layers.Add()([a, b])))
+    items = {"a": x, "b": x}
+    assert not are_pairs(encoder, items)
+    assert dissect(encoder, items, encoder=encoder).encoder is encoder
+
+
+def classifier(last, loss):
+    body = encoder_model()
+    model = keras.Sequential([keras.Input((FEATURES,)), body, *last])
+    model.compile("sgd", loss)
+    return model, body
+
+
+CLASSIFIERS = {
+    "softmax": ([layers.Dense(5, "softmax")], "sparse_categorical_crossentropy"),
+    "one-hot": ([layers.Dense(5), layers.Softmax()], "categorical_crossentropy"),
+    "logits": ([layers.Dense(5)], keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+    "proxies": ([ks.layers.ProxyLogits(5)], ks.losses.ArcFaceLoss()),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_enters_a_classifier_is_the_embedding(name, x):
+    model, body = classifier(*CLASSIFIERS[name])
+    anatomy = dissect(model)
+    np.testing.assert_allclose(ops.convert_to_numpy(anatomy.encoder(x)), body.predict_on_batch(x), rtol=1e-6)
+    assert "classifier over identities" in str(anatomy)
+
+
+def test_an_encoder_under_a_batch_loss_is_no_classifier(x):
+    encoder = encoder_model(dim=5)
+    encoder.compile("sgd", ks.losses.MultiSimilarityLoss())
+    assert dissect(encoder).encoder is encoder
+
+
+# --- what is refused
+
+
+def test_what_contradicts_the_model_is_refused(x):
+    siamese, other = SiameseWrapper(encoder_model()), encoder_model("other")
+    with pytest.raises(ValueError, match=r"`encoder` must be None for .* which has its own"):
+        dissect(siamese, encoder=other)
+    with pytest.raises(ValueError, match="`distance` must be None"):
+        dissect(siamese, distance="cosine")
+    encoder = encoder_model()
+    model = two_towers(lambda a, b: DistanceLayer()([encoder(a), encoder(b)]))
+    with pytest.raises(ValueError, match="`distance` must be None"):
+        dissect(model, distance="cosine")
+    with pytest.raises(ValueError, match="must be a part of 'towers'; 2 of the 2 weights of 'other' are not in it"):
+        dissect(model, encoder=other)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.Sequential([keras.Input((FEATURES,)), layers.Dense(1)]),
+        lambda: keras.Sequential([keras.Input((FEATURES, 2)), layers.Dense(3)]),
+    ],
+)
+def test_models_that_neither_compare_nor_embed_are_refused(make):
+    with pytest.raises(ValueError, match=r"No encoder found .* Pass `encoder=`"):
+        dissect(make())
+
+
+# --- forms of other people
+
+
+def test_two_encoders_are_told_apart(x):
+    one, other = encoder_model("one"), encoder_model("other")
+    anatomy = assert_compares_as(two_towers(lambda a, b: DistanceLayer()([one(a), other(b)])), x)
+    assert (anatomy.encoder, anatomy.other) == (one, other)
+
+
+@pytest.mark.parametrize("name", ["concatenated_embeddings", "stacked_embeddings", "list_of_embeddings"])
+def test_a_model_that_compares_in_its_loss_gets_a_distance(name):
+    model, x = PROGRAMS[name]()
+    anatomy = dissect(model, x)
+    assert type(anatomy.distance).__name__ == "EuclideanDistance"
+    assert "comparator: none in the model" in str(anatomy)
+    assert type(dissect(model, x, distance="cosine").distance).__name__ == "CosineDistance"
+
+
+def test_the_second_class_and_the_comparing_output_are_the_score():
+    model, x = PROGRAMS["two_classes"]()
+    anatomy = dissect(model, x)
+    mine = ops.convert_to_numpy(anatomy.compare(*anatomy.embed(x)))[:, 0]
+    np.testing.assert_allclose(mine, model.predict_on_batch(x)[:, 1], rtol=1e-5)
+    model, x = PROGRAMS["auxiliary_output"]()
+    anatomy = dissect(model, x)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(anatomy.compare(*anatomy.embed(x))), model.predict_on_batch(x)[1], rtol=1e-5
+    )
+
+
+def test_it_prints_what_it_found():
+    model, x = PROGRAMS["absolute_difference"]()
+    lines = str(dissect(model, x)).splitlines()
+    assert [line.split(": ")[0].strip() for line in lines[1:]] == [
+        "tower",
+        "comparator",
+        "learned after the comparison",
+    ]
+    assert lines[1].endswith("tower, the same on each side")
+    model, x = PROGRAMS["joined_at_once"]()
+    anatomy = dissect(model, x)
+    assert "no embeddings" in str(anatomy) and not anatomy.has_embeddings
+
+
+READ_AS_PAIRS = {
+    "two inputs": ("operations", batch(2), True),
+    "one item for two inputs": ("operations", batch(1)[0], False),
+    "triplets": ("two_distances_in_a_list", batch(3), True),
+    "a pair for triplets": ("two_distances_in_a_list", batch(2), True),
+    "stacked": ("stacked_pairs", np.stack(batch(2), 1), True),
+    "one item for stacked": ("stacked_pairs", batch(1)[0], False),
+    "subclass": ("subclass_that_compares", tuple(batch(2)), True),
+}
+
+
+@pytest.mark.parametrize("name", READ_AS_PAIRS)
+def test_pairs_are_told_from_items_by_the_model(name):
+    program, x, expected = READ_AS_PAIRS[name]
+    assert are_pairs(PROGRAMS[program]()[0], x) == expected
+    if not expected:
+        return
+
+
+def test_triplets_are_two_pairs_each():
+    model, x = PROGRAMS["two_distances_in_a_list"]()
+    left, right, labels = pairs_of(dissect(model), x, None)
+    np.testing.assert_array_equal(left, np.concatenate([x[0], x[0]]))
+    np.testing.assert_array_equal(right, np.concatenate(x[1:]))
+    np.testing.assert_array_equal(labels, np.repeat([1, 0], ROWS))
+
+
+def test_inputs_given_by_name_are_put_in_order(x):
+    encoder = encoder_model()
+    model = two_towers(lambda a, b: DistanceLayer()([encoder(a), encoder(b)]))
+    same = np.arange(15) % 2
+    left, right, labels = pairs_of(dissect(model), {"right": x[15:], "left": x[:15]}, same)
+    np.testing.assert_array_equal(left, x[:15])
+    np.testing.assert_array_equal(right, x[15:])
+    np.testing.assert_array_equal(labels, same)
+
+
+def compiled(loss, output=lambda d: d):
+    encoder = encoder_model()
+    model = two_towers(lambda a, b: output(DistanceLayer()([encoder(a), encoder(b)])))
+    model.compile("sgd", loss)
+    return model
+
+
+DIRECTIONS = {
+    "a distance, 1 = same": (lambda: compiled(lambda y, d: ops.mean(y * d)), 1, False, 1),
+    "a distance, 1 = different": (lambda: compiled(lambda y, d: ops.mean((1 - y) * d - y * d)), 0, False, 0),
+    "a probability": (lambda: compiled("binary_crossentropy", lambda d: ops.exp(-d)), 1, True, 1),
+}
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_the_direction_follows_from_loss_comparator_and_data(name, rng):
+    make, closer, up, similar = DIRECTIONS[name]
+    labels = np.arange(60) % 2
+    left = rng.normal(size=(60, FEATURES)).astype("float32")
+    right = (left + rng.normal(size=left.shape) * np.where(labels == closer, 0.1, 2.0)[:, None]).astype("float32")
+    anatomy = dissect(make())
+    found = orient(anatomy, left, right, labels, x=[left, right], y=labels)
+    assert (found.up, found.similar_label, found.contradiction) == (up, similar, None)
+    assert anatomy.output_kind == ("score" if up else "distance")
+    assert orient(anatomy, left, right, labels, similar_label=1 - similar).similar_label == 1 - similar
