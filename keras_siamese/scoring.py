@@ -9,7 +9,7 @@ and `verification`.
     keras_siamese.verification.eer(trials.same, scored.scores)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import keras
@@ -53,7 +53,7 @@ def attach(model, validation, *, encoder=None, distance=None, similar_label=None
         anatomy = dissect(model, x, encoder=encoder, distance=distance)
         left, right, labels = pairs_of(anatomy, x, y)
         direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
-        return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label)
+        return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label).distinct()
     trials = Trials.of(validation, similar_label=similar_label, **options)
     few = take(trials.items, slice(0, 4))
     anatomy = dissect(model, few, encoder=encoder, distance=distance)
@@ -73,6 +73,13 @@ def readable(data):
 def needs_model(data):
     """Whether `data` may be pairs as a model takes them, so that only the model tells how to read them."""
     return (isinstance(data, tuple) and isinstance(data[0], (tuple, list))) or data is None
+
+
+def may_be_items(data):
+    """Whether `data` may be samples with their identities: a sequence that has them, or `(x, labels)`."""
+    if hasattr(data, "labels"):
+        return True
+    return isinstance(data, (tuple, list)) and len(data) == 2 and data[1] is not None and not needs_model(data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +154,19 @@ class Trials:
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
         same = ~same if similar_label == 0 else same
         return cls(items, rows, rows + len(rows), same, None, rows=np.tile(rows, 2))
+
+    def distinct(self):
+        """The same comparisons of distinct items, so that an item that is in several pairs is embedded once."""
+        parts = [np.ascontiguousarray(array) for _, array in named_arrays("items", self.items)]
+        if any(array.dtype.hasobject or array.dtype.itemsize == 0 for array in parts):
+            return self
+        rows = np.concatenate([array.reshape(len(array), -1).view(np.uint8) for array in parts], axis=1)
+        keys = rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
+        _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # items stay in the order in which they come first
+        kept, place = first[order], np.argsort(order)[place.reshape(-1)]
+        rows = None if self.rows is None else self.rows[kept]
+        return replace(self, items=subset(self.items, kept), left=place[self.left], right=place[self.right], rows=rows)
 
     @classmethod
     def from_sequence(cls, sequence):

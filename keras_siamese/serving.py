@@ -63,10 +63,12 @@ def check_format(format):
 def signature(siamese, rows=None):
     """The `input_signature` of `keras.Model.export` for a built siamese model, for batches of `rows` pairs (None: any).
 
-    The inputs are named "left" and "right" or, by keys or numbers, "left_a", "left_b", … if the encoder has several.
+    The inputs are named "left" and "right". If the encoder has several inputs, their keys or numbers are appended:
+    "left_a", "left_b", and so on.
     """
     tower = siamese._tower_shapes[0]
-    dtypes = [tensor.dtype for tensor in siamese.encoder.inputs] if is_functional(siamese.encoder) else []
+    encoder = getattr(siamese, "anatomy", siamese).encoder
+    dtypes = [tensor.dtype for tensor in encoder.inputs] if is_functional(encoder) else []
     if len(dtypes) != len(tree.flatten(map_shapes(len, tower))):
         dtypes = itertools.repeat("float32")
     return [tuple(named_specs(side, tower, rows, iter(dtypes)) for side in SIDES)]

@@ -2,6 +2,7 @@
 
 import copy
 
+import keras
 import numpy as np
 import pytest
 
@@ -191,3 +192,15 @@ def test_a_balanced_subset_has_as_many_of_each_kind(x):
     np.testing.assert_array_equal(rows, trials.balanced())
     few_impostors = Trials.of((x[:15], x[15:], np.arange(15) > 3))
     assert np.count_nonzero(few_impostors.same[few_impostors.balanced()]) == 4
+
+
+@pytest.mark.parametrize("make", [lambda x: x, lambda x: {"a": x, "b": x * 2}, lambda x: x.astype(str)])
+def test_an_item_of_several_pairs_is_kept_once(make):
+    left, right = np.array([[1.0], [2.0], [1.0]]), np.array([[3.0], [1.0], [2.0]])
+    trials = Trials.from_pairs(make(left), make(right), [1, 0, 0])
+    found = trials.distinct()
+    assert found.left.tolist() == [0, 1, 0] and found.right.tolist() == [2, 0, 1]
+    assert found.rows.tolist() == [0, 1, 0]  # the pair in which each item comes first
+    for one, other in ((found.left, trials.left), (found.right, trials.right)):
+        for mine, its in zip(keras.tree.flatten(found.items), keras.tree.flatten(trials.items), strict=True):
+            np.testing.assert_array_equal(mine[one], its[other])

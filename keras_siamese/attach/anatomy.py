@@ -16,6 +16,7 @@ from keras import ops, tree
 from keras_siamese.attach.direction import closer_label, direction_of, equal_end, pull
 from keras_siamese.attach.feed import pair_labels
 from keras_siamese.attach.graph import (
+    in_order,
     inputs_of,
     is_functional,
     is_input,
@@ -47,7 +48,10 @@ class Anatomy:
         bounds: `(lowest, highest)` value of the output, or None if not known.
         output_kind: "distance" if the output falls with similarity, "score" if it grows.
         wrapper: a `SiameseWrapper` of the same parts, or None if the comparator is none of this package's distances.
-        towers: the parts of a traced model (`Towers`); None for a `SiameseWrapper` and for an encoder.
+        towers: the encoders of the sides, a tuple; one for all sides if they share their weights.
+        comparator: the model from the towers' ends to the outputs; None if the model shows its parts itself, compares
+            in its loss, or cannot be traced.
+        parts: `Towers` of a traced model; None for a `SiameseWrapper` and for an encoder.
         sample: the sample with which the model was traced, or None.
         direction: what the output means and how that was found (`Direction`); None before `orient`.
         pair_loss: the compiled loss of one pair as a function `(label, output) → float`, NaN where it has none; None
@@ -58,7 +62,8 @@ class Anatomy:
 
     def __init__(self, model, notes, *, wrapper=None, towers=None, compare=None, place=0, column=0):
         self.model, self.notes = model, tuple(notes)
-        self.wrapper, self.towers, self.direction, self.sample = wrapper, towers, None, None
+        self.wrapper, self.parts, self.direction, self.sample = wrapper, towers, None, None
+        self.comparator = None if towers is None else towers.comparator
         self.place, self.column = place, column  # of the output that compares
         self.compares_itself = compare is not None or wrapper is model
         self.pair_loss = self.labels = None
@@ -94,24 +99,22 @@ class Anatomy:
         return self._compare(left, right)
 
     @property
-    def is_learned(self):
-        """Whether training can turn the direction of the output: weights follow the comparison."""
-        return self.towers is not None and bool((self.towers.comparator or self.model).weights)
+    def towers(self):
+        return (self.encoder,) if self.other is None else (self.encoder, self.other)
 
     @property
     def learned(self):
-        """The trainable weights that follow the comparison."""
-        if self.towers is None:
+        """The trainable weights that follow the comparison: with them training can turn its direction."""
+        if self.parts is None:
             return [] if self.head is None else list(self.head.trainable_weights)
-        return list((self.towers.comparator or self.model).trainable_weights)
+        return list((self.parts.comparator or self.model).trainable_weights)
 
     @property
     def has_scalar_head(self):
         """Whether weights follow a comparison of one number: they can turn its direction, and nothing else."""
-        if self.wrapper is not None and self.towers is None:
+        if self.wrapper is not None and self.parts is None:
             return self.head is not None
-        comparator = None if self.towers is None else self.towers.comparator
-        return comparator is not None and 0 < columns_weighted(comparator) <= 1
+        return self.comparator is not None and 0 < columns_weighted(self.comparator) <= 1
 
     def __str__(self):
         lines = [f"{self.name} ({type(self.model).__name__})", *self.notes]
@@ -125,7 +128,7 @@ def dissect(model, sample=None, *, encoder=None, distance=None):
         model: any Keras model that compares two or three items, or an encoder.
         sample: some rows of what `model` takes, a nested structure of arrays. Needed for a subclassed model, whose
             graph is traced with it.
-        encoder: the model from one item to its embedding, if it cannot be found.
+        encoder: the model from one item to its embedding, if it cannot be found; the towers of a traced model are kept.
         distance: how to compare embeddings, "cosine" by default, if the model has no comparator.
 
     Returns:
@@ -295,6 +298,13 @@ def of_towers(model, towers, distance=None, sample=None):
     weighted = [layer.name for layer in comparator.layers if layer.weights]
     if weighted:
         notes.append(f"learned after the comparison: {', '.join(weighted)}")
+    notes.append(
+        {
+            -1: "score: minus the output, which is lowest for equal embeddings",
+            1: "score: the output, which is highest for equal embeddings",
+            0: "score: the output; whether it grows with similarity is found from the loss and validation pairs",
+        }[examined.end]
+    )
     wrapper = examined.wrapper()
     anatomy = Anatomy(model, notes, wrapper=wrapper, towers=towers, **examined.output)
     anatomy.sample = sample
@@ -328,7 +338,7 @@ class Examined:
     """
 
     def __init__(self, towers):
-        self.towers = towers
+        self.parts = towers
         rng = np.random.default_rng(0)
         sizes = [sum(map(size_of, ends)) for ends in towers.ends]
         self.drawn = [[rng.normal(size=(EXAMINED, size)).astype("float32") for size in sizes] for _ in range(2)]
@@ -362,7 +372,7 @@ class Examined:
     def outputs(self, which):
         """The comparator's outputs `(n, …)` as rows, with the first or second draw of each side's embeddings."""
         tensors = [ops.convert_to_tensor(self.drawn[one][side]) for side, one in enumerate(which)]
-        flat = [ops.convert_to_numpy(one).astype("float64") for one in self.towers.compare(*tensors)]
+        flat = [ops.convert_to_numpy(one).astype("float64") for one in self.parts.compare(*tensors)]
         return [one.reshape(EXAMINED, -1) for one in flat if one.size % EXAMINED == 0]
 
     def compared(self, left, right):
@@ -383,13 +393,13 @@ class Examined:
 
     def wrapper(self):
         """A `SiameseWrapper` that computes the same: a distance of this package, and at most one layer after it."""
-        comparator = self.towers.comparator
-        distance = None if comparator is None or not self.towers.is_shared else own_distance(comparator)
-        if distance is None or self.towers.axis is not None:
+        comparator = self.parts.comparator
+        distance = None if comparator is None or not self.parts.is_shared else own_distance(comparator)
+        if distance is None or self.parts.axis is not None:
             return None
         weighted = [layer for layer in comparator.layers if layer.weights and not hasattr(layer, "distance")]
         head = weighted[0] if len(weighted) == 1 else None
-        wrapper = SiameseWrapper(self.towers.models[0], distance, head=head)
+        wrapper = SiameseWrapper(self.parts.models[0], distance, head=head)
         left, right = self.drawn[0][:2]
         mine = ops.convert_to_numpy(wrapper.compare(*map(ops.convert_to_tensor, (left, right))))[:, -1]
         return wrapper if np.allclose(mine, self.compared(left, right), rtol=1e-4, atol=1e-5) else None
@@ -417,15 +427,8 @@ def are_pairs(model, x):
 
 def pairs_of(anatomy, x, y):
     """The items of both sides and the labels `(n,)`, from what the model takes; triplets give two pairs each."""
-    model, towers = anatomy.model, anatomy.towers
-    arrays = tree.flatten(x)
-    names = [node_of(one).operation.name for one in model.inputs] if is_functional(model) else []
-    if isinstance(x, dict) and set(names) == set(x):
-        arrays = [x[name] for name in names]
-    if towers is None:
-        left, right, *negative = x
-    else:
-        left, right, *negative = towers.items(arrays)
+    arrays = in_order(anatomy.model, x)
+    left, right, *negative = x if anatomy.parts is None else anatomy.parts.items(arrays)
     if not negative:
         return left, right, pair_labels(y, len(tree.flatten(left)[0]))
     left, right = (
@@ -456,14 +459,14 @@ def orient(anatomy, left, right, labels, *, x=None, y=None, similar_label=None, 
     shifted = ops.roll(embedded[1], 1, axis=0)
     pairs = [embedded, [embedded[1], embedded[1]], [embedded[1], shifted]]
     outputs, equal, different = (ops.convert_to_numpy(anatomy.compare(*pair))[:, 0] for pair in pairs)
-    loss = loss_of(anatomy, x, y, labels)
-    if anatomy.compares_itself and x is not None:
+    loss = None if x is None else loss_of(anatomy, x, y, labels)
+    if anatomy.compares_itself and loss is not None:
         anatomy.pair_loss, anatomy.labels = loss, (low, high)
     anatomy.direction = direction_of(
         (low, high),
-        pulled=pull(loss, outputs, (low, high)),
+        pulled=0 if loss is None else pull(loss, outputs, (low, high)),
         end=equal_end(equal, different) if anatomy.other is None else 0,
-        is_learned=anatomy.is_learned,
+        is_learned=bool(anatomy.learned),
         closer=closer_label(tree.flatten(left), tree.flatten(right), labels),
         similar_label=similar_label,
         up=up,

@@ -134,6 +134,17 @@ def inputs_of(model):
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
+def input_names(model):
+    """The names of the model's inputs in their order; [] for a model without a graph."""
+    return [node_of(one).operation.name for one in model.inputs] if is_functional(model) else []
+
+
+def in_order(model, x):
+    """The arrays of `x`, which `model` takes, in the order of its inputs; a dict may name them."""
+    names = input_names(model)
+    return [x[name] for name in names] if isinstance(x, dict) and set(names) == set(x) else tree.flatten(x)
+
+
 def shows_parts(model):
     """Whether `model` shows its encoder and its comparator itself, as `SiameseWrapper` does."""
     return all(hasattr(model, name) for name in ("encoder", "embed", "compare", "output_kind"))

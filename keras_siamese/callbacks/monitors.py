@@ -22,9 +22,17 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese._frames import callers
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
-from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS, diagnosis_of, recipe_of, training_of
+from keras_siamese.diagnosis.diagnose import (
+    MAX_ITEMS,
+    MAX_PAIRS,
+    diagnosis_of,
+    fed_of,
+    recipe_of,
+    training_of,
+    training_trials,
+)
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
-from keras_siamese.scoring import Trials, attach, needs_model, readable, score
+from keras_siamese.scoring import Trials, attach, may_be_items, needs_model, readable, score
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +48,16 @@ class VerificationMonitor(CopiedCallback):
     warning is given.
 
     Args:
-        validation: of identities that are not used in training: `(x, labels)`, `(left, right, same)`, or a frozen
-            `PairSequence`; or pairs as the model's own `evaluate` takes them: `([left, right], y)`, a
-            `tf.data.Dataset`, a generator, a `PyDataset`.
+        validation: held-out data, of identities that are not used in training. Items with their identities:
+            `(x, labels)`. Pairs: `(left, right, same)`, a frozen `PairSequence`, or what the model's own `evaluate`
+            takes, such as `([left, right], y)`, a `tf.data.Dataset`, a `PyDataset` or a generator.
         far: false accept rates in (0, 1) at which TAR is reported. A rate with `far · impostor pairs < 3` is left out:
             so few pairs cannot estimate it.
         every: measure the first, every `every`-th and the last epoch. The other epochs repeat the last values.
         encoder: the encoder, a part of the model. Needed only if it cannot be found.
         distance: how to compare the embeddings if the model is an encoder; "cosine" by default.
-        similar_label: the label of a pair that means "same". By default it is 1 in `(left, right, same)`, and found by
-            the loss, the model and the data in pairs as the model takes them.
+        similar_label: the label of a pair that means "same". The default for `(left, right, same)` is 1. For pairs as
+            the model takes them, it is found from the loss, the model and the data.
         batch_size: number of items embedded at once.
         log_dir: folder for TensorBoard (extra `tensorboard`). For each measured epoch it gets the keys as scalars,
             histograms of genuine and impostor scores, and a picture of the ROC and DET curves. KerasTuner copies the
@@ -216,8 +224,9 @@ class DivergenceMonitor(VerificationMonitor):
             anew. A resumed run (`initial_epoch`, `BackupAndRestore`) reads the curves and flags of earlier epochs from
             it and replaces the later ones. KerasTuner copies the callbacks for each execution; each copy writes into
             the first of log-1, log-2, … that does not exist. None writes none.
-        train: training data, `(x, labels)` or a sequence, to compare held-out with training identities. Not needed
-            if the package's siamese model is fitted on a sequence of pairs, because it keeps that sequence.
+        train: training data, to compare held-out with training pairs: `(x, labels)`, a sequence, or what `fit` is
+            given, `(x, y)`. They are read when the run is diagnosed. Not needed if the package's siamese model is
+            fitted on a sequence of pairs, because it keeps that sequence.
         threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. By default 0.5 for
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
@@ -258,8 +267,9 @@ class DivergenceMonitor(VerificationMonitor):
             check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
         self.on_divergence = on_divergence
         self.report = None if report is None else check_report(report)
-        self._train_source, self._is_told = readable(train), False
-        self.train = None if needs_model(self._train_source) else training_of(None, self._train_source)
+        self.train, self._is_told = train, False
+        if may_be_items(train) or hasattr(train, "shape"):
+            training_trials(train)  # so that an error is raised now; pairs are read when the model is known
         self.threshold = None if threshold is None else check_number("threshold", threshold)
 
     def __deepcopy__(self, memo):
@@ -300,7 +310,7 @@ class DivergenceMonitor(VerificationMonitor):
 
     def know(self, train):
         """Tell the training data, `(x, y)` as `fit` is given them. They are first read when a run is diagnosed."""
-        self._train_source, self._is_told = train, True
+        self.train, self._is_told = train, True
 
     def start(self, model, epochs=None, initial_epoch=0):
         """Begin to monitor a training loop of your own, before its first step.
@@ -338,27 +348,28 @@ class DivergenceMonitor(VerificationMonitor):
         return self.diagnosis
 
     def training(self):
-        """`(source, trials)` of the training data: what the model keeps from `fit` if it is pairs, or `train`."""
+        """`(fed, source, trials)`: what `fit` was given, what tells how its pairs are made, and some pairs to compare.
+
+        The package's siamese model keeps the sequence of pairs that `fit` was given. Otherwise it is `train`.
+        """
+        anatomy, told = self.attach(), fed_of(self.train)
         fitted = getattr(self.model, "training_data", None)
         if not hasattr(fitted, "positive_fraction"):
             try:
-                return self.train or training_of(self.attach(), self._train_source)
+                return told, *training_of(anatomy, told)
             except ValueError:
-                if self._is_told:  # of no use here, and the user did not ask to have them examined
-                    return None, None
+                if self._is_told:  # these data are of no use here, and the user did not ask to have them examined
+                    return None, None, None
                 raise
-        if self.train is not None:
-            return fitted, self.train[1]
         try:
-            return training_of(self.attach(), fitted)
+            return fitted, fitted, training_of(anatomy, fitted if told is None else told)[1]
         except ValueError:  # one identity, or one sample of each: there is nothing to compare
-            return fitted, None
+            return fitted, fitted, None
 
     def diagnose(self):
         """The `Diagnosis` of the run so far under the present weights; it is kept as `diagnosis`."""
         valid, anatomy = self.measure(), self.attach()
-        source, train = self.training()
-        fed = getattr(self.model, "training_data", None) or self._train_source
+        fed, source, train = self.training()
         recipe = recipe_of(anatomy, source, self.validation if fed is None else fed)
         if valid.is_finite:
             train = None if train is None else score(anatomy, train, self.batch_size)

@@ -154,8 +154,8 @@ def draw_identities(rng, total, batches, per_batch, weights=None):
 def draw_samples(rng, codes, size, visits, per_visit):
     """Samples of the identities in `visits`, `(visits, per_visit)`; the samples of an identity take turns.
 
-    `codes` `(n,)` are the identities of all samples, `size` `(K,)` their numbers of samples. An identity may be visited
-    several times; its samples at one visit are distinct if it has `per_visit` samples.
+    `codes` `(n,)` is the identity of each sample, and `size` `(K,)` the number of samples of each identity. An identity
+    may occur several times in `visits`. The samples of one visit are distinct if there are at least `per_visit`.
     """
     # Samples sorted by identity, in a random order within each.
     shuffled = rng.permutation(len(codes))

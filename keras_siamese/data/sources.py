@@ -1,6 +1,7 @@
 """Sources of samples and their identities, for splits and sequences.
 
-Contract: a *source* is a leaf, or a dict (also nested) of leaves whose first axis is the samples. A leaf is
+Contract: a *source* holds samples along its first axis. It is one leaf, or a dict of leaves, which may be nested. A
+leaf is one of these:
 
 - an array `(n, …)`, also an `np.memmap`: it is not copied, and is checked for NaN once;
 - an h5py Dataset `(n, …)`, read lazily (see `Hdf5Rows`); other mappings, such as an h5py Group or an open `.npz`, are

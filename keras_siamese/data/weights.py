@@ -18,8 +18,8 @@ KINDS = ("balanced", "identities")
 def pair_class_weights(same):
     """Weights of the two pair labels, w_y = n / (2 · n_y), for `fit(class_weight=…)` or `WeightedBinaryCrossentropy`.
 
-    Equal to scikit-learn's `compute_class_weight("balanced", …)`. The keys are the values in `same`, whatever they
-    mean. So with `similar_label=0`, pass the labels that the loss gets: those of the batches, or `1 − same` of
+    The weights are those of scikit-learn's `compute_class_weight("balanced", …)`. The keys of the result are the values
+    in `same`. With `similar_label=0`, pass the labels that the loss gets: those of the batches, or `1 − same` of
     `PairSequence.pairs()`.
 
     Args:
@@ -45,7 +45,7 @@ def pair_class_weights(same):
 def sample_weights(labels):
     """Weights of samples that let all identities count the same: n / (identities · samples of the identity).
 
-    Equal to scikit-learn's `compute_sample_weight("balanced", labels)`.
+    The weights are those of scikit-learn's `compute_sample_weight("balanced", labels)`.
 
     Args:
         labels: identities `(n,)`, integers or strings.

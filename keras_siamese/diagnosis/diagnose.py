@@ -303,8 +303,8 @@ def diagnose(
         A `Diagnosis`.
 
     Raises:
-        ValueError: for an argument out of its range, samples without genuine or impostor pairs, a history that
-            lacks a curve, a model without an encoder to be found.
+        ValueError: if an argument is out of its range, if there are no genuine or no impostor pairs, if the history
+            lacks a curve, or if no encoder is found in the model.
     """
     if target_eer is not None:
         check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
@@ -346,9 +346,7 @@ def training_of(anatomy, train):
 
     Pairs as the model takes them become an `ExplicitPairs`. Without data both are None.
     """
-    if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:  # as fit takes a data set
-        train = train[0] if not isinstance(train[0], (tuple, list, dict)) else tuple(train)
-    train = readable(train)
+    train = fed_of(train)
     is_fed = isinstance(train, (tuple, list)) and anatomy is not None
     if not is_fed or not are_pairs(anatomy.model, train[0]):
         return train, None if train is None else training_trials(train)
@@ -407,8 +405,8 @@ def recipe_of(siamese, train, fed=None):
 
 
 def fed_of(train):
-    """Training data as `fit` takes them, `(x, y)` or a sequence, or None."""
-    if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:
+    """Training data that can be read more than once, `(x, y)` or a sequence of this package; None without any."""
+    if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:  # as fit takes a data set
         train = train[0] if not isinstance(train[0], (tuple, list, dict)) else tuple(train)
     return readable(train)
 

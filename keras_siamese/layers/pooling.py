@@ -18,7 +18,8 @@ from keras_siamese.ops import at_least_float32
 def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
     """(mean max(x, ε)ᵖ)^{1/p} of the features x `(batch, …)` over `axes`, which stay with length 1.
 
-    `valid` may hold booleans that broadcast to x: False leaves a position out. If all are left out, the result is ε.
+    `valid` is None, or an array of booleans that broadcasts to x. Positions with False are left out. If no position
+    remains, the result is ε.
     """
     features = ops.maximum(features, eps)
     if valid is not None:

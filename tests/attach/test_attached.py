@@ -47,6 +47,18 @@ def test_a_verifier_of_any_model_is_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(found.rows[:, 0], expected)
 
 
+@pytest.mark.deep
+@pytest.mark.tensorflow
+def test_a_verifier_of_any_model_is_exported(tmp_path):
+    import tensorflow as tf
+
+    x, same = pairs()
+    verifier = ks.Verifier.calibrate(comparing_model(), (x, same))
+    verifier.export(tmp_path / "served", verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "served"))  # its functions do not keep its variables
+    np.testing.assert_allclose(loaded.serve(tuple(x))["score"][:, 0], verifier.score(*x), rtol=1e-5)
+
+
 def test_a_lambda_is_named_at_calibration(tmp_path):
     model = comparing_model(
         lambda a, b: layers.Lambda(lambda pair: abs(pair[0] - pair[1]), output_shape=(3,), name="gap")([a, b])
@@ -63,7 +75,7 @@ def test_a_lambda_is_named_at_calibration(tmp_path):
 def test_a_pair_gives_the_models_own_output(name):
     model, x = PROGRAMS[name]()
     attached = AttachedModel(model, "distance")
-    left, right = attached.anatomy.towers.items(x)[:2]
+    left, right = attached.anatomy.parts.items(x)[:2]
     mine = ops.convert_to_numpy(attached((left, right)))
     its = keras.tree.flatten(model.predict_on_batch(x))[0]
     np.testing.assert_allclose(mine[:, 0], its.reshape(len(its), -1)[:, 0], rtol=1e-5)

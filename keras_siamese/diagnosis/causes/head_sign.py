@@ -15,7 +15,7 @@ class HeadSign(Cause):
     needs = "pairs as the model takes them, and a loss of single pairs"
     advice = (
         'head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")  # or minus ones\n'
-        'siamese = ks.SiameseWrapper(encoder, distance="euclidean", head="logistic")  # or a head of the right sign'
+        'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # or a head of the right sign'
     )
 
     def judge(self, facts):

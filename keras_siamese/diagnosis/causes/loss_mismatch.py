@@ -85,11 +85,11 @@ class LossMismatch(Cause):
         if expected == "probabilities" and facts["equal_end"] <= 0 and not facts["learned_head"]:
             return (
                 "loss = ks.losses.ContrastiveLoss(margin=1.0)  # the output is a distance\n"
-                'siamese = ks.SiameseWrapper(encoder, distance="euclidean", head="logistic")  # or a probability'
+                'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # or a probability'
             )
         if expected == "distances":
             return (
-                'siamese = ks.SiameseWrapper(encoder, distance="cosine")  # 1 - cosine similarity is a distance\n'
+                'd = ks.layers.DistanceLayer("cosine")([u, v])  # 1 - cosine similarity is a distance\n'
                 "loss = ks.losses.ContrastiveLoss(margin=1.0)"
             )
         return (

@@ -35,8 +35,8 @@ class UnreachableOutput(Cause):
             )
         else:
             advice = (
-                'siamese = ks.SiameseWrapper(encoder, distance="euclidean", head="logistic")  # b - a * d\n'
-                'siamese.compile("adam", "binary_crossentropy")\n'
+                'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # sigmoid(b - a * d)\n'
+                'model.compile("adam", "binary_crossentropy")\n'
                 "loss = ks.losses.ContrastiveLoss(margin=1.0)  # or of the distance, with a margin that can be reached"
             )
         return self.found(facts, "error", what, signals, share / limits.OUT_OF_REACH, change(head="logistic"), advice)

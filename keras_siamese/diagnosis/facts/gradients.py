@@ -18,7 +18,7 @@ from keras import ops, tree
 
 from keras_siamese.attach.anatomy import are_pairs
 from keras_siamese.attach.feed import gather
-from keras_siamese.attach.graph import is_functional, node_of
+from keras_siamese.attach.graph import in_order, input_names
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, batches_of, is_pairs
 from keras_siamese.diagnosis.facts.model import is_finite, make_new, restored, sampled_kernels, update_size
@@ -131,27 +131,17 @@ def sides_of(anatomy, x):
     """The items of each side in `x`, a list; None if `x` are no pairs or the model has no embeddings."""
     if not anatomy.has_embeddings:
         return None
-    if anatomy.towers is not None:
-        return anatomy.towers.items(arrays_of(anatomy.model, x))
+    if anatomy.parts is not None:
+        return anatomy.parts.items(in_order(anatomy.model, x))
     return list(x) if is_pairs(x) and are_pairs(anatomy.model, x) else None
-
-
-def arrays_of(model, x):
-    """The arrays of `x` in the order of the model's inputs."""
-    names = input_names(model)
-    return [x[name] for name in names] if isinstance(x, dict) and set(names) == set(x) else tree.flatten(x)
-
-
-def input_names(model):
-    return [node_of(one).operation.name for one in model.inputs] if is_functional(model) else []
 
 
 def equalised(anatomy, x):
     """`x` with the item of the first side on all sides."""
-    towers = anatomy.towers
+    towers = anatomy.parts
     if towers is None:
         return [x[0]] * len(x)
-    arrays = list(arrays_of(anatomy.model, x))
+    arrays = list(in_order(anatomy.model, x))
     if towers.axis is not None:
         return tree.pack_sequence_as(x, [np.repeat(np.take(arrays[0], [0], towers.axis), towers.count, towers.axis)])
     for side in towers.inputs[1:]:

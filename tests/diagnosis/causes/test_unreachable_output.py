@@ -25,7 +25,7 @@ def test_strength_is_the_share_that_cannot_be_won(changes, expected):
 def test_it_names_the_label_and_the_range():
     found = answer("unreachable_output")
     assert "lies between 0.5 and 1" in found.summary and "Pairs of label 0 keep at least 100%" in found.summary
-    assert "logistic" in found.advice and found.apply({}) == {"head": "logistic"}
+    assert "LogisticHead" in found.advice and found.apply({}) == {"head": "logistic"}
     constant = answer("unreachable_output", output_low=1.0)
     assert "is 1 for all pairs" in constant.summary and "sigmoid" in constant.advice
 

@@ -182,7 +182,7 @@ def test_the_reach_of_a_comparator(name, rng):
 )
 def test_how_many_columns_the_first_weights_are_applied_to(compare, columns):
     anatomy = dissect(model_of(compare))
-    assert columns_weighted(anatomy.towers.comparator) == columns
+    assert columns_weighted(anatomy.comparator) == columns
     assert anatomy.has_scalar_head == (columns == 1) and bool(anatomy.learned) == (columns > 0)
 
 
