@@ -135,8 +135,11 @@ def dissect(model, sample=None, *, encoder=None, distance=None):
         An `Anatomy`.
 
     Raises:
+        TypeError: if `model` is no Keras model or layer.
         ValueError: if neither towers nor an encoder are found, or if `encoder` or `distance` contradicts the model.
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"`model` must be a Keras model or layer; got {model!r} of type {type(model).__name__}")
     if shows_parts(model):
         refuse("encoder", None if encoder is model.encoder else encoder, model)
         refuse("distance", distance, model)

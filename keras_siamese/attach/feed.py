@@ -40,7 +40,7 @@ def gather(data, rows=ROWS):
 
 def is_batched(data):
     """Whether `data` comes in batches: it is neither arrays nor tuples, lists or dicts of arrays."""
-    if isinstance(data, (tuple, list, dict)) or hasattr(data, "shape") or hasattr(data, "to_numpy"):
+    if isinstance(data, (tuple, list, dict, str, bytes)) or hasattr(data, "shape") or hasattr(data, "to_numpy"):
         return False
     return inspect.isgeneratorfunction(data) or hasattr(data, "__iter__") or hasattr(data, "__getitem__")
 

@@ -210,6 +210,11 @@ def test_models_that_neither_compare_nor_embed_are_refused(make):
         dissect(make())
 
 
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="`model` must be a Keras model or layer; got 'encoder.keras' of type str"):
+        dissect("encoder.keras")
+
+
 # --- forms of other people
 
 

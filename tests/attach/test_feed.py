@@ -88,7 +88,7 @@ def test_what_comes_in_batches(data):
     assert is_batched(data)
 
 
-@pytest.mark.parametrize("data", [[LEFT, RIGHT], (LEFT, SAME), {"a": LEFT}, LEFT])
+@pytest.mark.parametrize("data", [[LEFT, RIGHT], (LEFT, SAME), {"a": LEFT}, LEFT, "valid.csv"])
 def test_what_does_not_come_in_batches(data):
     assert not is_batched(data)
 
