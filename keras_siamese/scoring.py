@@ -10,15 +10,16 @@ and `verification`.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import keras
 import numpy as np
 from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_labels, check_same
-from keras_siamese.attach.anatomy import are_pairs, dissect, orient, pairs_of
+from keras_siamese.attach.anatomy import dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
+from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, named_arrays, subset, take
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
@@ -26,10 +27,11 @@ from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
 MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
 FEW = 1000  # pairs from which the direction of an output is found
 BLOCK = 65_536  # number of pairs compared at once
+NUMBERS = 8_000_000  # numbers in the items of such pairs, where the items themselves are compared
 WHAT_IT_TAKES = "(x, labels), (left, right, same) or a frozen PairSequence"
 
 
-def attach(model, validation, *, encoder=None, distance=None, similar_label=None, **options):
+def attach(model, validation, *, encoder=None, distance=None, score=None, similar_label=None, **options):
     """Understand `model`, and read `validation` as it takes it: `(Anatomy, Trials)`.
 
     Args:
@@ -37,7 +39,7 @@ def attach(model, validation, *, encoder=None, distance=None, similar_label=None
         validation: what `Trials.of` takes; or pairs as the model takes them: `(x, y)` or `(x, y, sample_weight)`, or a
             data set or generator of such batches. Which one it is follows from the model: `x` with both sides of the
             model holds pairs, `x` with one side holds items, and `y` their identities.
-        encoder, distance: override what is found in the model.
+        encoder, distance, score: override what is found in the model; see `dissect`.
         similar_label: the label of pairs that means the same identity. By default it is found for pairs as the model
             takes them, and 1 otherwise.
         **options: `max_items`, `max_pairs` and `seed` of `Trials.of`.
@@ -45,19 +47,20 @@ def attach(model, validation, *, encoder=None, distance=None, similar_label=None
     Raises:
         ValueError: see `Trials.of` and `dissect`.
     """
-    x = y = None
+    parts = {"encoder": encoder, "distance": distance, "score": score}
     if is_batched(validation) and not isinstance(validation, (Trials, PairSequence, ExplicitPairs)):
         validation = gather(validation)
-    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3) and are_pairs(model, validation[0]):
+    takes_pairs = is_pair if score is not None else partial(are_pairs, model)
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3) and takes_pairs(validation[0]):
         x, y = gather(validation)
-        anatomy = dissect(model, x, encoder=encoder, distance=distance)
+        anatomy = dissect(model, x, **parts)
         left, right, labels = pairs_of(anatomy, x, y)
         direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
         return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label).distinct()
     trials = Trials.of(validation, similar_label=similar_label, **options)
     few = take(trials.items, slice(0, 4))
-    anatomy = dissect(model, few, encoder=encoder, distance=distance)
-    if anatomy.wrapper is None:
+    anatomy = dissect(model, few, **parts)
+    if anatomy.wrapper is None and anatomy.encoder is not None:
         rows = trials.balanced()[:FEW]
         left, right = (take(trials.items, side[rows]) for side in (trials.left, trials.right))
         orient(anatomy, left, right, trials.same[rows].astype(int), similar_label=1)
@@ -281,14 +284,31 @@ class ScoredTrials:
 
 
 def score(siamese, trials, batch_size=256):
-    """Score `trials` with the siamese model `siamese`: `ScoredTrials`. Each item is embedded once."""
-    embeddings = embed(siamese.encoder, trials.items, batch_size)
-    other = getattr(siamese, "other", None)  # the right side's own encoder
-    others = None if other is None else embed(other, trials.items, batch_size)
-    scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others)
+    """Score `trials` with the siamese model `siamese`: `ScoredTrials`. Each item is embedded once.
+
+    Without embeddings, pairs are scored as they are, and `ScoredTrials.embeddings` has no columns.
+    """
+    if getattr(siamese, "has_embeddings", True):
+        embeddings = embed(siamese.encoder, trials.items, batch_size)
+        other = getattr(siamese, "other", None)  # the right side's own encoder
+        others = None if other is None else embed(other, trials.items, batch_size)
+        scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others)
+    else:
+        embeddings, scores = np.empty((count_samples(trials.items), 0), "float32"), score_items(siamese, trials)
     if not has_finite_weights(getattr(siamese, "model", siamese)):
         scores[:] = np.nan  # on some backends max(NaN, 0) is 0, so the embeddings may look sound
     return ScoredTrials(trials, embeddings, scores)
+
+
+def score_items(siamese, trials):
+    """Score `trials` by the items themselves, of a model without embeddings: `(n,)`, larger = more similar."""
+    sizes = [np.prod(array.shape[1:], dtype=float) for _, array in named_arrays("items", trials.items)]
+    scores, rows = np.empty(len(trials), "float32"), max(1, int(NUMBERS / (2 * max(sum(sizes), 1))))
+    for start in range(0, len(trials), rows):
+        block = slice(start, start + rows)
+        items = [take(trials.items, side[block]) for side in (trials.left, trials.right)]
+        scores[block] = similarity(siamese, to_numpy(siamese.compare(*siamese.embed(items)))[:, 0])
+    return scores
 
 
 def embed(encoder, x, batch_size=256):

@@ -18,6 +18,8 @@ import dataclasses
 import keras
 from keras import tree
 
+LONGEST_REASON = 300  # characters of an error of the user's call that are shown
+
 
 @dataclasses.dataclass
 class Graph:
@@ -107,16 +109,50 @@ def graph_of(model, structure=None):
         structure = inputs_of(model)
     elif structure is None:
         return None
+    try:
+        return traced(model, structure)
+    except Exception:  # a call that does not work on symbolic tensors may raise anything
+        return None
+
+
+def traced(model, structure):
+    """The `Graph` of a call of `model` with symbolic inputs of the shapes in `structure`; None if it ends in none."""
     symbolic = tree.map_structure(
         lambda one: keras.Input(batch_shape=(None, *one.shape[1:]), dtype=one.dtype), structure
     )
     inputs = tree.flatten(symbolic)
-    try:
-        outputs = opened_call(model, [symbolic], {}, {id(one): frozenset([i]) for i, one in enumerate(inputs)})
-    except Exception:  # a call that does not work on symbolic tensors may raise anything
-        return None
+    outputs = opened_call(model, [symbolic], {}, {id(one): frozenset([i]) for i, one in enumerate(inputs)})
     outputs = [one for one in tree.flatten(outputs) if isinstance(one, keras.KerasTensor)]
     return Graph(inputs, outputs, symbolic) if outputs else None
+
+
+def understood(model, structure=None):
+    """What is known of a model that cannot be dissected, in words: its graph, or how far its call could be traced."""
+    if is_functional(model):
+        return described(Graph(model.inputs, model.outputs, inputs_of(model)))
+    if structure is None:
+        return "nothing, because it is a subclass, whose call is traced with a few rows of its input: `sample=`"
+    layers = list(model._flatten_layers(include_self=False))
+    with unchanged_layers(model):
+        before = [len(layer._inbound_nodes) for layer in layers]
+        try:
+            graph = traced(model, structure)
+            return "its call returns no tensor" if graph is None else described(graph)
+        except Exception as error:  # of the user's call
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
+            reached = [one.name for one, count in zip(layers, before, strict=True) if len(one._inbound_nodes) > count]
+    return f"its call reaches {', '.join(reached) or 'no layer'}, and then it cannot be traced ({reason})"
+
+
+def described(graph):
+    """The layers of each input of a `graph` up to where inputs meet, and its outputs, in words."""
+    found, parts = sides_of(graph, [(index,) for index in range(len(graph.inputs))]), []
+    for index, tensor in enumerate(graph.inputs):
+        own = [node.operation.name for node in graph.nodes if reached(node, found) == {index}]
+        parts.append(" → ".join([f"input {tuple(tensor.shape)}", *own]))
+    met = [node.operation.name for node in graph.nodes if len(reached(node, found)) > 1]
+    outputs = ", ".join(str(tuple(one.shape)) for one in graph.outputs)
+    return "; ".join([*parts, *([f"they meet in {' → '.join(met)}"] if met else []), f"output {outputs}"])
 
 
 def is_functional(model):

@@ -55,6 +55,8 @@ class VerificationMonitor(CopiedCallback):
             so few pairs cannot estimate it.
         every: measure the first, every `every`-th and the last epoch. The other epochs repeat the last values.
         encoder: the encoder, a part of the model. Needed only if it cannot be found.
+        score: a function `(left, right) → (n,)` of the items of pairs, larger for more similar pairs, for a model that
+            cannot be understood; it is called with NumPy arrays. Embeddings are then not examined.
         distance: how to compare the embeddings if the model is an encoder; "cosine" by default.
         similar_label: the label of a pair that means "same". The default for `(left, right, same)` is 1. For pairs as
             the model takes them, it is found from the loss, the model and the data.
@@ -77,6 +79,7 @@ class VerificationMonitor(CopiedCallback):
         *,
         encoder=None,
         distance=None,
+        score=None,
         similar_label=None,
         batch_size=256,
         log_dir=None,
@@ -90,6 +93,7 @@ class VerificationMonitor(CopiedCallback):
         self.every = check_integer("every", every, low=1)
         self.encoder = encoder
         self.distance = distance
+        self.score = score
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self._events = None if log_dir is None else EventLog(log_dir)
         self._forget()
@@ -126,7 +130,7 @@ class VerificationMonitor(CopiedCallback):
     def attach(self):
         """The `Anatomy` of the model. Some models know their output only after a batch."""
         if self._anatomy is None:
-            parts = {"encoder": self.encoder, "distance": self.distance}
+            parts = {"encoder": self.encoder, "distance": self.distance, "score": self.score}
             self._anatomy, self.trials = attach(self.model, self.validation, **parts, **self.options)
             self.far = supported_rates(self.far, self.trials)
         return self._anatomy
@@ -230,7 +234,7 @@ class DivergenceMonitor(VerificationMonitor):
         threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. By default 0.5 for
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
-        **kwargs: `far`, `every`, `encoder`, `distance`, `similar_label`, `batch_size`, `log_dir` of
+        **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
             `VerificationMonitor`.
 
     Attributes:

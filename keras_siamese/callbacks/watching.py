@@ -19,8 +19,9 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
-from keras_siamese.attach.anatomy import are_pairs, shows_parts
 from keras_siamese.attach.feed import is_batched
+from keras_siamese.attach.graph import shows_parts
+from keras_siamese.attach.orient import are_pairs
 from keras_siamese.callbacks.fitting import held_out, named, replaced, training_data
 from keras_siamese.callbacks.monitors import DivergenceMonitor
 from keras_siamese.scoring import readable

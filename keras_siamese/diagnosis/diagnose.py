@@ -17,8 +17,8 @@ from keras import ops, tree
 from keras_siamese import verification
 from keras_siamese._checks import check_number, check_writable
 from keras_siamese._version import __version__
-from keras_siamese.attach.anatomy import are_pairs, pairs_of
 from keras_siamese.attach.feed import gather
+from keras_siamese.attach.orient import pairs_of
 from keras_siamese.data import ExplicitPairs
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
@@ -27,7 +27,8 @@ from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.run import Run, plain
-from keras_siamese.scoring import Trials, attach, readable, score, spread_over_identities
+from keras_siamese.scoring import Trials, attach, readable, spread_over_identities
+from keras_siamese.scoring import score as scored
 
 SCHEMA = "keras_siamese.diagnosis/2.1"  # of report.schema.json
 MAX_ITEMS = 2_000
@@ -123,9 +124,16 @@ class Diagnosis:
             lines += ["   advice:"] + [f"     {line}" for line in finding.advice.splitlines()]
         if self.ruled_out:
             lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
-        for answer in self.not_examined:
-            lines.append(f"Not examined: {answer.cause} (needs {answer.needs}).")
+        lines += [f"Not examined: {', '.join(causes)} (needs {needs})." for needs, causes in self.needed.items()]
         return "\n".join(lines)
+
+    @property
+    def needed(self):
+        """What the causes that were not examined would have needed, and which need it: a dict of lists."""
+        needed = {}
+        for answer in self.not_examined:
+            needed.setdefault(answer.needs, []).append(answer.cause)
+        return needed
 
     def to_dict(self):
         """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
@@ -274,6 +282,7 @@ def diagnose(
     train=None,
     history=None,
     encoder=None,
+    score=None,
     threshold=None,
     target_eer=None,
     similar_label=None,
@@ -291,6 +300,8 @@ def diagnose(
             Keras's `History`, a dict, or the path of a run log (`DivergenceMonitor(log=…)`) or of CSVLogger's file;
             without it nothing is said about a divergence.
         encoder: the encoder, where it cannot be found in the model.
+        score: a function `(left, right) → (n,)` of the items of pairs, larger for more similar pairs, in place of the
+            model's output; see `dissect`. What needs embeddings is then not examined.
         threshold: the score (−distance, or probability) from which your accuracy accepts a pair.
         target_eer: EER that you want, in (0, 1).
         similar_label: the label of a pair that means the same; by default 1 in `(left, right, same)`, and found in
@@ -312,10 +323,10 @@ def diagnose(
     run = Run() if history is None else Run.of(history)
     validation = readable(validation)
     options = {"max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
-    siamese, trials = attach(model, validation, encoder=encoder, **options)
+    siamese, trials = attach(model, validation, encoder=encoder, score=score, **options)
     fed = fed_of(train)
     source, train_trials = training_of(siamese, fed)
-    valid, trained = (None if one is None else score(siamese, one) for one in (trials, train_trials))
+    valid, trained = (None if one is None else scored(siamese, one) for one in (trials, train_trials))
     if not valid.is_finite or not (trained is None or trained.is_finite):
         broken = trained if valid.is_finite else valid
         recipe = recipe_of(siamese, source, validation if fed is None else fed)
@@ -348,7 +359,7 @@ def training_of(anatomy, train):
     """
     train = fed_of(train)
     is_fed = isinstance(train, (tuple, list)) and anatomy is not None
-    if not is_fed or not are_pairs(anatomy.model, train[0]):
+    if not is_fed or not anatomy.are_pairs(train[0]):
         return train, None if train is None else training_trials(train)
     x, y = gather(train)
     left, right, labels = pairs_of(anatomy, x, y)

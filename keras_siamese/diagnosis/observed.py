@@ -80,6 +80,11 @@ class Observed:
         return getattr(self.siamese, "other", None) is not None
 
     @property
+    def has_embeddings(self):
+        """Whether the model compares embeddings, which can be looked at."""
+        return getattr(self.siamese, "has_embeddings", True)
+
+    @property
     def is_sequence(self):
         """Whether the training data come in batches that can be asked for."""
         return hasattr(self.source, "__getitem__") and not isinstance(self.source, (tuple, list))

@@ -5,28 +5,16 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-import keras_siamese as ks
-from keras_siamese.attach.anatomy import are_pairs, dissect, orient, pairs_of
+from keras_siamese.attach.anatomy import dissect
+from keras_siamese.attach.orient import are_pairs
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
-from tests.support.programs import PROGRAMS, ROWS, batch
-
-FEATURES = 4
+from tests.support.programs import PROGRAMS
+from tests.support.two_inputs import FEATURES, encoder_model, two_towers
 
 
 @pytest.fixture
 def x(rng):
     return rng.normal(size=(30, FEATURES)).astype("float32")
-
-
-def encoder_model(name="encoder", dim=3):
-    inputs = keras.Input((FEATURES,))
-    return keras.Model(inputs, layers.UnitNormalization()(layers.Dense(dim)(inputs)), name=name)
-
-
-def two_towers(connect):
-    """A functional model of two inputs; `connect(left, right)` gives its output."""
-    left, right = keras.Input((FEATURES,), name="left"), keras.Input((FEATURES,), name="right")
-    return keras.Model([left, right], connect(left, right), name="towers")
 
 
 def assert_compares_as(model, x):
@@ -152,35 +140,6 @@ def test_an_encoder_of_a_dict_is_told_from_two_towers(x):
     assert dissect(encoder, items, encoder=encoder).encoder is encoder
 
 
-def classifier(last, loss):
-    body = encoder_model()
-    model = keras.Sequential([keras.Input((FEATURES,)), body, *last])
-    model.compile("sgd", loss)
-    return model, body
-
-
-CLASSIFIERS = {
-    "softmax": ([layers.Dense(5, "softmax")], "sparse_categorical_crossentropy"),
-    "one-hot": ([layers.Dense(5), layers.Softmax()], "categorical_crossentropy"),
-    "logits": ([layers.Dense(5)], keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
-    "proxies": ([ks.layers.ProxyLogits(5)], ks.losses.ArcFaceLoss()),
-}
-
-
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_what_enters_a_classifier_is_the_embedding(name, x):
-    model, body = classifier(*CLASSIFIERS[name])
-    anatomy = dissect(model)
-    np.testing.assert_allclose(ops.convert_to_numpy(anatomy.encoder(x)), body.predict_on_batch(x), rtol=1e-6)
-    assert "classifier over identities" in str(anatomy)
-
-
-def test_an_encoder_under_a_batch_loss_is_no_classifier(x):
-    encoder = encoder_model(dim=5)
-    encoder.compile("sgd", ks.losses.MultiSimilarityLoss())
-    assert dissect(encoder).encoder is encoder
-
-
 # --- what is refused
 
 
@@ -213,6 +172,41 @@ def test_models_that_neither_compare_nor_embed_are_refused(make):
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="`model` must be a Keras model or layer; got 'encoder.keras' of type str"):
         dissect("encoder.keras")
+
+
+class SubclassThatReadsValues(keras.Model):
+    """Its call cannot be traced: it reads the values of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = layers.Dense(3, name="first"), layers.Dense(1, name="second")
+
+    def call(self, inputs):
+        left, right = inputs
+        if float(ops.convert_to_numpy(self.first(left)).sum()) > 0:
+            return self.second(left)
+        return self.second(right)
+
+
+def test_an_error_shows_what_was_understood_and_the_ways_out(x):
+    with pytest.raises(ValueError, match=r"understood: input \(None, 4\) → dense\w*; output \(None, 1\)\. Pass `enc"):
+        dissect(keras.Sequential([keras.Input((FEATURES,)), layers.Dense(1)]))
+    with pytest.raises(ValueError, match=r"reaches first, and then it cannot be traced .*or `score=`"):
+        dissect(SubclassThatReadsValues(), [x, x[:, :3]])
+    with pytest.raises(ValueError, match=r"it is a subclass, whose call is traced with a few rows of its input"):
+        dissect(SubclassThatReadsValues())
+
+
+def test_a_score_of_the_user_stands_for_the_model(x):
+    anatomy = dissect(SubclassThatReadsValues(), score=lambda left, right: (left * right).sum(axis=1))
+    assert not anatomy.has_embeddings and anatomy.towers == () and anatomy.learned == []
+    np.testing.assert_allclose(anatomy.compare(*anatomy.embed([x, x]))[:, 0], (x * x).sum(axis=1), rtol=1e-6)
+    assert anatomy.are_pairs([x, x]) and not anatomy.are_pairs(x)
+    assert "the function that was given" in str(anatomy)
+    with pytest.raises(ValueError, match=r"`score` must return 30 numbers for 30 pairs, one each; got shape \(30, 4\)"):
+        dissect(encoder_model(), score=lambda left, right: left).compare(x, x)
+    with pytest.raises(TypeError, match="`score` must be a function"):
+        dissect(encoder_model(), score="cosine")
 
 
 # --- forms of other people
@@ -259,66 +253,3 @@ def test_it_prints_what_it_found():
     model, x = PROGRAMS["joined_at_once"]()
     anatomy = dissect(model, x)
     assert "no embeddings" in str(anatomy) and not anatomy.has_embeddings
-
-
-READ_AS_PAIRS = {
-    "two inputs": ("operations", batch(2), True),
-    "one item for two inputs": ("operations", batch(1)[0], False),
-    "triplets": ("two_distances_in_a_list", batch(3), True),
-    "a pair for triplets": ("two_distances_in_a_list", batch(2), True),
-    "stacked": ("stacked_pairs", np.stack(batch(2), 1), True),
-    "one item for stacked": ("stacked_pairs", batch(1)[0], False),
-    "subclass": ("subclass_that_compares", tuple(batch(2)), True),
-}
-
-
-@pytest.mark.parametrize("name", READ_AS_PAIRS)
-def test_pairs_are_told_from_items_by_the_model(name):
-    program, x, expected = READ_AS_PAIRS[name]
-    assert are_pairs(PROGRAMS[program]()[0], x) == expected
-
-
-def test_triplets_are_two_pairs_each():
-    model, x = PROGRAMS["two_distances_in_a_list"]()
-    left, right, labels = pairs_of(dissect(model), x, None)
-    np.testing.assert_array_equal(left, np.concatenate([x[0], x[0]]))
-    np.testing.assert_array_equal(right, np.concatenate(x[1:]))
-    np.testing.assert_array_equal(labels, np.repeat([1, 0], ROWS))
-
-
-def test_inputs_given_by_name_are_put_in_order(x):
-    encoder = encoder_model()
-    model = two_towers(lambda a, b: DistanceLayer()([encoder(a), encoder(b)]))
-    same = np.arange(15) % 2
-    left, right, labels = pairs_of(dissect(model), {"right": x[15:], "left": x[:15]}, same)
-    np.testing.assert_array_equal(left, x[:15])
-    np.testing.assert_array_equal(right, x[15:])
-    np.testing.assert_array_equal(labels, same)
-
-
-def compiled(loss, output=lambda d: d):
-    encoder = encoder_model()
-    model = two_towers(lambda a, b: output(DistanceLayer()([encoder(a), encoder(b)])))
-    model.compile("sgd", loss)
-    return model
-
-
-DIRECTIONS = {
-    "a distance, 1 = same": (lambda: compiled(lambda y, d: ops.mean(y * d)), 1, False, 1),
-    "a distance, 1 = different": (lambda: compiled(lambda y, d: ops.mean((1 - y) * d - y * d)), 0, False, 0),
-    "a probability": (lambda: compiled("binary_crossentropy", lambda d: ops.exp(-d)), 1, True, 1),
-}
-
-
-@pytest.mark.each_backend
-@pytest.mark.parametrize("name", DIRECTIONS)
-def test_the_direction_follows_from_loss_comparator_and_data(name, rng):
-    make, closer, up, similar = DIRECTIONS[name]
-    labels = np.arange(60) % 2
-    left = rng.normal(size=(60, FEATURES)).astype("float32")
-    right = (left + rng.normal(size=left.shape) * np.where(labels == closer, 0.1, 2.0)[:, None]).astype("float32")
-    anatomy = dissect(make())
-    found = orient(anatomy, left, right, labels, x=[left, right], y=labels)
-    assert (found.up, found.similar_label, found.contradiction) == (up, similar, None)
-    assert anatomy.output_kind == ("score" if up else "distance")
-    assert orient(anatomy, left, right, labels, similar_label=1 - similar).similar_label == 1 - similar

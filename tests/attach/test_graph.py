@@ -14,6 +14,7 @@ from keras_siamese.attach.graph import (
     signatures_of,
     split,
     unchanged_layers,
+    understood,
 )
 from tests.support.programs import PROGRAMS, encoder, sides
 
@@ -90,3 +91,29 @@ def test_arrays_are_put_in_the_order_of_the_inputs():
 def test_a_sequential_that_knows_its_input_has_a_graph(make, expected):
     assert is_functional(make()) == expected
     assert node_of(keras.Input((2,))).operation.name.startswith("input") and not is_functional("a string")
+
+
+def test_a_model_is_described_as_far_as_it_was_understood():
+    left, right = keras.Input((4,)), keras.Input((4,))
+    met = layers.Concatenate(name="both")([layers.Dense(3, name="one")(left), right])
+    model = keras.Model([left, right], layers.Dense(7, name="join")(met))
+    assert understood(model) == ("input (None, 4) → one; input (None, 4); they meet in both → join; output (None, 7)")
+
+
+class CallOfTwoLayers(keras.Model):
+    def __init__(self, then):
+        super().__init__()
+        self.first, self.second, self.then = layers.Dense(3, name="first"), layers.Dense(5, name="second"), then
+
+    def call(self, inputs):
+        return self.second(self.then(self.first(inputs)))
+
+
+def test_a_call_is_described_as_far_as_it_could_be_traced():
+    sample = np.zeros((2, 4), "float32")
+    assert understood(CallOfTwoLayers(ops.relu), sample).startswith("input (None, 4) → first → ")
+    broken = CallOfTwoLayers(lambda x: 1 / 0)
+    found = understood(broken, sample)
+    assert found == "its call reaches first, and then it cannot be traced (ZeroDivisionError: division by zero)"
+    assert not broken.first._inbound_nodes
+    assert understood(broken).startswith("nothing, because it is a subclass")

@@ -265,6 +265,59 @@ def test_a_subclassed_model_is_measured_through_the_encoder_given():
     assert history["val_auc"][-1] == pytest.approx(by_hand(model.tower)["val_auc"], abs=1e-4)
 
 
+class JudgesPairs(keras.Model):
+    """A model that cannot be understood: its call compares as its training flag says."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1)
+
+    def call(self, inputs, training=None):
+        left, right = inputs
+        return self.dense(keras.ops.abs(left - right) if training else left * right)
+
+
+@pytest.mark.each_backend
+def test_a_score_of_the_user_is_measured_and_what_needs_embeddings_is_named(tmp_path):
+    """The report of such a run is written too, without the pictures of embeddings."""
+    seen, data = [], pairs()
+
+    def score(left, right):
+        seen.append(type(left))
+        return -np.abs(left - right).sum(axis=1)
+
+    monitor = DivergenceMonitor(VALID, far=0.01, score=score, train=TRAIN, report=tmp_path / "report.html")
+    history = fit(compiled(JudgesPairs(), "mse"), [monitor, SetEpoch(data)], data=data).history
+    left, right = np.triu_indices(len(VALID[1]), 1)
+    same = VALID[1][left] == VALID[1][right]
+    expected = verification.auc(same, score(VALID[0][left], VALID[0][right]))
+    assert history["val_auc"] == pytest.approx([expected] * 2, abs=1e-6)
+    assert set(seen) == {np.ndarray}
+    said = str(monitor.diagnosis)
+    assert "(needs embeddings: a model that embeds each item by itself, or `encoder=`)" in said
+    assert {"collapse", "weak_features", "margin"} <= {one.cause for one in monitor.diagnosis.not_examined}
+    assert "Not examined: " in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.each_backend
+def test_a_cross_encoder_is_measured_by_its_output_and_has_no_embeddings(rng):
+    sides = [keras.Input((FEATURES,)) for _ in range(2)]
+    joined = layers.Dense(1, "sigmoid")(layers.Dense(8, "relu")(layers.Concatenate()(sides)))
+    model = compiled(keras.Model(sides, joined), "binary_crossentropy")
+    left, right = rng.integers(0, len(VALID[1]), (2, 300))
+    x, y = [VALID[0][left], VALID[0][right]], (VALID[1][left] == VALID[1][right]).astype("float32")
+    monitor = DivergenceMonitor((x, y), train=(x, y))
+    logs = model.fit(x, y, epochs=2, callbacks=[monitor], verbose=0).history
+    scores = monitor.attach().direction.up * 2 - 1
+    assert logs["val_auc"][-1] == pytest.approx(
+        verification.auc(y == monitor.attach().direction.similar_label, scores * model.predict(x, verbose=0)[:, 0]),
+        abs=1e-5,
+    )
+    assert monitor.diagnosis.facts["has_embeddings"] == 0
+    assert "collapse" in {one.cause for one in monitor.diagnosis.not_examined}
+    assert np.isnan(monitor.history["spread"]).all()
+
+
 @pytest.mark.parametrize("head", [None, "logistic"])
 def test_pairs_and_frozen_sequences_are_measured_as_given(head):
     model = compiled(SiameseWrapper(encoder_model(), head=head), "binary_crossentropy" if head else None)

@@ -15,6 +15,8 @@ import numpy as np
 
 from keras_siamese.diagnosis import limits
 
+WITHOUT_EMBEDDINGS = "embeddings: a model that embeds each item by itself, or `encoder=`"
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -90,6 +92,7 @@ class Cause:
         name: the identifier, by default the name of the module that defines the cause.
         stage: the stage of the run that it belongs to, one of `ranking.STAGES`.
         explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
+        needs_embeddings: whether it is about embeddings, which a model that joins its inputs at once does not have.
         after_nan: whether it can be judged of a run that has left NaN in its weights.
         reads: facts without which it cannot be examined.
         needs: how a user provides them, in words.
@@ -99,6 +102,7 @@ class Cause:
     name = ""
     stage = ""
     explains_flag = True
+    needs_embeddings = False
     after_nan = False
     reads = ()
     needs = ""
@@ -109,6 +113,8 @@ class Cause:
 
     def examine(self, facts):
         """A `Finding`, `RuledOut` or `NotExamined` from `facts`."""
+        if self.needs_embeddings and not facts.get("has_embeddings", 1):
+            return NotExamined(self.name, WITHOUT_EMBEDDINGS)
         if any(name not in facts for name in self.reads):
             return NotExamined(self.name, self.needs)
         return self.judge(facts)

@@ -10,6 +10,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 
 class BatchNorm(Cause):
     stage = "inputs"
+    needs_embeddings = True
     reads = ("batch_normalization",)
     needs = "an encoder with BatchNormalization, and training batches"
     advice = (

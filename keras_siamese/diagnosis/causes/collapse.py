@@ -8,6 +8,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 class Collapse(Cause):
     stage = "optimisation"
+    needs_embeddings = True
     reads = ("spread", "spacing")
     advice = (
         "keras.Sequential([..., keras.layers.Dense(64), keras.layers.UnitNormalization()])  # a fixed scale\n"

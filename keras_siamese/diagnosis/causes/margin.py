@@ -12,6 +12,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 class Margin(Cause):
     stage = "objective"
+    needs_embeddings = True
     reads = ("margin", "untrained_distance")
     needs = "a loss with a margin, and an encoder that Keras can copy"
 

@@ -12,6 +12,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 
 class WeakFeatures(Cause):
     stage = "generalisation"
+    needs_embeddings = True
     reads = ("train_eer", "spread")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
     advice = (

@@ -11,6 +11,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change,
 
 class WrongDistance(Cause):
     stage = "objective"
+    needs_embeddings = True
     reads = ("swap_gain", "eer_cosine", "eer_euclidean")
     needs = "a score that is a distance of embeddings, with no learned layers in between"
 

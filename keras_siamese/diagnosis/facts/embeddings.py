@@ -18,8 +18,10 @@ FEWEST = 12  # only for more embeddings are neighbours searched
 
 
 def of_embeddings(run):
-    """The shape of the held-out embeddings, and their EER under other comparisons."""
+    """The shape of the held-out embeddings, and their EER under other comparisons; without any, `has_embeddings` 0."""
     z, trials = run.valid.embeddings, run.valid.trials
+    if not z.shape[1]:
+        return {"has_embeddings": 0}
     impostors = ~trials.same
     compared = normalised(z) if run.scale_free else z
     norms = np.linalg.norm(np.asarray(z, float), axis=1)
@@ -40,8 +42,11 @@ def of_embeddings(run):
 def health_of(scored):
     """`HEALTH` of `scored` trials by name, for every epoch; NaN where it is not known."""
     z, trials = scored.embeddings, scored.trials
-    found = dict.fromkeys(HEALTH, float("nan")) | shape_of(z, trials)
+    found = dict.fromkeys(HEALTH, float("nan"))
     found["d_prime"] = verification.d_prime(scored.same, scored.scores)
+    if not z.shape[1]:
+        return found
+    found |= shape_of(z, trials)
     if trials.identities is not None and len(z) > FEWEST:
         found["purity"] = purity(z, trials.identities, permutations=2)[0]
     return found

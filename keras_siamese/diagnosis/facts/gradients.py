@@ -16,9 +16,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_siamese.attach.anatomy import are_pairs
 from keras_siamese.attach.feed import gather
 from keras_siamese.attach.graph import in_order, input_names
+from keras_siamese.attach.orient import are_pairs
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, batches_of, is_pairs
 from keras_siamese.diagnosis.facts.model import is_finite, make_new, restored, sampled_kernels, update_size

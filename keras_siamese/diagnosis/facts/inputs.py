@@ -22,7 +22,7 @@ def of_inputs(run):
     if isinstance(some, dict) or not np.issubdtype(some.dtype, np.number):
         return found
     if siamese is not None:
-        found["input_scale"] = root_mean_square(first_inputs(siamese.encoder, some))
+        found["input_scale"] = root_mean_square(first_inputs(siamese.encoder, some) if run.has_embeddings else some)
         if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
     if trials.identities is None:

@@ -21,7 +21,8 @@ def of_leakage(run):
         shared = shared_names(*names)
         found["shared_names"] = len(shared)
         if len(shared):
-            found["shared_auc"] = shared_auc(train.embeddings, names[0], valid.embeddings, names[1])
+            if valid.embeddings.shape[1]:
+                found["shared_auc"] = shared_auc(train.embeddings, names[0], valid.embeddings, names[1])
             found["shared_share"] = np.mean(np.isin(names[1], shared))
     x, held_out = run.train_items, valid.trials.items
     if isinstance(x, dict) or x.shape[1:] != held_out.shape[1:] or x.dtype.kind not in "fiub":

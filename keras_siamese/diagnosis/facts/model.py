@@ -31,15 +31,15 @@ def of_model(run):
     if siamese is None:
         return {}
     found = {"unshared": float(run.is_unshared), "learning_rate": run.learning_rate}
-    found["trainable_share"] = trainable_share(siamese.encoder)
+    found["trainable_share"] = trainable_share(body_of(run))
     moved = np.array(run.history.get("moved_share", []), float)
     if np.isfinite(moved).any():
         found["moved_share"] = moved[np.isfinite(moved)][-1]
-    if (
-        min(share for share in (found["trainable_share"], found.get("moved_share"), 1.0) if share is not None)
-        < limits.FROZEN
-    ):
-        found |= {} if run.is_unshared else frozen_eers(run)
+    if not run.has_embeddings:
+        return found
+    shares = (found["trainable_share"], found.get("moved_share"), 1.0)
+    if min(share for share in shares if share is not None) < limits.FROZEN and not run.is_unshared:
+        found |= frozen_eers(run)
     found["batch_normalization"] = float(has_batch_normalization(siamese.encoder))
     if found["batch_normalization"]:
         found["batch_dependence"] = batch_dependence(siamese.encoder, run.valid.trials.items)
@@ -47,6 +47,11 @@ def of_model(run):
         found |= {f"mode_eer_{mode}": eer for mode, eer in eers.items()}
         found["mode_gap"] = eers["inference"] - eers["training"]
     return found
+
+
+def body_of(run):
+    """The encoder, or the whole model if it has no embeddings."""
+    return run.siamese.encoder if run.has_embeddings else run.siamese.model
 
 
 def sampled_kernels(model):
@@ -90,7 +95,7 @@ def moved_share(before, after):
 
 def frozen_layers(run):
     """Names of the layers whose kernels training may not change, and of those that have not moved in the run."""
-    encoder, names = run.siamese.encoder, []
+    encoder, names = body_of(run), []
     for layer in encoder._flatten_layers(include_self=True, recursive=True):
         kernels = [one for one in (*layer._trainable_variables, *layer._non_trainable_variables) if len(one.shape) > 1]
         if kernels and not any(one.trainable for one in kernels):

@@ -18,7 +18,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
+from keras_siamese.scoring import to_numpy
 
 PAIRS = 256  # with which the reach is probed
 DRAWS = 6  # of weights that follow the comparison
@@ -155,10 +157,13 @@ def wants_probability(curves):
 
 
 def embeddings_of(run):
-    """Held-out embeddings of some pairs, `(left, right)`."""
+    """Held-out embeddings of some pairs, `(left, right)`; what stands for them in a model that has none."""
     trials, z = run.valid.trials, run.valid.embeddings
     rows = np.random.default_rng(0).permutation(len(trials))[:PAIRS]
-    return z[trials.left[rows]], z[trials.right[rows]]
+    sides = trials.left[rows], trials.right[rows]
+    if z.shape[1]:
+        return tuple(z[side] for side in sides)
+    return tuple(map(to_numpy, run.siamese.embed([take(trials.items, side) for side in sides])))
 
 
 def reach_of(anatomy, left, right):

@@ -22,7 +22,7 @@ def of_pairs(run):
     if counts is not None and len(counts) > 2:
         found |= {"effective_identities": effective_count(counts), "share_of_two": largest_share(counts)}
         found["drawn_identities"] = np.count_nonzero(counts)
-    if not run.batches or run.siamese is None:
+    if not run.batches or run.siamese is None or not run.has_embeddings:
         return found
     same, scores = pair_outputs(run.siamese, run.batches, run.genuine_label)
     if np.isfinite(scores).all() and 0 < np.count_nonzero(same) < len(same):

@@ -88,6 +88,8 @@ def of_training(run):
         raw = None if scored is None else input_scores(scored.trials)
         if raw is not None:
             found[name] = verification.eer(scored.same, raw)
+    if not run.has_embeddings:
+        return found
     trained = valid if train is None else train
     trials = trained.trials
     embeddings = untrained_embeddings(siamese.encoder, trials.items)

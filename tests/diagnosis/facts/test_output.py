@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_siamese.attach.anatomy import columns_weighted, dissect
+from keras_siamese.attach.anatomy import dissect
 from keras_siamese.diagnosis.facts.embeddings import of_swaps
 from keras_siamese.diagnosis.facts.output import (
     GRID,
@@ -168,22 +168,6 @@ def test_the_reach_of_a_comparator(name, rng):
     assert found[1] > 1000 if high is None else found[1] == pytest.approx(high, abs=0.05)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
-
-
-@pytest.mark.parametrize(
-    ("compare", "columns"),
-    [
-        (distance, 0),
-        (lambda u, v: layers.Dense(1)(distance(u, v)), 1),
-        (lambda u, v: layers.Dense(1)(layers.Dense(4)(layers.BatchNormalization()(distance(u, v)))), 1),
-        (lambda u, v: layers.Dense(1)(ops.abs(u - v)), 8),
-        (lambda u, v: layers.Dense(1)(layers.Concatenate()([distance(u, v), u * v])), 9),
-    ],
-)
-def test_how_many_columns_the_first_weights_are_applied_to(compare, columns):
-    anatomy = dissect(model_of(compare))
-    assert columns_weighted(anatomy.comparator) == columns
-    assert anatomy.has_scalar_head == (columns == 1) and bool(anatomy.learned) == (columns > 0)
 
 
 def pairs(seed, count=400):
