@@ -215,7 +215,9 @@ class DivergenceError(RuntimeError):
 class DivergenceMonitor(VerificationMonitor):
     """A `VerificationMonitor` that flags a run if its loss falls and verification does not follow, and says why.
 
-    A flag needs two consecutive windows of five epochs after a warm-up; see `diagnosis.find_flags`.
+    A flag needs two consecutive windows of four epochs after a warm-up of 10 % of the epochs; see
+    `diagnosis.find_flags`. In addition, the run is diagnosed after 5, 10, 20, 40, … epochs, and flagged if an error is
+    found that explains why verification does not follow.
 
     Args:
         validation: as in `VerificationMonitor`.
@@ -234,6 +236,8 @@ class DivergenceMonitor(VerificationMonitor):
         threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. By default 0.5 for
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
+        every_steps: for epochs that take hours, also measure after every so many training steps, and flag a run
+            within an epoch. These values are in `recorder.run.parts` and in the report, and not in `logs`.
         **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
             `VerificationMonitor`.
 
@@ -261,6 +265,7 @@ class DivergenceMonitor(VerificationMonitor):
         train=None,
         threshold=None,
         target_eer=None,
+        every_steps=None,
         **kwargs,
     ):
         if target_eer is not None:
@@ -270,6 +275,7 @@ class DivergenceMonitor(VerificationMonitor):
         if not callable(on_divergence):
             check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
         self.on_divergence = on_divergence
+        self.every_steps = None if every_steps is None else check_integer("every_steps", every_steps, low=1)
         self.report = None if report is None else check_report(report)
         self.train, self._is_told = train, False
         if may_be_items(train) or hasattr(train, "shape"):
@@ -299,18 +305,47 @@ class DivergenceMonitor(VerificationMonitor):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
+        self._steps, self._next_part = 0, self.every_steps
         self.recorder.begin_fit(self.epochs_planned)
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:
             self.diagnosis = None
+        self._batches, self._known_loss = 0, (0.0, 0)
         self.recorder.begin_epoch(epoch, self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         super().on_epoch_end(epoch, logs)
-        if self.recorder.end_epoch(epoch, self.model, logs, self._scored):
-            self.act(self.diagnose())
+        self._end(self.recorder.end_epoch, epoch, self.model, logs, self._scored)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.every_steps is None or "loss" not in (logs or {}):
+            return
+        self._steps += batch + 1 - self._batches  # `steps_per_execution` gives one call for several steps
+        self._batches = batch + 1
+        if self._steps < self._next_part:
+            return
+        self._next_part = self._steps + self.every_steps
+        scored = self.measure()
+        # Keras logs the mean since the epoch began; of the steps since the last measurement it follows by difference.
+        total, (before, count) = float(logs["loss"]) * self._batches, self._known_loss
+        loss = (total - before) / max(self._batches - count, 1)
+        self._known_loss = (total, self._batches)
+        found = dict(zip(self.keys, figures(scored, self.far), strict=True))
+        part = {"auc": found["val_auc"], "eer": found["val_eer"]}
+        self._end(self.recorder.end_part, self._steps, loss, scored, part)
+
+    def _end(self, record, *measured):
+        """Tell the recorder what was `measured`, and act if the run is flagged for the first time."""
+        looked = []
+
+        def looks_faulty():
+            looked.append(self.diagnose())
+            return looked[0].is_alarming
+
+        if record(*measured, looks_faulty):
+            self.act(looked[0] if looked else self.diagnose())
 
     def know(self, train):
         """Tell the training data, `(x, y)` as `fit` is given them. They are first read when a run is diagnosed."""

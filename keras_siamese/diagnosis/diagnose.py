@@ -30,7 +30,7 @@ from keras_siamese.diagnosis.run import Run, plain
 from keras_siamese.scoring import Trials, attach, readable, spread_over_identities
 from keras_siamese.scoring import score as scored
 
-SCHEMA = "keras_siamese.diagnosis/2.1"  # of report.schema.json
+SCHEMA = "keras_siamese.diagnosis/2.2"  # of report.schema.json
 MAX_ITEMS = 2_000
 MAX_TRAIN_ITEMS = 1_000
 MAX_PAIRS = 50_000
@@ -83,7 +83,7 @@ class Diagnosis:
             return "; ".join([*nan_since(self.observed), *self._causes]) + "."
         eer = f"held-out EER {self.observed.eer.estimate:.3f}"
         if self.diverging:
-            since = f"epoch {self.flags[0].epoch + 1} ({self.flags[0].reason})"
+            since = f"{self.flags[0].place} ({self.flags[0].reason})"
             if self.observed.recovered:
                 state = f"The loss fell and verification did not follow at {since}, but has since"
             else:
@@ -105,6 +105,11 @@ class Diagnosis:
         return [
             one for one in leading if one.severity == leading[0].severity and one.strength > 0.8 * leading[0].strength
         ]
+
+    @property
+    def is_alarming(self):
+        """Whether an error was found that explains why verification does not follow, even if no epoch is flagged."""
+        return any(one.severity == "error" for one in explaining_flags(self.leading))
 
     @property
     def _causes(self):
@@ -152,6 +157,7 @@ class Diagnosis:
                     name: getattr(self.observed, name) for name in ("recovered", "not_finite_since", "why_no_flags")
                 },
                 "history": self.observed.history,
+                "parts": self.observed.parts,
                 **measured_dict(self.observed),
                 "settings": self.observed.settings,
             }

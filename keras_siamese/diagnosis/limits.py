@@ -23,12 +23,12 @@ class Limit(float):
 
 
 # --- the flag
-WINDOW = Limit(5, "epochs", "the shortest window in which a trend can be significant, and one epoch more", "trend")
-MIN_WINDOW = Limit(4, "epochs", "derivation: no order of three values has p < .05", "trend")
-MIN_WARMUP = Limit(3, "epochs", "tuned", "trend")
+WINDOW = Limit(4, "epochs", "derivation: no order of three values has p < .05", "trend")
 WARMUP_SHARE = Limit(0.1, "share of the epochs", "tuned", "trend")
 MIN_PAIRS = Limit(100, "pairs", "derivation: with fewer, the standard error of the EER exceeds .05", "trend")
 SIGNIFICANT = Limit(0.05, "p-value", "convention", "trend")
+IMPROVING = Limit(0.2, "p-value", "derivation: one of four values may be out of order", "trend")
+FIRST_LOOK = Limit(5, "measured epochs", "derivation: two windows", "recorder")
 MIN_DROP = Limit(0.05, "share of the loss at the window's start", "tuned", "trend")
 LOSS_FLOOR = Limit(1e-3, "share of the largest loss", "tuned", "trend")
 ERRORS_WORSE = Limit(

@@ -7,7 +7,7 @@ asked for; what several facts need (intervals, batches) is computed once and kep
     observed.eer.estimate, observed.facts["spread"]
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
 from keras_siamese.diagnosis.facts.table import measure
 from keras_siamese.diagnosis.facts.verification import below_chance, intervals
-from keras_siamese.diagnosis.run import Run
+from keras_siamese.diagnosis.run import ALWAYS, Run
 from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
 from keras_siamese.losses.character import character_of
 from keras_siamese.scoring import ScoredTrials
@@ -53,6 +53,18 @@ class Observed:
     def history(self):
         """The curves of the run by name."""
         return self.run.curves
+
+    @property
+    def parts(self):
+        """The curves of the measurements within epochs, with "step"; empty without any."""
+        return self.run.parts
+
+    @property
+    def timeline(self):
+        """`(places, unit, curves)` to draw: epochs, or training steps if only these tell something."""
+        if self.parts and (self.epoch is None or (self.flags and self.flags[0].step is not None)):
+            return self.parts["step"], "training step", self.parts
+        return list(range(1, len(self.history["loss"]) + 1)), "epoch", self.history
 
     @property
     def not_finite_since(self):
@@ -128,30 +140,38 @@ class Observed:
 
     @cached_property
     def flags(self):
-        """Epochs at which the run diverged; see `trend.find_flags`."""
-        if self.epoch is None:
-            return []
-        return find_flags(
-            self.history["loss"], **self._verification, target_eer=self.target_eer, epochs=self.run.epochs
-        )
+        """Epochs at which the run diverged; see `trend.find_flags`. Steps, if it diverged within an epoch only."""
+        found, given = [], {"pairs": len(self.valid.trials), "target_eer": self.target_eer}
+        if self.epoch is not None:
+            found = find_flags(**self._curves(self.history), **given, epochs=self.run.epochs)
+        if not found and self.parts:
+            found = find_flags(**self._curves(self.parts), **given)
+            found = [replace(flag, step=int(self.parts["step"][flag.epoch])) for flag in found]
+        return found
 
     @property
     def recovered(self):
         """Whether a flagged run has since verified better than before; see `trend.has_recovered`."""
-        return bool(self.flags) and has_recovered(self.flags, **self._verification)
+        if not self.flags:
+            return False
+        curves = self._curves(self.history if self.flags[0].step is None else self.parts)
+        del curves["loss"]
+        return has_recovered(self.flags, **curves, pairs=len(self.valid.trials))
 
     @property
     def why_no_flags(self):
         """What the run lacks for a flag to be possible, in words; None if it lacks nothing."""
-        if self.epoch is None:
-            return "no history"
-        known = {name: self._verification[name] for name in ("auc", "eer", "pairs")}
-        return why_no_flags(self.history["loss"], **known, epochs=self.run.epochs)
+        found = "no history"
+        for curves, epochs in ((self.parts, None), (self.history, self.run.epochs)):
+            if curves.get("loss"):
+                known = {name: curves[name] for name in ("loss", "auc", "eer")}
+                found = why_no_flags(**known, pairs=len(self.valid.trials), epochs=epochs)
+            if found is None:
+                break
+        return found
 
-    @property
-    def _verification(self):
-        curves = {name: self.history[name] for name in ("auc", "eer", "auc_se", "eer_se")}
-        return curves | {"pairs": len(self.valid.trials)}
+    def _curves(self, curves):
+        return {name: curves[name] for name in ALWAYS}
 
     @cached_property
     def intervals(self):

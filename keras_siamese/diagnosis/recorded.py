@@ -21,6 +21,11 @@ class Figure(NamedTuple):
     high: float
 
 
+def curves_in(curves):
+    """Curves by name, as JSON holds them; it writes NaN as null."""
+    return {name: [float("nan") if value is None else value for value in curve] for name, curve in curves.items()}
+
+
 class Recorded:
     """The run of a `report`, a dict as `Diagnosis.to_dict` gives it; the other attributes are those of `Observed`."""
 
@@ -30,8 +35,7 @@ class Recorded:
         self.flags = [Flag(**flag) for flag in report["flags"]]
         names = ("recovered", "not_finite_since", "why_no_flags")
         self.recovered, self.not_finite_since, self.why_no_flags = (report["run"][name] for name in names)
-        curves = report["history"].items()  # JSON writes NaN as null
-        self.history = {name: [float("nan") if value is None else value for value in curve] for name, curve in curves}
+        self.history, self.parts = (curves_in(report.get(name, {})) for name in ("history", "parts"))
         self.epoch = len(self.history["loss"]) - 1 if self.history.get("loss") else None
         self.settings = report["settings"]
         found = report["verification"]

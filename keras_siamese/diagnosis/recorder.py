@@ -1,8 +1,8 @@
 """`RunRecorder` writes a `Run` while a model trains, and a run log, from which the run can be read if it crashes.
 
-Contract: the recorder is told when a fit and its epochs begin and end; what it is told goes into its `run` and its log.
-It measures the health of the embeddings and finds flags. It does not know Keras's callbacks. Imports `run`, `observed`,
-`trend` and `facts`.
+Contract: the recorder is told when a fit and its epochs begin and end, and of measurements within an epoch; what it is
+told goes into its `run`, and its epochs into the log. It measures the health of the embeddings and finds flags. It does
+not know Keras's callbacks. Imports `run`, `observed`, `trend` and `facts`.
 
     recorder = RunRecorder(RunLog("run.jsonl"))
     recorder.begin_fit(epochs=20)
@@ -15,7 +15,10 @@ import copy
 import itertools
 import warnings
 
+import numpy as np
+
 from keras_siamese._checks import check_writable
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.embeddings import HEALTH, health_of
 from keras_siamese.diagnosis.facts.model import kernels_of, moved_share, sampled_kernels, update_size
 from keras_siamese.diagnosis.facts.training import LOGGED
@@ -63,6 +66,7 @@ class RunRecorder:
             self._kernels, self._start = sampled_kernels(model), kernels_of(model)
         if epoch == 0:
             self.scored = self.run.not_finite_since = None
+            self.run.parts, self.run.flagged_steps = {}, []
         self.run.cut(epoch)
         earlier = None if self.log is None else self.log.begin(epoch)
         if earlier is not None and earlier.curves:
@@ -70,14 +74,18 @@ class RunRecorder:
             self.run.curves |= {name: earlier.curves[name] for name in known}
             self.run.flags = earlier.flags
 
-    def end_epoch(self, epoch, model, logs, scored=None):
+    def end_epoch(self, epoch, model, logs, scored=None, looks_faulty=None):
         """Add an epoch to the run and to the log. Returns whether the run is flagged for the first time.
+
+        An epoch is flagged if the run diverges there (see `trend.find_flags`). In addition, a run that was never
+        flagged is looked at after 5, 10, 20, 40, … measured epochs.
 
         Args:
             epoch: index of the epoch, from 0.
             model: the model that is trained.
             logs: what was logged, with "loss", and with "val_auc" and "val_eer" if `scored` is given.
             scored: `ScoredTrials` under the model's present weights, or None if they were not measured at this epoch.
+            looks_faulty: a function that looks at the run so far, and tells whether it is flagged for what it finds.
         """
         is_finite = scored is not None and scored.is_finite
         values = dict.fromkeys(CURVES, float("nan")) | {"loss": float(logs.get("loss", float("nan")))}
@@ -102,11 +110,39 @@ class RunRecorder:
             curve.append(values.get(name, float("nan")))
         self.run.logged = tuple(logs)
         flagged = self.flagged() if is_finite else []
+        is_new = not self.run.flags and not self.run.flagged_steps
+        if is_finite and is_new and not flagged and looks_faulty and is_look_due(self.run.curves) and looks_faulty():
+            flagged = [epoch]
         if self.log is not None:
             self.log.write(epoch, values, logs, flagged=epoch in flagged)
-        is_first = bool(flagged) and not self.run.flags
         self.run.flags += [flag for flag in flagged if flag not in self.run.flags]
-        return is_first
+        return bool(flagged) and is_new
+
+    def end_part(self, step, loss, scored, figures, looks_faulty=None):
+        """Add a measurement within an epoch. Returns whether the run is flagged for the first time.
+
+        The same rules apply as to epochs: a part is flagged if the run diverges there, or for what a look finds.
+
+        Args:
+            step: number of training steps since the run began.
+            loss: mean training loss of the steps since the last measurement.
+            scored: `ScoredTrials` under the present weights.
+            figures: {"auc": …, "eer": …} of `scored`.
+            looks_faulty: as in `end_epoch`.
+        """
+        if not scored.is_finite:
+            return False
+        self.scored = scored
+        errors = {f"{name}_se": error for name, error in quick_errors(scored).items()}
+        self.run.add_part(step, {"loss": loss, **figures, **errors})
+        parts, is_new = self.run.parts, not self.run.flags and not self.run.flagged_steps
+        curves = {name: parts[name] for name in ALWAYS}
+        found = find_flags(**curves, pairs=len(scored.trials), target_eer=self.target_eer)
+        flagged = [int(parts["step"][flag.epoch]) for flag in found]
+        if is_new and not flagged and looks_faulty and is_look_due(parts) and looks_faulty():
+            flagged = [step]
+        self.run.flagged_steps += [one for one in flagged if one not in self.run.flagged_steps]
+        return bool(flagged) and is_new
 
     def flagged(self):
         """Epochs at which the run so far diverged; see `trend.find_flags`."""
@@ -126,6 +162,12 @@ class RunRecorder:
             threshold = 0.5
         options = {"train": train, "threshold": threshold, "target_eer": self.target_eer, "still": self.still}
         return Observed(copy.deepcopy(self.run), self.scored if valid is None else valid, **options, **recipe)
+
+
+def is_look_due(curves):
+    """Whether 5, 10, 20, 40, … epochs, or parts, have been measured so far."""
+    measured = np.isfinite(np.array(curves["eer"], float)).sum() / limits.FIRST_LOOK
+    return measured >= 1 and np.log2(measured) % 1 == 0
 
 
 def logged(logs):

@@ -52,6 +52,8 @@ class Run:
     not_finite_since: int | None = None  # index of the first epoch since which embeddings are not finite
     epochs: int | None = None  # number of epochs that the run is planned to have
     logged: tuple = ()  # names of what was logged at the latest epoch
+    parts: dict = field(default_factory=dict)  # curves of measurements within epochs, with "step"; see `add_part`
+    flagged_steps: list = field(default_factory=list)  # the flagged ones of these steps, in order
 
     @classmethod
     def of(cls, history):
@@ -83,6 +85,11 @@ class Run:
     def has_accuracy(self):
         """Whether an accuracy was among the logs of the latest epoch."""
         return any(key in self.logged for key in ("accuracy", "acc", "binary_accuracy"))
+
+    def add_part(self, step, values):
+        """Add what was measured after `step` training steps, `values` of the curves in `ALWAYS` by name."""
+        for name, value in {"step": step, **values}.items():
+            self.parts.setdefault(name, []).append(value)
 
     def cut(self, epoch):
         """Make the curves end before `epoch`. If they are shorter, they are filled with NaN."""

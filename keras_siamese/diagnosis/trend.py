@@ -8,7 +8,6 @@ fit, of Keras's `History` or of a CSV log. Whether an epoch is flagged does not 
     why_no_flags(loss, auc, eer, pairs=5000)       # "only 7 measured epochs …" if no flag was possible
 """
 
-import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise, permutations
@@ -34,6 +33,8 @@ class Flag:
         loss_p, auc_p, eer_p: one-sided Mann–Kendall p-values of a falling loss, a rising AUC and a falling EER.
         auc, eer: their values at the epoch; best_auc, best_eer: the best values up to the epoch.
         auc_null: the 99th percentile of AUC without any information: ½ plus 2.326 standard errors.
+        step: number of training steps, if the run was measured within its epochs; then `epoch` counts these
+            measurements. None otherwise.
     """
 
     epoch: int
@@ -47,6 +48,12 @@ class Flag:
     best_auc: float
     best_eer: float
     auc_null: float
+    step: int | None = None
+
+    @property
+    def place(self):
+        """Where the flag is, in words."""
+        return f"epoch {self.epoch + 1}" if self.step is None else f"step {self.step:,}"
 
     def to_dict(self):
         return asdict(self)
@@ -84,18 +91,18 @@ def every_order(n):
 
 
 def warmup_of(epochs):
-    """The number of epochs before the first window: max(3, 10 % of `epochs`, rounded up)."""
-    return max(int(limits.MIN_WARMUP), math.ceil(limits.WARMUP_SHARE * epochs))
+    """The number of epochs before the first window: 10 % of `epochs`, rounded down."""
+    return int(limits.WARMUP_SHARE * epochs)
 
 
 def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=WINDOW):
     """Finds the epochs at which a run diverged.
 
     A measured epoch is flagged if the window that ends at it and the window that ends one measured epoch earlier both
-    start after the warm-up of max(3, 10 % of `epochs`), and if in both windows
+    start after the warm-up of 10 % of `epochs`, and if in both windows
 
     (a) the loss falls: Mann–Kendall p < .05, and by at least 5 %; and
-    (b) AUC does not rise and EER does not fall (p ≥ .05), and at all epochs of the window AUC is below the 99th
+    (b) AUC does not rise and EER does not fall (p ≥ .2), and at all epochs of the window AUC is below the 99th
         percentile of its null, or EER is above the target, or AUC or EER is worse than its best value so far by more
         than 2 standard errors. (A single epoch below a lucky best value is normal in healthy training.)
 
@@ -118,7 +125,7 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
     curves = check_curves(loss, auc, eer, pairs, auc_se, eer_se, target_eer)
     if pairs < limits.MIN_PAIRS:
         return []
-    window = check_integer("window", window, low=int(limits.MIN_WINDOW))
+    window = check_integer("window", window, low=WINDOW)
     measured = measured_epochs(curves, warmup_of(len(curves.loss) if epochs is None else epochs))
     windows = [examine_window(curves, measured[end - window : end]) for end in range(window, len(measured) + 1)]
     return [now for before, now in pairwise(windows) if before is not None and now is not None]
@@ -204,7 +211,7 @@ def examine_window(curves, epochs):
     if drop < limits.MIN_DROP or (loss_p := mann_kendall(loss, "falling")) >= limits.SIGNIFICANT:
         return None
     auc_p, eer_p = mann_kendall(auc, "rising"), mann_kendall(eer, "falling")
-    if auc_p < limits.SIGNIFICANT or eer_p < limits.SIGNIFICANT:
+    if auc_p < limits.IMPROVING or eer_p < limits.IMPROVING:
         return None
     best_auc, best_eer = np.nanmax(curves.auc[so_far]), np.nanmin(curves.eer[so_far])
     auc_null = 0.5 + limits.ABOVE_NULL * curves.auc_se[epochs]

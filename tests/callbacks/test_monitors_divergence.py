@@ -48,7 +48,7 @@ def test_a_divergence_warns_once_with_its_diagnosis():
         history = diverge(monitor)
     assert len([one for one in said if "does not follow" in str(one.message)]) == 1
     assert len(history.history["loss"]) == 12 and len(monitor.flags) > 1
-    assert monitor.flags == sorted(set(monitor.flags)) and monitor.flags[0] >= 8
+    assert monitor.flags == sorted(set(monitor.flags)) and monitor.flags[0] >= 5
     assert monitor.diagnosis.diverging and [flag.epoch for flag in monitor.diagnosis.flags] == monitor.flags
     assert str(monitor.diagnosis).startswith(
         f"The loss falls and verification does not follow since epoch {monitor.flags[0] + 1}"
@@ -94,7 +94,47 @@ def test_flags_follow_every_and_begin_anew_with_a_fit():
 def test_too_few_epochs_say_so():
     monitor = DivergenceMonitor(VALID, far=0.01)
     fit(compiled(), monitor)
-    assert monitor.diagnosis.verdict.startswith("Whether verification follows the loss is not known (only 0 measured")
+    assert monitor.diagnosis.verdict.startswith("Whether verification follows the loss is not known (only 2 measured")
+
+
+def inverted(monitor, epochs=6, **options):
+    """A fit whose loss takes the wrong label for the same identity."""
+    model = compiled(loss=ks.losses.ContrastiveLoss(similar_label=0))
+    return fit(model, [monitor], epochs=epochs, data=pairs(pairs_per_epoch=150), **options)
+
+
+def test_an_error_that_is_found_flags_a_run_from_five_epochs_on():
+    called = []
+    monitor = DivergenceMonitor(VALID, called.append, far=0.01)
+    inverted(monitor)
+    assert [one.observed.epoch for one in called] == [4] and monitor.flags[0] == 4
+    assert called[0].leading[0].cause == "inverted_labels" and called[0].is_alarming
+
+
+@pytest.mark.each_backend
+def test_a_run_is_measured_and_flagged_within_an_epoch(tmp_path):
+    """An epoch of ten steps, measured after every second one."""
+    called, losses = [], []
+    monitor = DivergenceMonitor(VALID, called.append, tmp_path / "report.html", far=0.01, every_steps=2)
+    totals = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]))
+    model = compiled(loss=ks.losses.ContrastiveLoss(similar_label=0))
+    fit(model, [monitor, totals], epochs=1, data=pairs(pairs_per_epoch=300))
+    parts = monitor.recorder.run.parts
+    assert parts["step"] == [2, 4, 6, 8, 10] and len(losses) == 10
+    totals = [0, *(loss * (k + 1) for k, loss in enumerate(losses))]
+    assert parts["loss"] == pytest.approx(np.diff(totals[::2]) / 2, abs=1e-5)
+    assert parts["auc"][-1] == pytest.approx(by_hand(model)["val_auc"], abs=1e-4)
+    assert len(called) == 1 and called[0].observed.epoch is None  # found after the fifth measurement
+    assert "training step" not in str(called[0]) and called[0].leading[0].cause == "inverted_labels"
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["parts"]["step"] == [2, 4, 6, 8, 10] and len(report["history"]["loss"]) == 1
+
+
+def test_the_steps_of_all_epochs_are_counted():
+    monitor = DivergenceMonitor(VALID, lambda diagnosis: None, far=0.01, every_steps=3)
+    fit(compiled(), monitor, epochs=4, data=pairs(pairs_per_epoch=60))  # two batches an epoch
+    assert monitor.recorder.run.parts["step"] == [3, 6]
+    assert np.isfinite(monitor.recorder.run.parts["loss"]).all()
 
 
 # --- what a divergence monitor knows of the training data

@@ -254,7 +254,7 @@ def test_the_first_flag_is_reported_once_and_all_are_kept(model, path):
     recorder.begin_fit(epochs=14)
     reported = record(recorder, model, 14)
     run = recorder.run
-    assert reported == run.flags[:1] == [8] and run.flags == list(range(8, 14))  # a warm-up of 3, two windows of 5
+    assert reported == run.flags[:1] == [5] and run.flags == list(range(5, 14))  # a warm-up of 1, two windows of 4
     assert [line["epoch"] for line in lines(path) if line["flagged"]] == run.flags
     record(recorder, model, 3)  # a new run
     assert run.flags == [] and len(run.curves["loss"]) == 3
@@ -269,12 +269,56 @@ def test_a_resumed_run_takes_curves_and_flags_from_its_log(model, path):
     again = RunRecorder(RunLog(path), target_eer=0.2)
     again.begin_fit(epochs=12)
     assert record(again, model, 12, first=10) == []  # the first flag was reported before
-    assert again.run.flags == [8, 9, 10, 11]
+    assert again.run.flags == list(range(4, 12))
     for name, curve in first.run.curves.items():
         assert again.run.curves[name][:10] == pytest.approx(curve, nan_ok=True)
     late = RunRecorder()
     record(late, model, 5, first=3)
     assert [math.isnan(loss) for loss in late.run.curves["loss"]] == [True] * 3 + [False] * 2
+
+
+def test_a_run_that_was_not_flagged_is_looked_at_after_5_10_and_20_epochs(model, path):
+    looked, recorder = [], RunRecorder(RunLog(path))
+
+    def faulty():
+        looked.append(len(recorder.run.curves["loss"]))
+        return len(looked) == 3
+
+    one, reported = scored(1.0), []
+    for epoch in range(45):
+        recorder.begin_epoch(epoch, model)
+        measured = None if epoch == 1 else one
+        if recorder.end_epoch(epoch, model, {"loss": 1.0, "val_auc": 0.7, "val_eer": 0.3}, measured, faulty):
+            reported.append(epoch)
+    assert looked == [6, 11, 21]  # one epoch was not measured; a flagged run is not looked at again
+    assert reported == recorder.run.flags == [20]
+    assert [line["epoch"] for line in lines(path) if line["flagged"]] == [20]
+
+
+def test_a_run_is_flagged_within_an_epoch(model):
+    recorder, one, told = RunRecorder(), scored(1.0), []
+    recorder.begin_fit(epochs=1)
+    recorder.begin_epoch(0, model)
+    for part in range(7):
+        values = {"auc": 0.5, "eer": 0.5}
+        told.append(recorder.end_part(50 * (part + 1), 0.8**part, one, values, lambda: False))
+    assert told == [False] * 4 + [True] + [False] * 2
+    assert recorder.run.flagged_steps == [250, 300, 350]
+    assert recorder.run.parts["loss"] == [0.8**part for part in range(7)]
+    observed = recorder.observed(output_kind="distance")
+    assert [flag.step for flag in observed.flags] == [250, 300, 350] and observed.epoch is None
+    assert observed.flags[0].place == "step 250" and observed.why_no_flags is None and not observed.recovered
+    places, unit, curves = observed.timeline
+    assert (places, unit) == ([50 * (part + 1) for part in range(7)], "training step") and curves is observed.parts
+    recorder.begin_epoch(0, model)  # a new run
+    assert recorder.run.parts == {} and recorder.run.flagged_steps == []
+
+
+def test_a_part_may_be_flagged_for_what_is_found_in_it(model):
+    recorder, one = RunRecorder(), scored(1.0)
+    told = [recorder.end_part(part, 1.0, one, {"auc": 0.9, "eer": 0.1}, lambda: True) for part in range(1, 8)]
+    assert told == [False] * 4 + [True] + [False] * 2 and recorder.run.flagged_steps == [5]
+    assert recorder.observed(output_kind="distance").flags == []
 
 
 def test_embeddings_that_are_not_finite_are_noted(model):

@@ -16,7 +16,7 @@ EPOCHS = 12
 FALLING = np.geomspace(1.0, 0.2, EPOCHS)
 AT_CHANCE = np.full(EPOCHS, 0.5)
 GOOD = {"auc": np.full(EPOCHS, 0.9), "eer": np.full(EPOCHS, 0.15)}
-FIRST = 3 + 5  # warm-up, a window, and one epoch more, counted from 0
+FIRST = 1 + 4  # warm-up of 12 epochs, a window, and one epoch more, counted from 0
 
 
 @pytest.fixture(autouse=True)
@@ -48,20 +48,25 @@ def test_a_falling_loss_at_chance_is_flagged_from_the_second_window_on():
         0.5,
         0.5,
     )
-    assert first.loss_p == pytest.approx(1 / 120) and first.auc_p == first.eer_p == 1.0
-    assert first.loss_drop == pytest.approx(1 - FALLING[FIRST] / FALLING[FIRST - 4])
+    assert first.loss_p == pytest.approx(1 / 24) and first.auc_p == first.eer_p == 1.0
+    assert first.loss_drop == pytest.approx(1 - FALLING[FIRST] / FALLING[FIRST - 3])
     assert first.auc_null == pytest.approx(0.5 + 2.326 * 3.6 * math.sqrt(1 / 3000), rel=1e-6)
     assert first.to_dict()["epoch"] == FIRST
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(1, 3), (30, 3), (31, 4), (70, 7), (200, 20)])
-def test_the_warmup_is_three_epochs_or_a_tenth_of_all(epochs, warmup):
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (9, 0), (12, 1), (70, 7), (200, 20)])
+def test_the_warmup_is_a_tenth_of_the_epochs(epochs, warmup):
     assert warmup_of(epochs) == warmup
 
 
 def test_the_warmup_goes_by_the_epochs_that_the_run_is_to_have():
-    assert flags(epochs=40)[0] == 4 + 5
+    assert flags(epochs=40)[0] == 4 + 4
     assert flags(epochs=100) == []
+
+
+def test_five_epochs_are_enough():
+    short = [curve[:5] for curve in (FALLING, AT_CHANCE, AT_CHANCE)]
+    assert flags(*short) == [4]
 
 
 def test_one_window_is_not_enough():
@@ -73,14 +78,15 @@ def test_one_window_is_not_enough():
 def test_the_loss_must_fall_by_trend():
     zigzag = bent(FALLING, slice(None), [1.0, 0.5] * (EPOCHS // 2))
     assert flags(zigzag) == []
-    one_rise = bent(FALLING, [6, 7], FALLING[[7, 6]])  # four of five steps down: p = 5 / 120
-    assert flags(one_rise) == list(range(FIRST, EPOCHS))
+    one_rise = bent(FALLING, [6, 7], FALLING[[7, 6]])  # in the windows with both, one pair of four is out of order
+    assert flags(one_rise) == [FIRST, FIRST + 1, 11]
+    assert flags(one_rise, window=5) == list(range(FIRST + 1, EPOCHS))  # p = 5 / 120
 
 
 @pytest.mark.parametrize(("drop", "flagged"), [(0.049, False), (0.051, True)])
 def test_the_loss_must_fall_by_five_percent_a_window(drop, flagged):
-    assert bool(flags((1 - drop) ** (np.arange(EPOCHS) / 4))) is flagged
-    assert bool(flags(-((1 + drop) ** (np.arange(EPOCHS) / 4)))) is flagged  # a negative loss falls from its size
+    assert bool(flags((1 - drop) ** (np.arange(EPOCHS) / 3))) is flagged
+    assert bool(flags(-((1 + drop) ** (np.arange(EPOCHS) / 3)))) is flagged  # a negative loss falls from its size
 
 
 @pytest.mark.parametrize("improving", ["auc", "eer"])
@@ -89,6 +95,8 @@ def test_an_improving_auc_or_eer_is_not_flagged(improving):
     slope = np.linspace(0, 0.01, EPOCHS)
     curves[improving] = 0.5 + slope if improving == "auc" else 0.5 - slope
     assert flags(**curves) == []
+    out_of_order = curves | {improving: curves[improving][[0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10]]}
+    assert flags(**out_of_order) == []  # one pair of neighbours in each window
     curves[improving] = 1 - curves[improving]
     assert flags(**curves)
 
@@ -155,7 +163,7 @@ def test_unknown_standard_errors_are_those_of_independent_pairs_widened():
     auc = np.full(EPOCHS, 0.6)
     null = find_flags(FALLING, auc, 1 - auc, pairs=200)[0].auc_null
     assert null == pytest.approx(0.5 + 2.326 * 3.6 * math.sqrt(0.24 / 150))
-    known_of_one = bent(np.full(EPOCHS, np.nan), 3, 0.02)  # with it .6 is above chance in the window from 3 to 7
+    known_of_one = bent(np.full(EPOCHS, np.nan), 1, 0.02)  # with it .6 is above chance in the window from 1 to 4
     unknown = flags(auc=auc, eer=1 - auc, pairs=200)
     assert flags(auc=auc, eer=1 - auc, pairs=200, auc_se=known_of_one) == unknown[1:]
 
@@ -174,14 +182,14 @@ def test_epochs_that_were_not_measured_are_left_out_of_windows():
     epochs = 24
     loss, auc = np.geomspace(1, 0.2, epochs), np.full(epochs, np.nan)
     auc[1::2] = 0.5
-    # The warm-up is 3 of 24 epochs; 3, 5, 7, … are measured, and the sixth of them is 13.
-    assert flags(loss, auc, auc.copy()) == list(range(13, epochs, 2))
+    # The warm-up is 2 of 24 epochs; 3, 5, 7, … are measured, and the fifth of them is 11.
+    assert flags(loss, auc, auc.copy()) == list(range(11, epochs, 2))
 
 
 def test_a_resumed_run_begins_with_unknown_epochs():
     unknown = np.full(5, np.nan)
     curves = [np.concatenate([unknown, curve]) for curve in (FALLING, AT_CHANCE, AT_CHANCE)]
-    assert flags(*curves) == list(range(5 + 5, 5 + EPOCHS))
+    assert flags(*curves) == list(range(5 + 4, 5 + EPOCHS))
 
 
 def test_fewer_epochs_than_two_windows_are_not_flagged():
@@ -193,9 +201,9 @@ def test_fewer_epochs_than_two_windows_are_not_flagged():
 @pytest.mark.parametrize(
     ("epochs", "pairs", "said"),
     [
-        (FIRST, 1000, "only 5 measured epochs after a warm-up of 3, of the 6 that it takes"),
-        (FIRST + 1, 1000, None),
-        (FIRST + 1, 99, "only 99 held-out pairs, of the 100 that it takes"),
+        (4, 1000, "only 4 measured epochs after a warm-up of 0, of the 5 that it takes"),
+        (5, 1000, None),
+        (5, 99, "only 99 held-out pairs, of the 100 that it takes"),
     ],
 )
 def test_why_no_flag_was_possible(epochs, pairs, said):

@@ -35,12 +35,12 @@ def flagged_epochs(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=N
     epochs = len(loss) if epochs is None else epochs
     if pairs < 100 and "pairs" not in skip:
         return []
-    warmup = 0 if "warmup" in skip else max(3, math.ceil(epochs / 10))
+    warmup = 0 if "warmup" in skip else epochs // 10
     known = [t for t in range(len(loss)) if not any(math.isnan(curve[t]) for curve in (loss, auc, eer))]
     known = [t for t in known if t >= warmup]
     diverging = [
-        len(known[: place + 1]) >= 5
-        and is_diverging(known[place - 4 : place + 1], loss, auc, eer, pairs, auc_se, eer_se, target_eer, skip)
+        len(known[: place + 1]) >= 4
+        and is_diverging(known[place - 3 : place + 1], loss, auc, eer, pairs, auc_se, eer_se, target_eer, skip)
         for place in range(len(known))
     ]
     if "consecutive" in skip:
@@ -59,9 +59,9 @@ def is_diverging(window, loss, auc, eer, pairs, auc_se, eer_se, target_eer, skip
         return False
     if (loss[window[0]] - loss[last]) / abs(loss[window[0]]) < 0.05 and "loss drop" not in skip:
         return False
-    if mann_kendall([auc[t] for t in window], "rising") < 0.05 and "auc trend" not in skip:
+    if mann_kendall([auc[t] for t in window], "rising") < 0.2 and "auc trend" not in skip:
         return False
-    if mann_kendall([eer[t] for t in window], "falling") < 0.05 and "eer trend" not in skip:
+    if mann_kendall([eer[t] for t in window], "falling") < 0.2 and "eer trend" not in skip:
         return False
     errors = {t: (error(auc[t], pairs, at(auc_se, t)), error(eer[t], pairs, at(eer_se, t))) for t in window}
     best_auc = max(value for value in auc[: last + 1] if not math.isnan(value))

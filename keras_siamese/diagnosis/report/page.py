@@ -79,7 +79,7 @@ def flatten(settings, prefix=""):
 
 def curves(diagnosis):
     """Loss and verification over epochs as data URIs, a wide and a narrow picture; None without a history."""
-    if diagnosis.observed.epoch is None:
+    if diagnosis.observed.epoch is None and not diagnosis.observed.parts:
         return None
     wide = svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
     return wide, svg(lambda figure: draw_curves(figure, diagnosis, columns=2), (4.4, 4.2))

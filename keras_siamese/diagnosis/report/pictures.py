@@ -25,43 +25,48 @@ MAX_PIXELS = 128  # of a thumbnail's longer side
 
 
 def draw_curves(figure, diagnosis, columns=4):
-    """Draw training loss, held-out EER and AUC over epochs; flagged epochs are shaded, the leading causes are named.
+    """Draw training loss, held-out EER and AUC over epochs; flagged ones are shaded, the leading causes are named.
+
+    They are drawn over training steps if the run was flagged within an epoch.
 
     Args:
         figure: the matplotlib `Figure`.
         diagnosis: a `Diagnosis` with a history.
         columns: number of columns of the legend.
     """
-    history = diagnosis.observed.history
-    epochs = np.arange(1, len(history["loss"]) + 1)
+    places, unit, history = diagnosis.observed.timeline
+    places = np.array(places, float)
+    half = np.diff(places).min() / 2 if len(places) > 1 else 0.5
+    edges = np.concatenate([[places[0] - half], (places[1:] + places[:-1]) / 2, [places[-1] + half]])
     axes = figure.subplots()
     for number, flag in enumerate(diagnosis.flags):
         label = "flagged" if number == 0 else None
-        axes.axvspan(flag.epoch + 0.5, flag.epoch + 1.5, color=FLAG, alpha=0.7, linewidth=0, label=label)
-    axes.plot(epochs, history["loss"], color=LOSS, label="training loss", marker="." if len(epochs) == 1 else None)
-    axes.set(xlabel="epoch", ylabel="training loss", xlim=(0.5, len(epochs) + 0.5))
+        axes.axvspan(*edges[flag.epoch : flag.epoch + 2], color=FLAG, alpha=0.7, linewidth=0, label=label)
+    axes.plot(places, history["loss"], color=LOSS, label="training loss", marker="." if len(places) == 1 else None)
+    axes.set(xlabel=unit, ylabel="training loss", xlim=(edges[0], edges[-1]))
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.xaxis.get_major_locator().set_params(integer=True)
     right = axes.twinx()
     for name, colour, label in (("eer", EER, "held-out EER"), ("auc", AUC, "held-out AUC")):
         curve, error = np.array(history[name], float), np.nan_to_num(np.array(history[f"{name}_se"], float))
         measured = np.isfinite(curve)  # the line connects measured epochs, also across gaps
-        x, curve, error = epochs[measured], curve[measured], error[measured]
-        right.plot(x, curve, color=colour, label=label, marker="." if len(x) < max(len(epochs), 2) else None)
+        x, curve, error = places[measured], curve[measured], error[measured]
+        right.plot(x, curve, color=colour, label=label, marker="." if len(x) < max(len(places), 2) else None)
         right.fill_between(x, curve - 2 * error, curve + 2 * error, color=colour, alpha=0.15, linewidth=0)
     right.set(ylabel="held-out EER and AUC", ylim=(0, 1))
     if diagnosis.flags:
-        label_causes(right, diagnosis, len(epochs))
+        label_causes(right, diagnosis, edges)
     lines = [item for part in (axes, right) for item in zip(*part.get_legend_handles_labels(), strict=True)]
     figure.legend(*zip(*lines, strict=True), loc="outside upper center", ncols=columns, frameon=False)
 
 
-def label_causes(axes, diagnosis, epochs):
-    """Write the leading causes beside the first flagged epoch, on the side with more room."""
-    first = diagnosis.flags[0].epoch
-    is_late = first > 0.55 * epochs
+def label_causes(axes, diagnosis, edges):
+    """Write the leading causes beside the first flagged epoch, on the side with more room; `edges` are the epochs'."""
+    first = edges[diagnosis.flags[0].epoch]
+    is_late = first - edges[0] > 0.55 * (edges[-1] - edges[0])
+    gap = (edges[-1] - edges[0]) / (len(edges) - 1) / 10
     axes.text(
-        first + (0.4 if is_late else 0.6),
+        first + (-gap if is_late else gap),
         0.97,
         "\nor ".join(finding.cause.replace("_", " ") for finding in diagnosis.leading) or "no cause found",
         transform=axes.get_xaxis_transform(),
