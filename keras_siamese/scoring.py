@@ -20,6 +20,7 @@ from keras_siamese._checks import check_choice, check_labels, check_same
 from keras_siamese.attach.anatomy import dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
+from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, named_arrays, subset, take
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
@@ -75,7 +76,7 @@ def readable(data):
 
 def needs_model(data):
     """Whether `data` may be pairs as a model takes them, so that only the model tells how to read them."""
-    return (isinstance(data, tuple) and isinstance(data[0], (tuple, list))) or data is None
+    return data is None or isinstance(data, Passing) or (isinstance(data, tuple) and isinstance(data[0], (tuple, list)))
 
 
 def may_be_items(data):

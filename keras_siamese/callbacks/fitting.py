@@ -1,21 +1,20 @@
 """`fit`: Keras's own `fit` with a `DivergenceMonitor` that knows the training and the validation data.
 
-Contract: `named` tells which argument of `fit` is which, `held_out` finds the validation data, `training_data` the
-training data; `watching` asks them too. The arguments of the user reach the model's `fit` as they are. Imports
-`monitors`.
+Contract: `named` tells which argument of `fit` is which, `seen_data` finds the validation and the training data;
+`watching` asks them too. What the user gives reaches the model's `fit` as it is. Imports `attach` and `monitors`.
 
     history = keras_siamese.fit(model, [left, right], y, validation_data=([v_left, v_right], v_y), epochs=20)
     print(history.diagnosis)
 """
 
 import inspect
-import itertools
 import math
 
 import keras
 from keras import tree
 
-from keras_siamese.attach.feed import ROWS, gather, is_batched
+from keras_siamese.attach.feed import gather, is_batched
+from keras_siamese.attach.passing import is_readable, passing
 from keras_siamese.callbacks.monitors import DivergenceMonitor
 
 ORDER = tuple(inspect.signature(keras.Model.fit).parameters)[1:]  # names of fit's arguments, as they may be given
@@ -25,8 +24,8 @@ def fit(model, *args, on_divergence="warn", report=None, target_eer=None, simila
     """Train a siamese model with its own `fit`, measure verification after each epoch, and diagnose the run.
 
     A `DivergenceMonitor` stands first among the callbacks, so that the others (EarlyStopping, ModelCheckpoint, …) can
-    read `val_eer` and its other values. It takes the validation pairs from `validation_data` or `validation_split`. A
-    generator that is given as training data is not read.
+    read `val_eer` and its other values. It takes the validation pairs from `validation_data` or `validation_split`.
+    Data that can be read only once, such as generators, are recorded while `fit` reads them, up to 20,000 samples.
 
     Args:
         model: any siamese model, compiled; see `dissect`.
@@ -41,19 +40,16 @@ def fit(model, *args, on_divergence="warn", report=None, target_eer=None, simila
         ValueError: if there are no validation data, or for what `DivergenceMonitor` refuses.
     """
     given = named(args, kwargs)
-    validation = held_out(given)
+    validation, train, recorded = seen_data(given)
     if validation is None:
         raise ValueError(
             "`validation_data` must be given, pairs as the model's `evaluate` takes them, because verification is "
             "measured on them; or `validation_split`, if the training data are arrays"
         )
-    if inspect.isgenerator(validation):
-        validation, given_data = peeked(validation, given.get("validation_steps"))
-        args, kwargs = replaced(args, kwargs, validation_data=given_data)
     options = {"report": report, "target_eer": target_eer, "similar_label": similar_label}
     monitor = DivergenceMonitor(validation, on_divergence, **options)
-    monitor.know(training_data(given))
-    args, kwargs = replaced(args, kwargs, callbacks=[monitor, *callbacks_of(given)])
+    monitor.know(train)
+    args, kwargs = replaced(args, kwargs, callbacks=[monitor, *callbacks_of(given)], **recorded)
     history = model.fit(*args, **kwargs)
     history.monitor, history.diagnosis = monitor, monitor.diagnosis
     return history
@@ -96,9 +92,9 @@ def held_out(given):
 
 
 def training_data(given):
-    """The training data of a call of `fit`, `(x, y)`; None if reading them would take them from `fit`."""
+    """The training data of a call of `fit`, `(x, y)`; None without any."""
     x, share = given.get("x"), given.get("validation_split")
-    if x is None or (is_batched(x) and hasattr(x, "__next__")):  # it can be iterated only once
+    if x is None:
         return None
     if share and given.get("validation_data") is None and not is_batched(x) and given.get("y") is not None:
         begin = math.floor(len(tree.flatten(x)[0]) * (1.0 - share))
@@ -106,17 +102,17 @@ def training_data(given):
     return x, given.get("y")
 
 
-def peeked(generator, steps):
-    """The first `steps` batches of `generator`, read into arrays, and a generator that gives these and the rest."""
-    batches, count = [], 0
-    for batch in itertools.islice(generator, steps):
-        batches.append(batch)
-        count += len(tree.flatten(batch[0])[0])
-        if count >= ROWS:
-            break
-
-    def all_batches():
-        yield from batches
-        yield from generator
-
-    return gather(lambda: iter(batches)), all_batches()
+def seen_data(given):
+    """`(validation, train, recorded)` of a call of `fit`: what a monitor reads, data or `Passing`; and those arguments,
+    by name, that are replaced by data which record what passes.
+    """
+    validation, train, recorded = held_out(given), training_data(given), {}
+    if validation is not None and not is_readable(validation):
+        wrapped, seen = passing(validation)
+        if seen is not None:
+            validation, recorded["validation_data"] = seen, wrapped
+    if train is not None and not is_readable(train):
+        wrapped, seen = passing(train[0])
+        if seen is not None:
+            train, recorded["x"] = seen, wrapped
+    return validation, train, recorded

@@ -20,6 +20,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
 from keras_siamese._frames import callers
+from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import (
@@ -121,14 +122,22 @@ class VerificationMonitor(CopiedCallback):
         self._anatomy, self._measured, self._warned = None, {}, set()
         if self._events is not None:
             self._events.begin()
-        if self.model.built or hasattr(self.model, "output_kind"):  # the other models know their output after a batch
+        # The other models know their output after a batch.
+        if self.is_ready and (self.model.built or hasattr(self.model, "output_kind")):
             self.attach()
         for reader in readers_before(self, self.keys):
             where = f"{type(reader).__name__} stands before {type(self).__name__} in `callbacks`"
             self._warn_once(reader, f"{where} and does not see its values: put the monitor first")
 
+    @property
+    def is_ready(self):
+        """Whether the validation data are known; of data that are recorded as they pass, none may have passed yet."""
+        return not isinstance(self.validation, Passing) or bool(self.validation.batches)
+
     def attach(self):
         """The `Anatomy` of the model. Some models know their output only after a batch."""
+        if isinstance(self.validation, Passing):
+            self.validation = self.validation.read()
         if self._anatomy is None:
             parts = {"encoder": self.encoder, "distance": self.distance, "score": self.score}
             self._anatomy, self.trials = attach(self.model, self.validation, **parts, **self.options)
@@ -142,7 +151,7 @@ class VerificationMonitor(CopiedCallback):
     def on_epoch_end(self, epoch, logs=None):
         is_last = epoch + 1 == self.epochs_planned
         self._scored = None
-        if (epoch + 1) % self.every == 0 or is_last or not self._measured:
+        if self.is_ready and ((epoch + 1) % self.every == 0 or is_last or not self._measured):
             self._scored = self.measure()
             self._measured = dict(zip(self.keys, figures(self._scored, self.far), strict=True))
             if not self._scored.is_finite:
@@ -324,7 +333,7 @@ class DivergenceMonitor(VerificationMonitor):
             return
         self._steps += batch + 1 - self._batches  # `steps_per_execution` gives one call for several steps
         self._batches = batch + 1
-        if self._steps < self._next_part:
+        if self._steps < self._next_part or not self.is_ready:
             return
         self._next_part = self._steps + self.every_steps
         scored = self.measure()
@@ -348,7 +357,7 @@ class DivergenceMonitor(VerificationMonitor):
             self.act(looked[0] if looked else self.diagnose())
 
     def know(self, train):
-        """Tell the training data, `(x, y)` as `fit` is given them. They are first read when a run is diagnosed."""
+        """Tell the training data, `(x, y)` as `fit` is given them, or a `Passing`. A diagnosis reads them."""
         self.train, self._is_told = train, True
 
     def start(self, model, epochs=None, initial_epoch=0):
@@ -391,7 +400,7 @@ class DivergenceMonitor(VerificationMonitor):
 
         The package's siamese model keeps the sequence of pairs that `fit` was given. Otherwise it is `train`.
         """
-        anatomy, told = self.attach(), fed_of(self.train)
+        anatomy, told = self.attach(), fed_of(self.train.read() if isinstance(self.train, Passing) else self.train)
         fitted = getattr(self.model, "training_data", None)
         if not hasattr(fitted, "positive_fraction"):
             try:

@@ -3,8 +3,8 @@
 Contract: `watch(fit, report)` wraps Keras's `fit` for `launching`, which runs the program. What the program computes,
 prints and returns is the same with and without: a monitor of this module writes nothing into `logs`, and after each of
 its steps the model's variables, all random states and Keras's counters of names are as before. Data that cannot be read
-without changing them (generators, shuffled data sets) are not read. An error of ours becomes a line on standard error.
-Imports `fitting` and `monitors`.
+without changing them (generators, shuffled data sets) are recorded as they pass. An error of ours becomes a line on
+standard error. Imports `fitting` and `monitors`.
 """
 
 import contextlib
@@ -22,15 +22,12 @@ from keras.src.backend.common import global_state
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.graph import shows_parts
 from keras_siamese.attach.orient import are_pairs
-from keras_siamese.callbacks.fitting import held_out, named, replaced, training_data
+from keras_siamese.attach.passing import Passing, is_readable
+from keras_siamese.callbacks.fitting import named, replaced, seen_data
 from keras_siamese.callbacks.monitors import DivergenceMonitor
 from keras_siamese.scoring import readable
 
 PREFIX = "keras-siamese watch: "
-STATELESS = {  # data sets of TensorFlow that give the same elements whenever they are read
-    *("TensorSlice", "Tensor", "Range", "Batch", "ParallelBatch", "PaddedBatch", "Prefetch", "Zip", "Take", "Skip"),
-    *("Cache", "Options", "Concatenate", "Unbatch", "Repeat", "Map", "ParallelMap", "Filter"),
-}
 
 
 def say(text):
@@ -72,30 +69,34 @@ class Watcher:
         """`(monitor, (args, kwargs))`, the arguments with the monitor among the callbacks; `(None, …)` for no fit of a
         siamese model.
         """
-        given = named(args, kwargs)
-        validation, train = held_out(given), training_data(given)
         if not may_be_siamese(model):
             return None, (args, kwargs)
+        given = named(args, kwargs)
+        validation, train, recorded = seen_data(given)
         if validation is None:
             if is_pair_model(model, given.get("x")):
                 self.say(f"{name_of(model)} is not watched: `fit` has no validation data")
             return None, (args, kwargs)
-        if not is_readable(validation):
-            self.say(f"{name_of(model)} is not watched: its validation data cannot be read without changing the run")
-            return None, (args, kwargs)
-        validation = readable(validation)
-        if not is_siamese(model, validation[0]):
-            return None, (args, kwargs)
+        if not isinstance(validation, Passing):
+            if not is_readable(validation):
+                self.say(f"{name_of(model)} is not watched: its validation data cannot be read without a change")
+                return None, (args, kwargs)
+            validation = readable(validation)
+            if not is_siamese(model, validation[0]):
+                return None, (args, kwargs)
         callbacks = given.get("callbacks")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             raise ValueError("its callbacks are a CallbackList, to which none can be added")
         if callbacks is not None and not isinstance(callbacks, (list, tuple)):
             callbacks = [callbacks]
+        monitor = SilentMonitor(validation, self)
+        monitor.know(train if isinstance(train, Passing) or is_readable(train) else None)
+        return monitor, replaced(args, kwargs, callbacks=[*(callbacks or []), monitor], **recorded)
+
+    def next_path(self):
+        """The path of the next report."""
         self.fits += 1
-        path = self.report if self.fits == 1 else numbered(self.report, self.fits)
-        monitor = SilentMonitor(validation, path, self.say)
-        monitor.know(train if train is not None and is_readable(train) else None)
-        return monitor, replaced(args, kwargs, callbacks=[*(callbacks or []), monitor])
+        return self.report if self.fits == 1 else numbered(self.report, self.fits)
 
 
 def watch(fit, report, say=say):
@@ -109,12 +110,16 @@ def watch(fit, report, say=say):
     return watched
 
 
+class NotSiamese(Exception):
+    """The first validation data show that the model compares nothing."""
+
+
 class SilentMonitor(DivergenceMonitor):
     """A `DivergenceMonitor` that leaves the run as it is. An error of its own ends it, and not the run."""
 
-    def __init__(self, validation, path, say):
+    def __init__(self, validation, watcher):
         super().__init__(validation, lambda diagnosis: None)
-        self.path, self.say, self.state = path, say, "new"
+        self.watcher, self.say, self.state, self.path = watcher, watcher.say, "new", None
 
     def guarded(self, step, *args):
         if self.state in ("failed", "concluded"):
@@ -122,9 +127,19 @@ class SilentMonitor(DivergenceMonitor):
         try:
             with quietly(self.model):
                 step(*args)
+        except NotSiamese:
+            self.state = "failed"
         except Exception as error:
             self.state = "failed"
             self.say(f"{name_of(self.model)} is no longer watched: {line_of(error)}")
+
+    def attach(self):
+        """As in `DivergenceMonitor`; the report gets its path when the model is known to be siamese."""
+        if isinstance(self.validation, Passing) and not is_siamese(self.model, self.validation.read()[0]):
+            raise NotSiamese
+        anatomy = super().attach()
+        self.path = self.path or self.watcher.next_path()
+        return anatomy
 
     def on_train_begin(self, logs=None):
         self.guarded(super().on_train_begin, logs)
@@ -181,26 +196,6 @@ def has_loss_of_keras(model):
     loss = getattr(model, "loss", None)
     module = getattr(loss, "__module__", None) or type(loss).__module__
     return loss is None or isinstance(loss, (str, dict, list)) or module.split(".")[0] == "keras"
-
-
-def is_readable(data):
-    """Whether `data` can be read without a change of what they give later."""
-    if isinstance(data, (tuple, list)) and len(data) and is_batched(data[0]):
-        data = data[0]
-    if not is_batched(data) or isinstance(data, keras.utils.PyDataset) or hasattr(data, "positive_fraction"):
-        return True
-    return is_stateless(data)
-
-
-def is_stateless(data):
-    """Whether `data` are a `tf.data.Dataset` without shuffling, generators, random functions or other state."""
-    kind = type(data).__name__.removeprefix("_").removesuffix("Dataset").split("V")[0]
-    if not hasattr(data, "_inputs") or not hasattr(data, "_functions") or kind not in STATELESS:
-        return False
-    graphs = [function.function.graph for function in data._functions()]
-    if any(operation.op_def.is_stateful for graph in graphs for operation in graph.get_operations()):
-        return False
-    return all(map(is_stateless, data._inputs()))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Watching a fit: it is diagnosed, it computes what it does without, and an error of ours does not end it."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -37,18 +39,54 @@ def test_an_error_of_ours_is_one_line(program, tmp_path, monkeypatch):
     assert said == [f"the fit of {model.name!r} is no longer watched: ZeroDivisionError: division by zero"]
 
 
-def test_generators_are_left_to_the_program(program, tmp_path):
+def drawn_from(x, y, drawn):
+    """Batches of 20 pairs for ever, in an order that comes from NumPy's global generator."""
+    while True:
+        drawn.append(np.random.permutation(len(y))[:20])
+        yield tuple(side[drawn[-1]] for side in x), y[drawn[-1]]
+
+
+@pytest.mark.each_backend
+def test_generators_are_recorded_and_give_the_program_the_same(program, tmp_path):
     model, x, y = program
+    given = [one[20:60] for one in x], y[20:60]
+    begin, results = model.get_weights(), []
     fit, said = watched(tmp_path)
-    drawn = []
+    for call in (keras.Model.fit, fit):
+        keras.utils.set_random_seed(4)
+        model.set_weights(begin)
+        model.compile("adam", "binary_crossentropy")
+        drawn = [], []
+        data = {"x": drawn_from(x, y, drawn[0]), "validation_data": drawn_from(*given, drawn[1])}
+        call(model, **data, steps_per_epoch=4, validation_steps=2, epochs=2, shuffle=False, verbose=0)
+        results.append((np.concatenate([*drawn[0], *drawn[1]]), *model.get_weights()))
+    assert all(np.array_equal(*pair) for pair in zip(*results, strict=True))
+    assert len(said) == 1 and "the report is" in said[0]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["verification"]["genuine_pairs"] + report["verification"]["impostor_pairs"] >= 40
+    assert "train_eer" in report["signals"]
 
-    def batches():
-        for start in range(0, 80, 20):
-            drawn.append(start)
-            yield tuple(side[start : start + 20] for side in x), y[start : start + 20]
 
-    fit(model, x, y, validation_data=batches(), validation_steps=4, verbose=0)
-    assert drawn == [0, 20, 40, 60] and "validation data cannot be read" in said[0]
+def test_data_that_can_neither_be_read_nor_recorded_are_named(program, tmp_path):
+    class Once:
+        def __iter__(self):
+            raise AssertionError("not to be read")
+
+    model, x, y = program
+    watcher = watching.Watcher(tmp_path / "r.html", lambda text: said.append(text))
+    said = []
+    assert watcher.monitored(model, (x, y), {"validation_data": Once()})[0] is None
+    assert "validation data cannot be read" in said[0]
+
+
+def test_a_generator_for_a_model_that_is_not_siamese_leaves_no_trace(tmp_path, rng):
+    fit, said = watched(tmp_path)
+    x, y = rng.normal(size=(40, 4, 4)), rng.integers(0, 3, 40)
+    model = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    data = ((x, y) for _ in range(4))
+    fit(model, x, y, validation_data=data, validation_steps=1, epochs=2, verbose=0)
+    assert said == [] and list(tmp_path.iterdir()) == []
 
 
 def test_models_that_are_not_siamese_are_left_alone(tmp_path, rng):
@@ -87,13 +125,3 @@ def test_what_happens_quietly_leaves_no_trace(program, capsys):
     number = int(name.rsplit("_", 1)[1]) if "_" in name else 0
     assert keras.layers.Dense(1).name == f"dense_{number + 1}"
     assert "unseen" not in capsys.readouterr().out
-
-
-@pytest.mark.tensorflow
-def test_data_sets_are_read_if_they_have_no_state():
-    import tensorflow as tf
-
-    data = tf.data.Dataset.from_tensor_slices(np.arange(10.0)).map(lambda x: x + 1).batch(2).prefetch(1)
-    assert watching.is_readable(data)
-    assert not watching.is_readable(data.shuffle(4).take(2))
-    assert not watching.is_readable(data.map(lambda x: x + tf.cast(tf.random.uniform(()), x.dtype)))
