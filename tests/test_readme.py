@@ -24,9 +24,13 @@ def blocks(language, path=README):
     return [code for found, code in BLOCK.findall(path.read_text(encoding="utf-8")) if found == language]
 
 
-def run(code, path):
+def python_in(text):
+    return [code for found, code in BLOCK.findall(text) if found == "python"]
+
+
+def run(code, path, namespace=None):
     """Runs the blocks of `code` in order, in one namespace, and returns the namespace."""
-    namespace = {}
+    namespace = {} if namespace is None else namespace
     for block in code:
         exec(compile(block, str(path), "exec"), namespace)
     return namespace
@@ -59,13 +63,85 @@ def test_the_blocks_of_the_guide_to_the_causes_run(capsys):
     assert "EER" in capsys.readouterr().out
 
 
+def calls_addons(block):
+    return "ks.addons" in block
+
+
+def can_run(block):
+    """Whether what a block needs is there: a gradient tape needs the TensorFlow backend, an import its package."""
+    if "GradientTape" in block and keras.backend.backend() != "tensorflow":
+        return False
+    if "keras.wrappers" in block and not hasattr(keras, "wrappers"):  # the oldest Keras has none
+        return False
+    packages = re.findall(r"^(?:import|from) (tensorflow|torch|keras_tuner)\b", block, re.MULTILINE)
+    return all(importlib.util.find_spec(name) for name in packages)
+
+
+@pytest.fixture
+def monitors(monkeypatch):
+    """The monitors of all fits, each once, in the order in which the fits ended."""
+    ended, end = [], ks.callbacks.DivergenceMonitor.on_train_end
+
+    def on_train_end(self, logs=None):
+        end(self, logs)
+        ended.append(self)
+
+    monkeypatch.setattr(ks.callbacks.DivergenceMonitor, "on_train_end", on_train_end)
+    return ended
+
+
+def meaning(monitor):
+    """Whether the output goes up or down with similarity, and the label that means same (None for identities)."""
+    anatomy = monitor.attach()
+    kind = {"score": "up", "distance": "down"}[anatomy.output_kind]
+    return kind, None if anatomy.direction is None else int(anatomy.direction.similar_label)
+
+
+# What the guide says of the programs in its section "Your form", by heading.
+FORMS = {
+    "Two inputs and a learned head": [("up", 1)],
+    "Distances and contrastive losses": [("down", 1), ("down", 0)],
+    "keras.io's contrastive example": [("down", 0)],
+    "Sequences with masks, several inputs per side": [("up", 1), ("down", 1)],
+    "Two classes, cosine, several outputs": [("up", 1), ("up", 1), ("down", 1)],
+    "Triplets": [("down", 1)] * 5,
+    "A subclass": [("up", 1), ("down", 1)],
+    "Pairs in one input, cross-encoders": [("down", 1), ("up", 1)],
+    "One encoder: a batch loss, a proxy loss, a classifier": [("down", None)] * 3,
+    "Data that are not arrays, and mixed precision": [("up", 1)] * 4 + [("down", 1), ("up", 1)],
+}
+
+
 def test_the_blocks_of_the_guide_to_attach_run(capsys):
-    code = blocks("python", GUIDE)
-    assert len(code) == 6
-    namespace = run(code, GUIDE)
+    namespace = run(blocks("python", GUIDE)[:7], GUIDE)
     assert str(namespace["found"]) == str(namespace["same"])
     printed = capsys.readouterr().out
     assert "the same on each side" in printed and "learned after the comparison" in printed
+    assert "The output grows with similarity; label 1 means same." in printed
+
+
+def test_each_form_in_the_guide_is_checked():
+    forms = GUIDE.read_text(encoding="utf-8").split("## Your form\n")[1]
+    assert re.findall(r"^### (.*)", forms, re.MULTILINE) == list(FORMS)
+
+
+@pytest.mark.deep
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")  # Keras's, of batches
+@pytest.mark.parametrize("heading", FORMS)
+def test_a_form_in_the_guide_attaches(heading, monitors):
+    samples, dissected, *_ = blocks("python", GUIDE)
+    helpers, *others = re.split(r"^### ", GUIDE.read_text(encoding="utf-8").split("## Your form\n")[1], flags=re.MULTILINE)
+    (part,) = (part for part in others if part.startswith(f"{heading}\n"))
+    (helper,), forms = python_in(helpers), python_in(part)
+    namespace = run([samples, dissected, helper], GUIDE)
+    assert len(forms) == len(FORMS[heading])
+    for block, wanted in zip(forms, FORMS[heading], strict=True):
+        assert block.count("# added") == 1
+        if can_run(block):
+            run([block], GUIDE, namespace)
+            assert meaning(monitors[-1]) == wanted, block
+            assert monitors[-1].diagnosis is not None
+    assert len(monitors) == sum(map(can_run, forms))
 
 
 @pytest.mark.deep
@@ -85,20 +161,21 @@ def test_tuning_blocks_run(tmp_path, monkeypatch, capsys):
     assert "rank  trial  val_eer" in capsys.readouterr().out
 
 
-def calls_addons(block):
-    return "ks.addons" in block
-
-
 @pytest.mark.deep
-def test_migration_blocks_run():
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")  # Keras's, under KerasTuner
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")  # Keras's, of batches
+def test_migration_blocks_run(tmp_path, monkeypatch, monitors):
+    monkeypatch.chdir(tmp_path)
     code = blocks("python", MIGRATION)
-    assert len(code) == 8
-    own = [block for block in code if not calls_addons(block)]
-    assert len(own) == 7
+    assert len(code) == 14
+    own = [block for block in code if not calls_addons(block) and can_run(block)]
     namespace = run(own, MIGRATION)
-    for name in ("siamese", "model"):
-        assert namespace[name].optimizer.iterations > 0
-        assert namespace[name].loss.__class__.__module__.startswith("keras_siamese.losses")
+    assert str(namespace["found"]) == str(namespace["again"])
+    # keras.io's example says 1 for different, all others say 1 for same; all put out distances.
+    meanings = [meaning(monitor) for monitor in monitors]
+    assert meanings[0] == ("down", 0) and set(meanings[1:]) == {("down", 1)} and len(meanings) > 4
+    assert namespace["siamese"].optimizer.iterations > 0
+    assert namespace["siamese"].loss.__class__.__module__.startswith("keras_siamese.losses")
 
 
 @pytest.mark.deep
