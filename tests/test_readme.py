@@ -71,8 +71,6 @@ def can_run(block):
     """Whether what a block needs is there: a gradient tape needs the TensorFlow backend, an import its package."""
     if "GradientTape" in block and keras.backend.backend() != "tensorflow":
         return False
-    if "keras.wrappers" in block and not hasattr(keras, "wrappers"):  # the oldest Keras has none
-        return False
     packages = re.findall(r"^(?:import|from) (tensorflow|torch|keras_tuner)\b", block, re.MULTILINE)
     return all(importlib.util.find_spec(name) for name in packages)
 
@@ -120,9 +118,12 @@ def test_the_blocks_of_the_guide_to_attach_run(capsys):
     assert "The output grows with similarity; label 1 means same." in printed
 
 
+def forms_text():
+    return GUIDE.read_text(encoding="utf-8").split("## Your form\n")[1]
+
+
 def test_each_form_in_the_guide_is_checked():
-    forms = GUIDE.read_text(encoding="utf-8").split("## Your form\n")[1]
-    assert re.findall(r"^### (.*)", forms, re.MULTILINE) == list(FORMS)
+    assert re.findall(r"^### (.*)", forms_text(), re.MULTILINE) == list(FORMS)
 
 
 @pytest.mark.deep
@@ -130,7 +131,7 @@ def test_each_form_in_the_guide_is_checked():
 @pytest.mark.parametrize("heading", FORMS)
 def test_a_form_in_the_guide_attaches(heading, monitors):
     samples, dissected, *_ = blocks("python", GUIDE)
-    helpers, *others = re.split(r"^### ", GUIDE.read_text(encoding="utf-8").split("## Your form\n")[1], flags=re.MULTILINE)
+    helpers, *others = re.split(r"^### ", forms_text(), flags=re.MULTILINE)
     (part,) = (part for part in others if part.startswith(f"{heading}\n"))
     (helper,), forms = python_in(helpers), python_in(part)
     namespace = run([samples, dissected, helper], GUIDE)
