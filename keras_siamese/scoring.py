@@ -76,7 +76,12 @@ def readable(data):
 
 def needs_model(data):
     """Whether `data` may be pairs as a model takes them, so that only the model tells how to read them."""
-    return data is None or isinstance(data, Passing) or (isinstance(data, tuple) and isinstance(data[0], (tuple, list)))
+    if data is None or isinstance(data, Passing):
+        return True
+    if not isinstance(data, tuple):
+        return False
+    columns = getattr(data[1], "shape", ())[1:] if len(data) > 1 else ()
+    return isinstance(data[0], (tuple, list)) or columns not in ((), (1,))  # one-hot labels are no identities
 
 
 def may_be_items(data):

@@ -112,7 +112,11 @@ class Anatomy:
 
     def __str__(self):
         lines = [f"{self.name} ({type(self.model).__name__})", *self.notes]
-        return "\n  ".join(lines if self.direction is None else [*lines, str(self.direction)])
+        if self.direction is not None:  # it says more than what was found from the comparator alone
+            score = "the output" if self.output_kind == "score" else "minus the output"
+            lines = [line for line in lines if not line.startswith("score: ") or self.encoder is None]
+            lines += ([] if self.encoder is None else [f"score: {score}"]) + [str(self.direction)]
+        return "\n  ".join(lines)
 
 
 def is_pair(x):

@@ -24,8 +24,8 @@ class Examined:
 
     Attributes:
         are_embeddings: whether the outputs are the embeddings themselves: the model compares in its loss.
-        output: `{"place": …, "column": …, "compare": …}`: which output, and which of its columns, compares the first
-            side with the second, and the function `(left, right) → (n, 1)` that gives it.
+        output: `{"place": …, "column": …, "compare": …}`: which output of the model, and which of its columns, compares
+            the first side with the second, and the function `(left, right) → (n, 1)` that gives it.
         end: see `direction.equal_end`.
     """
 
@@ -59,7 +59,8 @@ class Examined:
             output = towers.compare(left, *[right] * (towers.count - 1))[place]
             return ops.reshape(output, (ops.shape(output)[0], -1))[:, column : column + 1]
 
-        self.output = {"place": place, "column": column, "compare": compare}
+        in_model = place if towers.places is None else towers.places[place]
+        self.output = {"place": in_model, "column": column, "compare": compare}
 
     def outputs(self, which):
         """The comparator's outputs `(n, …)` as rows, with the first or second draw of each side's embeddings."""

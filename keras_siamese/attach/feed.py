@@ -42,7 +42,7 @@ def is_batched(data):
     """Whether `data` comes in batches: it is neither arrays nor tuples, lists or dicts of arrays."""
     if isinstance(data, (tuple, list, dict, str, bytes)) or hasattr(data, "shape") or hasattr(data, "to_numpy"):
         return False
-    return inspect.isgeneratorfunction(data) or hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+    return inspect.isroutine(data) or hasattr(data, "__iter__") or hasattr(data, "__getitem__")
 
 
 def batches_of(data):

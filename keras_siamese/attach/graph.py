@@ -23,11 +23,17 @@ LONGEST_REASON = 300  # characters of an error of the user's call that are shown
 
 @dataclasses.dataclass
 class Graph:
-    """Symbolic inputs and outputs of a model, flat; `structure` is the nested structure of the model's inputs."""
+    """Symbolic inputs and outputs of a model, flat.
+
+    Attributes:
+        structure: the nested structure of the model's inputs.
+        places: which of the model's outputs `outputs` are; None for all of them.
+    """
 
     inputs: list
     outputs: list
     structure: object
+    places: list | None = None
 
     @property
     def nodes(self):
@@ -260,7 +266,9 @@ def ended(graph, sides, depends, signatures):
 
     Outputs of one side alone, such as those of an auxiliary classifier, are removed from the `graph` if others compare.
     """
-    graph.outputs = [one for one in graph.outputs if len(depends.get(id(one), ())) > 1] or graph.outputs
+    places = [place for place, one in enumerate(graph.outputs) if len(depends.get(id(one), ())) > 1]
+    if places:
+        graph.outputs, graph.places = [graph.outputs[place] for place in places], places
     ends = [[] for _ in sides]
     used = [(tensor, reached(node, depends)) for node in graph.nodes for tensor in node.input_tensors]
     for tensor, together in [*used, *((tensor, None) for tensor in graph.outputs)]:

@@ -35,7 +35,8 @@ def are_pairs(model, x):
     if towers is None:  # a model that joins its inputs at once, or an encoder
         return joined(model, x) is not None and not is_encoder(model, x)
     if towers.axis is not None:
-        return True
+        sizes = zip(arrays[0].shape, model.inputs[0].shape, strict=True)
+        return all(own in (size, None) for size, own in sizes)
     if not towers.embeds and is_encoder(model, x):
         return False
     return len(arrays) in (2 * len(towers.inputs[0]), len(model.inputs))

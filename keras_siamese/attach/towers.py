@@ -27,14 +27,15 @@ class Towers:
         models: a model for each side, from items to embeddings `(n, dim)`. Shared towers are one object.
         comparator: the model from the tensors in which the towers end to the outputs; None if these are the same.
         is_shared: whether all sides apply the same operations with the same weights.
-        axis: the axis of one joint input on which the sides lie, or None.
+        axis: the axis of one joint input on which the sides lie, or None; see `part` for how they lie there.
         inputs: indices of the model's inputs (flat) of each side.
         names: the keys of an item's arrays, or None if an item is one array.
         embeds: whether the towers do anything: a model that joins its inputs at once has none.
+        places: which of the model's outputs the comparator gives; None for all of them.
     """
 
     def __init__(self, graph, sides, axis=None):
-        self.axis, self.count = axis, len(sides)
+        self.axis, self.count, self.places = axis, len(sides), graph.places
         self.inputs = [side.inputs for side in sides]
         names = [graph.inputs[index].name for index in self.inputs[0]]
         self.names = names if len(names) > 1 else None
@@ -69,15 +70,17 @@ class Towers:
         if self.axis is None:
             return keras.Model(dict(zip(self.names, inputs, strict=True)) if self.names else inputs[0], ends[0])
         shape = list(inputs[0].shape)
-        del shape[self.axis]
+        is_stacked = shape[self.axis] == self.count
+        shape[self.axis : self.axis + 1] = [] if is_stacked else [shape[self.axis] // self.count]
         item = keras.Input(batch_shape=shape, dtype=inputs[0].dtype)
-        return keras.Model(item, keras.Model(inputs[0], ends[0])(ops.stack([item] * self.count, axis=self.axis)))
+        join = ops.stack if is_stacked else ops.concatenate
+        return keras.Model(item, keras.Model(inputs[0], ends[0])(join([item] * self.count, axis=self.axis)))
 
     def items(self, x):
         """The items of each side, from what the model takes; see `names`."""
         arrays = tree.flatten(x)
         if self.axis is not None:
-            return [np.take(arrays[0], side, axis=self.axis) for side in range(self.count)]
+            return [part(arrays[0], self.axis, side, self.count) for side in range(self.count)]
         if len(arrays) < sum(map(len, self.inputs)):  # a pair for a model of triplets
             arrays = arrays + [None] * (sum(map(len, self.inputs)) - len(arrays))
         sides = [[arrays[index] for index in inputs] for inputs in self.inputs]
@@ -123,12 +126,35 @@ def towers_of(model, sample=None):
         if len(graph.inputs) > 1:
             sides = split(graph)
             return Towers(graph, sides) if sides and all(map(has_known_size, sides)) else None
-        for axis, count in enumerate(graph.inputs[0].shape):
-            if axis and count in (2, 3):
-                sides = split_on_axis(graph, count, dependence(graph, axis, count, sample))
-                if sides and all(map(has_known_size, sides)):
-                    return Towers(graph, sides, axis)
+        for axis, count in ways_to_split(graph):
+            sides = split_on_axis(graph, count, dependence(graph, axis, count, sample))
+            if sides and all(map(has_known_size, sides)):
+                return Towers(graph, sides, axis)
     return None
+
+
+def ways_to_split(graph):
+    """`(axis, count)` by which the only input of a `graph` may hold several items: stacked on an axis of their number,
+    or side by side, if the first operations take the input apart.
+    """
+    sizes = [(axis, size) for axis, size in enumerate(graph.inputs[0].shape) if axis and size]
+    found = [(axis, size) for axis, size in sizes if size in (2, 3)]
+    first = [node for node in graph.nodes if any(one is graph.inputs[0] for one in node.input_tensors)]
+    if sum(len(node.outputs) for node in first) > 1:
+        found += [(axis, count) for axis, size in sizes for count in (2, 3) if size > count and size % count == 0]
+    return found
+
+
+def part(array, axis, number, count):
+    """The item of the index `number` of those `count` that lie on an axis: stacked if it has their size, or else side
+    by side.
+
+    >>> part(np.array([[1, 2], [3, 4]]), 1, 0, 2).tolist(), part(np.array([[1, 2, 3, 4]]), 1, 1, 2).tolist()
+    ([1, 3], [[3, 4]])
+    """
+    size = array.shape[axis] // count
+    index = number if size == 1 else slice(number * size, (number + 1) * size)
+    return array[(slice(None),) * axis + (index,)]
 
 
 def has_known_size(side):
@@ -155,8 +181,7 @@ def dependence(graph, axis, count, sample=None):
     found |= {id(tensor): frozenset() for tensor in tensors}
     for item in range(count):
         changed = first.copy()
-        place = (slice(None),) * axis + (item,)
-        changed[place] = second[place]
+        part(changed, axis, item, count)[...] = part(second, axis, item, count)
         after = tree.flatten(probe.predict_on_batch(changed))
         for tensor, old, new in zip(tensors, before, after, strict=True):
             if not np.array_equal(old, new):
@@ -170,7 +195,7 @@ class Joined:
     An embedding is a sample's numbers in a row, so the output of a pair is still the model's own.
     """
 
-    is_shared, embeds, names, comparator = True, False, None, None
+    is_shared, embeds, names, comparator, places = True, False, None, None, None
 
     def __init__(self, model, sample, axis=None):
         arrays = tree.flatten(sample)
@@ -184,7 +209,7 @@ class Joined:
     def items(self, x):
         """The items of each side, from what the model takes."""
         arrays = tree.flatten(x)
-        return arrays if self.axis is None else [np.take(arrays[0], i, axis=self.axis) for i in range(self.count)]
+        return arrays if self.axis is None else [part(arrays[0], self.axis, i, self.count) for i in range(self.count)]
 
     def compare(self, *embeddings, training=False):
         """The model's outputs, flat, from the flattened samples `(n, …)` of each side."""

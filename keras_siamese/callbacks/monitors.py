@@ -135,7 +135,13 @@ class VerificationMonitor(CopiedCallback):
         return not isinstance(self.validation, Passing) or bool(self.validation.batches)
 
     def attach(self):
-        """The `Anatomy` of the model. Some models know their output only after a batch."""
+        """The `Anatomy` of the model. Some models know their output only after a batch.
+
+        Raises:
+            RuntimeError: if the monitor was not given to a `fit` yet, so that it has no model.
+        """
+        if self.model is None:
+            raise RuntimeError(f"This {type(self).__name__} has no model yet: pass it to `fit` as a callback")
         if isinstance(self.validation, Passing):
             self.validation = self.validation.read()
         if self._anatomy is None:

@@ -27,7 +27,7 @@ def compared_by(compare):
     [
         ("absolute_difference", 0, 0),
         ("two_classes", 0, 1),  # the second class stands for label 1
-        ("auxiliary_output", 0, 0),  # what depends on one side alone is left out
+        ("auxiliary_output", 1, 0),  # what depends on one side alone is left out
         ("two_distances_in_a_list", 0, 0),  # the first distance is that of the anchor and the positive
     ],
 )

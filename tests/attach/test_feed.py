@@ -83,7 +83,7 @@ def test_without_targets():
     assert y is None
 
 
-@pytest.mark.parametrize("data", [Batches(), generated, generated()])
+@pytest.mark.parametrize("data", [Batches(), generated, generated(), lambda: generated()])
 def test_what_comes_in_batches(data):
     assert is_batched(data)
 

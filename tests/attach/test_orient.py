@@ -86,3 +86,14 @@ def test_a_score_of_the_user_grows_with_similarity_and_only_the_label_is_found(r
     anatomy = dissect(compiled("mse"), score=lambda left, right: -np.abs(left - right).sum(axis=1))
     found = orient(anatomy, left, right, labels, x=[left, right], y=labels)
     assert (found.up, found.similar_label, anatomy.output_kind) == (True, 0, "score")
+
+
+def test_the_loss_of_a_pair_is_that_of_the_output_that_compares():
+    """The first output classifies the left item, and the second one compares."""
+    model, x = PROGRAMS["auxiliary_output"]()
+    classes, labels = np.zeros(ROWS, "int32"), np.arange(ROWS) % 2
+    model.compile("sgd", ["sparse_categorical_crossentropy", "mean_squared_error"])
+    anatomy = dissect(model, x)
+    orient(anatomy, *x, labels, x=x, y=[classes, labels])
+    losses = np.array([anatomy.pair_loss(1, value) for value in (0.0, 1.0, 3.0)])
+    np.testing.assert_allclose(losses - losses[1], [1, 0, 4], atol=1e-4)

@@ -34,6 +34,13 @@ def test_an_earlier_stage_explains_a_later_one_whatever_its_strength():
     assert found == [("collapse", "error", None), ("threshold", "info", "collapse")]
 
 
+def test_a_metric_that_contradicts_the_scores_is_explained_by_their_meaning_only():
+    contradicted = finding("threshold", "error", 10.0)
+    assert ranked(finding("margin", strength=1.1), contradicted)[0] == ("threshold", "error", None)
+    for cause in ("unreachable_output", "head_sign", "inverted_labels"):
+        assert ranked(finding(cause), contradicted)[1] == ("threshold", "info", cause)
+
+
 @pytest.mark.parametrize("stage", GIVEN)
 def test_what_a_run_is_given_explains_training_and_nothing_else_that_is_given(stage):
     givens = [cause.name for cause in causes.CAUSES if cause.stage == stage and cause.explains_flag]

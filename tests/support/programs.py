@@ -160,6 +160,24 @@ def auxiliary_output():
 
 
 @form
+def pairs_side_by_side():
+    """One flat input of both items, which the model takes apart."""
+    joint, tower = keras.Input((2 * FEATURES,)), layers.Dense(4, "tanh")
+    left, right = ops.split(joint, 2, axis=1)
+    return keras.Model(joint, layers.Dense(1, "sigmoid")(ops.abs(tower(left) - tower(right)))), np.concatenate(
+        [signals()[:, 0], signals()[:, 1]], axis=1
+    )
+
+
+@form
+def triplets_sliced_out_of_one_sequence():
+    joint, tower = keras.Input((3 * STEPS, FEATURES)), encoder()
+    anchor, positive, negative = (tower(joint[:, k * STEPS : (k + 1) * STEPS]) for k in range(3))
+    distances = [distance([anchor, other]) for other in (positive, negative)]
+    return keras.Model(joint, layers.Concatenate()(distances)), np.concatenate(batch(3), axis=1)
+
+
+@form
 def unshared():
     ends = sides()
     return keras.Model(ends, distance([encoder(name=f"net_{i}")(end) for i, end in enumerate(ends)])), batch()

@@ -4,6 +4,9 @@ which noise cannot do.
 Training pairs of known identity tell more: an encoder that ranks *them* worse than chance was trained to. Held-out
 pairs alone count if the training data are not known. If they are known and training pairs are ranked well, held-out
 pairs ranked worse than chance mean that the held-out pair labels are inverted.
+
+A head with weights of its own may also rank pairs worse than chance because it has not found its sign yet. So its
+ranking counts only if the inputs do not show that the labels are right; see `head_sign`.
 """
 
 from keras_siamese.diagnosis import limits
@@ -44,6 +47,18 @@ class InvertedLabels(Cause):
                     "training labels mean the opposite."
                 )
                 return self.in_training(facts, what, signals, limits.STRONGEST)
+        equal, wanted = facts.get("equal_end", 0), facts.get("wanted_end", 0)
+        if equal * wanted < 0 and not facts.get("learned_head", 1) and is_imperfect(facts, limits.FAILED_EER):
+            signals |= {"output_of_equal_embeddings": Signal(equal, None, wanted)}
+            now, asked = ("highest", "lowest") if equal > 0 else ("lowest", "highest")
+            what = (
+                f"Equal embeddings give the {now} output, and the loss asks for the {asked} one for pairs that are the "
+                "same: it takes their label for the other one."
+            )
+            return self.in_training(facts, what, signals, limits.STRONGEST)
+        follows = facts.get("train_input_auc", facts.get("input_auc", 0.5)) - 0.5 > limits.LABELS_CLEAR
+        if facts.get("learned_head") and follows:
+            return RuledOut(self.name, signals)
         worse = f"Held-out pairs are ranked worse than chance (AUC {facts['auc']:.3f}"
         if is_below and trained is not None and trained < -reach and "identities" not in facts:
             what = f"{worse}), although training pairs are ranked well: the labels of the held-out pairs are inverted."

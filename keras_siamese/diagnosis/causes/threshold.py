@@ -53,6 +53,5 @@ class Threshold(Cause):
         )
         is_reversed = 1 - logged > allowed
         what += "calls genuine pairs different." if is_reversed else "uses a threshold that does not fit the scores."
-        return self.found(
-            facts, "warning", what, signals, (best - logged) / limits.ACCURACY_LOST, change(threshold=None)
-        )
+        strength = (best - logged) / limits.ACCURACY_LOST
+        return self.found(facts, "error", what, signals, strength, change(threshold=None))

@@ -19,6 +19,7 @@ from keras import ops, tree
 from keras_siamese.attach.feed import gather
 from keras_siamese.attach.graph import in_order, input_names
 from keras_siamese.attach.orient import are_pairs
+from keras_siamese.attach.towers import part
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, batches_of, is_pairs
 from keras_siamese.diagnosis.facts.model import is_finite, make_new, restored, sampled_kernels, update_size
@@ -143,7 +144,10 @@ def equalised(anatomy, x):
         return [x[0]] * len(x)
     arrays = list(in_order(anatomy.model, x))
     if towers.axis is not None:
-        return tree.pack_sequence_as(x, [np.repeat(np.take(arrays[0], [0], towers.axis), towers.count, towers.axis)])
+        equal = np.array(arrays[0])
+        for side in range(1, towers.count):
+            part(equal, towers.axis, side, towers.count)[...] = part(equal, towers.axis, 0, towers.count)
+        return tree.pack_sequence_as(x, [equal])
     for side in towers.inputs[1:]:
         for index, first in zip(side, towers.inputs[0], strict=True):
             arrays[index] = arrays[first]

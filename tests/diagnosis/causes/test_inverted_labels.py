@@ -37,6 +37,22 @@ def test_the_advice_says_which_side_is_inverted():
     assert "either in the loss or in these pairs" in answer("inverted_labels", below_chance=6.2, **UNTRAINED).summary
 
 
+def test_a_loss_that_asks_pairs_of_the_same_for_the_far_end():
+    signs = {"auc": 0.6, "eer": 0.4, "below_chance": -3.0, "train_auc": 0.6, "train_below_chance": -3.0}
+    ends = {"equal_end": -1, "wanted_end": 1}
+    found = answer("inverted_labels", **signs, **ends, learned_head=0)
+    assert "Equal embeddings give the lowest output" in found.summary and found.severity == "error"
+    assert severity_and_strength("inverted_labels", **signs, **ends, learned_head=1) is None
+    assert severity_and_strength("inverted_labels", **signs, equal_end=-1, wanted_end=-1, learned_head=0) is None
+    assert severity_and_strength("inverted_labels", **{**signs, "eer": 0.05}, **ends, learned_head=0) is None
+
+
+def test_a_head_that_has_not_found_its_sign_is_no_inverted_label():
+    head = {"learned_head": 1, "train_input_auc": 0.9, "input_auc": 0.9}
+    assert severity_and_strength("inverted_labels", **head) is None
+    assert severity_and_strength("inverted_labels", **{**head, "train_input_auc": 0.55}) == ("error", 2.903)
+
+
 def test_training_labels_that_mean_the_opposite_of_the_held_out_ones():
     signs = {"auc": 0.6, "eer": 0.4, "below_chance": -3.0, "train_auc": 0.9, "train_below_chance": -20.0}
     reversed_labels = {"train_input_auc": 0.25, "input_auc": 0.75}

@@ -37,7 +37,7 @@ LOGGED = {"threshold": None, "accuracy_lost": None, "train_best_accuracy": 0.92,
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, ("warning", 10.0)),
+        ({}, ("error", 10.0)),
         ({"logged_accuracy": 0.8}, "not examined"),  # a mean over the epoch, with dropout, is lower
         ({"train_eer": 0.3}, "not examined"),  # pairs are not told apart, so an accuracy near .5 is right
         ({"eer": 0.3}, "not examined"),
