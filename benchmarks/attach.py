@@ -4,7 +4,7 @@ Each form of `tests/support/programs.py` is compiled with a loss as people would
 on drawn pairs, whose label 1 means same, with a `DivergenceMonitor` that gets the held-out pairs and no other argument.
 Recorded for each form and backend: whether that works; whether the scores are the model's own output, as `predict`
 gives it; whether the monitor knows which label means same and whether the output is a distance; and the seconds of the
-monitor's own calls, divided by the rest of the same epochs.
+monitor's own calls, also divided by the rest of the same epochs.
 
     python benchmarks/attach.py                    # minutes
     python benchmarks/attach.py --toy              # seconds: few forms, few pairs; writes nothing
@@ -28,8 +28,10 @@ DISTANCES = (
     *("operations", "shared_layers", "ids_and_masks", "dicts_on_each_side", "auxiliary_output", "unshared"),
     *("preprocessed_on_one_side", "two_distances_in_a_list", "two_distances_in_a_row", "stacked_pairs"),
     *("stacked_pairs_cut_by_lambda", "split_channels", "mixed_precision", "subclass_around_a_functional_model"),
-    *("subclass_that_cannot_be_traced", *EMBEDDINGS),
+    *("subclass_that_cannot_be_traced", "triplets_sliced_out_of_one_sequence", *EMBEDDINGS),
 )
+RELATIVE = 1e-6  # difference of scores, over the largest, up to which they count as equal
+SIDE_BY_SIDE = {"pairs_side_by_side": 2, "triplets_sliced_out_of_one_sequence": 3}  # in one input, on its axis 1
 LOGITS = ("merged_by_layers", "skip_connection", "inputs_beside_embeddings", "raw_inputs_beside_embeddings")
 TOY = ("absolute_difference", "operations", "two_distances_in_a_row")
 
@@ -82,7 +84,7 @@ def sides_of(inputs):
     return [list(range(start, start + size)) for start in range(0, size * len(inputs), size)]
 
 
-def drawn(inputs, count, rng):
+def drawn(inputs, count, rng, side_by_side=0):
     """`(x, same)`: random pairs in the structure of `inputs`; those that are the same are alike, third items not."""
     import numpy as np
     from keras import tree
@@ -99,6 +101,11 @@ def drawn(inputs, count, rng):
         return np.where(same.reshape(-1, *[1] * (one.ndim - 1)) == 1, near, fresh(like, one.shape[1:]))
 
     places = sides_of(inputs)
+    if side_by_side:
+        shape = [inputs.shape[1] // side_by_side, *inputs.shape[2:]]
+        items = [fresh(inputs, shape) for _ in range(side_by_side)]
+        items[1] = partner(items[0], inputs)
+        return np.concatenate(items, axis=1).astype(inputs.dtype), same
     if places is None:
         axis = 1 if inputs.ndim == 4 else inputs.ndim - 1
         left = fresh(inputs, [size for place, size in enumerate(inputs.shape) if place not in (0, axis)])
@@ -136,7 +143,7 @@ def prepared(name, same):
         return None, same
     if name == "two_distances_in_a_list":
         return [contrastive, contrastive], [np.ones_like(same), np.zeros_like(same)]
-    if name == "two_distances_in_a_row":
+    if name in ("two_distances_in_a_row", "triplets_sliced_out_of_one_sequence"):
         return of_row, same
     if name in EMBEDDINGS:
         return of_embeddings, same
@@ -190,8 +197,8 @@ def examined(name, make, options):
     keras.utils.set_random_seed(0)
     model, inputs = make()
     rng = np.random.default_rng(0)
-    x, same = drawn(inputs, options.pairs, rng)
-    held_x, held_same = drawn(inputs, options.held, rng)
+    x, same = drawn(inputs, options.pairs, rng, SIDE_BY_SIDE.get(name, 0))
+    held_x, held_same = drawn(inputs, options.held, rng, SIDE_BY_SIDE.get(name, 0))
     places, row = sides_of(inputs), {}
     loss, y = prepared(name, same)
     held = held_x if places is None or len(places) == 2 else held_x[:2]
@@ -215,11 +222,13 @@ def examined(name, make, options):
     if loss is not None:  # without the first epoch, in which steps are compiled
         own = [begin + end for begin, end in zip(monitor.spent[::2], monitor.spent[1::2], strict=True)]
         rest = [both - end for both, end in zip(whole, monitor.spent[1::2], strict=True)]
+        row["seconds"] = statistics.median(own[1:])
         row["overhead"] = statistics.median(one / other for one, other in zip(own[1:], rest[1:], strict=True))
     asked = held_x if places is None or len(places) == 2 else [*held, held[1]]
     sign = -1 if name in DISTANCES else 1
     gaps = [np.abs(sign * column - scores).max() for column in own_outputs(name, model, asked)]
-    row |= {"attaches": True, "gap": float(min(gaps)), "same_score": bool(min(gaps) < 1e-3)}
+    gap = float(min(gaps) / max(np.abs(scores).max(), 1e-12))
+    row |= {"attaches": True, "gap": gap, "same_score": gap <= RELATIVE}
     kind = anatomy.output_kind == ("distance" if sign < 0 else "score")
     row["direction"] = bool(kind and (anatomy.direction is None or anatomy.direction.similar_label == 1))
     return row

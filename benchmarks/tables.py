@@ -167,14 +167,25 @@ def attach(found):
         counts = [sum(bool(row.get(what)) for row in rows.values()) for what in ("attaches", "same_score", "direction")]
         shares = sorted(100 * row["overhead"] for row in rows.values() if "overhead" in row)
         spent = f"{statistics.median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f})"
+        seconds = statistics.median(row["seconds"] for row in rows.values() if "seconds" in row)
         gap = max(row["gap"] for row in rows.values() if row.get("same_score"))
-        lines.append([backend, str(len(rows)), *map(str, counts), f"{gap:.0e}", spent])
+        lines.append(
+            [
+                backend,
+                str(len(rows)),
+                *map(str, counts),
+                f"{gap:.0e}",
+                spent,
+                f"{1000 * seconds:.0f}",
+                f"{50 * seconds:.1f}",
+            ]
+        )
         for name, row in rows.items():
             missed = [what for what in ("attaches", "same_score", "direction") if not row.get(what)]
             if missed:
                 notes.append(f"- {backend}, `{name}`: {row.get('error') or 'not ' + ', '.join(missed)}")
     header = ["backend", "forms", "attach", "score = predict", "direction right", "largest difference"]
-    header.append("monitor's calls, % of the epoch: median (range)")
+    header += ["monitor's calls, % of the epoch: median (range)", "milliseconds", "2 % of an epoch of … s"]
     return "\n\n".join([table(header, lines), *(["\n".join(notes)] if notes else []), footnote(found)])
 
 

@@ -109,3 +109,41 @@ def test_a_loop_in_torch_of_a_model_that_is_not_compiled(program):  # noqa: F811
         steps.step()
         monitor.record(epoch, loss=loss.item())
     assert monitor.finish().run.epoch == 1
+
+
+@pytest.mark.jax
+def test_a_loop_in_jax_whose_variables_are_outside_of_the_model(program):  # noqa: F811
+    """The loop of Keras's guide to custom training in JAX, with the lines that docs/guide.md adds."""
+    import jax
+
+    model, x, y = program
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+
+    def loss_of(trainable, fixed, x, y):
+        output, fixed = model.stateless_call(trainable, fixed, x, training=True)
+        return keras.ops.mean(keras.losses.binary_crossentropy(y[:, None], output)), fixed
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+    @jax.jit
+    def step(state, x, y):
+        trainable, fixed, slots = state
+        (loss, fixed), gradients = gradient(trainable, fixed, x, y)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        return loss, (trainable, fixed, slots)
+
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    state = tuple([variable.value for variable in group] for group in groups)
+    monitor = ks.callbacks.DivergenceMonitor((x, y), train=(x, y))
+    monitor.start(model)
+    begin = model.get_weights()
+    for epoch in range(3):
+        loss, state = step(state, x, y)
+        for variable, value in zip(model.trainable_variables, state[0], strict=True):
+            variable.assign(value)
+        values = monitor.record(epoch, loss=float(loss))
+    assert monitor.finish().run.epoch == 2 and 0 <= values["val_eer"] <= 1
+    assert all(size > 0 for size in monitor.history["update_size"]) and not np.array_equal(
+        begin[0], model.get_weights()[0]
+    )
