@@ -2,7 +2,7 @@
 
 Contract: tensorflow-addons 0.23, the last release, was written for Keras 2. So `tf.keras` is `tf_keras` while it is
 imported, and only then. The extra ``addons`` and Python < 3.12 are needed to call TFA, but not to import this module or
-to load a saved model. Imports `_checks`, `_export`, `ops` and `losses`.
+to load a saved model.
 
     tfa = addons.load()                                                # the module, on any backend
     encoder.compile("adam", loss=addons.loss("TripletSemiHardLoss", margin=0.5))
@@ -31,10 +31,8 @@ from keras_siamese.ops import at_least_float32, pair_rows, row_vector
 
 __all__ = ["AddonsLoss", "load", "loss"]
 
-INSTEAD = (
-    "use the losses of the same names in keras_siamese.losses, which have the same values; see the table in "
-    "docs/migration.md"
-)
+INSTEAD = "use the losses of the same names in keras_siamese.losses, which have the same values"
+INSTEAD += "; see the table in docs/migration.md"
 _lock = threading.RLock()
 _imported = {}  # modules of TensorFlow Addons that `load` imported, by name
 
@@ -162,8 +160,6 @@ def loss(obj, **options):
         RuntimeError: if Keras's backend is not TensorFlow.
         ImportError: as `load`.
 
-    Example:
-
     ```python
     encoder.compile("adam", loss=ks.addons.loss("triplet_semihard_loss", margin=0.5))
     ```
@@ -201,10 +197,8 @@ def name_of(obj, tfa):
 def check_backend():
     backend = keras.backend.backend()
     if backend != "tensorflow":
-        raise RuntimeError(
-            f"TensorFlow Addons' losses need Keras's TensorFlow backend, and this is {backend}, whose gradients do not "
-            f"pass through TensorFlow: {INSTEAD}"
-        )
+        problem = f"this is {backend}, whose gradients do not pass through TensorFlow"
+        raise RuntimeError(f"TensorFlow Addons' losses need Keras's TensorFlow backend, and {problem}: {INSTEAD}")
 
 
 @export
@@ -231,8 +225,6 @@ class AddonsLoss(SiameseLoss):
             is a function must be registered with ``keras.saving.register_keras_serializable()``.
         reduction, name, dtype: as in `keras.losses.Loss`; a 16-bit dtype computes in float32.
 
-    Example:
-
     >>> loss = AddonsLoss("TripletSemiHardLoss", {"margin": 0.5})
     >>> loss.options
     {'margin': 0.5, 'distance_metric': 'L2'}
@@ -248,10 +240,9 @@ class AddonsLoss(SiameseLoss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         if ADDONS[self.loss].of_batch:
             if sample_weight is not None:
-                raise ValueError(
-                    f"{self.loss} of TensorFlow Addons is one number for the batch, so `sample_weight` and "
-                    f"`class_weight` must be None; got weights of shape {tuple(ops.shape(sample_weight))}"
-                )
+                why = f"{self.loss} of TensorFlow Addons is one number for the batch"
+                found = f"weights of shape {tuple(ops.shape(sample_weight))}"
+                raise ValueError(f"{why}, so `sample_weight` and `class_weight` must be None; got {found}")
             if self.loss != "NpairsMultilabelLoss":
                 # Keras casts y_true to floats, in which large identities may become equal; row numbers do not.
                 y_true = first_row(row_vector("y_true", y_true))
@@ -270,14 +261,6 @@ class AddonsLoss(SiameseLoss):
             y_true = row_vector("y_true", y_true)
         y_pred = check_rows(self, y_true, y_pred)
         return ops.broadcast_to(function(y_true, y_pred, **self.options), (ops.shape(y_pred)[0],))
-
-    def check_output(self, kind, bounds):
-        if self.expects == "similarity matrix":
-            raise ValueError(
-                f"{self.loss} of TensorFlow Addons expects y_pred to hold the similarities (batch, batch) of all rows, "
-                f"but the model's output is {kind}s: end the model in keras.ops.matmul(z, keras.ops.transpose(z))"
-            )
-        super().check_output(kind, bounds)
 
     def check_reach(self, low, high):
         if self.loss == "ContrastiveLoss":

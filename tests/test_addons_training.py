@@ -183,7 +183,7 @@ def test_a_siamese_model_refuses_the_losses_that_it_cannot_feed():
     data = (x[:20], x[20:]), (labels[:20] == labels[20:]).astype("float32")
     for name, message in (
         ("TripletHardLoss", "expects y_pred to hold embeddings, .* use the encoder itself"),
-        ("NpairsLoss", "expects y_pred to hold the similarities"),
+        ("NpairsLoss", "expects y_pred to hold a matrix of similarities"),
         ("SigmoidFocalCrossEntropy", 'head="logistic"'),
     ):
         siamese = SiameseWrapper(encoder())

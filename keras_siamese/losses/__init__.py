@@ -47,50 +47,15 @@ from keras_siamese.losses.proxies.base import ProxyLoss
 from keras_siamese.losses.proxies.neighbours import ProxyAnchorLoss, ProxyNCALoss, SoftTripleLoss
 from keras_siamese.losses.triplets import TripletLoss
 
-__all__ = [
-    "AngularLoss",
-    "ArcFaceLoss",
-    "BarlowTwinsLoss",
-    "BatchContrastiveLoss",
-    "BatchLoss",
-    "BatchMarginLoss",
-    "BatchTripletLoss",
-    "CircleLoss",
-    "ContrastiveLoss",
-    "CosFaceLoss",
-    "FastAPLoss",
-    "GeneralizedLiftedLoss",
-    "HistogramLoss",
-    "IntraPairVarianceLoss",
-    "LiftedStructLoss",
-    "MarginLoss",
-    "MultiSimilarityLoss",
-    "MultipleNegativesRankingLoss",
-    "NCALoss",
-    "NTXentLoss",
-    "NormalizedSoftmaxLoss",
-    "NpairsLoss",
-    "NpairsMultilabelLoss",
-    "OnlineContrastiveLoss",
-    "PNLoss",
-    "PairLoss",
-    "ProxyAnchorLoss",
-    "ProxyLoss",
-    "ProxyNCALoss",
-    "RankedListLoss",
-    "SNRContrastiveLoss",
-    "SiameseLoss",
-    "SmoothAPLoss",
-    "SoftNearestNeighborLoss",
-    "SoftTripleLoss",
-    "SphereFaceLoss",
-    "SubCenterArcFaceLoss",
-    "SupConLoss",
-    "ThresholdConsistentMarginLoss",
-    "TripletHardLoss",
-    "TripletLoss",
-    "TripletSemiHardLoss",
-    "TupletMarginLoss",
-    "VICRegLoss",
-    "WeightedBinaryCrossentropy",
-]
+__all__ = ["AngularLoss", "ArcFaceLoss"]
+__all__ += ["BarlowTwinsLoss", "BatchContrastiveLoss", "BatchLoss", "BatchMarginLoss", "BatchTripletLoss"]
+__all__ += ["CircleLoss", "ContrastiveLoss", "CosFaceLoss", "FastAPLoss", "GeneralizedLiftedLoss", "HistogramLoss"]
+__all__ += ["IntraPairVarianceLoss", "LiftedStructLoss"]
+__all__ += ["MarginLoss", "MultiSimilarityLoss", "MultipleNegativesRankingLoss"]
+__all__ += ["NCALoss", "NTXentLoss", "NormalizedSoftmaxLoss", "NpairsLoss", "NpairsMultilabelLoss"]
+__all__ += ["OnlineContrastiveLoss", "PNLoss", "PairLoss", "ProxyAnchorLoss", "ProxyLoss", "ProxyNCALoss"]
+__all__ += ["RankedListLoss"]
+__all__ += ["SNRContrastiveLoss", "SiameseLoss", "SmoothAPLoss", "SoftNearestNeighborLoss", "SoftTripleLoss"]
+__all__ += ["SphereFaceLoss", "SubCenterArcFaceLoss", "SupConLoss"]
+__all__ += ["ThresholdConsistentMarginLoss", "TripletHardLoss", "TripletLoss", "TripletSemiHardLoss"]
+__all__ += ["TupletMarginLoss", "VICRegLoss", "WeightedBinaryCrossentropy"]

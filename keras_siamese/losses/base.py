@@ -22,6 +22,7 @@ FITTING = {
     "distance": "SiameseWrapper(…, head=None)",
     "score": 'SiameseWrapper(…, head="logistic")',
     "cosine": "the encoder followed by a ProxyLogits layer",
+    "similarity matrix": "a model that ends with keras.ops.matmul(z, keras.ops.transpose(z))",
 }
 
 
@@ -81,8 +82,6 @@ class SiameseLoss(keras.losses.Loss):
             *statistics: by default all of "positive_distance", "negative_distance" (mean distances of the pairs) and,
                 for losses with a hinge, "active_fraction" (the share of pairs, triplets or anchors with a loss > 0).
 
-        Example:
-
         >>> from keras_siamese import losses
         >>> loss = losses.BatchTripletLoss()
         >>> [metric.name for metric in loss.metrics("active_fraction", "negative_distance")]
@@ -122,10 +121,11 @@ class SiameseLoss(keras.losses.Loss):
             ValueError: the message says which option of the model or the loss to change.
         """
         if kind != self.expects:
-            raise ValueError(
-                f"{type(self).__name__} expects y_pred to hold {self.expects}s, but the model returns {kind}s: "
-                f"use {FITTING.get(self.expects, 'the encoder itself')} or another loss"
-            )
+            is_matrix = self.expects == "similarity matrix"
+            held = "a matrix of similarities (batch, batch)" if is_matrix else f"{self.expects}s"
+            problem = f"expects y_pred to hold {held}, but the model returns {kind}s"
+            fitting = FITTING.get(self.expects, "the encoder itself")
+            raise ValueError(f"{type(self).__name__} {problem}: use {fitting} or another loss")
         if bounds is not None:
             self.check_reach(*bounds)
 
@@ -135,7 +135,8 @@ class SiameseLoss(keras.losses.Loss):
     def get_config(self):
         """The constructor's arguments, also those of the base classes, from the attributes with the same names."""
         own = [name for name in option_names(type(self)) if name not in ("reduction", "name", "dtype")]
-        return {**super().get_config(), **{name: getattr(self, name) for name in own if hasattr(self, name)}}
+        values = {name: getattr(self, name) for name in own if hasattr(self, name)}
+        return {**super().get_config(), **keras.saving.serialize_keras_object(values)}
 
 
 def concrete(tensor):
@@ -206,7 +207,5 @@ def option_names(loss):
 def refuse_margin(loss, name, value, reach, low, high):
     """Raises if `value` is larger than `reach`, the largest value that distances in [low, high] can satisfy."""
     if value > reach:
-        raise ValueError(
-            f"`{name}` of {type(loss).__name__} must be at most {reach:g}, because the model's distances lie in "
-            f"[{low:g}, {high:g}]; got {value:g}"
-        )
+        why = f"because the model's distances lie in [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` of {type(loss).__name__} must be at most {reach:g}, {why}; got {value:g}")

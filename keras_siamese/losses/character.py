@@ -70,8 +70,6 @@ def character_of(loss, expects="distance"):
         expects: what the model returns, for losses that do not state what they expect: "distance", "score", "embedding"
             or "cosine". Losses on distances and scores are measured.
 
-    Example:
-
     >>> from keras_siamese import losses
     >>> character_of(losses.TripletLoss(margin=0.2)).margin_is_gap
     True

@@ -139,8 +139,6 @@ class ContrastiveLoss(PairLoss):
         squared: whether the hinges are squared (default) or linear.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
 
-    Example:
-
     >>> loss = ContrastiveLoss(margin=1.0, reduction="none")
     >>> [round(float(value), 2) for value in loss(ops.array([1, 0, 0]), ops.array([[0.5], [0.8], [1.2]]))]
     [0.25, 0.04, 0.0]
@@ -170,8 +168,6 @@ class MarginLoss(PairLoss):
         margin: m > 0, in units of the distance. If the model's distances cannot reach β ± m, training raises an error.
         beta: β > 0, in units of the distance.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
-
-    Example:
 
     >>> loss = MarginLoss(margin=0.2, beta=1.2, reduction="none")
     >>> [round(float(value), 2) for value in loss(ops.array([1, 1, 0]), ops.array([[0.5], [1.3], [0.8]]))]
@@ -211,8 +207,6 @@ class OnlineContrastiveLoss(PairLoss):
         margin: m > 0, in units of the distance; as in `ContrastiveLoss`.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
 
-    Example:
-
     >>> loss = OnlineContrastiveLoss(margin=0.5, reduction="none")
     >>> [round(float(value), 2) for value in loss(ops.array([1, 1, 0, 0]), ops.array([[0.1], [0.6], [0.3], [0.7]]))]
     [0.0, 0.36, 0.04, 0.0]
@@ -238,8 +232,6 @@ class WeightedBinaryCrossentropy(PairLoss):
         class_weight: None (default), "balanced", or ``{0: w0, 1: w1}`` by the value of y_true, each ≥ 0.
         from_logits: whether y_pred holds logits.
         **kwargs: `positive_weight`, `negative_weight`, `similar_label`, `reduction`, `name`, `dtype` as in `PairLoss`.
-
-    Example:
 
     >>> loss = WeightedBinaryCrossentropy("balanced")
     >>> round(float(loss(ops.array([1, 0, 0, 0]), ops.array([[0.9], [0.2], [0.2], [0.2]]))), 4)

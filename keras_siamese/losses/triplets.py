@@ -42,8 +42,6 @@ class TripletLoss(SiameseLoss):
         swap: use min(d_an, d_pn) as the negative's distance.
         reduction, name, dtype: as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = TripletLoss(margin=0.5, reduction="none")
     >>> [round(float(value), 2) for value in loss(ops.zeros(2), ops.array([[0.2, 0.4], [0.1, 0.9]]))]
     [0.3, 0.0]

@@ -98,8 +98,6 @@ class AngularLoss(CosineLoss):
         angle: α in (0, 90) degrees, the largest angle at the negative. The paper uses 36 to 55.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = AngularLoss(angle=45.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.0181

@@ -191,11 +191,9 @@ class BatchLoss(EmbeddingLoss):
     def __init__(self, block_size=None, **kwargs):
         super().__init__(**kwargs)
         if block_size is not None and not hasattr(keras, "remat"):
-            warnings.warn(
-                "`block_size` saves memory only with Keras 3.9 or later (`keras.remat`); this is Keras "
-                f"{keras.__version__}. Update Keras or leave `block_size` out",
-                stacklevel=2,
-            )
+            found = f"this is Keras {keras.__version__}. Update Keras or leave `block_size` out"
+            need = "saves memory only with Keras 3.9 or later (`keras.remat`)"
+            warnings.warn(f"`block_size` {need}; {found}", stacklevel=2)
         self.block_size = None if block_size is None else check_integer("block_size", block_size, low=1)
 
     def measure(self, a, b):
@@ -279,10 +277,9 @@ def check_distance(name, distance):
     """The `Distance` named by `distance`; raises if it has weights."""
     distance = distances.get(distance)
     if isinstance(distance, keras.layers.Layer):
-        raise ValueError(
-            f"`{name}` must be a distance without weights, because a loss cannot train them; got {distance!r}. "
-            "For a Mahalanobis distance, end the encoder with a Dense layer without bias"
-        )
+        hint = "For a Mahalanobis distance, end the encoder with a Dense layer without bias"
+        why = "without weights, because a loss cannot train them"
+        raise ValueError(f"`{name}` must be a distance {why}; got {distance!r}. {hint}")
     return distance
 
 

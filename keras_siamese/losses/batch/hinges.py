@@ -40,8 +40,6 @@ class BatchContrastiveLoss(DistanceLoss):
         squared: whether the hinges are squared.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
-    Example:
-
     >>> loss = BatchContrastiveLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.5
@@ -78,8 +76,6 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
         positive_margin: m₊ in [0, margin].
         **kwargs: `squared`, `block_size`, `reduction`, `name`, `dtype` as in `BatchContrastiveLoss`.
 
-    Example:
-
     >>> loss = SNRContrastiveLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]]))), 4)
     0.625
@@ -113,8 +109,6 @@ class ThresholdConsistentMarginLoss(CosineLoss):
         positive_margin: m₊ in [−1, 1]; positive pairs should have a higher cosine.
         negative_margin: m₋ in [−1, 1]; negative pairs should have a lower cosine.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
-
-    Example:
 
     >>> loss = ThresholdConsistentMarginLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))), 4)
@@ -161,8 +155,6 @@ class IntraPairVarianceLoss(CosineLoss):
         positive_epsilon: ε₊ in [0, 1].
         negative_epsilon: ε₋ in [0, 1].
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
-
-    Example:
 
     >>> loss = IntraPairVarianceLoss(positive_epsilon=0.0, negative_epsilon=0.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))), 4)
@@ -211,8 +203,6 @@ class BatchMarginLoss(DistanceLoss):
         margin: m ≥ 0, in units of the distance.
         beta: β > 0, the distance that separates positive from negative pairs.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
-
-    Example:
 
     >>> loss = BatchMarginLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -273,8 +263,6 @@ class RankedListLoss(DistanceLoss):
         imbalance: λ in [0, 1], the share of the negative side.
         alpha: α > 0, the distance that negatives should exceed; None (default) is 1 + m/2.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
-
-    Example:
 
     >>> loss = RankedListLoss(margin=0.4, negative_temperature=10.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)

@@ -40,20 +40,8 @@ def check_similarities(y_pred, rows):
     return y_pred
 
 
-class SimilarityMatrixLoss(SiameseLoss):
-    """Base class of the losses on a matrix of similarities `(batch, batch)`."""
-
-    expects = "similarity matrix"
-
-    def check_output(self, kind, bounds):
-        raise ValueError(
-            f"{type(self).__name__} expects y_pred to be a matrix of similarities (batch, batch), but the model "
-            f"returns {kind}s: end the model with keras.ops.matmul(z, keras.ops.transpose(z))"
-        )
-
-
 @export
-class NpairsLoss(SimilarityMatrixLoss):
+class NpairsLoss(SiameseLoss):
     """N-pairs loss: the mean over rows of −mean_{j: y_j = y_i} log softmax_j(s_i).
 
     The softmax of each row of similarities should be large in the columns of the row's own identity. y_true identities
@@ -66,13 +54,13 @@ class NpairsLoss(SimilarityMatrixLoss):
     Args:
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = NpairsLoss()
     >>> similarity = ops.array([[2.0, 0.0], [0.0, 2.0]])
     >>> round(float(loss(ops.array([7, 9]), similarity)), 4)
     0.1269
     """
+
+    expects = "similarity matrix"
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         labels = check_identities(y_true)
@@ -89,7 +77,7 @@ class NpairsLoss(SimilarityMatrixLoss):
 
 
 @export
-class NpairsMultilabelLoss(SimilarityMatrixLoss):
+class NpairsMultilabelLoss(SiameseLoss):
     """N-pairs loss for several labels: the mean over rows of −Σ_j (L_ij / Σ_k L_ik)·log softmax_j(s_i).
 
     L_ij is the number of classes that rows i and j share. y_true classes of each row `(batch, classes)`, 1 if the row
@@ -102,13 +90,13 @@ class NpairsMultilabelLoss(SimilarityMatrixLoss):
     Args:
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = NpairsMultilabelLoss()
     >>> similarity = ops.array([[2.0, 0.0], [0.0, 2.0]])
     >>> round(float(loss(ops.array([[1, 1, 0], [0, 1, 0]]), similarity)), 4)
     0.9603
     """
+
+    expects = "similarity matrix"
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         classes = np.asarray(y_true) if isinstance(y_true, (list, tuple, np.ndarray)) else y_true

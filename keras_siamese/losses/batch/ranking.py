@@ -68,8 +68,6 @@ class FastAPLoss(CosineLoss):
         bins: number of intervals of the histogram.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = FastAPLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))), 4)
     0.5
@@ -123,8 +121,6 @@ class SmoothAPLoss(CosineLoss):
         temperature: τ > 0, the difference of cosines that changes a rank.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = SmoothAPLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))), 4)
     0.1667
@@ -154,8 +150,6 @@ class HistogramLoss(CosineLoss):
     Args:
         bins: number of intervals of the histogram.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
-
-    Example:
 
     >>> loss = HistogramLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]))), 4)

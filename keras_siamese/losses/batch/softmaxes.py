@@ -60,8 +60,6 @@ class NTXentLoss(CosineLoss):
         temperature: τ > 0.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = NTXentLoss(temperature=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.3133
@@ -96,8 +94,6 @@ class SupConLoss(CosineLoss):
     Args:
         temperature: τ > 0.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
-
-    Example:
 
     >>> loss = SupConLoss(temperature=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -140,8 +136,6 @@ class MultiSimilarityLoss(CosineLoss):
         epsilon: None (default) uses all pairs. A margin ε ≥ 0 selects pairs as the paper does: positives less similar
             than the most similar negative plus ε, and negatives more similar than the least similar positive minus ε.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
-
-    Example:
 
     >>> loss = MultiSimilarityLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -187,8 +181,6 @@ class CircleLoss(CosineLoss):
         scale: γ > 0.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = CircleLoss(scale=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.5459
@@ -227,8 +219,6 @@ class TupletMarginLoss(CosineLoss):
         scale: σ > 0.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = TupletMarginLoss(margin=0.0, scale=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.3133
@@ -264,8 +254,6 @@ class NCALoss(DistanceLoss):
         scale: > 0, the inverse temperature.
         **kwargs: as in `DistanceLoss`; `distance` is "squared_euclidean" by default.
 
-    Example:
-
     >>> loss = NCALoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
     0.1269
@@ -292,8 +280,6 @@ class SoftNearestNeighborLoss(DistanceLoss):
     Args:
         temperature: T > 0.
         **kwargs: as in `DistanceLoss`; `distance` is "squared_euclidean" by default.
-
-    Example:
 
     >>> loss = SoftNearestNeighborLoss(temperature=2.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -332,8 +318,6 @@ class GeneralizedLiftedLoss(DistanceLoss):
         positive_margin: m₊ ≥ 0, in units of the distance.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
-    Example:
-
     >>> loss = GeneralizedLiftedLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
@@ -371,8 +355,6 @@ class LiftedStructLoss(DistanceLoss):
     Args:
         margin: m ≥ 0, in units of the distance.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
-
-    Example:
 
     >>> loss = LiftedStructLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)

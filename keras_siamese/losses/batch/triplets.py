@@ -10,24 +10,13 @@ encoder with `UnitNormalization` to use margins for unit vectors. Memory is O(ba
 
 import math
 
-import keras
 from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_choice
 from keras_siamese._export import export
+from keras_siamese.losses.batch import mining as miner
 from keras_siamese.losses.batch.base import BatchLoss, Terms, above_zero, check_distance, check_margin, of_rows
-from keras_siamese.losses.batch.mining import (
-    all_triplets,
-    distance_weights,
-    hinge,
-    one_negative,
-    one_positive,
-    pick,
-    semi_hard_triplets,
-    walk_triplets,
-    with_gradient,
-)
 from keras_siamese.ops import column, count, masked_max
 
 STRATEGIES = ("all", "hard", "semi_hard", "easy")
@@ -50,9 +39,6 @@ class DistanceLoss(BatchLoss):
     def distance_margin(self):
         return getattr(self, "margin", None)
 
-    def get_config(self):
-        return {**super().get_config(), "distance": keras.saving.serialize_keras_object(self.distance)}
-
 
 def soft_hinge(gap, margin):
     """log(1 + exp(gap + m)) and its derivative."""
@@ -61,35 +47,36 @@ def soft_hinge(gap, margin):
 
 def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False):
     """`Terms` of [d_ap − d_an + m]₊, or softplus(d_ap − d_an + m), over the triplets of `BatchTripletLoss`."""
-    cost = soft_hinge if soft else hinge
-    weights = distance_weights(rows) if negatives == "distance_weighted" else ops.cast(rows.negative, rows.matrix.dtype)
+    cost = soft_hinge if soft else miner.hinge
+    drawn = negatives == "distance_weighted"
+    weights = miner.distance_weights(rows) if drawn else ops.cast(rows.negative, rows.matrix.dtype)
     walked = negatives in ("all", "semi_hard", "distance_weighted")
     if positives == "all" and walked:
         if negatives == "all" and not soft:
-            sums = all_triplets(rows, margin)
+            sums = miner.all_triplets(rows, margin)
         else:
             # Semi-hard triplets: the negative is beyond the positive by at most the margin.
             semi_hard = (lambda gap: (gap < 0) & (gap + margin >= 0)) if negatives == "semi_hard" else None
-            sums = walk_triplets(rows, lambda gap: cost(gap, margin), weights, semi_hard)
+            sums = miner.walk_triplets(rows, lambda gap: cost(gap, margin), weights, semi_hard)
         total, active, slopes = sums
-        total, active = with_gradient(total, slopes, rows.matrix), ops.stop_gradient(active)
+        total, active = miner.with_gradient(total, slopes, rows.matrix), ops.stop_gradient(active)
         return Terms(total, active, count(rows.positive) * count(rows.negative))
     if positives == "all":
-        _, far, valid = one_negative(rows, negatives)
+        _, far, valid = miner.one_negative(rows, negatives)
         costs = cost(rows.matrix - column(far), margin)[0]
         return above_zero(costs, rows.positive & column(valid))
     if negatives in ("all", "distance_weighted"):
-        _, near, valid = one_positive(rows, positives)
+        _, near, valid = miner.one_positive(rows, positives)
         costs = cost(column(near) - rows.matrix, margin)[0]
         weights = ops.where(column(valid), weights, 0.0)
         active = ops.where(costs > 0, weights, 0.0)
         return Terms(ops.sum(weights * costs, axis=1), ops.sum(active, axis=1), ops.sum(weights, axis=1))
     if positives == "semi_hard":
-        _, far, has_negative = one_negative(rows, negatives)
-        _, near, has_positive = one_positive(rows, positives, far)
+        _, far, has_negative = miner.one_negative(rows, negatives)
+        _, near, has_positive = miner.one_positive(rows, positives, far)
     else:
-        _, near, has_positive = one_positive(rows, positives)
-        _, far, has_negative = one_negative(rows, negatives, near)
+        _, near, has_positive = miner.one_positive(rows, positives)
+        _, far, has_negative = miner.one_negative(rows, negatives, near)
     costs = column(cost(near - far, margin)[0])
     return above_zero(costs, column(has_positive & has_negative))
 
@@ -117,8 +104,6 @@ class BatchTripletLoss(DistanceLoss):
             Euclidean distance).
         soft: use log(1 + exp(·)) instead of the hinge.
         **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
-
-    Example:
 
     >>> loss = BatchTripletLoss(margin=0.5)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -181,11 +166,6 @@ class AddonsTripletLoss(BatchLoss):
     def value_at_collapse(self, positive_fraction=None):
         return math.log(2.0) if self.soft else self.margin
 
-    def get_config(self):
-        metric = self.distance_metric
-        metric = metric if isinstance(metric, str) else keras.saving.serialize_keras_object(metric)
-        return {**super().get_config(), "distance_metric": metric}
-
 
 @export
 class TripletSemiHardLoss(AddonsTripletLoss):
@@ -201,8 +181,6 @@ class TripletSemiHardLoss(AddonsTripletLoss):
     Args:
         **kwargs: `margin`, `distance_metric`, `block_size`, `reduction`, `name`, `dtype` as in `TripletHardLoss`.
 
-    Example:
-
     >>> loss = TripletSemiHardLoss(margin=0.5)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
@@ -211,9 +189,9 @@ class TripletSemiHardLoss(AddonsTripletLoss):
     mining = ("all", "semi_hard")
 
     def terms(self, rows):
-        total, active, slopes = semi_hard_triplets(rows, self.margin)
+        total, active, slopes = miner.semi_hard_triplets(rows, self.margin)
         pairs = count(rows.positive & column(rows.has_negative))
-        return [Terms(with_gradient(total, slopes, rows.matrix), pairs, pairs, active)]
+        return [Terms(miner.with_gradient(total, slopes, rows.matrix), pairs, pairs, active)]
 
 
 def of_gaps(gap, valid, margin):
@@ -243,8 +221,6 @@ class TripletHardLoss(AddonsTripletLoss):
             `keras_siamese.distances.get` takes.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = TripletHardLoss(margin=0.5)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
     1.0
@@ -257,8 +233,8 @@ class TripletHardLoss(AddonsTripletLoss):
         self.soft = bool(soft)
 
     def terms(self, rows):
-        _, near, _ = one_positive(rows, "hard")
-        _, far, _ = one_negative(rows, "hard")
+        _, near, _ = miner.one_positive(rows, "hard")
+        _, far, _ = miner.one_negative(rows, "hard")
         return [of_gaps(near - far, rows.has_both, None if self.soft else self.margin)]
 
 
@@ -267,15 +243,15 @@ def positive_negative(rows, between, margin=None, positives="hard", negatives="s
 
     `between` returns d_pn: the distances `(rows,)` between two arrays of embeddings `(rows, dim)`, row by row.
     """
-    p, near, _ = one_positive(rows, positives)
+    p, near, _ = miner.one_positive(rows, positives)
     among = rows.negative
     if negatives == "semi_hard":
         beyond = among & (rows.matrix > column(masked_max(rows.matrix, rows.positive)))
         # If no negative is beyond all positives, the farthest negative is used.
-        farthest, _, _ = pick(rows.matrix, among, nearest=False)
+        farthest, _, _ = miner.pick(rows.matrix, among, nearest=False)
         none_beyond = ops.logical_not(ops.any(beyond, axis=1, keepdims=True))
         among = beyond | ((rows.columns == column(farthest)) & none_beyond)
-    n, far, _ = pick(rows.matrix, among, nearest=negatives != "easy")
+    n, far, _ = miner.pick(rows.matrix, among, nearest=negatives != "easy")
     apart = between(*(ops.take(rows.batch.embeddings, chosen, axis=0) for chosen in (p, n)))
     return of_gaps(near - ops.minimum(far, apart), rows.has_both, margin)
 
@@ -296,8 +272,6 @@ class PNLoss(DistanceLoss):
         positives: the farthest ("hard", default) or the nearest ("easy").
         negatives: "semi_hard" (default), the nearest ("hard") or the farthest ("easy").
         **kwargs: `distance` ("cosine" by default), `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
-
-    Example:
 
     >>> loss = PNLoss(distance="euclidean")
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)

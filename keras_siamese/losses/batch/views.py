@@ -52,8 +52,6 @@ class MultipleNegativesRankingLoss(CosineLoss):
         scale: c > 0, the inverse temperature.
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
-    Example:
-
     >>> loss = MultipleNegativesRankingLoss(scale=1.0)
     >>> queries, answers = ops.array([[1.0, 0.0], [0.0, 1.0]]), ops.array([[1.0, 0.0], [0.0, 1.0]])
     >>> round(float(loss(ops.array([0, 1, 0, 1]), ops.concatenate([queries, answers]))), 4)
@@ -123,8 +121,6 @@ class VICRegLoss(ViewLoss):
         eps: ε > 0, added to a feature's variance.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = VICRegLoss()
     >>> round(float(loss(ops.array([7, 7, 9, 9]), ops.array([[0.0], [1.0], [2.0], [1.0]]))), 3)
     37.375
@@ -175,8 +171,6 @@ class BarlowTwinsLoss(ViewLoss):
     Args:
         redundancy: λ ≥ 0, the weight of the correlations between different features.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
-
-    Example:
 
     >>> loss = BarlowTwinsLoss()
     >>> round(float(loss(ops.array([7, 7, 9, 9]), ops.array([[0.0], [1.0], [2.0], [1.0]]))), 4)

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
-from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_loss
+from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
 from keras_siamese.ops import safe_sqrt
 
 
@@ -57,8 +57,6 @@ class NormalizedSoftmaxLoss(ProxyLoss):
         temperature: τ > 0.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = NormalizedSoftmaxLoss(temperature=0.5, reduction="none")
     >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.184, 1.784]
@@ -88,8 +86,6 @@ class ArcFaceLoss(ProxyLoss):
         scale: s > 0.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = ArcFaceLoss(margin=0.5, scale=4.0, reduction="none")
     >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.136, 5.163]
@@ -98,7 +94,7 @@ class ArcFaceLoss(ProxyLoss):
     def __init__(self, margin=0.5, scale=64.0, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, high=math.pi, open_high=True)
-        self.scale = check_scale(scale)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
         return arcface(target, cosine, self.margin, self.scale)
@@ -117,8 +113,6 @@ class SubCenterArcFaceLoss(ArcFaceLoss):
 
     Args:
         margin, scale, **kwargs: as in `ArcFaceLoss`.
-
-    Example:
 
     >>> loss = SubCenterArcFaceLoss(margin=0.5, scale=4.0)
     >>> round(float(loss(ops.array([0]), ops.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
@@ -146,8 +140,6 @@ class CosFaceLoss(ProxyLoss):
         scale: s > 0.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = CosFaceLoss(margin=0.5, scale=4.0, reduction="none")
     >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.263, 5.206]
@@ -156,7 +148,7 @@ class CosFaceLoss(ProxyLoss):
     def __init__(self, margin=0.35, scale=64.0, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, high=2)
-        self.scale = check_scale(scale)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
         return cosface(target, cosine, self.margin, self.scale)
@@ -178,8 +170,6 @@ class SphereFaceLoss(ProxyLoss):
         scale: s > 0.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = SphereFaceLoss(margin=2, scale=4.0, reduction="none")
     >>> [round(float(value), 3) for value in loss(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.9, 0.1]]))]
     [0.118, 7.521]
@@ -188,7 +178,7 @@ class SphereFaceLoss(ProxyLoss):
     def __init__(self, margin=4, scale=1.0, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_integer("margin", margin, low=1)
-        self.scale = check_scale(scale)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
         return sphereface(target, cosine, self.margin, self.scale)

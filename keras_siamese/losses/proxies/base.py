@@ -14,7 +14,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_siamese._checks import check_number
 from keras_siamese.losses.base import SiameseLoss, concrete
 from keras_siamese.ops import at_least_float32, column, row_vector
 
@@ -61,19 +60,14 @@ def softmax_loss(target, logits):
 
 def check_cosines(loss, y_pred):
     """Raises if `loss` needs another shape of y_pred or, in eager mode, if y_pred holds values that are not cosines."""
-    shape = tuple(y_pred.shape)
-    centers = ", centers" if loss.several_centers else ""
+    shape, must = tuple(y_pred.shape), f"`y_pred` of {type(loss).__name__} must hold cosines"
+    centers, count = (", centers", "several") if loss.several_centers else ("", "one")
     if len(shape) != (3 if loss.several_centers else 2) or shape[1] is None:
-        raise ValueError(
-            f"`y_pred` of {type(loss).__name__} must hold cosines of shape (batch, classes{centers}); got {shape}. "
-            f"Use a ProxyLogits layer with {'several' if centers else 'one'} `centers_per_class`"
-        )
+        use = f"Use a ProxyLogits layer with {count} `centers_per_class`"
+        raise ValueError(f"{must} of shape (batch, classes{centers}); got {shape}. {use}")
     largest = concrete(ops.cast(ops.max(ops.abs(y_pred)), "float32")) if 0 not in shape else None
     if largest is not None and largest > 1.001:
-        raise ValueError(
-            f"`y_pred` of {type(loss).__name__} must hold cosines in [-1, 1], as ProxyLogits returns; the largest "
-            f"magnitude is {float(largest):g}"
-        )
+        raise ValueError(f"{must} in [-1, 1], as ProxyLogits returns; the largest magnitude is {float(largest):g}")
 
 
 def class_mask(y_true, y_pred):
@@ -108,11 +102,5 @@ def check_classes(labels, classes):
             raise ValueError(f"`y_true` must hold whole class numbers; got {other[0]} (wrong labels: {other.size})")
     other = labels[(labels < 0) | (labels >= classes)]
     if other.size:
-        raise ValueError(
-            f"`y_true` must hold classes in 0 … {classes - 1}, one for each of the {classes} columns of y_pred; got "
-            f"{other[0]} (wrong labels: {other.size})"
-        )
-
-
-def check_scale(scale):
-    return check_number("scale", scale, low=0, open_low=True, open_high=True)
+        columns, found = f"the {classes} columns of y_pred", f"{other[0]} (wrong labels: {other.size})"
+        raise ValueError(f"`y_true` must hold classes in 0 … {classes - 1}, one for each of {columns}; got {found}")

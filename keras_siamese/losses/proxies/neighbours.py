@@ -11,7 +11,7 @@ from keras import ops
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese.losses.proxies.angular import cosface
-from keras_siamese.losses.proxies.base import ProxyLoss, check_scale, softmax_loss
+from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
 
 
 def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
@@ -63,15 +63,13 @@ class ProxyNCALoss(ProxyLoss):
         scale: s > 0.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> round(float(ProxyNCALoss(scale=2.0)(ops.array([0]), ops.array([[0.9, 0.1]]))), 3)
     0.04
     """
 
     def __init__(self, scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.scale = check_scale(scale)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
         return softmax_loss(target, 2.0 * self.scale * cosine)
@@ -95,8 +93,6 @@ class ProxyAnchorLoss(ProxyLoss):
         scale: s > 0; α in the paper.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> cosine = ops.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
     >>> round(float(ProxyAnchorLoss(margin=0.1, scale=2.0)(ops.array([0, 1, 1]), cosine)), 3)
     1.72
@@ -105,7 +101,7 @@ class ProxyAnchorLoss(ProxyLoss):
     def __init__(self, margin=0.1, scale=32.0, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_high=True)
-        self.scale = check_scale(scale)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
         return proxy_anchor(target, cosine, self.margin, self.scale)
@@ -129,8 +125,6 @@ class SoftTripleLoss(ProxyLoss):
         margin: m ≥ 0, a difference of cosines.
         **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
 
-    Example:
-
     >>> loss = SoftTripleLoss(scale=4.0)
     >>> round(float(loss(ops.array([0]), ops.array([[[0.9, -0.5], [0.0, 0.1]]]))), 3)
     0.037
@@ -140,7 +134,7 @@ class SoftTripleLoss(ProxyLoss):
 
     def __init__(self, scale=20.0, gamma=0.1, margin=0.01, **kwargs):
         super().__init__(**kwargs)
-        self.scale = check_scale(scale)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
         self.gamma = check_number("gamma", gamma, low=0, open_low=True, open_high=True)
         self.margin = check_number("margin", margin, low=0, open_high=True)
 
