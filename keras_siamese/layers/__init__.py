@@ -6,11 +6,5 @@ from keras_siamese.layers.pooling import GeneralizedMeanPooling1D, GeneralizedMe
 from keras_siamese.layers.proxies import ProxyLogits
 from keras_siamese.layers.siamese import SiameseWrapper
 
-__all__ = [
-    "DistanceLayer",
-    "GeneralizedMeanPooling1D",
-    "GeneralizedMeanPooling2D",
-    "LogisticHead",
-    "ProxyLogits",
-    "SiameseWrapper",
-]
+__all__ = ["DistanceLayer", "GeneralizedMeanPooling1D", "GeneralizedMeanPooling2D", "LogisticHead", "ProxyLogits"]
+__all__ += ["SiameseWrapper"]

@@ -1,7 +1,6 @@
 """Layers that compare embeddings: `DistanceLayer`, and `LogisticHead`, which turns a distance into a probability.
 
-Contract: they compute and return at least float32 under every dtype policy. Imports `_checks`, `_export`, `ops` and
-`distances`.
+Contract: they compute and return at least float32 under every dtype policy.
 
     distance = DistanceLayer("euclidean")([encoder(left), encoder(right)])     # (batch, 1)
     same = LogisticHead()(distance)                                            # (batch, 1) in (0, 1)
@@ -29,8 +28,6 @@ class DistanceLayer(keras.layers.Layer):
         distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`.
         swap: whether three embeddings also give d(positive, negative) as a third column, `(batch, 3)`, as
             ``TripletLoss(swap=True)`` needs it.
-
-    Example:
 
     >>> import numpy as np
     >>> layer = DistanceLayer("manhattan")

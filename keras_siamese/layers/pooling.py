@@ -1,6 +1,6 @@
 """Generalized-mean pooling over time steps or image positions: between mean and maximum pooling.
 
-Contract: computed in at least float32 and cast to the layer's dtype. Imports `_checks`, `_export` and `ops`.
+Contract: computed in at least float32 and cast to the layer's dtype.
 
     encoder = keras.Sequential([backbone, GeneralizedMeanPooling2D(), keras.layers.UnitNormalization()])
 """
@@ -97,8 +97,6 @@ class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
     Args:
         p, learned, eps, data_format, keepdims, **kwargs: as in `GeneralizedMeanPooling2D`.
 
-    Example:
-
     >>> import keras, numpy as np
     >>> layer = GeneralizedMeanPooling1D(p=3)
     >>> print(keras.ops.convert_to_numpy(layer(np.array([[[1.0], [2.0], [3.0]]]))).round(3))
@@ -133,8 +131,6 @@ class GeneralizedMeanPooling2D(GeneralizedMeanPooling):
         data_format: "channels_last", "channels_first", or None for `keras.config.image_data_format()`.
         keepdims: whether the pooled axes stay, with length 1.
         **kwargs: `name`, `dtype`, `trainable` as in `keras.layers.Layer`.
-
-    Example:
 
     >>> import keras, numpy as np
     >>> layer = GeneralizedMeanPooling2D(p=1, data_format="channels_last")

@@ -1,6 +1,6 @@
 """`ProxyLogits`: cosines between embeddings and learned class weights, the input of the proxy losses.
 
-Contract: computes and returns at least float32 under every dtype policy. Imports `_checks`, `_export` and `ops`.
+Contract: computes and returns at least float32 under every dtype policy.
 
     model = keras.Sequential([encoder, ProxyLogits(num_classes=1000)])
     model.compile("adam", loss=keras_siamese.losses.ArcFaceLoss())
@@ -34,8 +34,6 @@ class ProxyLogits(keras.layers.Layer):
     Attributes:
         proxies: the weights, `(classes · centers, dim)`; the centers of one class are consecutive rows. They start with
             random directions, uniform over the sphere, and a length near 1.
-
-    Example:
 
     >>> import keras, numpy as np
     >>> layer = ProxyLogits(num_classes=2)

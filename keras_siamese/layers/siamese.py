@@ -1,7 +1,6 @@
 """`SiameseWrapper`: a siamese model of one encoder, with two or three inputs and a distance or probability as output.
 
 Contract: each input is what the encoder takes: an array of any rank, a dict or a list of arrays, or a masked sequence.
-Imports `_checks`, `_export` and `layers.distance`.
 
     siamese = SiameseWrapper(encoder, distance="euclidean")
     siamese.compile("adam", loss=keras_siamese.losses.ContrastiveLoss())
@@ -42,8 +41,6 @@ class SiameseWrapper(keras.Model):
     Raises:
         ValueError: if the encoder's output shape is not `(batch, dim)`, if the inputs differ in shape, or (in `fit`) if
             the loss cannot work on this output: an unreachable margin, or a distance loss on probabilities.
-
-    Example:
 
     >>> import keras, numpy as np, keras_siamese as ks
     >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.UnitNormalization()])
@@ -227,10 +224,8 @@ def check_towers(inputs):
     if not several or len(inputs) not in (2, 3):
         one = f"array of shape {tuple(inputs)}" if isinstance(inputs, (tuple, list)) else type(inputs).__name__
         what = f"{len(inputs)} inputs" if several else f"one {one}"
-        raise ValueError(
-            f"SiameseWrapper takes a tuple (left, right) or (anchor, positive, negative); got {what}. "
-            "To embed single inputs, call its `.encoder`."
-        )
+        takes = "SiameseWrapper takes a tuple (left, right) or (anchor, positive, negative)"
+        raise ValueError(f"{takes}; got {what}. To embed single inputs, call its `.encoder`.")
 
 
 def check_rows(inputs):
@@ -253,8 +248,7 @@ def embedding_shape_of(encoder, tower_shape):
         found = f"{encoder.name!r} raised {type(error).__name__}: {error}"
         raise ValueError(f"`encoder` must have {what}; {found}") from error
     if len(shape) != 2 or shape[1] is None:
-        raise ValueError(
-            f"`encoder` must return embeddings of shape (batch, dim) with a known dim; {encoder.name!r} returns "
-            f"{shape} for inputs of shape {tower_shape}. End it with a Flatten, pooling or Dense layer."
-        )
+        wanted = "embeddings of shape (batch, dim) with a known dim"
+        found = f"{encoder.name!r} returns {shape} for inputs of shape {tower_shape}"
+        raise ValueError(f"`encoder` must return {wanted}; {found}. End it with a Flatten, pooling or Dense layer.")
     return shape
