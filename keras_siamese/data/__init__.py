@@ -18,23 +18,7 @@ from keras_siamese.data.triplets import TripletSequence
 from keras_siamese.data.views import EpochBatches
 from keras_siamese.data.weights import pair_class_weights, sample_weights
 
-__all__ = [
-    "BalancedBatchSequence",
-    "EpochBatches",
-    "ExplicitPairs",
-    "IdentityKFold",
-    "ImageFiles",
-    "ImageFolder",
-    "LFWPairs",
-    "LeakageReport",
-    "PairSequence",
-    "TripletSequence",
-    "check_leakage",
-    "from_dataframe",
-    "from_pairs",
-    "image_augmenter",
-    "pair_class_weights",
-    "read_lfw_pairs",
-    "sample_weights",
-    "split_identities",
-]
+__all__ = ["BalancedBatchSequence", "EpochBatches", "ExplicitPairs", "IdentityKFold", "ImageFiles", "ImageFolder"]
+__all__ += ["LFWPairs", "LeakageReport", "PairSequence", "TripletSequence", "check_leakage"]
+__all__ += ["from_dataframe", "from_pairs", "image_augmenter", "pair_class_weights", "read_lfw_pairs"]
+__all__ += ["sample_weights", "split_identities"]

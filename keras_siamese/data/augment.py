@@ -48,10 +48,8 @@ class Augmentation:
             result = self.augment(batch, rng) if self._takes_rng else self.augment(batch)
         result = map_arrays(_to_numpy, result)
         if _outline(result) != _outline(batch):
-            raise ValueError(
-                "`augment` must return the structure that it gets, with the same number of samples: "
-                f"{_outline(batch)}; got {_outline(result)}"
-            )
+            wanted = f"the structure that it gets, with the same number of samples: {_outline(batch)}"
+            raise ValueError(f"`augment` must return {wanted}; got {_outline(result)}")
         return result
 
     def __repr__(self):
@@ -174,10 +172,8 @@ class image_augmenter:
     def __call__(self, images, rng):
         images = np.asarray(images)
         if images.ndim not in (3, 4) or not np.can_cast(images.dtype, np.longdouble):
-            raise ValueError(
-                "`images` must be real, of shape (n, height, width) or (n, height, width, channels); "
-                f"got {images.dtype} of shape {images.shape}"
-            )
+            shapes = "(n, height, width) or (n, height, width, channels)"
+            raise ValueError(f"`images` must be real, of shape {shapes}; got {images.dtype} of shape {images.shape}")
         result = images.astype(np.result_type(images.dtype, np.float32))
         still = image_augmenter(brightness_range=self.brightness_range, fill_mode=self.fill_mode, cval=self.cval)
         if self != still:

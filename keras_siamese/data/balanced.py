@@ -80,10 +80,9 @@ class BalancedBatchSequence(EpochSequence):
         self.left_out = len(self.identities) - len(self._taking_part)
         self.repeated = int(np.count_nonzero(self._size[self._taking_part] < self.samples_per_class))
         if len(self._taking_part) < self.classes_per_batch:
-            raise ValueError(
-                f"`classes_per_batch` must be at most {len(self._taking_part)}, the number of identities with at least "
-                f"{least} samples (of {len(self.identities)}); got {self.classes_per_batch}"
-            )
+            count = f"the number of identities with at least {least} samples (of {len(self.identities)})"
+            must = f"must be at most {len(self._taking_part)}, {count}"
+            raise ValueError(f"`classes_per_batch` {must}; got {self.classes_per_batch}")
         if batches_per_epoch is None:
             shown = int(self._size[self._taking_part].sum())
             batches_per_epoch = -(-shown // (self.classes_per_batch * self.samples_per_class))
@@ -96,17 +95,15 @@ class BalancedBatchSequence(EpochSequence):
     def rows(self, epoch=None):
         """The sample indices of an epoch `(batches, P·K)`, in the order of its batches, as a read-only array.
 
-        Args:
-            epoch: integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
+        `epoch` is an integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
         """
         return self._table_of(epoch)
 
     def _draw(self, epoch):
         rng = self.rng(epoch)
         weights = self._size[self._taking_part] if self.weighting == "natural" else None
-        chosen = self._taking_part[
-            draw_identities(rng, len(self._taking_part), self.batches_per_epoch, self.classes_per_batch, weights)
-        ]
+        size = self.batches_per_epoch, self.classes_per_batch
+        chosen = self._taking_part[draw_identities(rng, len(self._taking_part), *size, weights)]
         rows = draw_samples(rng, self.labels, self._size, chosen.ravel(), self.samples_per_class)
         return rows.reshape(self.batches_per_epoch, -1)
 
@@ -121,10 +118,8 @@ class BalancedBatchSequence(EpochSequence):
         what = [f"{count_samples(self.x)} samples of {len(self.identities)} identities"]
         what += [f"{self.left_out} left out"] * (self.left_out > 0)
         what += [f"{self.repeated} with samples repeated"] * (self.repeated > 0)
-        return (
-            f"{type(self).__name__}({', '.join(what)}; {len(self)} batches of {self.classes_per_batch} × "
-            f"{self.samples_per_class}; {self._state()})"
-        )
+        batches = f"{len(self)} batches of {self.classes_per_batch} × {self.samples_per_class}"
+        return f"{type(self).__name__}({', '.join(what)}; {batches}; {self._state()})"
 
 
 def draw_identities(rng, total, batches, per_batch, weights=None):

@@ -1,7 +1,7 @@
 """Random anchors and their partners, drawn by identity without rejection.
 
 Contract: identities are codes `(n,)`, integers 0 … K-1, each present. Functions return sample indices and take all
-randomness from the given generator. `pairs`, `triplets` and `hardness` import this module; it imports only NumPy.
+randomness from the given generator. `pairs`, `triplets` and `hardness` import this module.
 
     blocks = IdentityBlocks(codes)
     anchors = draw_anchors(rng, blocks, 100, paired=True)

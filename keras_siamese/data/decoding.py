@@ -66,10 +66,8 @@ class ImageDecoder:
         with Image.open(path) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
-                raise ValueError(
-                    f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}: "
-                    "the file could be a decompression bomb"
-                )
+                problem = f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}"
+                raise ValueError(f"{problem}: the file could be a decompression bomb")
             if image.getexif().get(_ORIENTATION, 1) != 1:
                 image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):

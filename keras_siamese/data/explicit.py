@@ -122,10 +122,8 @@ def check_row_numbers(name, rows, n):
         raise ValueError(f"`{name}` must be integers of shape (pairs,); got {rows.dtype} of shape {rows.shape}")
     wrong = np.flatnonzero((rows < 0) | (rows >= n))
     if len(wrong):
-        raise ValueError(
-            f"`{name}` must be rows of `x`, from 0 to {n - 1}; got {rows[wrong[0]]} in pair {wrong[0]} "
-            f"({len(wrong)} wrong in total)"
-        )
+        found = f"{rows[wrong[0]]} in pair {wrong[0]} ({len(wrong)} wrong in total)"
+        raise ValueError(f"`{name}` must be rows of `x`, from 0 to {n - 1}; got {found}")
     return rows.astype(np.intp)
 
 
@@ -168,7 +166,7 @@ class LFWPairs:
 def read_lfw_pairs(
     pairs_txt, root, image_size, color_mode="rgb", *, extension=".jpg", interpolation="bilinear", check=True
 ):
-    """Reads a pairs.txt of Labeled Faces in the Wild, with its images in the folder `root`.
+    """Reads a pairs.txt of Labeled Faces in the Wild, with its images in the folder `root`, as `LFWPairs`.
 
     The first line has the number of folds and of pairs, "10 300". Each fold has that many genuine pairs, "name 1 4",
     and then as many impostor pairs, "name 1 other 2", separated by tabs or spaces. The files of View 1 have one fold,
@@ -184,9 +182,6 @@ def read_lfw_pairs(
         image_size: `(height, width)` to which every image is resized.
         color_mode, interpolation, check: as in `ImageFiles`.
         extension: the end of the images' names.
-
-    Returns:
-        An `LFWPairs`.
 
     Raises:
         ValueError: for malformed lines, with their numbers; for missing or unreadable images, with their paths.
@@ -214,10 +209,8 @@ def read_lfw_pairs(
     paths = [os.path.join(root, name, f"{name}_{number:04d}{extension}") for name, number in images]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        raise ValueError(
-            f"`root` must hold the {len(paths)} images that {str(pairs_txt)!r} names; {len(missing)} missing: "
-            + first_few(missing)
-        )
+        must = f"`root` must hold the {len(paths)} images that {str(pairs_txt)!r} names"
+        raise ValueError(f"{must}; {len(missing)} missing: {first_few(missing)}")
     files = ImageFiles(paths, image_size, color_mode, root=root, interpolation=interpolation, check=check)
     left, right = (np.array([row[image] for image in side], dtype=np.intp) for side in (left, right))
     return LFWPairs(files, left, right, np.array(same), np.array(fold), np.array([name for name, _ in images]))
@@ -227,17 +220,13 @@ def parse_lfw_lines(lines, name):
     """Parses the `lines` of a pairs.txt: lists of left and right `(person, number)`, of same, and of folds."""
     header = lines[0].split() if lines else []
     if len(header) not in (1, 2) or not all(re.fullmatch(_NUMBER, word) for word in header):
-        raise ValueError(
-            f'{name!r} must begin with the number of folds and of pairs of each kind in a fold, such as "10 300", or '
-            f"only the number of pairs; line 1 is {lines[0] if lines else ''!r}"
-        )
+        numbers = 'of folds and of pairs of each kind in a fold, such as "10 300", or only the number of pairs'
+        raise ValueError(f"{name!r} must begin with the number {numbers}; line 1 is {lines[0] if lines else ''!r}")
     folds, count = map(int, header if len(header) == 2 else (1, header[0]))
     expected, got = 2 * folds * count, len(lines) - 1
     if got != expected:
-        raise ValueError(
-            f"{name!r} must have {expected} lines after its first, {count} genuine and {count} impostor pairs in each "
-            f"of {folds} folds; got {got}"
-        )
+        pairs = f"{count} genuine and {count} impostor pairs in each of {folds} folds"
+        raise ValueError(f"{name!r} must have {expected} lines after its first, {pairs}; got {got}")
     pairs, wrong = [], []
     for i, line in enumerate(lines[1:]):
         genuine = i % (2 * count) < count

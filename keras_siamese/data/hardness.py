@@ -86,11 +86,9 @@ class HardCandidates:
         return _draw(rng, anchors, self.negatives, self._negative_counts, self._blocks.draw_other)
 
     def __repr__(self):
-        return (
-            f"{type(self).__name__}({len(self.negatives)} samples, up to {self.negatives.shape[1]} negatives and "
-            f"{self.positives.shape[1]} positives each; {self.without_negatives} without negatives, "
-            f"{self.without_positives} without positives)"
-        )
+        most = f"up to {self.negatives.shape[1]} negatives and {self.positives.shape[1]} positives each"
+        without = f"{self.without_negatives} without negatives, {self.without_positives} without positives"
+        return f"{type(self).__name__}({len(self.negatives)} samples, {most}; {without})"
 
 
 class HardPartners(EpochSequence):
@@ -108,9 +106,8 @@ class HardPartners(EpochSequence):
     def _check_partners_exist(self, genuine=True, impostor=True, why=""):
         count = len(self.identities)
         if genuine and self.singletons == count:
-            raise ValueError(
-                f"`labels` must have an identity with two samples{why}; got {count} identities with one sample each"
-            )
+            found = f"{count} identities with one sample each"
+            raise ValueError(f"`labels` must have an identity with two samples{why}; got {found}")
         if impostor and count == 1:
             raise ValueError(f"`labels` must have two identities{why}; got only {self.identities[0]!r}")
 
@@ -168,9 +165,8 @@ def check_embeddings(name, embeddings, length):
     """Returns `embeddings` as float32 `(length, dim)`, finite."""
     embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or embeddings.shape[1] == 0 or np.issubdtype(embeddings.dtype, np.complexfloating):
-        raise ValueError(
-            f"`{name}` must be real, of shape (n, dim); got {embeddings.dtype} of shape {embeddings.shape}"
-        )
+        found = f"{embeddings.dtype} of shape {embeddings.shape}"
+        raise ValueError(f"`{name}` must be real, of shape (n, dim); got {found}")
     if len(embeddings) != length:
         raise ValueError(f"`{name}` must have one row for each of the {length} samples; got {len(embeddings)}")
     embeddings = embeddings.astype("float32", copy=False)

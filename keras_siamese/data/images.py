@@ -86,12 +86,10 @@ class ImageFiles:
             refused = {**refused, **{readable[position]: reason for position, reason in bad}}
         self.skipped = tuple((paths[i], refused[i]) for i in sorted(refused))
         if refused and on_error == "raise":
-            raise ValueError(
-                f"`{name}` must hold images that can be read; {len(refused)} of {len(paths)} files are not:"
-                + "".join(f"\n  {path}: {reason}" for path, reason in self.skipped[:_LISTED])
-                + (f"\n  and {len(refused) - _LISTED} more" if len(refused) > _LISTED else "")
-                + '\nRepair or remove them, or pass on_error="skip" to leave them out'
-            )
+            lines = [f"`{name}` must hold images that can be read; {len(refused)} of {len(paths)} files are not:"]
+            lines += [f"  {path}: {reason}" for path, reason in self.skipped[:_LISTED]]
+            lines += [f"  and {len(refused) - _LISTED} more"] * (len(refused) > _LISTED)
+            raise ValueError("\n".join([*lines, 'Repair or remove them, or pass on_error="skip" to leave them out']))
         if refused:
             logger.warning("%d of %d files are left out; `skipped` lists the reasons", len(refused), len(paths))
         self.kept = np.array([i for i in range(len(paths)) if i not in refused], dtype=np.intp)
@@ -181,10 +179,9 @@ class ImageFolder(ImageFiles):
         self.root = check_folder("path", path)
         found = sorted(walk_images(self.root, _check_extensions(extensions)))
         if not any(label or reason.startswith("a link") for label, _, reason in found):
-            raise ValueError(
-                f"`path` must have a folder of images for each identity, as {os.path.join(self.root, 'ada', '1.png')}; "
-                + (f"all {len(found)} files are in no subfolder" if found else f"no files below {self.root!r}")
-            )
+            wanted = f"a folder of images for each identity, as {os.path.join(self.root, 'ada', '1.png')}"
+            problem = f"all {len(found)} files are in no subfolder" if found else f"no files below {self.root!r}"
+            raise ValueError(f"`path` must have {wanted}; {problem}")
         refused = {i: reason for i, (_, _, reason) in enumerate(found) if reason}
         paths = [os.path.join(self.root, *filter(None, label.split("/")), name) for label, name, _ in found]
         self._keep("path", paths, refused, check, on_error)
@@ -295,8 +292,6 @@ def _column(frame, argument, name, expected, is_valid):
     values = list(frame[name])
     wrong = [row for row, value in enumerate(values) if not is_valid(value)]
     if wrong:
-        raise ValueError(
-            f"`{argument}` must hold {expected}; {name!r} holds {values[wrong[0]]!r} or similar in rows "
-            f"{first_few(wrong)}, counted from 0"
-        )
+        found = f"{values[wrong[0]]!r} or similar in rows {first_few(wrong)}, counted from 0"
+        raise ValueError(f"`{argument}` must hold {expected}; {name!r} holds {found}")
     return values

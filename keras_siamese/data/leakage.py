@@ -78,10 +78,8 @@ class LeakageReport:
         if self.compared is None:
             found = "not looked for (no images, and no embeddings given)"
         head = f"Leakage: {len(self.valid_rows)} of {self.samples} validation samples" if self else "No leakage found"
-        return (
-            f"{head}\n  shared identities: {identities}\n  exact duplicates: {len(exact)}{_listed(exact)}\n"
-            f"  near-duplicates: {found}"
-        )
+        copies = f"exact duplicates: {len(exact)}{_listed(exact)}"
+        return f"{head}\n  shared identities: {identities}\n  {copies}\n  near-duplicates: {found}"
 
 
 def _listed(items):
@@ -89,7 +87,7 @@ def _listed(items):
 
 
 def check_leakage(train, valid, *, embeddings=None, near=0.002):
-    """Finds identities, samples and near-duplicates that `valid` shares with `train`.
+    """Finds identities, samples and near-duplicates that `valid` shares with `train`; returns a `LeakageReport`.
 
     - Identities: labels that occur on both sides; both sides must use the same names.
     - Exact duplicates: samples with equal values in all arrays of the source, by a 128-bit hash of each.
@@ -110,9 +108,6 @@ def check_leakage(train, valid, *, embeddings=None, near=0.002):
         near: in (0, 2], or None to search no near-duplicates. Of MNIST's 10,000 test digits, 42 are within the default
             0.002 of a training digit (plain strokes that look alike) and 486 within 0.005. Noise of 5 % of the images'
             standard deviation moves most parts of photographs by less. For embeddings it depends on the encoder.
-
-    Returns:
-        A `LeakageReport`.
 
     Raises:
         ValueError: if the sides differ in structure, sample shape or kind of labels, if lengths differ, or if samples
@@ -146,9 +141,8 @@ def check_leakage(train, valid, *, embeddings=None, near=0.002):
         compared = "pixels" if given is None else "embeddings"
         pairs, distances, constant, unsettled = _near(train_features, valid_features, np.flatnonzero(is_new), near)
     valid_rows = np.unique(np.concatenate([shared_rows, exact[:, 1], pairs[:, 1]]).astype(np.intp))
-    return LeakageReport(
-        shared, exact, pairs, distances, valid_rows, count_samples(valid_x), labelled, compared, constant, unsettled
-    )
+    counts = count_samples(valid_x), labelled, compared, constant, unsettled
+    return LeakageReport(shared, exact, pairs, distances, valid_rows, *counts)
 
 
 def _check_side(name, side):
@@ -174,9 +168,8 @@ def _common_dtypes(train_x, valid_x):
 
 def _check_both_embeddings(embeddings, train_x, valid_x):
     if not isinstance(embeddings, (tuple, list)) or len(embeddings) != 2:
-        raise ValueError(
-            f"`embeddings` must be (train_embeddings, valid_embeddings); got a {type(embeddings).__name__}"
-        )
+        found = f"a {type(embeddings).__name__}"
+        raise ValueError(f"`embeddings` must be (train_embeddings, valid_embeddings); got {found}")
     train = check_embeddings("embeddings[0]", embeddings[0], count_samples(train_x))
     valid = check_embeddings("embeddings[1]", embeddings[1], count_samples(valid_x))
     if train.shape[1] != valid.shape[1]:
@@ -189,10 +182,8 @@ def _shared_identities(train_labels, valid_labels):
     if train_labels is None or valid_labels is None:
         return np.empty(0, dtype=int), np.empty(0, dtype=np.intp), False
     if (train_labels.dtype.kind in "US") != (valid_labels.dtype.kind in "US"):
-        raise ValueError(
-            "`train` and `valid` must have labels of one kind to be compared; "
-            f"got {train_labels.dtype} and {valid_labels.dtype}"
-        )
+        found = f"{train_labels.dtype} and {valid_labels.dtype}"
+        raise ValueError(f"`train` and `valid` must have labels of one kind to be compared; got {found}")
     shared = np.intersect1d(train_labels, valid_labels)
     return shared, np.flatnonzero(np.isin(valid_labels, shared)), True
 

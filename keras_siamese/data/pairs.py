@@ -25,11 +25,8 @@ class PairBatches(EpochSequence):
     def pairs(self, epoch=None):
         """The pairs of an epoch in the order of its batches: `(left_index, right_index, same)`, each `(pairs,)`.
 
-        Args:
-            epoch: integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
-
-        Returns:
-            Two integer arrays of sample indices and one of booleans, True = same identity; read-only.
+        They are two integer arrays of sample indices and one of booleans, True = same identity; read-only. `epoch` is
+        an integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
         """
         return self._table_of(epoch)[:3]
 
@@ -113,10 +110,8 @@ class PairSequence(HardPartners, PairBatches):
         if self.exhaustive:
             check_choice("pairs_per_epoch", pairs_per_epoch, ("all",))
             if (positive_fraction, weighting) != (0.5, "natural"):
-                raise ValueError(
-                    '`pairs_per_epoch="all"` has every pair once, so it allows no `positive_fraction` and no '
-                    f"`weighting`; got {positive_fraction!r} and {weighting!r}"
-                )
+                problem = "has every pair once, so it allows no `positive_fraction` and no `weighting`"
+                raise ValueError(f'`pairs_per_epoch="all"` {problem}; got {positive_fraction!r} and {weighting!r}')
             pairs_per_epoch = n * (n - 1) // 2
         pairs_per_epoch = n if pairs_per_epoch is None else pairs_per_epoch
         self.pairs_per_epoch = self._count = check_integer("pairs_per_epoch", pairs_per_epoch, low=1)

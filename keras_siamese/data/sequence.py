@@ -47,9 +47,8 @@ class EpochSequence(keras.utils.PyDataset):
         self._check_options(options)
         super().__init__(**options)
         if augment is not None and frozen:
-            raise ValueError(
-                f"`augment` must be None when frozen=True, because then all epochs are the same; got {augment!r}"
-            )
+            why = "because then all epochs are the same"
+            raise ValueError(f"`augment` must be None when frozen=True, {why}; got {augment!r}")
         self.augment = None if augment is None else Augmentation(augment)
         self.seed = check_integer("seed", seed, low=0)
         self.frozen = bool(frozen)
@@ -66,11 +65,9 @@ class EpochSequence(keras.utils.PyDataset):
             raise TypeError(f"{cls.__name__} knows no option {', '.join(map(repr, unknown))}; it knows {known}")
 
     def _set_samples(self, x, labels):
-        """Checks the source `x` and its labels, sets `x`, `identities` and `labels` (codes), and returns n."""
+        """Checks the source `x` and its labels; sets `x`, `identities` and `labels` (codes)."""
         self.x = check_source("x", x)
-        n = count_samples(self.x)
-        self.identities, self.labels = encode(check_labels("labels", labels, length=n))
-        return n
+        self.identities, self.labels = encode(check_labels("labels", labels, length=count_samples(self.x)))
 
     def __len__(self):
         """The number of batches in an epoch."""
@@ -136,9 +133,8 @@ class EpochSequence(keras.utils.PyDataset):
             if multiprocessing.parent_process() is None:
                 if isinstance(error, (IndexError, StopIteration)):
                     # These would end a loop over the sequence as if all its batches had come.
-                    raise RuntimeError(
-                        f"Batch {index} of epoch {epoch} raised {type(error).__name__}: {error}"
-                    ) from error
+                    raised = f"{type(error).__name__}: {error}"
+                    raise RuntimeError(f"Batch {index} of epoch {epoch} raised {raised}") from error
                 raise
             failure = traceback.format_exc()
         # A worker process sends the text of an error and never the error itself: one that cannot be unpickled breaks
@@ -168,12 +164,6 @@ class EpochSequence(keras.utils.PyDataset):
             towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
         return tuple(towers)
 
-    def _draw(self, epoch):
-        raise NotImplementedError
-
-    def _batch(self, table, epoch, index):
-        raise NotImplementedError
-
     def on_epoch_begin(self):
         """Keras's hook; warns, once, when `fit` begins a second epoch and nobody has ever set one."""
         if self.frozen or self._epoch_was_set:
@@ -183,13 +173,10 @@ class EpochSequence(keras.utils.PyDataset):
         caller = _caller_serving(self)
         if caller is not None and self._ends.get(caller) == 2:
             self._epoch_was_set = True  # warn only once
-            name = type(self).__name__
-            warnings.warn(
-                f"fit begins another epoch of this {name} and nobody has called its set_epoch, so every epoch shows "
-                "the same batches. Pass callbacks=[ks.callbacks.SetEpoch(sequence)] to fit (SiameseWrapper.fit does it "
-                "itself); if the same batches are meant, say frozen=True",
-                stacklevel=2,
-            )
+            problem = f"fit begins another epoch of this {type(self).__name__} and nobody has called its set_epoch"
+            set_it = "callbacks=[ks.callbacks.SetEpoch(sequence)] to fit (SiameseWrapper.fit does it itself)"
+            hint = f"Pass {set_it}; if the same batches are meant, say frozen=True"
+            warnings.warn(f"{problem}, so every epoch shows the same batches. {hint}", stacklevel=2)
 
     def on_epoch_end(self):
         """Keras's hook; throws away what Keras drew ahead, which it would otherwise serve as the next epoch's."""

@@ -10,7 +10,7 @@ leaf is one of these:
   order, also repeated, as `ImageFolder` does. It is never read whole; `Rows` wraps it and checks each batch.
 
 Identity labels `(n,)` are integers or strings. Inside `data` they are *codes*, integers 0 … K − 1 in the sorted order
-of the K distinct labels. The other modules of `data` import this one; it imports only NumPy.
+of the K distinct labels. The other modules of `data` import this one.
 
     x = check_source("x", {"image": images, "height": heights})
     identities, codes = encode(check_labels("labels", labels, length=count_samples(x)))
@@ -200,10 +200,9 @@ class Rows:
         try:
             return self[np.array([n - 1, 0, 0])]
         except Exception as error:
-            raise ValueError(
-                f"`{self.name}` must give samples (m, …) for integers (m,) in any order, repeated; this "
-                f"{type(self.source).__name__} of {n}, asked for {n - 1}, 0, 0, raised {type(error).__name__}: {error}"
-            ) from error
+            wanted = "samples (m, …) for integers (m,) in any order, repeated"
+            asked = f"this {type(self.source).__name__} of {n}, asked for {n - 1}, 0, 0, raised {type(error).__name__}"
+            raise ValueError(f"`{self.name}` must give {wanted}; {asked}: {error}") from error
 
     @property
     def ndim(self):
@@ -230,10 +229,8 @@ class Rows:
             rows = self.rows[rows]
         samples = np.asarray(self.source[rows])
         if samples.ndim == 0 or len(samples) != len(rows):
-            raise ValueError(
-                f"`{self.name}` must give one sample for each of the {len(rows)} rows asked for, (m, …); "
-                f"got shape {samples.shape}"
-            )
+            wanted = f"one sample for each of the {len(rows)} rows asked for, (m, …)"
+            raise ValueError(f"`{self.name}` must give {wanted}; got shape {samples.shape}")
         bad = _not_finite(samples)
         if len(bad):
             where = first_few(sorted(set(rows[bad].tolist())))

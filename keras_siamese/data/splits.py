@@ -38,12 +38,15 @@ def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, stratify=False, 
     >>> len(train_x), len(test_x), set(train_labels) & set(test_labels)
     (16, 4, set())
     """
-    fractions = _check_fractions(fractions)
+    limits = {"low": 0, "high": 1, "open_low": True}
+    fractions = [check_number(f"fractions[{i}]", value, **limits) for i, value in enumerate(fractions)]
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"`fractions` must sum to 1; got {fractions}, which sums to {sum(fractions):g}")
     x = check_source("x", x)
     labels = check_labels("labels", labels, length=count_samples(x))
     rng = np.random.default_rng(check_integer("seed", seed, low=0))
     identities, codes = encode(labels)
-    sizes = _whole_parts(len(identities), fractions)
+    sizes = _whole_parts(len(identities), np.array(fractions) / sum(fractions))
     if stratify:
         part = _deal(rng, np.bincount(codes), sizes)[codes]
     else:
@@ -52,21 +55,11 @@ def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, stratify=False, 
     return tuple((subset(x, chosen), labels[chosen]) for chosen in rows)
 
 
-def _check_fractions(fractions):
-    fractions = [
-        check_number(f"fractions[{i}]", value, low=0, high=1, open_low=True) for i, value in enumerate(fractions)
-    ]
-    if abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"`fractions` must sum to 1; got {fractions}, which sums to {sum(fractions):g}")
-    return np.array(fractions) / sum(fractions)
-
-
 def _whole_parts(total, fractions):
     """Divides `total` identities by largest remainder; an empty part takes one from the largest."""
     if total < len(fractions):
-        raise ValueError(
-            f"`labels` must have at least one identity for each of the {len(fractions)} parts; got {total} identities"
-        )
+        wanted = f"at least one identity for each of the {len(fractions)} parts"
+        raise ValueError(f"`labels` must have {wanted}; got {total} identities")
     exact = total * fractions
     sizes = np.floor(exact).astype(int)
     by_remainder = np.argsort(sizes - exact, kind="stable")

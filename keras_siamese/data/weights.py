@@ -18,15 +18,12 @@ KINDS = ("balanced", "identities")
 def pair_class_weights(same):
     """Weights of the two pair labels, w_y = n / (2 · n_y), for `fit(class_weight=…)` or `WeightedBinaryCrossentropy`.
 
-    The weights are those of scikit-learn's `compute_class_weight("balanced", …)`. The keys of the result are the values
-    in `same`. With `similar_label=0`, pass the labels that the loss gets: those of the batches, or `1 − same` of
+    The weights `{0: w0, 1: w1}` are those of scikit-learn's `compute_class_weight("balanced", …)`; their keys are the
+    values in `same`. With `similar_label=0`, pass the labels that the loss gets: those of the batches, or `1 − same` of
     `PairSequence.pairs()`.
 
     Args:
         same: pair labels `(n,)`, booleans or 0 and 1, of both kinds.
-
-    Returns:
-        `{0: w0, 1: w1}`, floats.
 
     Raises:
         ValueError: if one of the two labels is missing, or there is another one.
@@ -45,13 +42,11 @@ def pair_class_weights(same):
 def sample_weights(labels):
     """Weights of samples that let all identities count the same: n / (identities · samples of the identity).
 
-    The weights are those of scikit-learn's `compute_sample_weight("balanced", labels)`.
+    The weights are float32 `(n,)` with mean 1, for `fit(sample_weight=…)`. They are those of scikit-learn's
+    `compute_sample_weight("balanced", labels)`.
 
     Args:
         labels: identities `(n,)`, integers or strings.
-
-    Returns:
-        float32 `(n,)` with mean 1, for `fit(sample_weight=…)`.
 
     >>> sample_weights(["ada", "bo", "bo", "bo"]).tolist()
     [2.0, 0.666..., 0.666..., 0.666...]
