@@ -4,14 +4,16 @@ Contract: finite `queries (n, dim)` and `gallery (m, dim)` in, without negative 
 by (distance, row number), out. The order for `cosine` and `euclidean` is that of distances computed row by row in
 float64: float32 products give bounds of each distance, and only neighbours whose bounds overlap are computed again.
 Other distances are taken from their `pairwise`. Identical rows always tie. `verification`, `data`, `diagnosis` and
-`identification` use this module; it imports `_checks`, `ops` and `distances`.
+`identification` use this module.
 
     for queries_of_block, rows in nearest_blocks(queries, gallery, depth=5, distance="cosine"):
         nearest[queries_of_block] = rows                                                  # (block, 5), nearest first
 """
 
 import numpy as np
+from keras import ops
 
+from keras_siamese import distances
 from keras_siamese._checks import check_finite
 from keras_siamese.ops import NORM_FLOOR
 
@@ -154,27 +156,17 @@ def first_of_each(row, values, rows, depth):
 
 
 def _parts(counts, limit):
-    """Yields slices of consecutive rows whose counts add up to at most `limit`; a row with more is alone."""
-    start, total = 0, 0
-    for row, count in enumerate(counts.tolist()):
-        if row > start and total + count > limit:
-            yield slice(start, row)
-            start, total = row, 0
-        total += count
-    yield slice(start, len(counts))
+    """Slices of consecutive rows, in each of which the counts after the first row add up to at most `limit`."""
+    ends = np.flatnonzero(np.diff(np.cumsum(counts) // max(limit, 1), append=-1)) + 1
+    return map(slice, (0, *ends[:-1]), ends)
 
 
 def scores_of(distance, queries, columns):
     """The object that ranks the columns: `_Squares` for the cosine and Euclidean distances, `_Matrix` for others."""
-    if not isinstance(distance, str) or distance not in ("cosine", "euclidean"):
-        from keras_siamese import distances
-
-        distance = distances.get(distance)
-        squares = {distances.CosineDistance: "cosine", distances.EuclideanDistance: "euclidean"}
-        if type(distance) not in squares:
-            return _Matrix(distance, queries, columns.values)
-        distance = squares[type(distance)]
-    return _Squares(queries, columns.values, cosine=distance == "cosine")
+    distance = distances.get(distance)
+    if type(distance) not in (distances.CosineDistance, distances.EuclideanDistance):
+        return _Matrix(distance, queries, columns.values)
+    return _Squares(queries, columns.values, cosine=type(distance) is distances.CosineDistance)
 
 
 class _Squares:
@@ -244,8 +236,6 @@ class _Matrix:
         self.alike = np.zeros(len(queries), bool)
 
     def lower_bounds(self, block):
-        from keras import ops
-
         step = max(1, BLOCK // (len(block) * self._columns.shape[1]))
         tiles = [
             ops.convert_to_numpy(self._distance.pairwise(self._queries[block], self._columns[start : start + step]))

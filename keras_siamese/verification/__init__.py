@@ -40,50 +40,11 @@ from keras_siamese.verification.report import TARFigure, VerificationReport, eva
 from keras_siamese.verification.retrieval import Retrieval, cmc, evaluate_retrieval, map_at_r, r_precision, recall_at_k
 from keras_siamese.verification.tables import ScoreTable, read_scores
 
-__all__ = [
-    "Interval",
-    "OperatingPoint",
-    "Retrieval",
-    "RuleOf30",
-    "ScoreHistogram",
-    "ScoreTable",
-    "TARFigure",
-    "VerificationReport",
-    "accuracy_at",
-    "auc",
-    "auc_floor",
-    "best_accuracy",
-    "best_accuracy_floor",
-    "bootstrap",
-    "cllr",
-    "cmc",
-    "compare_embeddings",
-    "cross_fitted_accuracy",
-    "d_prime",
-    "det",
-    "difference",
-    "eer",
-    "eer_point",
-    "evaluate",
-    "evaluate_retrieval",
-    "isotonic",
-    "map_at_r",
-    "min_cllr",
-    "min_dcf",
-    "operating_point",
-    "platt",
-    "plot_det",
-    "plot_errors",
-    "plot_reliability",
-    "plot_roc",
-    "plot_scores",
-    "r_precision",
-    "read_scores",
-    "recall_at_k",
-    "roc",
-    "rule_of_3",
-    "rule_of_30",
-    "tar_at_far",
-    "threshold_at_cost",
-    "threshold_at_far",
-]
+__all__ = ["Interval", "OperatingPoint", "Retrieval", "RuleOf30", "ScoreHistogram", "ScoreTable", "TARFigure"]
+__all__ += ["VerificationReport", "accuracy_at", "auc", "auc_floor"]
+__all__ += ["best_accuracy", "best_accuracy_floor", "bootstrap"]
+__all__ += ["cllr", "cmc", "compare_embeddings", "cross_fitted_accuracy", "d_prime", "det", "difference"]
+__all__ += ["eer", "eer_point", "evaluate", "evaluate_retrieval", "isotonic", "map_at_r", "min_cllr", "min_dcf"]
+__all__ += ["operating_point", "platt", "plot_det", "plot_errors", "plot_reliability", "plot_roc", "plot_scores"]
+__all__ += ["r_precision", "read_scores", "recall_at_k", "roc", "rule_of_3", "rule_of_30"]
+__all__ += ["tar_at_far", "threshold_at_cost", "threshold_at_far"]

@@ -1,8 +1,8 @@
 """All pairs of a set of embeddings, scored block by block into a `ScoreHistogram`.
 
 Contract: `embeddings (n, dim)` and `labels (n,)` in; the histogram of all n(n − 1)/2 scores −distance out, in memory
-O(block² + bins), never O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy; other distances import Keras
-when they are asked for. Anything above `distances` may import it.
+O(block² + bins), never O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, other distances in Keras.
+Anything above `distances` may import it.
 
     histogram = compare_embeddings(embeddings, labels)
     histogram.tar_at_far(1e-5), histogram.eer(), histogram.eer_error_bound()
@@ -11,14 +11,16 @@ when they are asked for. Anything above `distances` may import it.
 import math
 
 import numpy as np
+from keras import ops
 
+from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
 from keras_siamese.verification.histogram import SLACK, ScoreHistogram
 from keras_siamese.verification.pairs import progress_bar
 
 
 def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
-    """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once: score = −distance.
+    """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once, into a `ScoreHistogram`: score = −distance.
 
     Memory is O(block² + bins + far · pairs), not O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, in
     the dtype of the embeddings (at least float32); their time is about that of the matrix products and one histogram.
@@ -38,9 +40,6 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
         block: number of rows and columns scored at a time; None chooses a size that suits the distance.
         progress: whether to show a Keras progress bar.
 
-    Returns:
-        `ScoreHistogram`.
-
     >>> rng = np.random.default_rng(0)
     >>> labels = np.arange(600) // 4
     >>> histogram = compare_embeddings(rng.normal(size=(150, 32))[labels] + rng.normal(size=(600, 32)), labels)
@@ -55,24 +54,22 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
     genuines = int((members * (members - 1) // 2).sum())
     impostors = len(codes) * (len(codes) - 1) // 2 - genuines
     if not (genuines and impostors):
-        raise ValueError(
-            "`labels` must name at least two identities, and one of them at least twice; got "
-            f"{len(members)} identities of {len(codes)} embeddings, {genuines} genuine and {impostors} impostor pairs"
-        )
+        found = f"{len(members)} identities of {len(codes)} embeddings"
+        found += f", {genuines} genuine and {impostors} impostor pairs"
+        raise ValueError(f"`labels` must name at least two identities, and one of them at least twice; got {found}")
     order = np.argsort(codes, kind="stable")
     embeddings, codes = embeddings[order], codes[order]
     score, bounds, suited = _scorer(embeddings, distance)
     block = suited if block is None else check_integer("block", block, low=1)
     slices = [slice(start, start + block) for start in range(0, len(codes), block)]
     pairs_of_slices = [(rows, columns) for place, rows in enumerate(slices) for columns in slices[place:]]
-    bar = progress_bar(len(pairs_of_slices) * (1 if bounds else 2), "block") if progress else None
+    move_on = progress_bar(len(pairs_of_slices) * (1 if bounds else 2), "block", progress)
     if bounds is None:
         lowest, highest = math.inf, -math.inf
         for rows, columns in pairs_of_slices:
             scores = check_finite("distance", score(rows, columns))
             lowest, highest = min(lowest, float(scores.min())), max(highest, float(scores.max()))
-            if bar:
-                bar.add(1)
+            move_on(1)
         # If all scores are equal, the bounds need some room between them.
         bounds = (lowest, highest) if lowest < highest else (lowest - 0.5, highest + 0.5)
 
@@ -83,8 +80,7 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
         for genuine, part in _classes(scores, codes[rows], codes[columns], rows == columns):
             histogram._check("distance", part)
             histogram._count(genuine, part)
-        if bar:
-            bar.add(1)
+        move_on(1)
     return histogram
 
 
@@ -115,17 +111,12 @@ def _check_embeddings(embeddings):
 
 def _scorer(embeddings, distance):
     """Returns `score(rows, columns)` of two slices, its bounds (or None), and a suitable block size."""
-    quick = {"cosine": _cosine, "euclidean": _euclidean, "squared_euclidean": _squared_euclidean}
-    if not isinstance(distance, str) or distance not in quick:
-        # Imported here: Keras takes seconds to import, and the quick distances do not need it.
-        from keras_siamese import distances
-
-        distance = distances.get(distance)
-        name = next((name for name in quick if type(distance) is distances.registry()[name]), None)
-        if name is None:
-            return _by_keras(embeddings, distance)
-        distance = name
-    return *quick[distance](embeddings), 1024
+    quick = {distances.CosineDistance: _cosine, distances.EuclideanDistance: _euclidean}
+    quick |= {distances.SquaredEuclideanDistance: _squared_euclidean}
+    distance = distances.get(distance)
+    if type(distance) not in quick:
+        return _by_keras(embeddings, distance)
+    return *quick[type(distance)](embeddings), 1024
 
 
 def _norms(embeddings):
@@ -180,8 +171,6 @@ def _euclidean(embeddings):
 
 
 def _by_keras(embeddings, distance):
-    from keras import ops
-
     def score(rows, columns):
         scores = -ops.convert_to_numpy(distance.pairwise(embeddings[rows], embeddings[columns]))
         if rows == columns and np.abs(scores - scores.T).max() > 0.01 * np.abs(scores).max():

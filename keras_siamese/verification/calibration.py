@@ -12,9 +12,6 @@ import numpy as np
 
 from keras_siamese.verification.pairs import balanced_weights, check_pairs
 
-MAX_STEPS = 100
-TOLERANCE = 1e-8  # of slope and offset, in standard deviations of the scores
-
 
 def platt(same, scores):
     """Slope and offset of p(same) = σ(slope·score + offset) by logistic regression, with equal weight for both classes.
@@ -76,23 +73,21 @@ def isotonic(same, scores):
 def logistic_fit(x, target, weight):
     """Slope and offset `(2,)` of the least Σ weight·cross-entropy(target, σ(slope·x + offset)); arguments `(n,)`.
 
-    Newton's method with halved steps. The sum is convex, and it has a minimum because no target is 0 or 1.
+    The sum is convex, and it has a minimum because no target is 0 or 1.
     """
+    from scipy.optimize import minimize  # slow to import, and needed here only
+    from scipy.special import expit
+
+    design = np.stack([x, np.ones_like(x)])
 
     def cost(parameters):
         logit = parameters @ design
-        return np.sum(weight * (np.logaddexp(0, logit) - target * logit))
+        total = np.sum(weight * (np.logaddexp(0, logit) - target * logit))
+        return total, design @ (weight * (expit(logit) - target))
 
-    design = np.stack([x, np.ones_like(x)])
-    parameters = np.zeros(2)
-    for _ in range(MAX_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(parameters @ design, -500, 500)))
-        gradient = design @ (weight * (p - target))
-        curvature = (design * (weight * p * (1 - p))) @ design.T + 1e-12 * np.eye(2)  # all x may be equal
-        step = np.linalg.solve(curvature, gradient)
-        while cost(parameters - step) > cost(parameters) and np.abs(step).max() > TOLERANCE:
-            step /= 2
-        parameters = parameters - step
-        if np.abs(step).max() <= TOLERANCE:
-            break
-    return parameters
+    def curvature(parameters):
+        p = expit(parameters @ design)
+        return (design * (weight * p * (1 - p))) @ design.T
+
+    start, options = np.zeros(2), {"gtol": 1e-11}
+    return minimize(cost, start, method="trust-exact", jac=True, hess=curvature, options=options).x

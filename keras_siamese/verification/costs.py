@@ -18,7 +18,7 @@ from keras_siamese.verification.points import operating_points
 
 
 def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """The lowest detection cost over all thresholds, relative to always giving the same answer.
+    """The lowest detection cost over all thresholds, relative to always giving the same answer, in [0, 1].
 
         min over T of (c_miss·p·FNMR + c_fa·(1 − p)·FMR) / min(c_miss·p, c_fa·(1 − p))
 
@@ -32,9 +32,6 @@ def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
         p_target: p in (0, 1), the share of genuine pairs where the system is used.
         c_miss, c_fa: > 0, costs of rejecting a genuine pair and of accepting an impostor pair.
 
-    Returns:
-        A float in [0, 1].
-
     >>> min_dcf([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], p_target=0.5)
     0.5
     """
@@ -46,12 +43,11 @@ def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
 def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
     """The threshold with the lowest detection cost, at which `min_dcf` is reached; the highest of several.
 
+    It is one of the scores, or just above the largest one if accepting no pair is cheapest.
+
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         p_target, c_miss, c_fa: as in `min_dcf`.
-
-    Returns:
-        A float: one of the scores, or just above the largest one if accepting no pair is cheapest.
 
     >>> threshold_at_cost([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], p_target=0.5)
     0.9
@@ -81,9 +77,6 @@ def cllr(same, scores):
     Args:
         same: `(n,)` labels, 1 genuine, 0 impostor.
         scores: `(n,)` finite log-likelihood ratios to base e, such as `slope·score + offset` of `platt`.
-
-    Returns:
-        A float ≥ 0.
 
     >>> cllr([1, 0], [0.0, 0.0])
     1.0

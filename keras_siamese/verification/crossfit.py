@@ -50,10 +50,9 @@ def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0)
     accepted = cross_fitted_decisions(same, scores, identities, folds, check_integer("seed", seed, low=0))
     if accepted is None:
         count = folds if np.ndim(folds) == 0 else len(np.unique(folds))
-        raise ValueError(
-            f"`same` must hold more pairs: both classes must remain if any one of the {count} folds is left out; got "
-            f"{np.count_nonzero(same)} genuine and {np.count_nonzero(~same)} impostor pairs"
-        )
+        wanted = f"more pairs: both classes must remain if any one of the {count} folds is left out"
+        found = f"{np.count_nonzero(same)} genuine and {np.count_nonzero(~same)} impostor pairs"
+        raise ValueError(f"`same` must hold {wanted}; got {found}")
     return float((accepted == same).mean()), best_point(operating_points(same, scores))[1]
 
 

@@ -66,9 +66,9 @@ def det(same, scores):
 
 
 def auc(same, scores):
-    """Area under the ROC curve: the probability that a genuine pair scores above an impostor pair; ties count half.
+    """Area under the ROC curve, in [0, 1]: the probability that a genuine pair scores above an impostor pair.
 
-        AUC = P(g > i) + ½ P(g = i)
+        AUC = P(g > i) + ½ P(g = i), ties count half
 
     Random or constant scores give 0.5, perfect scores 1, reversed perfect scores 0. scikit-learn's `roc_auc_score`
     gives the same number, but takes about five times as long (it sorts indices), so it is not used here.
@@ -79,9 +79,6 @@ def auc(same, scores):
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
 
-    Returns:
-        A float in [0, 1].
-
     >>> auc([1, 0, 1, 0], [0.9, 0.6, 0.6, 0.1])
     0.875
     """
@@ -89,15 +86,12 @@ def auc(same, scores):
 
 
 def eer(same, scores):
-    """Equal error rate: FMR = FNMR, by linear interpolation between the two operating points around it.
+    """Equal error rate, in [0, 1]: FMR = FNMR, by linear interpolation between the two operating points around it.
 
     Perfect scores give 0, constant scores 0.5, reversed perfect scores 1.
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
-
-    Returns:
-        A float in [0, 1], smaller = better.
 
     >>> eer([1, 1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.4, 0.1]) == 1 / 3
     True
@@ -181,14 +175,11 @@ def best_accuracy(same, scores):
 
 
 def operating_point(same, scores, threshold):
-    """The error rates at a given threshold, chosen on other pairs.
+    """The error rates at a given threshold, chosen on other pairs, as an `OperatingPoint(threshold, fmr, fnmr)`.
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         threshold: a number; compared with the scores in float64.
-
-    Returns:
-        `OperatingPoint(threshold, fmr, fnmr)`, floats.
 
     >>> operating_point([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], threshold=0.5)
     OperatingPoint(threshold=0.5, fmr=0.5, fnmr=0.5)
@@ -200,14 +191,11 @@ def operating_point(same, scores, threshold):
 
 
 def accuracy_at(same, scores, threshold):
-    """The share of correct decisions at a given threshold, chosen on other pairs.
+    """The share of correct decisions, in [0, 1], at a given threshold, chosen on other pairs.
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
         threshold: a number; compared with the scores in float64.
-
-    Returns:
-        A float in [0, 1].
 
     >>> accuracy_at([1, 1, 0, 0], [0.9, 0.4, 0.3, 0.1], threshold=0.5)
     0.75
@@ -229,9 +217,6 @@ def d_prime(same, scores):
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
-
-    Returns:
-        A float ≥ 0, possibly infinite.
 
     >>> d_prime([1, 1, 0, 0], [4.0, 6.0, 1.0, 3.0])
     3.0

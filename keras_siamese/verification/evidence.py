@@ -10,6 +10,7 @@ identities carry less evidence. Standard library only; anything above `distances
 """
 
 import math
+from bisect import bisect_left
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class RuleOf30(NamedTuple):
 
 
 def rule_of_30(far, impostors):
-    """Whether this number of impostor pairs is enough for a figure at the false match rate `far`.
+    """Whether this number of impostor pairs is enough for a figure at the false match rate `far`, as a `RuleOf30`.
 
         plain: far · impostors ≥ 30        uncertain: 3 to 30        withheld: below 3
 
@@ -47,9 +48,6 @@ def rule_of_30(far, impostors):
     Args:
         far: false match rate in (0, 1].
         impostors: number of impostor pairs, ≥ 1.
-
-    Returns:
-        `RuleOf30(mark, expected, needed, shown_from)`.
 
     >>> rule_of_30(0.01, impostors=500)
     RuleOf30(mark='uncertain', expected=5.0, needed=3000, shown_from=300)
@@ -72,7 +70,7 @@ def tar_note(rule, threshold):
 
 
 def rule_of_3(pairs):
-    """Upper bound of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
+    """Upper bound in (0, 1] of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
 
         (1 − p)ⁿ ≥ .05,  hence  p < 3 / n
 
@@ -81,9 +79,6 @@ def rule_of_3(pairs):
 
     Args:
         pairs: number of independent pairs without an error, ≥ 1.
-
-    Returns:
-        A float in (0, 1].
 
     >>> rule_of_3(3000)
     0.001
@@ -124,19 +119,14 @@ def best_accuracy_floor(genuines, impostors, quantile=0.99):
         return math.lgamma(pairs + 1) - math.lgamma(up + 1) - math.lgamma(pairs - up + 1)
 
     allowed = log_choose(impostors) + math.log1p(-quantile)
-    # The least m with P(M ≥ m + 1) ≤ 1 − quantile, by bisection: P falls with m, is 1 at `low` and 0 above `high`.
-    low, high = max(0, genuines - impostors), genuines
-    while low < high:
-        middle = (low + high) // 2
-        if log_choose(impostors + middle + 1) <= allowed:
-            high = middle
-        else:
-            low = middle + 1
-    return (impostors + low) / pairs
+    # The least m with P(M ≥ m + 1) ≤ 1 − quantile: P falls with m, and is 0 for m = G.
+    low = max(0, genuines - impostors)
+    m = bisect_left(range(genuines), True, low, key=lambda m: log_choose(impostors + m + 1) <= allowed)
+    return (impostors + m) / pairs
 
 
 def auc_floor(genuines, impostors, quantile=0.99):
-    """AUC that pure noise reaches: a quantile of its normal approximation for random scores.
+    """AUC in [0, 1] that pure noise reaches: a quantile of its normal approximation for random scores.
 
         ½ + z · √((G + I + 1) / (12 · G · I))
 
@@ -146,9 +136,6 @@ def auc_floor(genuines, impostors, quantile=0.99):
     Args:
         genuines, impostors: numbers of pairs G and I, ≥ 1.
         quantile: in (0, 1); with a small quantile an AUC below the result shows inverted scores.
-
-    Returns:
-        A float in [0, 1].
 
     >>> round(auc_floor(500, 500), 4)
     0.5425

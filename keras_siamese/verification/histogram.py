@@ -129,10 +129,8 @@ class ScoreHistogram:
         if scores.size and not (float(scores.min()) >= self.low - slack and float(scores.max()) <= self.high + slack):
             scores = check_finite(name, scores).astype(np.float64)
             outside = np.count_nonzero((scores < self.low - slack) | (scores > self.high + slack))
-            raise ValueError(
-                f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {outside} of {scores.size} are outside; "
-                f"got scores from {scores.min():g} to {scores.max():g}"
-            )
+            found = f"{outside} of {scores.size} are outside; got scores from {scores.min():g} to {scores.max():g}"
+            raise ValueError(f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {found}")
 
     def _count(self, genuine, scores):
         """Counts checked floats of one class, `(n,)` or `(rows, columns)`."""
@@ -324,10 +322,8 @@ class ScoreHistogram:
         if self._known is not None:
             return self._known
         if not (self.genuines and self.impostors):
-            raise ValueError(
-                "The histogram must hold pairs of both classes; got "
-                f"{self.genuines} genuine and {self.impostors} impostor pairs"
-            )
+            found = f"{self.genuines} genuine and {self.impostors} impostor pairs"
+            raise ValueError(f"The histogram must hold pairs of both classes; got {found}")
         filled = np.flatnonzero(self._genuine.counts + self._impostor.counts)
         edges = self._edges(filled)
         edges[0] = self._smallest

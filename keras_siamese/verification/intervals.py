@@ -87,12 +87,12 @@ class Interval:
 
 
 def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, confidence=0.95, seed=0):
-    """Confidence intervals of several statistics, by a bootstrap over identities, from the same resamples.
+    """Confidence intervals of several statistics, by a bootstrap over identities: a dict from each to its `Interval`.
 
-    A resample in which a class has no weight is drawn again; at least one draw in five has both classes. If all
-    resamples give the same figure (for example, because there is no error at all), the interval has no width and means
-    nothing; see `rule_of_3`. Without `left` and `right` pairs are drawn instead of identities: this is correct if no
-    two pairs share an identity, and too narrow otherwise.
+    All use the same resamples. A resample in which a class has no weight is drawn again; at least one draw in five has
+    both classes. If all resamples give the same figure (for example, because there is no error at all), the interval
+    has no width and means nothing; see `rule_of_3`. Without `left` and `right` pairs are drawn instead of identities:
+    this is correct if no two pairs share an identity, and too narrow otherwise.
 
     Args:
         statistics: list of names, or `(name, argument)`: `"auc"`, `"eer"`, `"best_accuracy"`, `("tar_at_far", far)`,
@@ -105,9 +105,6 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
         confidence: nominal coverage of the interval, in (0, 1).
         seed: integer ≥ 0; the same seed gives the same resamples.
 
-    Returns:
-        A dict from each entry of `statistics` to its `Interval`.
-
     >>> rng = np.random.default_rng(0)
     >>> left, right = rng.integers(0, 40, (2, 2000))
     >>> right[:1000] = left[:1000]
@@ -119,7 +116,11 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
     >>> sorted(intervals, key=str)
     [('tar_at_far', 0.1), 'auc']
     """
-    readings = _readings(statistics)
+    if isinstance(statistics, str):
+        raise TypeError(f"`statistics` must be a list of statistics; got the string {statistics!r}")
+    readings = {statistic: _reading(statistic) for statistic in statistics}
+    if not readings:
+        raise ValueError("`statistics` must name at least one statistic; got none")
     same, scores = check_pairs(same, scores)
     identities = check_identities(left, right, len(same))
     samples = check_integer("samples", samples, low=2)
@@ -131,10 +132,8 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
     whole = ranked.points(np.ones((1, len(same))))
     blocks = [[reading(rows) for reading in readings.values()] for rows in _resamples(ranked, draw, samples, len(same))]
     replicates = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
-    return {
-        statistic: Interval.of(reading(whole)[0], values, confidence)
-        for (statistic, reading), values in zip(readings.items(), replicates, strict=True)
-    }
+    found = zip(readings.items(), replicates, strict=True)
+    return {name: Interval.of(reading(whole)[0], values, confidence) for (name, reading), values in found}
 
 
 def difference(first, second):
@@ -157,25 +156,15 @@ def difference(first, second):
     (0.2, 0.0224)
     """
     if first.confidence != second.confidence:
-        raise ValueError(
-            f"`first` and `second` must have the same confidence; got {first.confidence} and {second.confidence}"
-        )
+        found = f"{first.confidence} and {second.confidence}"
+        raise ValueError(f"`first` and `second` must have the same confidence; got {found}")
     replicates = np.subtract.outer(first.replicates, second.replicates).ravel()
     interval = Interval.of(first.estimate - second.estimate, replicates, first.confidence)
     return replace(interval, standard_error=float(np.hypot(first.standard_error, second.standard_error)))
 
 
-def _readings(statistics):
-    """Statistic → function of operating points, in the order given."""
-    if isinstance(statistics, str):
-        raise TypeError(f"`statistics` must be a list of statistics; got the string {statistics!r}")
-    readings = {statistic: _reading(statistic) for statistic in statistics}
-    if not readings:
-        raise ValueError("`statistics` must name at least one statistic; got none")
-    return readings
-
-
 def _reading(statistic):
+    """The function of operating points that computes one of the `statistics` of `bootstrap`."""
     name, *values = (statistic,) if isinstance(statistic, str) else statistic
     if name not in STATISTICS or len(values) != len(STATISTICS[name][1]):
         known = [", ".join((f'"{known}"', *arguments)) for known, (_, arguments) in STATISTICS.items()]

@@ -1,12 +1,13 @@
 """Input checks of verification: pair labels, scores and identities.
 
 Contract: the caller's arguments in; arrays of equal length out, or a `ValueError`/`TypeError` that names the argument
-and counts the wrong values. Only this room imports it; it imports `_checks`.
+and counts the wrong values. Only this room imports it.
 
     same, scores = check_pairs(same, scores)                      # (n,) booleans, (n,) floats, both classes present
     left, right, count = check_identities(left, right, len(same)) # (n,) codes below count; None without identities
 """
 
+import keras
 import numpy as np
 
 from keras_siamese._checks import check_column, check_finite, check_labels, check_same
@@ -23,9 +24,8 @@ def check_pairs(same, scores):
     check_finite("scores", scores)
     genuines = int(np.count_nonzero(same))
     if genuines in (0, len(same)):
-        raise ValueError(
-            f"`same` must hold pairs of both classes; got {genuines} genuine and {len(same) - genuines} impostor pairs"
-        )
+        found = f"{genuines} genuine and {len(same) - genuines} impostor pairs"
+        raise ValueError(f"`same` must hold pairs of both classes; got {found}")
     return same, scores
 
 
@@ -52,9 +52,8 @@ def check_identities(left, right, pairs):
         return None
     if left is None or right is None:
         missing, given = ("left", "right") if left is None else ("right", "left")
-        raise ValueError(
-            f"`{missing}` must be given if `{given}` is, because intervals need the identities of both sides; got None"
-        )
+        why = "because intervals need the identities of both sides"
+        raise ValueError(f"`{missing}` must be given if `{given}` is, {why}; got None")
     left, right = check_labels("left", left, length=pairs), check_labels("right", right, length=pairs)
     return encode_identities("left", left, "right", right)
 
@@ -62,16 +61,12 @@ def check_identities(left, right, pairs):
 def encode_identities(name, labels, other_name, others):
     """Returns checked labels `(n,)` and `(m,)` as codes of the same identities, and the number of identities."""
     if (labels.dtype.kind in "US") != (others.dtype.kind in "US"):
-        raise ValueError(
-            f"`{name}` and `{other_name}` must both be strings or both be integers; got dtypes {labels.dtype} and "
-            f"{others.dtype}"
-        )
+        found = f"dtypes {labels.dtype} and {others.dtype}"
+        raise ValueError(f"`{name}` and `{other_name}` must both be strings or both be integers; got {found}")
     names, codes = np.unique(np.concatenate((labels, others)), return_inverse=True)
     return codes[: len(labels)], codes[len(labels) :], len(names)
 
 
-def progress_bar(total, unit):
-    """Keras's progress bar; Keras takes seconds to import, so it is imported only if a bar is shown."""
-    from keras.utils import Progbar
-
-    return Progbar(total, unit_name=unit)
+def progress_bar(total, unit, shown):
+    """A function that moves Keras's progress bar on by a number of steps, or does nothing if no bar is `shown`."""
+    return keras.utils.Progbar(total, unit_name=unit).add if shown else lambda steps: None

@@ -130,10 +130,9 @@ def plot_reliability(axes, same, probabilities, bins=10):
     """
     same, probabilities = check_pairs(same, probabilities)
     if probabilities.min() < 0 or probabilities.max() > 1:
-        raise ValueError(
-            f"`probabilities` must be in [0, 1]; got [{probabilities.min():g}, {probabilities.max():g}]. Convert "
-            "scores to probabilities with `platt` or `isotonic`"
-        )
+        found = f"[{probabilities.min():g}, {probabilities.max():g}]"
+        hint = "Convert scores to probabilities with `platt` or `isotonic`"
+        raise ValueError(f"`probabilities` must be in [0, 1]; got {found}. {hint}")
     weight = balanced_weights(same)
     edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, check_integer("bins", bins, low=1) + 1)))
     place = np.clip(np.searchsorted(edges, probabilities, side="right") - 1, 0, max(len(edges) - 2, 0))
@@ -182,10 +181,8 @@ def as_picture(batch):
     """One image `(1, height, width[, channels])` as floats in [0, 1], without the batch axis and a single channel."""
     batch = np.asarray(batch)
     if batch.ndim not in (3, 4) or (batch.ndim == 4 and batch.shape[3] not in (1, 3, 4)):
-        raise ValueError(
-            "`left` and `right` must be images (n, height, width), or (n, height, width, channels) with 1, 3 or 4 "
-            f"channels; got {('n', *batch.shape[1:])}"
-        )
+        wanted = "images (n, height, width), or (n, height, width, channels) with 1, 3 or 4 channels"
+        raise ValueError(f"`left` and `right` must be {wanted}; got {('n', *batch.shape[1:])}")
     picture = batch[0].astype(float)
     picture = picture / 255 if batch.dtype.kind in "iu" or picture.max(initial=0) > 1 else picture
     return np.clip(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture, 0, 1)

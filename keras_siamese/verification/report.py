@@ -111,9 +111,8 @@ class VerificationReport:
         plain["eer_point"] = self.eer_point._asdict()
         plain["tar"] = [figure._asdict() for figure in self.tar]
         ends = ("low", "high", "standard_error")
-        plain["intervals"] = {
-            name: {end: getattr(interval, end) for end in ends} for name, interval in self.intervals.items()
-        }
+        intervals = self.intervals.items()
+        plain["intervals"] = {name: {end: getattr(interval, end) for end in ends} for name, interval in intervals}
         return _finite(plain)
 
     def to_frame(self):
@@ -205,13 +204,14 @@ class VerificationReport:
             yield "Cllr", "cllr", self.cllr, "bits, of the calibrated scores; 1 means no information"
         yield "min Cllr", "min_cllr", self.min_cllr, "bits, after the best possible calibration"
         for figure in self.tar:
-            yield f"TAR at FMR ≤ {figure.far:g}", _tar_name(figure.far), figure.tar, tar_note(figure, figure.threshold)
+            note = tar_note(figure, figure.threshold)
+            yield f"TAR at FMR ≤ {figure.far:g}", f"tar@far={figure.far:g}", figure.tar, note
 
 
 def evaluate(
     same, scores, *, far=(0.01, 0.001), threshold=None, left=None, right=None, confidence=0.95, seed=0, calibration=None
 ):
-    """Evaluates a set of pairs: all figures, with their intervals.
+    """Evaluates a set of pairs: all figures, with their intervals, in a `VerificationReport`.
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
@@ -224,9 +224,6 @@ def evaluate(
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for resamples and folds.
         calibration: `(slope, offset)` of `platt` on other pairs, used for `cllr`.
-
-    Returns:
-        `VerificationReport`.
 
     >>> rng = np.random.default_rng(0)
     >>> same = np.arange(2000) % 2
@@ -260,7 +257,7 @@ def evaluate(
         readings = {"accuracy": at.accuracy_at, "fmr": at.fmr_at, "fnmr": at.fnmr_at}
         figures = {"threshold": threshold, **{name: float(read(points, threshold)) for name, read in readings.items()}}
         statistics |= {name: (read.__name__, threshold) for name, read in readings.items()}
-    statistics |= {_tar_name(figure.far): ("tar_at_far", figure.far) for figure in tar if figure.mark != "withheld"}
+    statistics |= {f"tar@far={figure.far:g}": ("tar_at_far", figure.far) for figure in tar if figure.mark != "withheld"}
 
     intervals = {}
     if identities is not None:
@@ -301,10 +298,6 @@ def _tar_figure(points, far, impostors):
     index = at.within(points, far)
     shown = (None, None) if rule.mark == "withheld" else (float(points.tar[index]), float(points.thresholds[index]))
     return TARFigure(far, *shown, rule.mark, rule.needed, rule.shown_from)
-
-
-def _tar_name(far):
-    return f"tar@far={far:g}"
 
 
 def _no_error_note(rate, pairs):

@@ -65,7 +65,7 @@ def evaluate_retrieval(
     distance="cosine",
     progress=False,
 ):
-    """Recall at k, R-precision, MAP@R and the cumulative match characteristic in one pass.
+    """Recall at k, R-precision, MAP@R and the cumulative match characteristic in one pass, as a `Retrieval`.
 
     Args:
         embeddings: `(n, dim)` finite numbers, the queries.
@@ -78,9 +78,6 @@ def evaluate_retrieval(
         distance: name, `Distance`, its config or a function `(a, b) → (n,)`, where `a` is the query; see
             `keras_siamese.distances`.
         progress: whether to show Keras's progress bar.
-
-    Returns:
-        `Retrieval`.
 
     Raises:
         ValueError: if no query has a mate; the error gives the counts.
@@ -157,16 +154,13 @@ def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, d
 
 
 def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
-    """R-precision: for a query with R mates, the share of mates among its R nearest; the mean over the queries.
+    """R-precision, in [0, 1]: for a query with R mates, the share of mates among its R nearest; the mean over queries.
 
     Kevin Musgrave, Serge Belongie, Ser-Nam Lim, "A metric learning reality check", ECCV 2020,
     https://arxiv.org/abs/2003.08505.
 
     Args:
         embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
-
-    Returns:
-        A float in [0, 1].
 
     >>> r_precision([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), distance="euclidean")
     0.3
@@ -176,7 +170,7 @@ def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distan
 
 
 def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
-    """Mean average precision at R; unlike R-precision, it takes the order of the R nearest into account.
+    """Mean average precision at R, in [0, R-precision]; it takes the order of the R nearest into account.
 
         MAP@R = mean over queries of 1/R Σ_{i=1…R} P(i),   P(i) = mates among the i nearest / i if i is a mate, else 0
 
@@ -185,9 +179,6 @@ def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance=
 
     Args:
         embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
-
-    Returns:
-        A float in [0, 1], at most the R-precision.
 
     >>> map_at_r([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), distance="euclidean")
     0.25
@@ -225,17 +216,15 @@ def _check_inputs(embeddings, labels, gallery, gallery_labels):
         gallery = _check_embeddings("gallery", gallery)
         gallery_labels = check_labels("gallery_labels", gallery_labels, length=len(gallery))
         if gallery.shape[1] != queries.shape[1]:
-            raise ValueError(
-                f"`gallery` must have the dimension of `embeddings`; got shapes {gallery.shape} and {queries.shape}"
-            )
+            found = f"{gallery.shape} and {queries.shape}"
+            raise ValueError(f"`gallery` must have the dimension of `embeddings`; got shapes {found}")
         query_codes, gallery_codes, count = encode_identities("labels", labels, "gallery_labels", gallery_labels)
     mates = np.bincount(gallery_codes, minlength=count)[query_codes] - own
     if not mates.any():
         among = "each other" if own else f"the gallery's {len(gallery)} of {len(np.unique(gallery_codes))} identities"
-        raise ValueError(
-            "`labels` must give at least one query a mate, another embedding of its identity to compare it with; got "
-            f"{len(queries)} queries of {len(np.unique(query_codes))} identities, none with a mate among {among}"
-        )
+        found = f"{len(queries)} queries of {len(np.unique(query_codes))} identities, none with a mate among {among}"
+        mate = "a mate, another embedding of its identity to compare it with"
+        raise ValueError(f"`labels` must give at least one query {mate}; got {found}")
     return _Inputs(queries, gallery, query_codes, gallery_codes, mates, own)
 
 
@@ -273,14 +262,12 @@ def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
     if need_mates:
         depth = max(depth, int(inputs.mates.max()))
     blocks = nearest_blocks(inputs.queries, inputs.gallery, depth, distance, own=inputs.own, chosen=queries)
-    bar = progress_bar(len(queries), "query") if progress else None
-    found, done = [], 0
+    move_on = progress_bar(len(queries), "query", progress)
+    found = []
     for block, nearest in blocks:
         hits = inputs.gallery_codes[nearest] == inputs.query_codes[block, None]
         found.append(_read(hits, inputs.mates[block]))
-        done += len(block)
-        if bar is not None:
-            bar.update(done)
+        move_on(len(block))
     return _Mates(*map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -36,16 +36,13 @@ class ScoreTable(NamedTuple):
 
 
 def read_scores(path):
-    """Reads pairs, one per line, from a CSV file with the columns `score`, `same` and optionally `left` and `right`.
+    """Reads a `ScoreTable`, one pair per line, from a CSV file with the columns `score`, `same`, `left` and `right`.
 
-    Columns are separated by commas, semicolons or tabs. They may be in any order, and other columns are ignored. `same`
-    is 1 or 0, or true or false. Empty lines are skipped.
+    `left` and `right` are optional. Columns are separated by commas, semicolons or tabs. They may be in any order, and
+    other columns are ignored. `same` is 1 or 0, or true or false. Empty lines are skipped.
 
     Args:
         path: the file, in UTF-8; "-" is standard input.
-
-    Returns:
-        `ScoreTable(same, scores, left, right)`.
 
     Raises:
         ValueError: if a column is missing, if there is only one of `left` and `right`, if there are no pairs, or if
@@ -93,10 +90,8 @@ def parse(name, file):
     if wrong:
         listed = "\n".join(f"  line {number}: {text[:80]}" for number, text in wrong[:LISTED])
         more = f"\n  and {len(wrong) - LISTED:,} more" if len(wrong) > LISTED else ""
-        raise ValueError(
-            f"{name} must have a finite `score`, a `same` of 1 or 0, and no empty identity on each line; "
-            f"{len(wrong):,} of its lines do not:\n{listed}{more}"
-        )
+        wanted = "a finite `score`, a `same` of 1 or 0, and no empty identity on each line"
+        raise ValueError(f"{name} must have {wanted}; {len(wrong):,} of its lines do not:\n{listed}{more}")
     if not found["score"]:
         raise ValueError(f"{name} must have one pair per line below its header; it has no pairs")
     identities = [np.array(found[side]) for side in sides] or (None, None)
