@@ -2,7 +2,7 @@
 
 Contract: samples are a source `(n, …)`, labels `(n,)`, objectives KerasTuner's. A *record* describes one fit, as JSON:
 `epoch` (the best one, from 1), `seconds`, `logs` (of that epoch) and, with a `DivergenceMonitor`, `flags` (epochs, from
-1) and `cause` (None if nothing was flagged). Imports `callbacks`, `data` and the room's `objectives`.
+1) and `cause` (None if nothing was flagged).
 
     folds = make_folds(x, labels, cv=3, seed=0)
     monitor = monitor_of(folds[0].monitor, "stop")

@@ -2,7 +2,7 @@
 
 Contract: results have scikit-learn's names. KerasTuner's `GridSearch` (extra `tuner`, imported when a search is
 created) chooses what to try next, saves it and handles failures. This module runs a trial: one model is trained and
-verified for each fold. Imports `_checks`, `callbacks`, `data`, `losses` and the room's `folds`, `recipe` and `results`.
+verified for each fold.
 
     def build_fn(embedding_dim):
         return keras.Sequential([keras.layers.Dense(embedding_dim), keras.layers.UnitNormalization()])

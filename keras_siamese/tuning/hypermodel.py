@@ -1,7 +1,6 @@
 """`SiameseHyperModel`: a siamese network and its search space, for any KerasTuner tuner.
 
 Contract: the tuner chooses what to try next and what is saved. KerasTuner (extra `tuner`) is imported with this module.
-Imports `_checks`, `callbacks`, `data` and all modules of the room except `grid`.
 
     tuner = keras_tuner.Hyperband(SiameseHyperModel(encoder, space), objective=objective("val_eer"), max_epochs=27)
     tuner.search(*train, validation_data=valid)
@@ -179,10 +178,9 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 where = "outside a search, where one model is trained on all samples"
                 raise ValueError(f"`cv` must be None {where}; got {cv}")
             if "tuner/epochs" in hp.values:
-                raise ValueError(
-                    "`cv` must be None with Hyperband, which continues training from the weights of an earlier trial: "
-                    "these weights have seen samples that other folds hold out. Use `validation_data` or another tuner"
-                )
+                why = "which continues training from the weights of an earlier trial: these weights have seen samples"
+                hint = "that other folds hold out. Use `validation_data` or another tuner"
+                raise ValueError(f"`cv` must be None with Hyperband, {why} {hint}")
         far = None
         if trial is not None:
             trial.check_tuner(measured=cv is not None or validation_data is not None)

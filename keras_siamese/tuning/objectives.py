@@ -1,6 +1,6 @@
 """Objectives of a search: the keys that can be optimised, and their directions.
 
-Contract: the keys are those that `VerificationMonitor` writes, and "loss". Imports `_checks`.
+Contract: the keys are those that `VerificationMonitor` writes, and "loss".
 
     tuner = keras_tuner.RandomSearch(hypermodel, objective=objective("val_tar@far=0.01"), max_trials=20)
 """

@@ -2,7 +2,6 @@
 
 Contract: `values` are those of `SearchSpace.declare`, by name. Losses on pairs or triplets are used with a siamese
 network and a `PairSequence` or `TripletSequence`, batch losses with the encoder itself and a `BalancedBatchSequence`.
-Imports `callbacks`, `data`, `distances`, `layers` and the room's `space`.
 
     model = compiled_model(space, values, encoder)
     model.fit(batches_of(space, values, x, labels, seed=0, augment=None), epochs=10)
@@ -17,7 +16,6 @@ from keras_siamese.attach.anatomy import compares
 from keras_siamese.callbacks import HardPairRefresh
 from keras_siamese.data import BalancedBatchSequence, PairSequence, TripletSequence, image_augmenter
 from keras_siamese.layers import SiameseWrapper
-from keras_siamese.tuning.space import kind_of
 
 
 def parameters_of(function):
@@ -45,7 +43,7 @@ def compiled_model(space, values, encoder):
     if loss.expects == "score":
         head = space.heads[values["head"]]
         model = SiameseWrapper(encoder, values["distance"], head=head() if callable(head) else head)
-    elif kind_of(loss) == "batch":
+    elif loss.kind == "batch":
         model = encoder if isinstance(encoder, keras.Model) else keras.Sequential([encoder])
     optimizer = type(keras.optimizers.get(values["optimizer"]))(learning_rate=values["learning_rate"])
     model.compile(optimizer, loss=type(loss).from_config(options))
@@ -61,26 +59,25 @@ def reach(loss, siamese):
     """The largest margin that a loss can reach on the distances of a siamese network."""
     low, high = siamese.distance_bounds()
     if high == float("inf") or high <= 0:
-        raise ValueError(
-            f"`relative_margin` needs distances with an upper bound above 0; {siamese.distance!r} of this encoder is "
-            f"in [{low:g}, {high:g}]. End the encoder with UnitNormalization, or give `margin` in units of the distance"
-        )
+        found = f"{siamese.distance!r} of this encoder is in [{low:g}, {high:g}]"
+        hint = "End the encoder with UnitNormalization, or give `margin` in units of the distance"
+        raise ValueError(f"`relative_margin` needs distances with an upper bound above 0; {found}. {hint}")
     options = loss.get_config()
     if "beta" in options:
         return min(high - options["beta"], options["beta"] - low)
-    return high - low if kind_of(loss) == "triplets" or "negatives" in options else high
+    return high - low if loss.kind == "triplet" or "negatives" in options else high
 
 
 def batches_of(space, values, x, labels, seed, augment):
     """The training sequence of samples `x` `(n, …)` and `labels` `(n,)`."""
     strength = values.get("augmentation", 0)
     options = {"seed": seed, "augment": (augment or augment_images)(strength) if strength else None}
-    kind = kind_of(space.losses[values["loss"]])
+    kind = space.losses[values["loss"]].kind
     if kind == "batch":
         makeup = {name: values[name] for name in ("classes_per_batch", "samples_per_class")}
         return BalancedBatchSequence(x, labels, **makeup, **options)
     options["batch_size"] = values["batch_size"]
-    if kind == "triplets":
+    if kind == "triplet":
         return TripletSequence(x, labels, **options)
     return PairSequence(x, labels, positive_fraction=values["positive_fraction"], **options)
 
@@ -94,12 +91,12 @@ def augment_images(strength):
 
 def mining_callbacks(space, values, sequence):
     """The callbacks that mine hard pairs or triplets; batch losses do their own mining."""
-    mines = values.get("mining") == "hard" and kind_of(space.losses[values["loss"]]) != "batch"
+    mines = values.get("mining") == "hard" and space.losses[values["loss"]].kind != "batch"
     return [HardPairRefresh(sequence)] if mines else []
 
 
 def compared_by(space, values):
     """`{"distance": …}` if the monitor must be told how to compare the embeddings of an encoder, else `{}`."""
-    if kind_of(space.losses[values["loss"]]) != "batch" or "distance" not in values:
+    if space.losses[values["loss"]].kind != "batch" or "distance" not in values:
         return {}
     return {"distance": distances.get(values["distance"])}

@@ -1,7 +1,7 @@
 """Report of a search: `SearchResults` as one self-contained HTML file, and as HParams summaries for TensorBoard.
 
 Contract: the page needs the extra `report` (matplotlib, jinja2). The summaries need only the package `tensorboard`, on
-any backend; the extra `tuner` installs it. Imports `verification.pages`, `_checks` and the room's `objectives`.
+any backend; the extra `tuner` installs it.
 
     html = render(results)
     write_hparams(results, "logs")                       # then: tensorboard --logdir logs
@@ -18,8 +18,6 @@ from keras_siamese.verification.pages import svg, template
 
 LOG_FROM = 20  # ratio of largest to smallest value from which an axis is logarithmic
 UNSET = "–"
-BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}  # so that lines do not cross the text
-LABEL = {"textcoords": "offset points", "va": "center", "fontsize": "x-small", "zorder": 5, "bbox": BOX}
 BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}  # so that lines do not cross the text
 LABEL = {"textcoords": "offset points", "va": "center", "fontsize": "x-small", "zorder": 5, "bbox": BOX}
 

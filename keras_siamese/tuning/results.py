@@ -1,7 +1,7 @@
 """Results of a search: all trials as a table, as scikit-learn's `cv_results_`, and as an HTML page.
 
 Contract: `SearchResults.of(tuner)` reads a KerasTuner tuner during a search, after it, or a new tuner on the same
-folder. Imports `_checks` and the room's `folds`, `objectives` and `report`, which draws.
+folder.
 
     results = SearchResults.of(tuner)
     print(results)                                      # the table, the failures and the causes

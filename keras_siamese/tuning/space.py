@@ -1,8 +1,7 @@
 """Search space: the hyperparameters of training a siamese network, for KerasTuner.
 
 Contract: `SearchSpace.declare(hp)` registers the fields on KerasTuner's `HyperParameters` under their names; a field
-that only some losses use on the condition that one of these is chosen. Imports `_checks`, `distances` and `losses`; not
-KerasTuner.
+that only some losses use on the condition that one of these is chosen.
 
     space = SearchSpace(
         loss=["ContrastiveLoss", "BatchTripletLoss", "NTXentLoss"],
@@ -20,7 +19,6 @@ import keras
 
 from keras_siamese import _checks, distances, losses
 
-KINDS = {"distance": "pairs", "score": "pairs", "embedding": "batch"}  # what a loss expects: the data it needs
 WHOLE = {"embedding_dim": 1, "batch_size": 1, "classes_per_batch": 2, "samples_per_class": 2}  # and the lowest value
 POSITIVE = {"margin", "learning_rate"}
 SHARES = {"relative_margin", "positive_fraction"}  # in (0, 1]
@@ -176,14 +174,9 @@ def register(hp, name, choices):
     return hp.Fixed(name, choices[0]) if len(choices) == 1 else hp.Choice(name, choices)
 
 
-def kind_of(loss):
-    """The kind of data that a loss needs: "pairs", "triplets" or "batch"."""
-    return "triplets" if isinstance(loss, losses.TripletLoss) else KINDS[loss.expects]
-
-
 def uses(loss, name):
     """Whether a loss uses the field `name`; fields that are not listed here are used with all losses."""
-    kind, options = kind_of(loss), loss.get_config()
+    kind, options = loss.kind, loss.get_config()
     compares = kind != "batch" or "distance" in options
     special = {
         "margin": "margin" in options,
@@ -191,7 +184,7 @@ def uses(loss, name):
         "distance": compares,
         "head": loss.expects == "score",
         "mining": kind != "batch" or "negatives" in options,
-        "positive_fraction": kind == "pairs",
+        "positive_fraction": kind == "pair",
         "batch_size": kind != "batch",
         "classes_per_batch": kind == "batch",
         "samples_per_class": kind == "batch",
@@ -229,7 +222,8 @@ def with_defaults(cls):
 def is_of_use(cls):
     """Whether a class is a loss on pairs, triplets or batches, and no base class."""
     bases = (losses.SiameseLoss, losses.PairLoss, losses.BatchLoss, losses.ProxyLoss)
-    return issubclass(cls, losses.SiameseLoss) and cls not in bases and cls.expects in KINDS
+    is_loss = issubclass(cls, losses.SiameseLoss) and cls not in bases
+    return is_loss and cls.expects in ("distance", "score", "embedding")
 
 
 def check_heads(head):
