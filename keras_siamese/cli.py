@@ -7,7 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_siamese import demo
+from keras_siamese._checks import check_installed, check_writable
 from keras_siamese._version import __version__
+from keras_siamese.callbacks import launching
+from keras_siamese.diagnosis import diagnose
+from keras_siamese.diagnosis.files import read_model, read_samples
+from keras_siamese.verification import evaluate, read_scores
 
 
 def main(arguments=None):
@@ -41,10 +47,8 @@ def parser():
 
 def add_watch(commands):
     text = "run a training script as it is, and diagnose each fit of a siamese model that has validation data"
-    status = (
-        "The script computes and prints what it does without this command. The verdict goes to standard error. Exit "
-        "status: that of the script; 2 if the script or the report cannot be used."
-    )
+    status = "The script computes and prints what it does without this command. The verdict goes to standard error. "
+    status += "Exit status: that of the script; 2 if the script or the report cannot be used."
     command = commands.add_parser("watch", help=text, description=text, epilog=status)
     command.set_defaults(run=run_watch)
     report = "the report (extra `report`), and beside it the same as JSON; a second fit writes report-2.html, and so on"
@@ -58,10 +62,8 @@ def add_evaluate(commands):
     text = "compute verification figures, with confidence intervals, from the scores of any system"
     command = commands.add_parser("evaluate", help=text, description=text)
     command.set_defaults(run=run_evaluate)
-    columns = (
-        "CSV file with the columns score and same (1 or 0), and optionally left and right, the identities, from which "
-        "the intervals are computed; - reads standard input"
-    )
+    columns = "CSV file with the columns score and same (1 or 0), and optionally left and right, the identities, "
+    columns += "from which the intervals are computed; - reads standard input"
     add = command.add_argument
     add("scores", metavar="SCORES.csv", help=columns)
     add("--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported")
@@ -93,21 +95,13 @@ def add_diagnose(commands):
     add("--html", type=Path, metavar="FILE", help="write the report to this file (extra `report`)")
 
 
-# Each command imports what it needs, so that --help and --version are fast.
-
-
 def run_demo(options):
-    from keras_siamese import demo
-
     demo.run(options.output, options.seed)
     return 0
 
 
 def run_watch(options):
     """Runs the script in a Python of its own, in which Keras is not imported yet: the script chooses the backend."""
-    from keras_siamese._checks import check_writable
-    from keras_siamese.callbacks import launching
-
     if not os.path.exists(options.script):
         raise ValueError(f"{options.script} does not exist")
     check_writable("--report", options.report)
@@ -121,16 +115,12 @@ def run_watch(options):
 
 def check_outputs(options):
     """Raises if a file that the command is to write cannot be written."""
-    from keras_siamese._checks import check_writable
-
     for name in ("json", "html"):
         if getattr(options, name) is not None:
             check_writable(f"--{name}", getattr(options, name))
 
 
 def run_evaluate(options):
-    from keras_siamese.verification import evaluate, read_scores
-
     check_outputs(options)
     table = read_scores(options.scores)
     sign = -1.0 if options.distance else 1.0
@@ -151,10 +141,6 @@ def run_diagnose(options):
 
     A run that diverged and did not recover always has such a finding.
     """
-    from keras_siamese._checks import check_installed
-    from keras_siamese.diagnosis import diagnose
-    from keras_siamese.diagnosis.files import read_model, read_samples
-
     check_outputs(options)
     for module in ("matplotlib", "jinja2") if options.html is not None else ():
         check_installed(module, "report")

@@ -67,10 +67,8 @@ def run(output, seed=0):
 def explanation(report):
     """Explains why the accuracy of many impostor pairs means little, and which figures to read instead."""
     constant = report.impostors / (report.genuines + report.impostors)
-    return (
-        f'Always answering "different" would score {constant:.4f}, so this accuracy says little. '
-        f"The balanced accuracy is {report.balanced_accuracy:.4f}."
-    )
+    constant_answer = f'Always answering "different" would score {constant:.4f}, so this accuracy says little.'
+    return f"{constant_answer} The balanced accuracy is {report.balanced_accuracy:.4f}."
 
 
 def scan_digits(seed):

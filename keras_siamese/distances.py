@@ -1,8 +1,7 @@
 """Distances between embeddings: smaller is closer.
 
 Contract: distances are computed in at least float32 and cast back to the dtype of `a`. Gradients are finite everywhere,
-also between identical embeddings. Learned distances are Keras layers with weights. Imports `_checks`, `_export` and
-`ops`.
+also between identical embeddings. Learned distances are Keras layers with weights.
 
     distance = get("euclidean")              # a name; an instance, its config or a callable also work
     distance.rowwise(left, right)            # (n,)
@@ -16,27 +15,13 @@ import re
 import keras
 from keras import ops
 
-from keras_siamese._checks import check_integer, check_number
+from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export, exported, function_name, function_of
 from keras_siamese.ops import NORM_FLOOR, absolute, at_least_float32, safe_norm, safe_sqrt, unit, zero_diagonal
 
-__all__ = [
-    "AngularDistance",
-    "ChebyshevDistance",
-    "CosineDistance",
-    "Distance",
-    "EuclideanDistance",
-    "FunctionDistance",
-    "InnerProductDistance",
-    "MahalanobisDistance",
-    "ManhattanDistance",
-    "MinkowskiDistance",
-    "SNRDistance",
-    "SquaredEuclideanDistance",
-    "WeightedManhattanDistance",
-    "get",
-    "names",
-]
+__all__ = ["AngularDistance", "ChebyshevDistance", "CosineDistance", "Distance", "EuclideanDistance"]
+__all__ += ["FunctionDistance", "InnerProductDistance", "MahalanobisDistance", "ManhattanDistance", "MinkowskiDistance"]
+__all__ += ["SNRDistance", "SquaredEuclideanDistance", "WeightedManhattanDistance", "get", "names"]
 
 
 class Distance:
@@ -431,9 +416,7 @@ def get(identifier):
         return identifier
     if isinstance(identifier, str):
         known = registry()
-        if identifier not in known:
-            raise ValueError(f"`distance` must be one of {', '.join(map(repr, known))}; got {identifier!r}")
-        return known[identifier]()
+        return known[check_choice("distance", identifier, known)]()
     if isinstance(identifier, dict):
         distance = keras.saving.deserialize_keras_object(identifier)
         if isinstance(distance, Distance):

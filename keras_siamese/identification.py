@@ -140,15 +140,12 @@ class FaissIndex:
     def __init__(self, siamese, gallery):
         kind = type(siamese.distance)
         if kind not in (*BY_SQUARES, *BY_DIRECTIONS, distances.InnerProductDistance):
-            raise ValueError(
-                'index="faiss" needs a distance that faiss can rank: euclidean, squared_euclidean, cosine, angular or '
-                f"inner_product; got {siamese.distance!r}. Use index=None"
-            )
+            known = "euclidean, squared_euclidean, cosine, angular or inner_product"
+            need = f'index="faiss" needs a distance that faiss can rank: {known}'
+            raise ValueError(f"{need}; got {siamese.distance!r}. Use index=None")
         if not falls_with_distance(siamese):
-            raise ValueError(
-                'index="faiss" needs a score that falls as the distance grows: no head, or the logistic one; got the '
-                f"head {siamese.head.name!r}. Use index=None"
-            )
+            need = 'index="faiss" needs a score that falls as the distance grows: no head, or the logistic one'
+            raise ValueError(f"{need}; got the head {siamese.head.name!r}. Use index=None")
         faiss = check_installed("faiss", "faiss")
         self.by_squares, self.by_directions = kind in BY_SQUARES, kind in BY_DIRECTIONS
         # Squared distances do not depend on the origin; around the mean, the terms that cancel are smaller.

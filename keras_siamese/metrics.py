@@ -11,6 +11,8 @@ During training the weights change from batch to batch, so these figures show on
 results. `VerificationMonitor` measures at the end of an epoch on fixed pairs, with thresholds chosen on other pairs.
 """
 
+import inspect
+
 import keras
 from keras import ops
 
@@ -18,14 +20,8 @@ from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export
 from keras_siamese.ops import at_least_float32, pair_rows
 
-__all__ = [
-    "BestVerificationAccuracy",
-    "EqualErrorRate",
-    "TARAtFAR",
-    "VerificationAUC",
-    "VerificationAccuracy",
-    "VerificationMetric",
-]
+__all__ = ["BestVerificationAccuracy", "EqualErrorRate", "TARAtFAR"]
+__all__ += ["VerificationAUC", "VerificationAccuracy", "VerificationMetric"]
 
 
 class VerificationMetric(keras.metrics.Metric):
@@ -70,15 +66,15 @@ class VerificationMetric(keras.metrics.Metric):
         """
         for metric in metrics:
             if type(metric) is not type(self) or plain(metric) != plain(self):
-                raise ValueError(
-                    f"`metrics` must be of class {type(self).__name__} with the options {plain(self)}; got a "
-                    f"{type(metric).__name__} with {plain(metric)}"
-                )
+                wanted = f"of class {type(self).__name__} with the options {plain(self)}"
+                raise ValueError(f"`metrics` must be {wanted}; got a {type(metric).__name__} with {plain(metric)}")
             for own, other in zip(self.variables, metric.variables, strict=True):
                 own.assign_add(other)
 
     def get_config(self):
-        return {**super().get_config(), "output": self.output, "similar_label": self.similar_label}
+        """The constructor's arguments, from the attributes with the same names."""
+        options = [name for name in inspect.signature(type(self)).parameters if name not in ("name", "dtype")]
+        return {**super().get_config(), **{name: getattr(self, name) for name in options if hasattr(self, name)}}
 
 
 def plain(metric):
@@ -97,8 +93,6 @@ class VerificationAccuracy(VerificationMetric):
     Args:
         threshold: in units of y_pred. A pair is accepted if its distance is ≤ the threshold, or its score ≥ it.
         output, similar_label, name, dtype: as in `VerificationMetric`.
-
-    Example:
 
     >>> metric = VerificationAccuracy(threshold=0.7)
     >>> metric.update_state([1, 1, 0, 0], [[0.2], [0.9], [1.1], [1.4]])
@@ -120,9 +114,6 @@ class VerificationAccuracy(VerificationMetric):
     def result(self):
         right, total = ops.convert_to_tensor(self.right), ops.convert_to_tensor(self.total)
         return ops.where(total == 0, float("nan"), right / ops.where(total == 0, 1.0, total))
-
-    def get_config(self):
-        return {**super().get_config(), "threshold": self.threshold}
 
 
 class BinnedMetric(VerificationMetric):
@@ -162,9 +153,6 @@ class BinnedMetric(VerificationMetric):
         """The metric's value from TAR and FMR `(bins + 1,)`, both rising from 0 to 1."""
         raise NotImplementedError
 
-    def get_config(self):
-        return {**super().get_config(), "bins": self.bins}
-
 
 def accepted(weights):
     """Sums of the weights `(bins,)` above each threshold, from the highest threshold to the lowest: `(bins + 1,)`."""
@@ -180,8 +168,6 @@ class EqualErrorRate(BinnedMetric):
 
     Args:
         bins, output, similar_label, name, dtype: as in `BinnedMetric`.
-
-    Example:
 
     >>> metric = EqualErrorRate()
     >>> metric.update_state([1, 1, 0, 0], [[0.2], [0.9], [0.8], [1.4]])
@@ -211,8 +197,6 @@ class VerificationAUC(BinnedMetric):
     Args:
         bins, output, similar_label, name, dtype: as in `BinnedMetric`.
 
-    Example:
-
     >>> metric = VerificationAUC(output="score")
     >>> metric.update_state([1, 0, 1, 0], [[0.9], [0.6], [0.6], [0.1]])
     >>> float(metric.result())
@@ -238,8 +222,6 @@ class TARAtFAR(BinnedMetric):
         bins, output, similar_label, dtype: as in `BinnedMetric`.
         name: "tar@far=…" by default.
 
-    Example:
-
     >>> metric = TARAtFAR(far=0.4)
     >>> metric.update_state([1, 1, 1, 0, 0, 0], [[0.1], [0.3], [0.7], [0.2], [0.8], [0.9]])
     >>> round(float(metric.result()), 4)
@@ -254,9 +236,6 @@ class TARAtFAR(BinnedMetric):
         # The division may round a rate that equals `far` to slightly above it.
         return ops.max(ops.where(fmr <= self.far * (1.0 + 1e-6), tar, 0.0))
 
-    def get_config(self):
-        return {**super().get_config(), "far": self.far}
-
 
 @export
 class BestVerificationAccuracy(BinnedMetric):
@@ -268,8 +247,6 @@ class BestVerificationAccuracy(BinnedMetric):
 
     Args:
         bins, output, similar_label, name, dtype: as in `BinnedMetric`.
-
-    Example:
 
     >>> metric = BestVerificationAccuracy()
     >>> metric.update_state([1, 1, 0, 0], [[0.2], [0.9], [0.8], [1.4]])

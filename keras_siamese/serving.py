@@ -1,7 +1,7 @@
 """Export of a verifier for runtimes without Keras.
 
 Contract: takes a built siamese model and a format, and returns what `keras.Model.export` needs to write that format.
-Raises an error before the export starts if the backend cannot write it. Imports `layers` and `scoring`.
+Raises an error before the export starts if the backend cannot write it.
 
     verifier.export("verifier.onnx", format="onnx")
     session = onnxruntime.InferenceSession("verifier.onnx")
@@ -39,25 +39,20 @@ def check_format(format):
     backend = keras.backend.backend()
     if backend not in BACKENDS.get(format, (backend,)):
         others = " or ".join(repr(name) for name, backends in BACKENDS.items() if backend in backends)
-        raise ValueError(
-            f"`format` must be one that Keras exports from the {backend} backend, {others}; got {format!r}. Save the "
-            f"verifier, load it in a process with KERAS_BACKEND={BACKENDS[format][0]}, and export it there"
-        )
+        hint = f"load it in a process with KERAS_BACKEND={BACKENDS[format][0]}, and export it there"
+        must = f"`format` must be one that Keras exports from the {backend} backend, {others}"
+        raise ValueError(f"{must}; got {format!r}. Save the verifier, {hint}")
     if (format, backend) in PACKAGES:
         module, extra = PACKAGES[format, backend]
         if importlib.util.find_spec(module) is None:  # importing TensorFlow takes seconds
             check_installed(module, extra)
     if format == "litert" and backend == "torch" and importlib.util.find_spec("litert_torch") is None:
-        raise ImportError(
-            "litert_torch is needed here and is not installed: pip install litert-torch. No extra installs it, because "
-            "it requires old versions of packages that other extras need newer"
-        )
+        why = "No extra installs it, because it requires old versions of packages that other extras need newer"
+        raise ImportError(f"litert_torch is needed here and is not installed: pip install litert-torch. {why}")
     if format != "tf_saved_model" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 8):
         # Keras before 3.8 accepts any format and writes a SavedModel.
-        raise ValueError(
-            f"`format` must be 'tf_saved_model' with Keras {keras.__version__}, which writes no other; got {format!r}. "
-            "Install Keras 3.8 or newer"
-        )
+        must = f"`format` must be 'tf_saved_model' with Keras {keras.__version__}, which writes no other"
+        raise ValueError(f"{must}; got {format!r}. Install Keras 3.8 or newer")
 
 
 def signature(siamese, rows=None):

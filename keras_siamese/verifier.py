@@ -1,7 +1,6 @@
 """`Verifier`: the model to deploy. It holds encoder, distance, threshold and calibration, and saves as one file.
 
-Contract: calibrate it on one set of identities, and use it on others. Scores are larger for more similar pairs. Imports
-`verification`, `scoring`, `identification` and `serving`.
+Contract: calibrate it on one set of identities, and use it on others. Scores are larger for more similar pairs.
 
     verifier = Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)
     print(verifier.evaluate(x_test, labels_test))
@@ -46,8 +45,6 @@ class Verifier(keras.Model):
         slope, offset: the calibration, from `verification.platt`.
         evidence: dict of plain values that says what the threshold was chosen on: the criterion and the FAR, the
             numbers of samples, identities and pairs, EER, FMR and FNMR with intervals, and versions. It is saved too.
-
-    Example:
 
     >>> import keras, numpy as np, keras_siamese as ks
     >>> x = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat(np.eye(4)[:3] * 6, 20, axis=0)
@@ -198,7 +195,7 @@ class Verifier(keras.Model):
         return Gallery(embeddings, labels, None if index is None else FaissIndex(self.parts, embeddings))
 
     def identify(self, probe, gallery, k=1):
-        """Find the `k` samples of the gallery that are most similar to each probe (open-set identification).
+        """Find the `k` samples of the gallery that are most similar to each probe, as an open-set `Identification`.
 
         Each probe is compared with the whole gallery, block by block. The chance of a false accept grows with the
         number of enrolled samples: calibrate at a `far` of about the wanted rate divided by this number.
@@ -206,12 +203,7 @@ class Verifier(keras.Model):
         Args:
             probe: samples `(n, …)`.
             gallery: a `Gallery` from `enroll`, or `(x, labels)`, or samples alone.
-            k: number of matches for each probe, from 1 to the size of the gallery.
-
-        Returns:
-            `Identification(rows, scores, accepted, labels)`, each `(n, k)`, best first.
-
-        Example:
+            k: number of matches for each probe, best first, from 1 to the size of the gallery.
 
         >>> import keras, numpy as np, keras_siamese as ks
         >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.UnitNormalization()])
@@ -268,10 +260,9 @@ class Verifier(keras.Model):
                 warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
                 model = keras.saving.load_model(path, safe_mode=safe_mode)
         except (TypeError, ValueError, KeyError, OSError) as error:
-            raise ValueError(
-                f"`path` must be a saved Verifier that this version can read; {str(path)!r} was made with {made_with}, "
-                f"this is keras_siamese {__version__} with Keras {keras.__version__}: {error}"
-            ) from error
+            found = f"{str(path)!r} was made with {made_with}, this is keras_siamese {__version__} with Keras"
+            must = "`path` must be a saved Verifier that this version can read"
+            raise ValueError(f"{must}; {found} {keras.__version__}: {error}") from error
         if not isinstance(model, Verifier):
             raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} holds a {type(model).__name__}")
         return model
@@ -299,14 +290,12 @@ class Verifier(keras.Model):
 
 def warn_of_code(model):
     """Warn if a saved `model` cannot be loaded in Keras's safe mode, because it holds Python code."""
-    names = [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+    names = ", ".join(layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda))
     if names:
-        warnings.warn(
-            f"The layers {', '.join(names)} of {model.name!r} are Lambda layers, whose Python code Keras does not load "
-            "in safe mode. Replace them by keras_siamese.layers.DistanceLayer or by keras.ops, or load the saved "
-            "verifier with Verifier.load(path, safe_mode=False)",
-            stacklevel=3,
-        )
+        problem = "are Lambda layers, whose Python code Keras does not load in safe mode"
+        instead = "Replace them by keras_siamese.layers.DistanceLayer or by keras.ops"
+        load = "or load the saved verifier with Verifier.load(path, safe_mode=False)"
+        warnings.warn(f"The layers {names} of {model.name!r} {problem}. {instead}, {load}", stacklevel=3)
 
 
 def uncompiled(config):
@@ -341,10 +330,8 @@ def check_support(far, impostors):
     """Refuse a `far` that is too small for the number of impostor pairs, by the rule of 30; warn if it is nearly so."""
     support = verification.rule_of_30(far, impostors)
     if support.mark == "withheld":
-        raise ValueError(
-            f"`far` must be at least {3 / impostors:.2g} for {impostors} impostor pairs, so that 3 of them can be "
-            f"accepted; got {far:g}, which needs {support.shown_from} of them"
-        )
+        must = f"at least {3 / impostors:.2g} for {impostors} impostor pairs, so that 3 of them can be accepted"
+        raise ValueError(f"`far` must be {must}; got {far:g}, which needs {support.shown_from} of them")
     if support.mark == "uncertain":
         rests = f"far={far:g} rests on only {support.expected:.0f} false accepts of {impostors} impostor pairs"
         warnings.warn(f"{rests}; {support.needed} impostor pairs would make it reliable", stacklevel=3)
