@@ -100,13 +100,12 @@ def eer(same, scores):
 
 
 def eer_point(same, scores):
-    """The operating point nearest to the equal error rate: the smallest |FMR − FNMR|, the stricter one of two.
+    """The `OperatingPoint` nearest to the equal error rate: the smallest |FMR − FNMR|, the stricter one of two.
+
+    For constant scores it is the point that rejects all pairs.
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
-
-    Returns:
-        `OperatingPoint(threshold, fmr, fnmr)`, floats. For constant scores it is the point that rejects all pairs.
 
     >>> eer_point([1, 0, 1, 0], [0.9, 0.6, 0.5, 0.1])
     OperatingPoint(threshold=0.6, fmr=0.5, fnmr=0.5)
@@ -115,17 +114,14 @@ def eer_point(same, scores):
 
 
 def tar_at_far(same, scores, far):
-    """The largest true accept rate at an FMR of at most `far`; the FMR of the point used never exceeds `far`.
+    """The largest true accept rate, in [0, 1], at an FMR of at most `far`, which the point used never exceeds.
 
     Fewer than 1/far impostor pairs cannot measure a rate of `far`: the result is then the TAR without any false match.
     `rule_of_30` says how reliable the figure is.
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
-        far: false match rate in [0, 1], or an array of them.
-
-    Returns:
-        A float in [0, 1]; for an array, float64 of its shape.
+        far: false match rate in [0, 1], or an array of them: the result then has its shape.
 
     >>> same, scores = [1, 1, 1, 0, 0, 0], [0.9, 0.7, 0.3, 0.8, 0.2, 0.1]
     >>> round(tar_at_far(same, scores, 0), 3), tar_at_far(same, scores, [0.3, 0.5]).round(3).tolist()
@@ -143,10 +139,7 @@ def threshold_at_far(same, scores, far):
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
-        far: false match rate in [0, 1], or an array of them.
-
-    Returns:
-        A float; for an array, float64 of its shape.
+        far: false match rate in [0, 1], or an array of them: the result then has its shape.
 
     >>> threshold_at_far([1, 1, 1, 0, 0, 0], [0.9, 0.7, 0.3, 0.8, 0.2, 0.1], 0.5)
     0.3

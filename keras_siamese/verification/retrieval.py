@@ -106,7 +106,7 @@ def evaluate_retrieval(
 
 
 def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, distance="cosine"):
-    """The share of queries with at least one mate among their k nearest.
+    """The share, in [0, 1], of queries with at least one mate among their k nearest.
 
     Hervé Jégou, Matthijs Douze, Cordelia Schmid, "Product quantization for nearest neighbor search", IEEE Transactions
     on Pattern Analysis and Machine Intelligence 33, 2011, https://doi.org/10.1109/TPAMI.2010.57; used for metric
@@ -115,10 +115,8 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, d
 
     Args:
         embeddings `(n, dim)`, labels `(n,)`, gallery, gallery_labels, distance: as in `evaluate_retrieval`.
-        k: rank, or a sequence of them, from 1 to the number of embeddings that a query is compared with.
-
-    Returns:
-        A float in [0, 1]; for a sequence of k, float64 of its shape.
+        k: rank from 1 to the number of embeddings that a query is compared with, or a sequence of them: the result is
+            then an array of its shape.
 
     >>> recall_at_k([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), k=[1, 2, 4], distance="euclidean").tolist()
     [0.4, 0.8, 1.0]
