@@ -392,6 +392,7 @@ class DivergenceMonitor(VerificationMonitor):
         Returns:
             `logs` with the values of `keys` added, a dict.
         """
+        own_buffers(self.model)
         self.on_epoch_end(epoch, logs)
         self.on_epoch_begin(epoch + 1)
         return logs
@@ -457,6 +458,15 @@ class DivergenceMonitor(VerificationMonitor):
         if self.report is not None:
             diagnosis.to_html(self.report)
             diagnosis.to_json(self.report.with_suffix(".json"))
+
+
+def own_buffers(model):
+    """On JAX, give the variables of `model` buffers of their own: `predict` uses up those that it gets, and after
+    `variable.assign(value)` they are those of the user's loop.
+    """
+    if keras.backend.backend() == "jax":
+        for variable in model.variables:
+            variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 
 def check_report(report):

@@ -38,9 +38,7 @@ def explains(finding, other):
         return True
     if not finding.explains_flag or finding.stage not in GIVEN + TRAINING or other.stage in GIVEN:
         return False
-    if (
-        other.stage == "decision" and other.severity == "error"
-    ):  # a metric contradicts the scores
+    if other.stage == "decision" and other.severity == "error":  # a metric contradicts the scores
         return finding.cause in LOOKS_LIKE or finding.stage == "labels"
     return STAGES.index(finding.stage) < STAGES.index(other.stage)
 
