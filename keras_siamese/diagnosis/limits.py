@@ -170,7 +170,7 @@ LARGE_UPDATE = Limit(
     1.0,
     "share of the weights per epoch",
     "derivation",
-    "causes.learning_rate causes.mining causes.nan_gradient facts.gradients",
+    "causes.learning_rate causes.collapse causes.mining causes.nan_gradient facts.gradients",
 )
 HUGE_UPDATE = Limit(3.0, "share of the weights per epoch", "tuned", "causes.learning_rate")
 LARGE_LAST_UPDATE = Limit(0.5, "share of the weights per epoch", "only shown", "causes.learning_rate")
@@ -189,7 +189,7 @@ FEW_IDENTITIES = Limit(5, "identities", "derivation: an interval over fewer is u
 LEAST_RANK = Limit(2.0, "dimensions", "tuned", "causes.weak_features report.panels")
 RANK_SHARE = Limit(0.15, "share of the usable dimensions", "tuned", "causes.weak_features report.panels")
 FEW_DIMENSIONS = Limit(4, "dimensions", "tuned", "causes.weak_features")
-FROZEN = Limit(0.3, "share of the weights that train", "tuned", "causes.frozen_part facts.model")
+FROZEN = Limit(0.3, "share of the weights that train", "tuned", "causes.frozen_part causes.label_noise facts.model")
 PRETRAINED = Limit(
     0.05, "EER", "two standard errors of 500 pairs: less than new random weights have", "causes.frozen_part"
 )

@@ -34,7 +34,7 @@ def explains(finding, other):
         return True
     if finding.cause in LOOKS_LIKE.get(other.cause, ()):
         return False
-    if other.cause in WITHIN.get(finding.cause, ()):
+    if other.cause in WITHIN.get(finding.cause, ()) and finding.stage == other.stage:
         return True
     if not finding.explains_flag or finding.stage not in GIVEN + TRAINING or other.stage in GIVEN:
         return False

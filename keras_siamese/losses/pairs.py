@@ -212,6 +212,8 @@ class OnlineContrastiveLoss(PairLoss):
     [0.0, 0.36, 0.04, 0.0]
     """
 
+    mining = ("hard", "hard")
+
     def __init__(self, margin=0.5, **kwargs):
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)

@@ -101,6 +101,17 @@ def test_plain_callables_are_not_given_a_generator():
         np.testing.assert_array_equal(augment.Augmentation(plain)(IMAGES, None), expected)
 
 
+def test_a_second_argument_without_a_default_is_the_generator_whatever_its_name(rng):
+    def noisy(batch, source):
+        return batch + source.random()
+
+    def scaled(batch, factor=2):
+        return factor * batch
+
+    assert not np.array_equal(augment.Augmentation(noisy)(IMAGES, rng), IMAGES)
+    np.testing.assert_array_equal(augment.Augmentation(scaled)(IMAGES, rng), 2 * IMAGES)
+
+
 def test_a_second_argument_called_rng_may_have_a_default(rng):
     def noisy(batch, rng=None):
         return batch + rng.random()

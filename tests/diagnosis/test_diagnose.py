@@ -7,7 +7,7 @@ import pytest
 
 from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes import Cause, Finding, NotExamined, RuledOut
-from keras_siamese.diagnosis.diagnose import diagnosis_of
+from keras_siamese.diagnosis.diagnose import diagnose, diagnosis_of
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run
@@ -73,6 +73,18 @@ def test_a_flag_that_nothing_explains_is_undetermined():
     assert diagnosis.diverging and [finding.cause for finding in diagnosis.findings] == ["undetermined"]
     assert diagnosis.findings[0].apply is None and "Ruled out" in str(diagnosis)
     assert {answer.cause for answer in diagnosis.not_examined} >= {"memorising", "pair_imbalance", "threshold"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": "half"}, "`threshold` must be a number"),
+        ({"target_eer": 1.0}, r"`target_eer` must be in \(0, 1\)"),
+    ],
+)
+def test_options_are_checked_before_anything_is_measured(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        diagnose(None, validation=None, **options)
 
 
 # --- facts of a healthy run, changed in what a cause reads

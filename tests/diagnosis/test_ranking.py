@@ -34,6 +34,11 @@ def test_an_earlier_stage_explains_a_later_one_whatever_its_strength():
     assert found == [("collapse", "error", None), ("threshold", "info", "collapse")]
 
 
+def test_large_steps_explain_the_collapse_that_they_cause():
+    found = ranked(finding("collapse", strength=10.0, stage="generalisation"), finding("learning_rate"))
+    assert found == [("learning_rate", "error", None), ("collapse", "info", "learning_rate")]
+
+
 def test_a_metric_that_contradicts_the_scores_is_explained_by_their_meaning_only():
     contradicted = finding("threshold", "error", 10.0)
     assert ranked(finding("margin", strength=1.1), contradicted)[0] == ("threshold", "error", None)

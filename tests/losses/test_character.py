@@ -176,6 +176,7 @@ def test_mining():
     assert losses.BatchTripletLoss().mining is None
     assert character_of(losses.BatchTripletLoss(positives="easy", negatives="hard")).mining == ("easy", "hard")
     assert losses.PNLoss().mining == ("hard", "semi_hard")
+    assert losses.OnlineContrastiveLoss().mining == ("hard", "hard")
     assert losses.TripletHardLoss().mining == ("hard", "hard")
     assert losses.TripletSemiHardLoss().mining == ("all", "semi_hard")
 

@@ -51,6 +51,7 @@ def min_cllr_loop(same, scores):
 def test_min_dcf_is_the_least_of_all_thresholds(pairs, options):
     p_target, c_miss, c_fa = options
     assert min_dcf(*pairs, p_target, c_miss, c_fa) == pytest.approx(dcf_loop(*pairs, *options), abs=1e-12)
+    assert min_dcf(*pairs, p_target) == min_dcf(*pairs, p_target, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("options", [(0.01, 1, 1), (0.5, 1, 1), (0.2, 10, 1)])

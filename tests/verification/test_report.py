@@ -255,6 +255,17 @@ def test_the_frame_has_what_the_table_shows(pairs, threshold):
     assert np.isnan(frame.loc["TAR at FMR ≤ 0.001", "value"]) and np.isnan(frame.loc["d′", "low"])
 
 
+def test_the_reliability_diagram_is_of_the_calibrated_scores(pairs, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from keras_siamese.verification import plots
+
+    same, scores, _, _ = pairs
+    stated = []
+    monkeypatch.setattr(plots, "plot_reliability", lambda axes, same, p: stated.append(p))
+    evaluate(same, scores, threshold=1.0, calibration=(2.0, -1.5)).plot()
+    np.testing.assert_allclose(stated[0], 1 / (1 + np.exp(-(2.0 * scores - 1.5))), rtol=1e-6)
+
+
 @pytest.mark.parametrize("calibration", [None, (2.0, -1.5)])
 def test_the_figure_has_every_curve(pairs, calibration):
     pytest.importorskip("matplotlib")

@@ -37,9 +37,12 @@ class Collapse(Cause):
             what += "; training has no impostor pairs, which alone keep embeddings apart."
             repair = change(positive_fraction=0.5)
             return self.found(facts, "error", what, signals, limits.STRONGEST, repair, stage="data")
+        # Steps that are too large collapse an embedding by themselves; otherwise it is the hardest pairs that do it.
+        is_blown_up = not facts.get("loss_mines", 1) and facts.get("update_size_first", 0.0) > limits.LARGE_UPDATE
+        stage = "generalisation" if is_blown_up else None
         strength = limits.POINT / max(spread, limits.POINT / limits.STRONGEST)
         severity = "error" if spread < limits.COLLAPSED or on_floor else "warning"
-        return self.found(facts, severity, f"{what}.", signals, strength, steadied(facts))
+        return self.found(facts, severity, f"{what}.", signals, strength, steadied(facts), stage=stage)
 
 
 def steadied(facts):

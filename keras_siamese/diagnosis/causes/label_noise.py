@@ -1,7 +1,8 @@
 """Label noise: more of the genuine training pairs than of the held-out ones score as impostors do, so labels are wrong.
 
 An encoder tells its own identities apart better than new ones, so with correct labels the share is smaller in training.
-Noise on both sides cannot be seen in this way; the encoder then verifies badly for no visible reason.
+This holds only for an encoder that training has changed: one that is frozen treats both alike. Noise on both sides
+cannot be seen in this way; the encoder then verifies badly for no visible reason.
 """
 
 import numpy as np
@@ -28,7 +29,8 @@ class LabelNoise(Cause):
         signals = {"impostor_like_genuine_pairs": Signal(share, least, null, low, high)}
         signals |= signals_of(facts, train_eer=None, eer=None, suspected_labels=None)
         learned = facts["eer"] - facts["train_eer"] > limits.TRAINED_BETTER
-        if not is_imperfect(facts) or low <= null or share <= least or learned:
+        changed = min(facts.get("trainable_share", 1.0), facts.get("moved_share", 1.0)) >= limits.FROZEN
+        if not is_imperfect(facts) or low <= null or share <= least or learned or not changed:
             return RuledOut(self.name, signals)
         what = (
             f"{share:.1%} of the genuine training pairs score as impostors do, but only {null:.1%} of the held-out "

@@ -10,6 +10,7 @@ def of_loss(run):
     """The margin, what can be reached, how many pairs the loss still moves, and how near it is to a collapse."""
     loss, train, bounds = run.character, run.train, run.bounds or (None, np.inf)
     found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": run.data_similar_label}
+    found["loss_mines"] = float(loss.mining is not None)
     if loss.margin is not None:
         found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
     if np.isfinite(bounds[1]):

@@ -33,6 +33,12 @@ def test_its_repair_makes_large_steps_smaller(size, rate):
     assert repaired["normalize"] and repaired["positive_fraction"] == 0.5 and repaired["negatives"] == "all"
 
 
+def test_steps_that_are_too_large_explain_a_collapse_unless_the_hardest_pairs_do():
+    assert answer("collapse", loss_mines=0, update_size_first=2.0).stage == "generalisation"
+    assert answer("collapse", loss_mines=0, update_size_first=0.5).stage == "optimisation"
+    assert answer("collapse", loss_mines=1, update_size_first=2.0).stage == "optimisation"
+
+
 def test_without_impostors_it_is_a_matter_of_the_data():
     finding = answer("collapse", weighted_positive_fraction=1.0)
     assert finding.stage == "data" and finding.apply({"dim": 4}) == {"dim": 4, "positive_fraction": 0.5}

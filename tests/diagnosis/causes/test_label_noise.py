@@ -5,6 +5,12 @@ import pytest
 from tests.support.facts_by_hand import answer, severity_and_strength
 
 
+def test_a_frozen_encoder_says_nothing_about_labels():
+    for name in ("trainable_share", "moved_share"):
+        assert severity_and_strength("label_noise", **{name: 0.29}) is None
+        assert severity_and_strength("label_noise", **{name: 0.3}) is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_siamese.losses import BarlowTwinsLoss, MultipleNegativesRankingLoss, VICRegLoss
 from keras_siamese.losses.batch.base import as_batch
-from keras_siamese.losses.batch.views import paired
+from keras_siamese.losses.batch.views import centred, paired
 from tests.oracles import views as oracles
 from tests.support.batch_checks import (
     DEGENERATE,
@@ -125,6 +125,13 @@ def test_left_over_rows_and_singletons_have_no_part(name, rng):
     assert value == pytest.approx(only[0], rel=1e-5)
     np.testing.assert_allclose(grad[taken], only[1], atol=1e-5 * np.abs(grad).max())
     assert not grad[alone].any()
+
+
+def test_the_mean_of_one_valid_row_is_that_row(rng):
+    view = ops.convert_to_tensor(np.where(np.arange(3)[:, None] == 1, rng.normal(size=(3, 4)), 0).astype("float32"))
+    found, count = centred(view, ops.convert_to_tensor([False, True, False]))
+    np.testing.assert_allclose(array(found), 0, atol=1e-6)
+    assert float(count) == 1
 
 
 # Peers
