@@ -111,7 +111,7 @@ FORMS = {
 
 
 def test_the_blocks_of_the_guide_to_attach_run(capsys):
-    namespace = run(blocks("python", GUIDE)[:7], GUIDE)
+    namespace = run(blocks("python", GUIDE)[:9], GUIDE)
     assert str(namespace["found"]) == str(namespace["same"])
     printed = capsys.readouterr().out
     assert "the same on each side" in printed and "learned after the comparison" in printed

@@ -7,10 +7,12 @@
     ])
 
 Contract: the callbacks in `epochs` tell a sequence, when an epoch begins, its number and the model's embeddings. Those
-in `monitors` measure held-out verification when an epoch ends; put them before the callbacks that read `logs`.
+in `monitors` and `divergence` measure held-out verification when an epoch ends; put them before the callbacks that read
+`logs`.
 """
 
+from keras_siamese.callbacks.divergence import DivergenceError, DivergenceMonitor
 from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch
-from keras_siamese.callbacks.monitors import DivergenceError, DivergenceMonitor, VerificationMonitor
+from keras_siamese.callbacks.monitors import VerificationMonitor
 
 __all__ = ["DivergenceError", "DivergenceMonitor", "HardPairRefresh", "SetEpoch", "VerificationMonitor"]

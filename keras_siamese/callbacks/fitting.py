@@ -1,7 +1,7 @@
 """`fit`: Keras's own `fit` with a `DivergenceMonitor` that knows the training and the validation data.
 
 Contract: `named` tells which argument of `fit` is which, `seen_data` finds the validation and the training data;
-`watching` asks them too. What the user gives reaches the model's `fit` as it is. Imports `attach` and `monitors`.
+`watching` asks them too. What the user gives reaches the model's `fit` as it is. Imports `attach` and `divergence`.
 
     history = keras_siamese.fit(model, [left, right], y, validation_data=([v_left, v_right], v_y), epochs=20)
     print(history.diagnosis)
@@ -15,7 +15,7 @@ from keras import tree
 
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.passing import is_readable, passing
-from keras_siamese.callbacks.monitors import DivergenceMonitor
+from keras_siamese.callbacks.divergence import DivergenceMonitor
 
 ORDER = tuple(inspect.signature(keras.Model.fit).parameters)[1:]  # names of fit's arguments, as they may be given
 

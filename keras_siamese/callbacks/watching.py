@@ -4,7 +4,7 @@ Contract: `watch(fit, report)` wraps Keras's `fit` for `launching`, which runs t
 prints and returns is the same with and without: a monitor of this module writes nothing into `logs`, and after each of
 its steps the model's variables, all random states and Keras's counters of names are as before. Data that cannot be read
 without changing them (generators, shuffled data sets) are recorded as they pass. An error of ours becomes a line on
-standard error. Imports `fitting` and `monitors`.
+standard error. Imports `fitting` and `divergence`.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.graph import shows_parts
 from keras_siamese.attach.orient import are_pairs
 from keras_siamese.attach.passing import Passing, is_readable
+from keras_siamese.callbacks.divergence import DivergenceMonitor
 from keras_siamese.callbacks.fitting import named, replaced, seen_data
-from keras_siamese.callbacks.monitors import DivergenceMonitor
 from keras_siamese.scoring import readable
 
 PREFIX = "keras-siamese watch: "

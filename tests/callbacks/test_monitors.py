@@ -1,4 +1,4 @@
-"""The monitors under Keras's own fit: what they write, beside whom, on which models and data, and what a flag does."""
+"""`VerificationMonitor` and `DivergenceMonitor` under fit: what they write, beside whom, on which models and data."""
 
 import copy
 import csv

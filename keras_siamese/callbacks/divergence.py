@@ -1,0 +1,281 @@
+"""`DivergenceMonitor`: flags a run whose loss falls while verification does not follow, and diagnoses it.
+
+Contract: a `VerificationMonitor` in all it measures. It passes Keras's events on: `diagnosis.recorder` records the run,
+and `diagnosis.diagnose` judges it. A loop without `fit` calls `start`, `record` and `finish`.
+
+    siamese.fit(train, epochs=30, callbacks=[DivergenceMonitor((x_valid, labels_valid), report="report.html")])
+"""
+
+import warnings
+from operator import attrgetter
+
+import keras
+import numpy as np
+
+from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
+from keras_siamese.attach.passing import Passing
+from keras_siamese.callbacks.monitors import VerificationMonitor, figures
+from keras_siamese.diagnosis.diagnose import diagnosis_of, fed_of, recipe_of, training_of, training_trials
+from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
+from keras_siamese.scoring import may_be_items, score
+
+
+class DivergenceError(RuntimeError):
+    """Raised by `DivergenceMonitor(on_divergence="raise")`; its `diagnosis` says why."""
+
+    def __init__(self, diagnosis):
+        super().__init__(str(diagnosis))
+        self.diagnosis = diagnosis
+
+
+class DivergenceMonitor(VerificationMonitor):
+    """A `VerificationMonitor` that flags a run if its loss falls and verification does not follow, and says why.
+
+    A flag needs two consecutive windows of four epochs after a warm-up of 10 % of the epochs; see
+    `diagnosis.find_flags`. In addition, the run is diagnosed after 5, 10, 20, 40, … epochs, and flagged if an error is
+    found that explains why verification does not follow.
+
+    Args:
+        validation: as in `VerificationMonitor`.
+        on_divergence: what to do at the first flag: "warn" (default), "stop" training, "raise" `DivergenceError`, or a
+            function that is called with the `Diagnosis`.
+        report: path of the HTML report, which is written when training ends. The same content is written as JSON beside
+            it. If no epoch had finite embeddings, nothing is written and a warning is given. None writes none.
+        log: path of the run log, to which each epoch adds a line during training (see `diagnosis.run`).
+            `diagnose(history=log)` reads it, even if the run has crashed. A run that begins at epoch 0 starts the file
+            anew. A resumed run (`initial_epoch`, `BackupAndRestore`) reads the curves and flags of earlier epochs from
+            it and replaces the later ones. KerasTuner copies the callbacks for each execution; each copy writes into
+            the first of log-1, log-2, … that does not exist. None writes none.
+        train: training data, to compare held-out with training pairs: `(x, labels)`, a sequence, or what `fit` is
+            given, `(x, y)`. They are read when the run is diagnosed. Not needed if the package's siamese model is
+            fitted on a sequence of pairs, because it keeps that sequence.
+        threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. By default 0.5 for
+            a model that puts out probabilities and is compiled with an accuracy.
+        target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
+        every_steps: for epochs that take hours, also measure after every so many training steps, and flag a run
+            within an epoch. These values are in `recorder.run.parts` and in the report, and not in `logs`.
+        **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
+            `VerificationMonitor`.
+
+    Attributes:
+        flags: flagged epochs, from 0.
+        diagnosis: the latest `Diagnosis`, None before the first flag or the end of training.
+        log: the `RunLog`, whose `path` is the file; None without one.
+        history: curves with one value per epoch, by name, NaN where not measured: "loss", "auc", "eer", "auc_se",
+            "eer_se"; of the embeddings "spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity"; and
+            "update_size", the change of the weights in the epoch, relative to their norm; and "moved_share", the share
+            of the weights in kernels that have moved since the fit began.
+
+    Raises:
+        ValueError: on construction, if the report or the log cannot be written, or if the log holds something else.
+        ImportError: on construction, if `report` is given and the extra `report` is not installed.
+    """
+
+    def __init__(
+        self,
+        validation,
+        on_divergence="warn",
+        report=None,
+        *,
+        log=None,
+        train=None,
+        threshold=None,
+        target_eer=None,
+        every_steps=None,
+        **kwargs,
+    ):
+        if target_eer is not None:
+            check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
+        self.recorder = RunRecorder(None if log is None else RunLog(log), target_eer)
+        super().__init__(validation, **kwargs)
+        if not callable(on_divergence):
+            check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
+        self.on_divergence = on_divergence
+        self.every_steps = None if every_steps is None else check_integer("every_steps", every_steps, low=1)
+        self.report = None if report is None else check_report(report)
+        self.train, self._is_told = train, False
+        if may_be_items(train) or hasattr(train, "shape"):
+            training_trials(train)  # so that an error is raised now; pairs are read when the model is known
+        self.threshold = None if threshold is None else check_number("threshold", threshold)
+
+    def __deepcopy__(self, memo):
+        copied = super().__deepcopy__(memo)
+        copied.recorder = self.recorder.copy()
+        return copied
+
+    def _forget(self):
+        super()._forget()
+        self.diagnosis = None
+
+    history = property(attrgetter("recorder.run.curves"))
+    flags = property(attrgetter("recorder.run.flags"))
+    log = property(attrgetter("recorder.log"))
+
+    @property
+    def target_eer(self):
+        return self.recorder.target_eer
+
+    @target_eer.setter
+    def target_eer(self, value):
+        self.recorder.target_eer = value
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._steps, self._next_part = 0, self.every_steps
+        self.recorder.begin_fit(self.epochs_planned)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:
+            self.diagnosis = None
+        self._batches, self._known_loss = 0, (0.0, 0)
+        self.recorder.begin_epoch(epoch, self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        super().on_epoch_end(epoch, logs)
+        self._end(self.recorder.end_epoch, epoch, self.model, logs, self._scored)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.every_steps is None or "loss" not in (logs or {}):
+            return
+        self._steps += batch + 1 - self._batches  # `steps_per_execution` gives one call for several steps
+        self._batches = batch + 1
+        if self._steps < self._next_part or not self.is_ready:
+            return
+        self._next_part = self._steps + self.every_steps
+        scored = self.measure()
+        # Keras logs the mean since the epoch began; of the steps since the last measurement it follows by difference.
+        total, (before, count) = float(logs["loss"]) * self._batches, self._known_loss
+        loss = (total - before) / max(self._batches - count, 1)
+        self._known_loss = (total, self._batches)
+        found = dict(zip(self.keys, figures(scored, self.far), strict=True))
+        part = {"auc": found["val_auc"], "eer": found["val_eer"]}
+        self._end(self.recorder.end_part, self._steps, loss, scored, part)
+
+    def _end(self, record, *measured):
+        """Tell the recorder what was `measured`, and act if the run is flagged for the first time."""
+        looked = []
+
+        def looks_faulty():
+            looked.append(self.diagnose())
+            return looked[0].is_alarming
+
+        if record(*measured, looks_faulty):
+            self.act(looked[0] if looked else self.diagnose())
+
+    def know(self, train):
+        """Tell the training data, `(x, y)` as `fit` is given them, or a `Passing`. A diagnosis reads them."""
+        self.train, self._is_told = train, True
+
+    def start(self, model, epochs=None, initial_epoch=0):
+        """Begin to monitor a training loop of your own, before its first step.
+
+            monitor.start(model)
+            for epoch in range(20):
+                ...                                                # your steps
+                values = monitor.record(epoch, loss=mean_loss)     # after each epoch
+            diagnosis = monitor.finish()
+
+        Args:
+            model: the model that is trained. Its variables must hold the present weights when `record` and `finish`
+                are called; a JAX loop that keeps them elsewhere assigns them first.
+            epochs: index after the last epoch, if it is known.
+            initial_epoch: index of the first epoch.
+        """
+        self.set_model(model)
+        self.set_params({"epochs": epochs})
+        self.on_train_begin()
+        self.on_epoch_begin(initial_epoch)
+
+    def record(self, epoch, **logs):
+        """Tell that the epoch of index `epoch` has ended, with what was logged, at least `loss`.
+
+        Returns:
+            `logs` with the values of `keys` added, a dict.
+        """
+        own_buffers(self.model)
+        self.on_epoch_end(epoch, logs)
+        self.on_epoch_begin(epoch + 1)
+        return logs
+
+    def finish(self):
+        """Tell that training has ended. Returns the `Diagnosis`; the report is written if `report` was given."""
+        self.on_train_end()
+        return self.diagnosis
+
+    def training(self):
+        """`(fed, source, trials)`: what `fit` was given, what tells how its pairs are made, and some pairs to compare.
+
+        The package's siamese model keeps the sequence of pairs that `fit` was given. Otherwise it is `train`.
+        """
+        anatomy, told = self.attach(), fed_of(self.train.read() if isinstance(self.train, Passing) else self.train)
+        fitted = getattr(self.model, "training_data", None)
+        if not hasattr(fitted, "positive_fraction"):
+            try:
+                return told, *training_of(anatomy, told)
+            except ValueError:
+                if self._is_told:  # these data are of no use here, and the user did not ask to have them examined
+                    return None, None, None
+                raise
+        try:
+            return fitted, fitted, training_of(anatomy, fitted if told is None else told)[1]
+        except ValueError:  # one identity, or one sample of each: there is nothing to compare
+            return fitted, fitted, None
+
+    def diagnose(self):
+        """The `Diagnosis` of the run so far under the present weights; it is kept as `diagnosis`."""
+        valid, anatomy = self.measure(), self.attach()
+        fed, source, train = self.training()
+        recipe = recipe_of(anatomy, source, self.validation if fed is None else fed)
+        if valid.is_finite:
+            train = None if train is None else score(anatomy, train, self.batch_size)
+        else:
+            valid, train = self.recorder.scored or valid, None
+        self.diagnosis = diagnosis_of(self.recorder.observed(valid, train, self.threshold, **recipe))
+        return self.diagnosis
+
+    def act(self, diagnosis):
+        """Do what `on_divergence` says."""
+        if callable(self.on_divergence):
+            self.on_divergence(diagnosis)
+        elif self.on_divergence == "raise":
+            self.write(diagnosis)
+            raise DivergenceError(diagnosis)
+        else:
+            warnings.warn(str(diagnosis), stacklevel=2)
+            if self.on_divergence == "stop":
+                self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self._measured or self.recorder.scored is not None:
+            self.diagnose()
+        if self.recorder.scored is not None:
+            self.write(self.diagnosis)
+        elif self.report is not None:
+            warnings.warn(f"No epoch had finite embeddings: {self.report} is not written", stacklevel=2)
+
+    def write(self, diagnosis):
+        """Write the report and its JSON, if `report` was given."""
+        if self.report is not None:
+            diagnosis.to_html(self.report)
+            diagnosis.to_json(self.report.with_suffix(".json"))
+
+
+def own_buffers(model):
+    """On JAX, give the variables of `model` buffers of their own: `predict` uses up those that it gets, and after
+    `variable.assign(value)` they are those of the user's loop.
+    """
+    if keras.backend.backend() == "jax":
+        for variable in model.variables:
+            variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
+
+
+def check_report(report):
+    """Return the path of the HTML report, after checking that it and its JSON can be written and drawn."""
+    path = check_writable("report", report)
+    if path.suffix == ".json":
+        raise ValueError(f"`report` must be the path of the HTML file; the JSON goes beside it. Got {str(path)!r}")
+    check_writable("report", path.with_suffix(".json"))
+    for module in ("matplotlib", "jinja2"):
+        check_installed(module, "report")
+    return path
