@@ -226,7 +226,8 @@ def examined(name, make, options):
         row["overhead"] = statistics.median(one / other for one, other in zip(own[1:], rest[1:], strict=True))
     asked = held_x if places is None or len(places) == 2 else [*held, held[1]]
     sign = -1 if name in DISTANCES else 1
-    gaps = [np.abs(sign * column - scores).max() for column in own_outputs(name, model, asked)]
+    # Of whole triplets, the first scores are those of anchor and positive.
+    gaps = [np.abs(sign * column - scores[: len(column)]).max() for column in own_outputs(name, model, asked)]
     gap = float(min(gaps) / max(np.abs(scores).max(), 1e-12))
     row |= {"attaches": True, "gap": gap, "same_score": gap <= RELATIVE}
     kind = anatomy.output_kind == ("distance" if sign < 0 else "score")
