@@ -8,6 +8,7 @@ seed. The runs are those in benchmarks/results.
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -42,13 +43,24 @@ def draw(run, healthy, path):
     left, right = figure.subplots(1, 2)
     for one, colour, label in ((healthy, HEALTHY, "healthy"), (run, FAULTY, run["dose"] or run["name"])):
         epochs = range(1, len(one["history"]["loss"]) + 1)
-        loss = one["history"]["loss"]
+        loss, eer = one["history"]["loss"], one["history"]["eer"]
         left.plot(epochs, [value / loss[0] for value in loss], color=colour, label=label)
-        right.plot(epochs, one["history"]["eer"], color=colour, label=label)
+        right.plot(epochs, eer, color=colour, label=label)
+        for panel, curve in ((left, loss), (right, eer)):
+            mark_nan(panel, epochs, curve, colour)
     left.set(xlabel="epoch", ylabel="training loss / first", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="held-out EER", ylim=(0, max(0.55, 1.05 * max(run["history"]["eer"]))))
+    known = [eer for eer in run["history"]["eer"] if math.isfinite(eer)]
+    right.set(xlabel="epoch", ylabel="held-out EER", ylim=(0, max([0.55, *(1.05 * eer for eer in known)])))
     right.legend(frameon=False, fontsize="small", title=run["base"].replace("-", ", "), title_fontsize="small")
     figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def mark_nan(panel, epochs, curve, colour):
+    """Draws a cross on the time axis at each epoch whose value is not finite."""
+    missing = [epoch for epoch, value in zip(epochs, curve, strict=True) if not math.isfinite(value)]
+    if missing:
+        panel.plot(missing, [0] * len(missing), "x", color=colour, clip_on=False)
+        panel.annotate("NaN", (missing[0], 0), (4, 6), textcoords="offset points", color=colour, fontsize="small")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,15 @@ RESTORED = 0.8  # share of the lost outcome that a repair must restore
 
 
 def named_by(record):
-    """Ranked `Finding`s of a record that raise an alarm; None if embeddings were not finite."""
+    """Ranked `Finding`s of a record that raise an alarm; None if embeddings were not finite and no cause is found.
+
+    Older records of runs that ended with NaN have no facts.
+    """
     if record["facts"] is None:
         return None
     facts = Facts(record["facts"]["numbers"], record["facts"]["words"], {})
-    return [finding for finding in causes.examine(facts)[0] if finding.severity in ALARMING]
+    found = [finding for finding in causes.examine(facts)[0] if finding.severity in ALARMING]
+    return None if not found and "not_finite" in facts else found
 
 
 def key_of(record):
@@ -35,7 +39,7 @@ def harm_of(fault, healthy):
     For leakage it is by how much the held-out EER looks better than it is.
     """
     if fault["name"] == "leakage":
-        eers = [one["facts"]["numbers"]["eer"] if one["facts"] else 0.5 for one in (healthy, fault)]
+        eers = [one["facts"]["numbers"].get("eer", 0.5) if one["facts"] else 0.5 for one in (healthy, fault)]
         return eers[0] - eers[1]
     return fault["outcome"] - healthy["outcome"]
 

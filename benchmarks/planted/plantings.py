@@ -5,18 +5,34 @@ None if the change does not apply to the base: for example, a batch of identitie
 """
 
 
-def changed(only=None, **options):
-    """A planting that sets `options`, on bases of the family `only`, or on all bases."""
-    return lambda base: {**base, **options} if only in (None, base["family"]) else None
+def changed(*only, **options):
+    """A planting that sets `options`, on bases of the families `only`, or on all bases."""
+    return lambda base: {**base, **options} if not only or base["family"] in only else None
 
 
-def scaled(**factors):
-    return lambda base: {**base, **{name: base[name] * factor for name, factor in factors.items()}}
+def of_images(planting):
+    """The `planting` on bases whose samples are images."""
+    return lambda base: None if base["data"] == "blobs" else planting(base)
 
 
-def both(contrastive, triplet):
-    """One planting for each family."""
-    return lambda base: (contrastive if base["family"] == "contrastive" else triplet)(base)
+def scaled(*only, **factors):
+    def planting(base):
+        if only and base["family"] not in only:
+            return None
+        return {**base, **{name: base[name] * factor for name, factor in factors.items()}}
+
+    return planting
+
+
+def both(contrastive, triplet, head=None):
+    """One planting for each family; None for a family to which it does not apply."""
+    plantings = {PAIRS: contrastive, TRIPLETS: triplet, HEADS: head}
+    return lambda base: plantings[base["family"]] and plantings[base["family"]](base)
+
+
+def in_form(name, **options):
+    """A planting that makes a plain program compare in the form `name`; see `heads`."""
+    return changed(HEADS, form=name, **options)
 
 
 def far_margin(base):
@@ -24,12 +40,13 @@ def far_margin(base):
     return {**base, "margin": 100 * base["margin"], "normalize": False}
 
 
-PAIRS, TRIPLETS = "contrastive", "triplet"
+PAIRS, TRIPLETS, HEADS = "contrastive", "triplet", "head"
+OURS = PAIRS, TRIPLETS
 FAULTS = {
     "weak_features": {
-        "4 units": changed(width=4, activation="tanh"),
-        "frozen random encoder": changed(trainable="head", embedding_dim=4),
-        "blurred input": changed(blur=1.5),
+        "4 units": changed(*OURS, width=4, activation="tanh"),
+        "frozen random encoder": changed(*OURS, trainable="head", embedding_dim=4),
+        "blurred input": changed(*OURS, blur=1.5),
     },
     "collapse": {
         "hardest mining, rate × 30, no norm": both(
@@ -40,9 +57,12 @@ FAULTS = {
     },
     "pair_imbalance": {
         "1:50": changed(PAIRS, positive_fraction=1 / 51),
-        "1:200": changed(PAIRS, positive_fraction=1 / 201),
+        "1:200": changed(PAIRS, HEADS, positive_fraction=1 / 201),
     },
-    "identity_imbalance": {"90 % of two": changed(share_of_two=0.9), "97 % of two": changed(share_of_two=0.97)},
+    "identity_imbalance": {
+        "90 % of two": changed(*OURS, share_of_two=0.9),
+        "97 % of two": changed(*OURS, share_of_two=0.97),
+    },
     "wrong_distance": {
         "trained on cosine, verified on raw L2": changed(
             TRIPLETS, normalize=False, distance="cosine", verify_distance="euclidean"
@@ -54,7 +74,10 @@ FAULTS = {
             TRIPLETS, normalize=False, distance="cosine", verify_distance="chebyshev"
         ),
     },
-    "margin": {"× .01": scaled(margin=0.01), "× 100": far_margin},
+    "margin": {
+        "× .01": both(*2 * [scaled(margin=0.01)], in_form("distance", margin=0.01)),
+        "× 100": both(far_margin, far_margin),
+    },
     "mining": {
         "only easy pairs": both(changed(easy_pairs=True), changed(positives="easy", negatives="easy")),
         "hardest on noisy labels": changed(TRIPLETS, positives="hard", negatives="hard", label_noise=0.1),
@@ -62,41 +85,99 @@ FAULTS = {
     "learning_rate": {"× 100": scaled(learning_rate=100), "× 1e-4": scaled(learning_rate=1e-4)},
     "memorising": {
         "5 identities, long": changed(identities=5, epochs=20),
-        "12 identities, long": changed(identities=12, epochs=20),
+        "12 identities, long": changed(*OURS, identities=12, epochs=20),
     },
-    "label_noise": {"20 %": changed(label_noise=0.2), "40 %": changed(label_noise=0.4)},
-    "leakage": {"same images": changed(leak="images"), "same identities": changed(leak="identities")},
+    "label_noise": {"20 %": changed(*OURS, label_noise=0.2), "40 %": changed(label_noise=0.4)},
+    "leakage": {"same images": changed(leak="images"), "same identities": changed(*OURS, leak="identities")},
     "threshold": {
-        "fixed .5": changed(threshold=-0.5),
-        "fixed 1": changed(threshold=-1.0),
-        "tuned on train": changed(threshold="train"),
+        "fixed .5": changed(*OURS, threshold=-0.5),
+        "fixed 1": changed(*OURS, threshold=-1.0),
+        "tuned on train": changed(*OURS, threshold="train"),
+        "logged accuracy, at .5": changed(HEADS, threshold="logged"),
     },
     "inverted_labels": {
-        "in the loss": changed(PAIRS, similar_label=0),
-        "in the metric only": changed(validation_similar_label=0),
+        "in the loss": both(changed(similar_label=0), None, in_form("distance", similar_label=0)),
+        "in the metric only": changed(*OURS, validation_similar_label=0),
     },
     "input_scale": {
         "× 255": changed(input_scale=255.0, activation="tanh"),
         "one tower only": changed(PAIRS, tower_scale=255.0, activation="tanh"),
     },
-    "unshared_weights": {"two encoders": changed(PAIRS, shared=False)},
+    "unshared_weights": {"two encoders": changed(PAIRS, HEADS, shared=False)},
+    "unreachable_output": {
+        "sigmoid of a distance": in_form("sigmoid of a distance"),
+        "softmax over one unit": in_form("softmax over one unit"),
+        "cosine distance, margin 5": in_form("cosine distance", margin=5.0),
+    },
+    "head_sign": {
+        "normalised distance": in_form("normalised distance", start=-1.0),
+        "distance": in_form("weighted distance", start=2.0),
+        "cosine": in_form("weighted cosine", start=-5.0),
+    },
+    "nan_gradient": {
+        "root of 0": in_form("distance", epsilon=0.0, copies=0.01),
+        "division by a norm of 0": in_form("cosine distance", epsilon=0.0, blank=0.02),
+    },
+    "frozen_part": {
+        "trainable=False, new weights": changed(HEADS, trainable=False, embedding_dim=8),
+        "stop_gradient": changed(HEADS, trainable="stopped", embedding_dim=8),
+    },
+    "preprocessing_mismatch": {
+        "held-out not scaled": changed(HEADS, preprocessing="not scaled"),
+        "one held-out side not scaled": changed(HEADS, preprocessing="one side not scaled"),
+        "held-out inverted": of_images(changed(HEADS, preprocessing="inverted")),
+        "held-out turned": of_images(changed(HEADS, preprocessing="turned")),
+    },
+    "loss_mismatch": {
+        "cross-entropy of a distance": in_form("cross-entropy of a distance"),
+        "cross-entropy of logits": in_form("cross-entropy of logits"),
+        "contrastive loss of a similarity": in_form("contrastive loss of a similarity"),
+    },
+    "pair_construction": {
+        "one item twice": changed(HEADS, pairs="one item twice"),
+        "labels left behind": changed(HEADS, pairs="labels left behind"),
+        "40 pairs": changed(HEADS, pairs="few, again and again"),
+        "one side constant": changed(HEADS, pairs="one side constant"),
+    },
     "batch_norm": {
-        "momentum .999": changed(batch_normalization=True, momentum=0.999),
+        "pretrained at another scale, momentum .9999": changed(
+            HEADS, batch_normalization=True, pretrained=True, pretrained_at=4.0, momentum=0.9999
+        ),
+        "momentum .999": changed(*OURS, batch_normalization=True, momentum=0.999),
         "one-identity batches": changed(PAIRS, batch_normalization=True, one_identity=True, joint=False),
     },
 }
 CONTROLS = {
     "healthy": changed(),
-    "healthy but hard": changed(noise=1.4),
-    "slow starter": changed(schedule="warm-up", epochs=16),
+    "healthy but hard": both(*2 * [changed(noise=1.4)], changed(noise=1.0)),
+    "slow starter": changed(*OURS, schedule="warm-up", epochs=16),
     "small validation": changed(validation_pairs=200),
-    "long plateau after success": changed(epochs=30),
+    "long plateau after success": changed(*OURS, epochs=30),
     "near-perfect": changed(noise=0.3),
-    "benign 1:5 imbalance": both(changed(positive_fraction=1 / 6), changed(share_of_two=0.1)),
-    "inputs in [0, 255], rescaled inside": changed(rescale=255.0),
-    "restarts of the learning rate": changed(schedule="restarts", epochs=16),
-    "2-D embeddings": changed(embedding_dim=2, normalize=False, noise=0.3),
+    "benign 1:5 imbalance": both(
+        changed(positive_fraction=1 / 6), changed(share_of_two=0.1), changed(positive_fraction=1 / 6)
+    ),
+    "inputs in [0, 255], rescaled inside": changed(*OURS, rescale=255.0),
+    "restarts of the learning rate": changed(*OURS, schedule="restarts", epochs=16),
+    "2-D embeddings": changed(*OURS, embedding_dim=2, normalize=False, noise=0.3),
     "large but fine margin": both(changed(margin=1.6), changed(margin=0.8)),
     "frozen backbone, fine-tuned head": changed(pretrained=True, trainable="head"),
     "BatchNormalization": changed(batch_normalization=True, momentum=0.9),
+    "normalised distance, right sign": in_form("normalised distance", start=1.0),
+    "weighted distance, right sign": in_form("weighted distance", start=-2.0),
+    "weighted cosine, right sign": in_form("weighted cosine", start=5.0),
+    "logits": in_form("logits"),
+    "cosine, hinge": in_form("cosine, hinge"),
+    "cosine, squared error": in_form("cosine, squared error"),
+    "distance, margin in reach": in_form("distance", margin=2.0),
+    "cosine distance, margin in reach": in_form("cosine distance", margin=1.0),
+    "root with ε, equal pairs": in_form("distance", copies=0.01),
+    "root without ε, no equal pairs": in_form("distance", epsilon=0.0),
+    "frozen pretrained encoder": changed(HEADS, pretrained=True, trainable=False),
+    "pretrained at the same scale": changed(HEADS, batch_normalization=True, pretrained=True, momentum=0.9),
+    "held-out brighter": changed(HEADS, preprocessing="brighter"),
+    "held-out noisier": changed(HEADS, preprocessing="noisier"),
+    "held-out lit from one side": changed(HEADS, preprocessing="lit from one side"),
+    "few pairs are enough": changed(HEADS, pairs_drawn=1000, noise=0.3),
+    "each pair twice": changed(HEADS, pairs="each twice", pairs_drawn=6000),
 }

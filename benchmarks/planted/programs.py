@@ -1,8 +1,8 @@
-"""Base programs of the fault benchmark: three data sets × two recipes, small enough for a thousand runs.
+"""Base programs of the fault benchmark: three data sets × three recipes, small enough for a thousand runs.
 
 Each program learns whether two scans show the same thing. See `samples` for the data. A *recipe* is a plain dict with
 the argument names of the package; `Finding.apply` changes it. `run` trains a model by a recipe with a
-`DivergenceMonitor` and returns the outcome.
+`DivergenceMonitor` and returns the outcome. The recipes of the family "head" are plain Keras programs; see `heads`.
 
     found = run({**BASES["digits-contrastive"], "margin": 100.0}, seed=3)
     found.outcome, found.monitor.diagnosis
@@ -28,6 +28,7 @@ COMMON = {
     "embedding_dim": 32,
     "width": 128,
     "activation": "relu",
+    "dropout": 0.0,
     "online": False,
     "trainable": True,
     "batch_normalization": False,
@@ -58,15 +59,32 @@ COMMON = {
     "validation_pairs": None,
     "pretrained": False,
 }
-BASES = {
-    f"{data}-{family}": {**COMMON, "data": data, "family": family, "margin": margin}
-    for data in ("digits", "garments", "blobs")
-    for family, margin in (("contrastive", 1.0), ("triplet", 0.2))
+HEAD = {
+    "form": "absolute difference",
+    "head": None,
+    "loss": None,
+    "start": 1.0,
+    "epsilon": 1e-7,
+    "dropout": 0.2,
+    "noise": 0.8,
+    "normalize": False,
+    "pairs": "drawn",
+    "pairs_drawn": 3000,
+    "learning_rate": 5e-3,
+    "copies": 0.0,
+    "blank": 0.0,
+    "preprocessing": "same",
+    "pretrained_at": 1.0,
 }
-# Thresholds are chosen on the first three and frozen before anyone looks at the others. Each half has all data sets and
-# both recipes. Most faults of pairs need the contrastive recipe; the test half has two of these.
-TUNING = ("digits-contrastive", "garments-triplet", "blobs-triplet")
-TEST = ("digits-triplet", "garments-contrastive", "blobs-contrastive")
+BASES = {
+    f"{data}-{family}": {**COMMON, "data": data, "family": family, "margin": margin, **more}
+    for data in ("digits", "garments", "blobs")
+    for family, margin, more in (("contrastive", 1.0, {}), ("triplet", 0.2, {}), ("head", 1.0, HEAD))
+}
+# Thresholds are chosen on the first four and frozen before anyone looks at the others. Each half has all data sets and
+# all recipes. Most faults of pairs need the contrastive recipe; the test half has two of these.
+TUNING = ("digits-contrastive", "garments-triplet", "blobs-triplet", "digits-head")
+TEST = ("digits-triplet", "garments-contrastive", "blobs-contrastive", "garments-head", "blobs-head")
 
 
 class Found(NamedTuple):
@@ -146,6 +164,7 @@ def encoder_of(recipe, shape):
     if recipe["batch_normalization"]:
         layers.append(keras.layers.BatchNormalization(momentum=recipe["momentum"]))
     layers += [keras.layers.Activation(recipe["activation"])]
+    layers += [keras.layers.Dropout(recipe["dropout"])] if recipe["dropout"] else []
     layers += [keras.layers.Dense(recipe["embedding_dim"], name="embedding")]
     layers += [keras.layers.UnitNormalization()] if recipe["normalize"] else []
     encoder = keras.Sequential(layers)
@@ -269,15 +288,18 @@ class EasyPairs(ks.data.PairSequence):
         return left, np.where(same, self.near[left], drawn), same
 
 
-def pretrain(recipe, encoder, seed):
-    """Trains the whole `encoder` on other draws of the data, like a backbone that is then frozen."""
+def pretrain(recipe, encoder, seed, scale=1.0):
+    """Trains the whole `encoder` on other draws of the data, like a backbone that is then frozen.
+
+    If `scale` is not 1, the inputs are so many times as large, and shifted by as many of their spreads.
+    """
     trainable = {layer.name: layer.trainable for layer in encoder.layers}
     encoder.trainable = True
     x, labels = samples_of(recipe["data"], seed + 500, recipe["noise"])
+    x = prepared(x, recipe)
+    x = x if scale == 1.0 else (scale * (x + x.std())).astype("float32")
     encoder.compile(keras.optimizers.Adam(2e-3), loss=ks.losses.BatchTripletLoss())
-    encoder.fit(
-        ks.data.BalancedBatchSequence(prepared(x, recipe), labels, batches_per_epoch=60, frozen=True), verbose=0
-    )
+    encoder.fit(ks.data.BalancedBatchSequence(x, labels, batches_per_epoch=60, frozen=True), verbose=0)
     for layer in encoder.layers:
         layer.trainable = trainable[layer.name]
 

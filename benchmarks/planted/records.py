@@ -3,7 +3,7 @@
 import time
 
 from keras_siamese.diagnosis.facts.embeddings import HEALTH
-from planted import plantings, programs
+from planted import heads, plantings, programs
 
 
 def jobs(bases, seeds, causes=None, controls=None):
@@ -29,7 +29,7 @@ def record_of(job, recipe=None):
     """Trains the recipe of `job`, or `recipe` if given, and returns the record of the run."""
     recipe = recipe or recipe_of(job)
     started = time.perf_counter()
-    found = programs.run(recipe, job[-1])
+    found = (heads if recipe["family"] == "head" else programs).run(recipe, job[-1])
     fitted = time.perf_counter() - started
     monitor = found.monitor
     diagnosis = monitor.diagnosis
@@ -46,7 +46,8 @@ def record_of(job, recipe=None):
 
 
 def facts_of(diagnosis):
-    if diagnosis is None or diagnosis.run.not_finite_since is not None:
+    """The facts of a run; of one that ended with NaN, those that can be measured without its embeddings."""
+    if diagnosis is None:
         return None
     facts = diagnosis.facts.to_dict()
     facts["numbers"] = {name: float(f"{value:.6g}") for name, value in facts["numbers"].items()}

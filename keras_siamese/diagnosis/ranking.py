@@ -24,8 +24,8 @@ WITHIN = {
     "pair_construction": ("label_noise",),  # labels that do not follow the pairs look like noise
     "collapse": ("learning_rate",),  # a step that collapses the embedding is a large one
 }
-# Causes of the objective that rank pairs worse than chance, which looks like a cause of an earlier stage:
-LOOKS_LIKE = dict.fromkeys(("unreachable_output", "head_sign", "loss_mismatch"), ("inverted_labels",))
+# Causes of the objective that rank pairs worse than chance, which looks like causes of an earlier stage:
+LOOKS_LIKE = dict.fromkeys(("unreachable_output", "head_sign", "loss_mismatch"), ("inverted_labels", "label_noise"))
 
 
 def explains(finding, other):

@@ -1,10 +1,12 @@
 """The order of findings: by severity and strength, and a cause of an earlier stage explains one of a later stage."""
 
+import graphlib
+
 import pytest
 
 from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes import Finding
-from keras_siamese.diagnosis.ranking import GIVEN, STAGES, WITHIN, rank
+from keras_siamese.diagnosis.ranking import GIVEN, STAGES, WITHIN, explains, rank
 
 OF = {cause.name: cause for cause in causes.CAUSES}
 
@@ -73,6 +75,15 @@ def test_most_severe_comes_first_and_then_strongest():
     assert [(cause, severity) for cause, severity, _ in found] == [
         ("margin", "error"), ("wrong_distance", "error"), ("margin", "warning")
     ]  # fmt: skip
+
+
+def test_no_causes_explain_each_other_in_a_circle():
+    """Otherwise none of them would be left to be named."""
+    found = [finding(cause.name) for cause in causes.CAUSES]
+    by = {one.cause: [other.cause for other in found if explains(other, one)] for one in found}
+    assert list(graphlib.TopologicalSorter(by).static_order())
+    signs = [finding("loss_mismatch"), finding("inverted_labels"), finding("label_noise")]
+    assert ranked(*signs)[0] == ("loss_mismatch", "error", None)
 
 
 def test_a_finding_may_come_from_an_earlier_stage_than_its_cause_usually_does():
