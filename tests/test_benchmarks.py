@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -42,3 +43,30 @@ def test_each_script_is_on_the_page():
     assert SCRIPTS
     for script in SCRIPTS:
         assert f"## {script}" in page
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def test_runs_that_ended_with_nan_are_judged_by_the_facts_that_they_have(planted):
+    from planted.judging import named_by
+
+    assert named_by({"facts": None}) is None  # of an older record
+    nothing = {"numbers": {"not_finite": 1.0}, "words": {}}
+    assert named_by({"facts": nothing}) is None
+    root = {"numbers": {"not_finite": 1.0, "nan_at_equal": 1.0, "equal_pairs": 3.0}, "words": {}}
+    assert [finding.cause for finding in named_by({"facts": root})] == ["nan_gradient"]
+
+
+def test_pairs_are_two_samples_of_one_identity_or_of_two(planted):
+    from planted.heads import drawn
+
+    labels = np.array([3, 1, 3, 1, 1, 7, 7, 0])  # identity 0 has no second sample
+    left, right, same = drawn(labels, 4000, 0.25, np.random.default_rng(0))
+    assert (left != right).all() and ((labels[left] == labels[right]) == same).all()
+    assert 0.2 < same.mean() < 0.3
+    assert {pair for pair in zip(left[same].tolist(), right[same].tolist(), strict=True)} == {
+        (one, other) for one in range(8) for other in range(8) if one != other and labels[one] == labels[other]
+    }

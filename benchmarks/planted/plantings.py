@@ -140,8 +140,8 @@ FAULTS = {
         "one side constant": changed(HEADS, pairs="one side constant"),
     },
     "batch_norm": {
-        "pretrained at another scale, momentum .9999": changed(
-            HEADS, batch_normalization=True, pretrained=True, pretrained_at=4.0, momentum=0.9999
+        "pretrained on inputs × 255, momentum .9999": changed(
+            HEADS, depth=3, batch_normalization=True, pretrained=True, pretrained_at=255.0, momentum=0.9999
         ),
         "momentum .999": changed(*OURS, batch_normalization=True, momentum=0.999),
         "one-identity batches": changed(PAIRS, batch_normalization=True, one_identity=True, joint=False),
@@ -172,9 +172,8 @@ CONTROLS = {
     "distance, margin in reach": in_form("distance", margin=2.0),
     "cosine distance, margin in reach": in_form("cosine distance", margin=1.0),
     "root with ε, equal pairs": in_form("distance", copies=0.01),
-    "root without ε, no equal pairs": in_form("distance", epsilon=0.0),
     "frozen pretrained encoder": changed(HEADS, pretrained=True, trainable=False),
-    "pretrained at the same scale": changed(HEADS, batch_normalization=True, pretrained=True, momentum=0.9),
+    "pretrained on the same inputs": changed(HEADS, depth=3, batch_normalization=True, pretrained=True, momentum=0.9),
     "held-out brighter": changed(HEADS, preprocessing="brighter"),
     "held-out noisier": changed(HEADS, preprocessing="noisier"),
     "held-out lit from one side": changed(HEADS, preprocessing="lit from one side"),

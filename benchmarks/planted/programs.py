@@ -27,6 +27,7 @@ COMMON = {
     "normalize": True,
     "embedding_dim": 32,
     "width": 128,
+    "depth": 1,
     "activation": "relu",
     "dropout": 0.0,
     "online": False,
@@ -159,11 +160,12 @@ def encoder_of(recipe, shape):
     if recipe["rescale"] != 1.0:
         layers.append(keras.layers.Rescaling(1 / recipe["rescale"]))
     layers += [keras.layers.Flatten()] if len(shape) > 1 else []
-    dense = keras.layers.Dense(recipe["width"], use_bias=not recipe["batch_normalization"], name="features")
-    layers.append(dense)
-    if recipe["batch_normalization"]:
-        layers.append(keras.layers.BatchNormalization(momentum=recipe["momentum"]))
-    layers += [keras.layers.Activation(recipe["activation"])]
+    for name in ("features", "more", "most")[: recipe["depth"]]:
+        dense = keras.layers.Dense(recipe["width"], use_bias=not recipe["batch_normalization"], name=name)
+        layers.append(dense)
+        if recipe["batch_normalization"]:
+            layers.append(keras.layers.BatchNormalization(momentum=recipe["momentum"]))
+        layers += [keras.layers.Activation(recipe["activation"])]
     layers += [keras.layers.Dropout(recipe["dropout"])] if recipe["dropout"] else []
     layers += [keras.layers.Dense(recipe["embedding_dim"], name="embedding")]
     layers += [keras.layers.UnitNormalization()] if recipe["normalize"] else []
