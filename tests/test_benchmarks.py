@@ -67,6 +67,6 @@ def test_pairs_are_two_samples_of_one_identity_or_of_two(planted):
     left, right, same = drawn(labels, 4000, 0.25, np.random.default_rng(0))
     assert (left != right).all() and ((labels[left] == labels[right]) == same).all()
     assert 0.2 < same.mean() < 0.3
-    assert {pair for pair in zip(left[same].tolist(), right[same].tolist(), strict=True)} == {
+    assert set(zip(left[same].tolist(), right[same].tolist(), strict=True)) == {
         (one, other) for one in range(8) for other in range(8) if one != other and labels[one] == labels[other]
     }

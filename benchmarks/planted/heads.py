@@ -273,11 +273,6 @@ def _(recipe, u, v):
     return ks.layers.LogisticHead()(distance), "binary_crossentropy"
 
 
-@form("cosine, hinge", labels=(-1, 1))
-def _(recipe, u, v):
-    return cosine(recipe, u, v), "hinge"
-
-
 @form("cosine, squared error", labels=(-1, 1))
 def _(recipe, u, v):
     return cosine(recipe, u, v), "mean_squared_error"

@@ -167,7 +167,6 @@ CONTROLS = {
     "weighted distance, right sign": in_form("weighted distance", start=-2.0),
     "weighted cosine, right sign": in_form("weighted cosine", start=5.0),
     "logits": in_form("logits"),
-    "cosine, hinge": in_form("cosine, hinge"),
     "cosine, squared error": in_form("cosine, squared error"),
     "distance, margin in reach": in_form("distance", margin=2.0),
     "cosine distance, margin in reach": in_form("cosine distance", margin=1.0),
