@@ -18,11 +18,13 @@ NORMALISING = (layers.Rescaling, layers.Normalization, layers.BatchNormalization
 def of_inputs(run):
     """The scale of the inputs at the first layer with weights, and of one side of the pairs against the other."""
     found, siamese, trials = {}, run.siamese, run.valid.trials
-    some = take(trials.items, np.unique(np.linspace(0, count_samples(trials.items) - 1, SOME).astype(int)))
+    some = some_of(trials.items)
     if isinstance(some, dict) or not np.issubdtype(some.dtype, np.number):
         return found
-    if siamese is not None:
-        found["input_scale"] = root_mean_square(first_inputs(siamese.encoder, some) if run.has_embeddings else some)
+    if siamese is not None:  # held-out inputs may be prepared in another way than those that the encoder learned from
+        learned = some if run.train is None else some_of(run.train.trials.items)
+        given = first_inputs(siamese.encoder, learned) if run.has_embeddings else learned
+        found["input_scale"] = root_mean_square(given)
         if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
     if trials.identities is None:
@@ -34,12 +36,17 @@ def of_inputs(run):
     return found
 
 
+def some_of(items):
+    """At most `SOME` of the samples `items`, evenly spaced."""
+    return take(items, np.unique(np.linspace(0, count_samples(items) - 1, SOME).astype(int)))
+
+
 def of_preprocessing(run, held_out):
     """How the held-out inputs differ from the training inputs, as numbers and as pictures; of pairs, each side."""
     if run.train is None:
         return {}
     trials = run.train.trials
-    drawn = take(trials.items, np.unique(np.linspace(0, count_samples(trials.items) - 1, SOME).astype(int)))
+    drawn = some_of(trials.items)
     if isinstance(drawn, dict) or drawn.dtype.kind not in "fiu" or drawn.shape[1:] != held_out.shape[1:]:
         return {}
     sides, valid = [held_out], run.valid.trials

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_siamese as ks
 from keras_siamese.diagnosis.facts.inputs import (
     detail,
     first_inputs,
@@ -13,7 +14,8 @@ from keras_siamese.diagnosis.facts.inputs import (
     turned,
     value_difference,
 )
-from tests.support.measured import encoder
+from tests.support import plantings
+from tests.support.measured import encoder, facts_of
 
 
 def test_scale_over_an_array_and_a_dict():
@@ -38,6 +40,13 @@ def test_what_the_first_layer_sees_is_after_the_rescaling():
     assert np.std(first_inputs(encoder(), 100 * x)) == pytest.approx(100, rel=0.05)
     inner = keras.Sequential([keras.Input((24,)), keras.layers.Rescaling(0.01), encoder()])
     assert np.std(first_inputs(inner, 100 * x)) == pytest.approx(1, abs=0.05)
+
+
+def test_the_scale_is_that_of_the_training_inputs_where_they_are_known():
+    x, labels = plantings.train_part()
+    model = ks.SiameseWrapper(encoder())
+    alone, beside = (facts_of(model, train)["input_scale"] for train in (None, (40 * x, labels)))
+    assert beside == pytest.approx(40 * alone, rel=0.1)
 
 
 def pictures(rng, count, shift=0.0):
