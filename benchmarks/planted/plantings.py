@@ -115,7 +115,7 @@ FAULTS = {
         "cosine": in_form("weighted cosine", start=-5.0),
     },
     "nan_gradient": {
-        "root of 0": in_form("distance", epsilon=0.0, copies=0.01),
+        "root of 0": in_form("distance", epsilon=0.0, copies=0.01, dropout=0.0),
         "division by a norm of 0": in_form("cosine distance", epsilon=0.0, blank=0.02),
     },
     "frozen_part": {
@@ -171,7 +171,7 @@ CONTROLS = {
     "distance, margin in reach": in_form("distance", margin=2.0),
     "cosine distance, margin in reach": in_form("cosine distance", margin=1.0),
     "root with ε, equal pairs": in_form("distance", copies=0.01),
-    "frozen pretrained encoder": changed(HEADS, pretrained=True, trainable=False),
+    "frozen pretrained encoder": of_images(changed(HEADS, pretrained=True, trainable=False)),
     "pretrained on the same inputs": changed(HEADS, depth=3, batch_normalization=True, pretrained=True, momentum=0.9),
     "held-out brighter": changed(HEADS, preprocessing="brighter"),
     "held-out noisier": changed(HEADS, preprocessing="noisier"),
