@@ -9,6 +9,7 @@ seed. The runs are those in benchmarks/results.
 import gzip
 import json
 import math
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -41,7 +42,8 @@ def final(run):
 def draw(run, healthy, path):
     figure = Figure(figsize=(7, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for one, colour, label in ((healthy, HEALTHY, "healthy"), (run, FAULTY, run["dose"] or run["name"])):
+    planted = textwrap.fill(run["dose"] or run["name"], 32)
+    for one, colour, label in ((healthy, HEALTHY, "healthy"), (run, FAULTY, planted)):
         epochs = range(1, len(one["history"]["loss"]) + 1)
         loss, eer = one["history"]["loss"], one["history"]["eer"]
         left.plot(epochs, [value / loss[0] for value in loss], color=colour, label=label)

@@ -261,20 +261,12 @@ def test_it_stays_short_and_opens_with_the_problem_and_two_commands():
     assert commands == ['pip install ".[demo]" && keras-siamese demo', 'pip install -e ".[test]" && pytest']
 
 
-# The fault benchmark does not plant these yet, so it has no run to draw.
-UNPLANTED = {
-    "frozen_part", "head_sign", "loss_mismatch", "nan_gradient", "pair_construction", "preprocessing_mismatch",
-    "unreachable_output",
-}  # fmt: skip
-
-
 def test_named_causes_are_those_that_are_examined():
     from keras_siamese.diagnosis.causes import names
 
     readme = README.read_text(encoding="utf-8")
     assert [name for name in names() if f"`{name}`" not in readme] == []
     guide = LOSS_FALLS.read_text(encoding="utf-8")
-    pictured = [name for name in names() if f"causes/{name}.png" in guide]
-    assert set(names()) - set(pictured) == UNPLANTED  # the pictures are of runs of the fault benchmark
+    assert [name for name in names() if f"causes/{name}.png" not in guide] == []
     table = re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)
     assert sorted(table) == sorted(names())
