@@ -160,7 +160,9 @@ LARGE_MARGIN = Limit(8.0, "untrained distances of impostors", "tuned", "causes.m
 SMALL_GAP = Limit(0.01, "untrained distances of impostors", "tuned", "causes.margin")
 LARGE_GAP = Limit(5.0, "untrained distances of impostors", "tuned", "causes.margin")
 USUAL_GAP = Limit(0.2, "distance", "FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832", "causes.margin")
-SMALL_UPDATE = Limit(0.01, "share of the weights per epoch", "tuned", "causes.learning_rate causes.frozen_part")
+SMALL_UPDATE = Limit(
+    0.01, "share of the weights per epoch", "tuned", "causes.learning_rate causes.frozen_part causes.label_noise"
+)
 NO_UPDATE = Limit(0.001, "share of the weights per epoch", "a tenth of SMALL_UPDATE", "causes.learning_rate")
 USUAL_UPDATE = Limit(
     0.1, "share of the weights per epoch", "the healthy programs' first epoch", "causes.learning_rate causes.collapse"

@@ -1,8 +1,8 @@
 """Label noise: more of the genuine training pairs than of the held-out ones score as impostors do, so labels are wrong.
 
 An encoder tells its own identities apart better than new ones, so with correct labels the share is smaller in training.
-This holds only for an encoder that training has changed: one that is frozen treats both alike. Noise on both sides
-cannot be seen in this way; the encoder then verifies badly for no visible reason.
+This holds only for an encoder that training has changed: one that is frozen, or hardly moves, treats both alike. Noise
+on both sides cannot be seen in this way; the encoder then verifies badly for no visible reason.
 """
 
 import numpy as np
@@ -30,6 +30,7 @@ class LabelNoise(Cause):
         signals |= signals_of(facts, train_eer=None, eer=None, suspected_labels=None)
         learned = facts["eer"] - facts["train_eer"] > limits.TRAINED_BETTER
         changed = min(facts.get("trainable_share", 1.0), facts.get("moved_share", 1.0)) >= limits.FROZEN
+        changed = changed and facts.get("update_size_largest", 1.0) >= limits.SMALL_UPDATE
         if not is_imperfect(facts) or low <= null or share <= least or learned or not changed:
             return RuledOut(self.name, signals)
         what = (

@@ -6,9 +6,9 @@ from tests.support.facts_by_hand import answer, severity_and_strength
 
 
 def test_a_frozen_encoder_says_nothing_about_labels():
-    for name in ("trainable_share", "moved_share"):
-        assert severity_and_strength("label_noise", **{name: 0.29}) is None
-        assert severity_and_strength("label_noise", **{name: 0.3}) is not None
+    for name, least in (("trainable_share", 0.3), ("moved_share", 0.3), ("update_size_largest", 0.01)):
+        assert severity_and_strength("label_noise", **{name: 0.99 * least}) is None
+        assert severity_and_strength("label_noise", **{name: least}) is not None
 
 
 @pytest.mark.parametrize(
