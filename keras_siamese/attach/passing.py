@@ -19,6 +19,7 @@ from keras import tree
 
 from keras_siamese.attach.feed import ROWS, is_batched, joined_batches
 
+BYTES = 500_000_000  # of large samples, such as images, fewer than `ROWS` are kept
 STATELESS = {  # data sets of TensorFlow that give the same elements whenever they are read
     *("TensorSlice", "Tensor", "Range", "Batch", "ParallelBatch", "PaddedBatch", "Prefetch", "Zip", "Take", "Skip"),
     *("Cache", "Options", "Concatenate", "Unbatch", "Repeat", "Map", "ParallelMap", "Filter"),
@@ -26,21 +27,22 @@ STATELESS = {  # data sets of TensorFlow that give the same elements whenever th
 
 
 class Passing:
-    """The first batches that have passed, of at least `rows` samples together if there are so many."""
+    """The first batches that have passed, of at least `rows` samples or `BYTES` together if there are so many."""
 
     def __init__(self, rows=ROWS):
-        self.rows, self.count, self.batches = rows, 0, []
+        self.rows, self.count, self.bytes, self.batches = rows, 0, 0, []
 
     def __deepcopy__(self, memo):  # what fit is given records into this one
         return self
 
     def see(self, batch):
         """Keep a copy of `batch`: `(x, y)`, `(x, y, sample_weight)` or `x`."""
-        if self.count < self.rows:
+        if self.count < self.rows and self.bytes < BYTES:
             batch = batch if isinstance(batch, (tuple, list)) else (batch,)
             kept = tree.map_structure(lambda one: None if one is None else np.array(one), tuple(batch[:2]))
             self.batches.append(kept)
             self.count += len(tree.flatten(kept[0])[0])
+            self.bytes += sum(array.nbytes for array in tree.flatten(kept) if array is not None)
 
     def read(self):
         """`(x, y)` as arrays; None if no batch has passed."""

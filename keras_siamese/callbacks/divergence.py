@@ -157,7 +157,12 @@ class DivergenceMonitor(VerificationMonitor):
         looked = []
 
         def looks_faulty():
-            looked.append(self.diagnose())
+            try:
+                looked.append(self.diagnose())
+            except Exception as error:  # a look must not end the run; at its end, the error is raised
+                about = f"{type(error).__name__}: {error}"
+                self._warn_once("look", f"The run could not be diagnosed while it trains, which goes on ({about})")
+                return False
             return looked[0].is_alarming
 
         if record(*measured, looks_faulty):

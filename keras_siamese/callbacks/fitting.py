@@ -20,7 +20,7 @@ from keras_siamese.callbacks.divergence import DivergenceMonitor
 ORDER = tuple(inspect.signature(keras.Model.fit).parameters)[1:]  # names of fit's arguments, as they may be given
 
 
-def fit(model, *args, on_divergence="warn", report=None, target_eer=None, similar_label=None, **kwargs):
+def fit(model, *args, on_divergence="warn", report=None, target_eer=None, similar_label=None, score=None, **kwargs):
     """Train a siamese model with its own `fit`, measure verification after each epoch, and diagnose the run.
 
     A `DivergenceMonitor` stands first among the callbacks, so that the others (EarlyStopping, ModelCheckpoint, …) can
@@ -30,7 +30,7 @@ def fit(model, *args, on_divergence="warn", report=None, target_eer=None, simila
     Args:
         model: any siamese model, compiled; see `dissect`.
         *args: positional arguments of `model.fit`.
-        on_divergence, report, target_eer, similar_label: as in `DivergenceMonitor`.
+        on_divergence, report, target_eer, similar_label, score: as in `DivergenceMonitor`.
         **kwargs: the other arguments of `model.fit`.
 
     Returns:
@@ -46,7 +46,7 @@ def fit(model, *args, on_divergence="warn", report=None, target_eer=None, simila
             "`validation_data` must be given, pairs as the model's `evaluate` takes them, because verification is "
             "measured on them; or `validation_split`, if the training data are arrays"
         )
-    options = {"report": report, "target_eer": target_eer, "similar_label": similar_label}
+    options = {"report": report, "target_eer": target_eer, "similar_label": similar_label, "score": score}
     monitor = DivergenceMonitor(validation, on_divergence, **options)
     monitor.know(train)
     args, kwargs = replaced(args, kwargs, callbacks=[monitor, *callbacks_of(given)], **recorded)

@@ -32,6 +32,12 @@ def test_a_generator_gives_all_batches_and_the_first_are_kept():
     np.testing.assert_array_equal(y, np.concatenate([y for _, y in expected]))
 
 
+def test_large_samples_are_kept_up_to_their_bytes(monkeypatch):
+    monkeypatch.setattr("keras_siamese.attach.passing.BYTES", 300)
+    given, seen = passing(batches())
+    assert len(list(given)) == 5 and len(seen.read()[1]) == 8  # 224 bytes a batch
+
+
 def test_what_was_kept_is_a_copy():
     buffer = np.zeros((4, 2))
 

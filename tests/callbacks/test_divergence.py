@@ -111,6 +111,20 @@ def test_an_error_that_is_found_flags_a_run_from_five_epochs_on():
     assert called[0].leading[0].cause == "inverted_labels" and called[0].is_alarming
 
 
+def test_a_look_that_fails_does_not_end_the_run(monkeypatch):
+    monitor, diagnose = DivergenceMonitor(VALID, far=0.01), DivergenceMonitor.diagnose
+    epochs = []
+
+    def fails_while_it_trains(self):
+        epochs.append(len(self.history["loss"]))
+        return 1 / 0 if len(epochs) == 1 else diagnose(self)
+
+    monkeypatch.setattr(DivergenceMonitor, "diagnose", fails_while_it_trains)
+    with pytest.warns(UserWarning, match=r"while it trains, which goes on \(ZeroDivisionError: division by zero\)"):
+        history = fit(compiled(), monitor, epochs=6)
+    assert len(history.history["loss"]) == 6 and epochs == [5, 6] and monitor.diagnosis is not None
+
+
 @pytest.mark.each_backend
 def test_a_run_is_measured_and_flagged_within_an_epoch(tmp_path):
     """An epoch of ten steps, measured after every second one."""
