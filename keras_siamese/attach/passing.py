@@ -27,17 +27,20 @@ STATELESS = {  # data sets of TensorFlow that give the same elements whenever th
 
 
 class Passing:
-    """The first batches that have passed, of at least `rows` samples or `BYTES` together if there are so many."""
+    """The first batches that have passed, of at least `rows` samples or `BYTES` together if there are so many; at most
+    `steps` batches, if this is given.
+    """
 
-    def __init__(self, rows=ROWS):
-        self.rows, self.count, self.bytes, self.batches = rows, 0, 0, []
+    def __init__(self, rows=ROWS, steps=None):
+        self.rows, self.steps, self.count, self.bytes, self.batches = rows, steps, 0, 0, []
 
     def __deepcopy__(self, memo):  # what fit is given records into this one
         return self
 
     def see(self, batch):
         """Keep a copy of `batch`: `(x, y)`, `(x, y, sample_weight)` or `x`."""
-        if self.count < self.rows and self.bytes < BYTES:
+        is_full = self.steps is not None and len(self.batches) >= self.steps
+        if self.count < self.rows and self.bytes < BYTES and not is_full:
             batch = batch if isinstance(batch, (tuple, list)) else (batch,)
             kept = tree.map_structure(lambda one: None if one is None else np.array(one), tuple(batch[:2]))
             self.batches.append(kept)
@@ -49,12 +52,12 @@ class Passing:
         return joined_batches(self.batches, self.rows) if self.batches else None
 
 
-def passing(data, rows=ROWS):
+def passing(data, rows=ROWS, steps=None):
     """`(data as fit takes them, Passing)` of a generator, a `tf.data.Dataset` or a torch `DataLoader`.
 
     Both are None for any other kind of data.
     """
-    seen = Passing(rows)
+    seen = Passing(rows, steps)
     if inspect.isgenerator(data):
         return recorded(data, seen), seen
     if hasattr(data, "element_spec") and hasattr(data, "map"):

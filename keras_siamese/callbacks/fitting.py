@@ -108,7 +108,7 @@ def seen_data(given):
     """
     validation, train, recorded = held_out(given), training_data(given), {}
     if validation is not None and not is_readable(validation):
-        wrapped, seen = passing(validation)
+        wrapped, seen = passing(validation, steps=given.get("validation_steps"))  # a backend may read more ahead
         if seen is not None:
             validation, recorded["validation_data"] = seen, wrapped
     if train is not None and not is_readable(train):

@@ -10,7 +10,6 @@ standard error. Imports `fitting` and `divergence`.
 import contextlib
 import functools
 import io
-import random
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
+from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.graph import shows_parts
 from keras_siamese.attach.orient import are_pairs
@@ -200,10 +200,14 @@ def has_loss_of_keras(model):
 
 @contextlib.contextmanager
 def quietly(model):
-    """Print and warn nothing, and leave random states, names and the variables of `model` as they are."""
+    """Print and warn nothing, and leave random states, names and the variables of `model` as they are.
+
+    Nothing here draws from the generators of Python and NumPy. Their states are not put back, because a thread of the
+    program may draw from them meanwhile: TensorFlow reads generators ahead.
+    """
     restore = [restore_variables(model), restore_random(), restore_names()]
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with own_seeds(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -230,8 +234,7 @@ def restore_variables(model):
 
 
 def restore_random():
-    """A function that puts the random states of Python, NumPy, Keras and PyTorch back."""
-    python, numpy = random.getstate(), np.random.get_state()
+    """A function that puts the random states of Keras and PyTorch back."""
     torch = sys.modules.get("torch")
     states = None if torch is None else torch.random.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_initialized() else None
@@ -239,8 +242,6 @@ def restore_random():
     seed = None if generator is None else np.array(keras.ops.convert_to_numpy(generator.state))
 
     def restore():
-        random.setstate(python)
-        np.random.set_state(numpy)
         if states is not None:
             torch.random.set_rng_state(states)
         if devices is not None:

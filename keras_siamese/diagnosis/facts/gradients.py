@@ -9,13 +9,13 @@ Contract: the parts of a model and what `fit` was given in; numbers and rows out
     of_gradients(run)                # ({"equal_pairs": 15, "nan_at_equal": 1.0, …}, {"equal_pairs": [40, 140, …]})
 """
 
-import random
 import warnings
 
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.feed import gather
 from keras_siamese.attach.graph import in_order, input_names
 from keras_siamese.attach.orient import are_pairs
@@ -42,11 +42,11 @@ def of_gradients(run):
     anatomy, found, rows = run.siamese, {}, {}
     if anatomy is None or run.fed is None:
         return found, rows
-    model, state = anatomy.model, random.getstate()  # from which Keras seeds new initializers
+    model = anatomy.model
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *getattr(optimizer, "variables", ()), *model.metrics_variables]
     try:
-        with restored(variables), warnings.catch_warnings():
+        with restored(variables), own_seeds(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             make_new(model, only_broken=True)
             for variable in getattr(optimizer, "variables", ()):
@@ -55,8 +55,6 @@ def of_gradients(run):
             found, rows = places(anatomy, *fed_rows(model, run.fed), is_training=run.source is not None)
     except Exception:  # a user's own step may raise anything, as may steps of a model that is not compiled
         return {}, {}
-    finally:
-        random.setstate(state)
     return found, rows
 
 

@@ -9,7 +9,6 @@ no global generator is changed.
     mode_eers(siamese, batches)                           # {"training": …, "inference": …}
 """
 
-import random
 from contextlib import contextmanager
 
 import keras
@@ -17,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese._seeds import own_seeds
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, pair_outputs
@@ -109,7 +109,7 @@ def frozen_eers(run):
     weights, the mean of some draws, as `{"own_eer": …, "fresh_eer": …}`; {} if these embeddings are not finite.
     """
     scored, encoder = run.valid if run.train is None else run.train, run.siamese.encoder
-    trials, state = scored.trials, random.getstate()  # from which Keras seeds new initializers
+    trials = scored.trials
     rows = np.random.default_rng(0).permutation(len(trials))[:FRESH_PAIRS]
     items, places = np.unique(np.concatenate([trials.left[rows], trials.right[rows]]), return_inverse=True)
     left, right = np.split(places, 2)
@@ -119,13 +119,11 @@ def frozen_eers(run):
         return verification.eer(trials.same[rows], scores) if np.isfinite(scores).all() else np.nan
 
     fresh = []
-    try:
+    with own_seeds():
         for _ in range(FRESH_DRAWS):
             with restored(encoder.variables):
                 make_new(encoder)
                 fresh.append(eer(embed(encoder, take(trials.items, items))))
-    finally:
-        random.setstate(state)
     found = {"own_eer": eer(scored.embeddings[items]), "fresh_eer": np.mean(fresh)}
     return found if np.isfinite(list(found.values())).all() else {}
 

@@ -2,13 +2,12 @@
 the encoder.
 """
 
-import random
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.direction import closer_label
 from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
@@ -127,11 +126,11 @@ def untrained_embeddings(encoder, x):
     """Embeddings of `x` `(n, …)` by a copy of `encoder` with new initial values in all weights that training may
     change, or None if Keras cannot copy the encoder.
     """
-    state = random.getstate()  # from which Keras seeds the new initializers
     try:
-        copy = keras.models.clone_model(encoder)
-        if not copy.built:
-            copy(take(x, slice(0, 1)))
+        with own_seeds():
+            copy = keras.models.clone_model(encoder)
+            if not copy.built:
+                copy(take(x, slice(0, 1)))
         for own, new in zip(encoder.weights, copy.weights, strict=True):
             if not own.trainable:
                 # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
@@ -139,8 +138,6 @@ def untrained_embeddings(encoder, x):
         return embed(copy, x)
     except Exception:  # what a user's layers raise in a copy is not known, such as a look-up table without its words
         return None
-    finally:
-        random.setstate(state)
 
 
 def input_scores(trials):
