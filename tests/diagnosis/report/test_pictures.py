@@ -2,6 +2,7 @@
 
 import base64
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,26 @@ from keras_siamese.diagnosis.run import Run
 from tests.support.diagnoses import EPOCHS, history, made
 
 QUICK = ("spread", "active_fraction")
+
+
+def stand_in(timeline, *flagged):
+    """What `draw_curves` needs of a diagnosis."""
+    flags = [SimpleNamespace(epoch=place) for place in flagged]
+    return SimpleNamespace(observed=SimpleNamespace(timeline=timeline), flags=flags, leading=[])
+
+
+@pytest.mark.parametrize(
+    ("places", "limits", "shaded"), [([50, 100, 150], (25, 175), (75, 125)), ([1], (0.5, 1.5), (0.5, 1.5))]
+)
+def test_measurements_are_drawn_and_shaded_where_they_lie(places, limits, shaded):
+    curves = {name: [0.5] * len(places) for name in ("loss", "auc", "eer", "auc_se", "eer_se")}
+    left, right = drawn(draw_curves, stand_in((places, "training step", curves), len(places) // 2)).axes
+    assert left.get_xlim() == limits and left.get_xlabel() == "training step"
+    (patch,) = left.patches
+    extent = patch.get_path().get_extents(patch.get_patch_transform())
+    assert (extent.x0, extent.x1) == pytest.approx(shaded)
+    assert left.lines[0].get_xdata().tolist() == places
+    assert right.texts[0].get_text() == "no cause found"
 
 
 @pytest.fixture(scope="module")
