@@ -17,26 +17,26 @@ HEALTH = ("spread", "uniformity", "alignment", "effective_rank", "d_prime", "pur
 FEWEST = 12  # only for more embeddings are neighbours searched
 
 
-def of_embeddings(run):
+def of_embeddings(observed):
     """The shape of the held-out embeddings, and their EER under other comparisons; without any, `has_embeddings` 0."""
-    z, trials = run.valid.embeddings, run.valid.trials
+    z, trials = observed.valid.embeddings, observed.valid.trials
     if not z.shape[1]:
         return {"has_embeddings": 0}
     impostors = ~trials.same
-    compared = normalised(z) if run.scale_free else z
+    compared = normalised(z) if observed.scale_free else z
     norms = np.linalg.norm(np.asarray(z, float), axis=1)
     found = shape_of(z, trials) | {
         "spacing": spacing(compared, trials.left[impostors], trials.right[impostors]),
         "embedding_dim": z.shape[1],
         "norm_variation": norms.std() / norms.mean() if norms.mean() else 0.0,
     }
-    if run.output_kind == "distance" and np.max(run.valid.scores) <= 0:
-        found["intra_inter_ratio"] = intra_inter_ratio(trials.same, -run.valid.scores)
+    if observed.output_kind == "distance" and np.max(observed.valid.scores) <= 0:
+        found["intra_inter_ratio"] = intra_inter_ratio(trials.same, -observed.valid.scores)
     if len(z) > FEWEST:
         found["hub_skew"], found["anti_hubs"] = hubness(z)
         if trials.identities is not None:
             found["purity"], found["purity_null"], found["purity_se"] = purity(z, trials.identities)
-    return found if run.is_unshared else found | of_swaps(run)
+    return found if observed.is_unshared else found | of_swaps(observed)
 
 
 def health_of(scored):
@@ -59,17 +59,17 @@ def shape_of(z, trials):
     return whole | {"alignment": alignment(z, *genuine)}
 
 
-def of_swaps(run):
+def of_swaps(observed):
     """The held-out EER under other comparisons of the same embeddings, by the names `eer_cosine`, `eer_euclidean`; the
     gain of the better one, and the lower end of its 95 % interval over identities.
     """
-    trials, used = run.valid.trials, run.eer.replicates  # a bootstrap draws the same resamples each time
-    if not compares_plainly(run):
+    trials, used = observed.valid.trials, observed.eer.replicates  # a bootstrap draws the same resamples each time
+    if not compares_plainly(observed):
         return {}
-    found = {"swap_gain": 0.0, "swap_gain_low": 0.0, "trained_by_it": float(is_trained_by_it(run))}
-    for name, scores in scores_by(run.valid.embeddings, trials.left, trials.right).items():
+    found = {"swap_gain": 0.0, "swap_gain_low": 0.0, "trained_by_it": float(is_trained_by_it(observed))}
+    for name, scores in scores_by(observed.valid.embeddings, trials.left, trials.right).items():
         found[f"eer_{name}"] = verification.eer(trials.same, scores)
-        gain = run.eer.estimate - found[f"eer_{name}"]
+        gain = observed.eer.estimate - found[f"eer_{name}"]
         if gain > max(limits.LEAST_GAIN, found["swap_gain"]):  # because an interval takes a hundred sorts
             sides = trials.pair_identities
             swapped = verification.bootstrap(["eer"], trials.same, scores, *sides, samples=len(used))["eer"]
@@ -77,22 +77,22 @@ def of_swaps(run):
     return found
 
 
-def compares_plainly(run):
+def compares_plainly(observed):
     """Whether the score of a pair is a distance or an inner product of its embeddings, as far as its ranking goes, so
     that it can be exchanged for another.
     """
-    anatomy, trials = run.siamese, run.valid.trials
+    anatomy, trials = observed.siamese, observed.valid.trials
     if anatomy is None or getattr(anatomy, "distance", None) is not None:
         return True
     if not anatomy.has_embeddings or anatomy.learned:
         return False
-    return resembles_distance(run.valid.scores, run.valid.embeddings, trials.left, trials.right)
+    return resembles_distance(observed.valid.scores, observed.valid.embeddings, trials.left, trials.right)
 
 
-def is_trained_by_it(run):
+def is_trained_by_it(observed):
     """Whether the loss trains the comparison itself, and equal embeddings are at the end that it wants."""
-    direction = getattr(run.siamese, "direction", None)
-    if direction is None or not run.siamese.compares_itself:
+    direction = getattr(observed.siamese, "direction", None)
+    if direction is None or not observed.siamese.compares_itself:
         return False
     return direction.end * direction.wanted > 0
 

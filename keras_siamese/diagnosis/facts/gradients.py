@@ -6,7 +6,7 @@ the weights after it are looked at. All weights are put back.
 
 Contract: the parts of a model and what `fit` was given in; numbers and rows out. Imports `attach`, `scoring`, `model`.
 
-    of_gradients(run)                # ({"equal_pairs": 15, "nan_at_equal": 1.0, …}, {"equal_pairs": [40, 140, …]})
+    of_gradients(observed)                # ({"equal_pairs": 15, "nan_at_equal": 1.0, …}, {"equal_pairs": [40, 140, …]})
 """
 
 import warnings
@@ -30,7 +30,7 @@ STEPS = 24  # steps that are taken with pairs that are neither equal nor zero
 SOME = 32  # embeddings with which a comparator is examined
 
 
-def of_gradients(run):
+def of_gradients(observed):
     """`(numbers, rows)`: the places at which the gradient is not finite, and the training pairs that lie there.
 
     - nan_at_equal, nan_at_zero: whether a step is NaN at two equal embeddings, or at an embedding of zeros.
@@ -39,8 +39,8 @@ def of_gradients(run):
       share of them whose loss is not finite.
     - update_size_first, update_size_largest: how far a single such step moves the weights, if that is too far.
     """
-    anatomy, found, rows = run.siamese, {}, {}
-    if anatomy is None or run.fed is None:
+    anatomy, found, rows = observed.siamese, {}, {}
+    if anatomy is None or observed.fed is None:
         return found, rows
     model = anatomy.model
     optimizer = getattr(model, "optimizer", None)
@@ -52,7 +52,7 @@ def of_gradients(run):
             for variable in getattr(optimizer, "variables", ()):
                 if not is_finite(variable):
                     variable.assign(np.zeros(variable.shape, variable.dtype))
-            found, rows = places(anatomy, *fed_rows(model, run.fed), is_training=run.source is not None)
+            found, rows = places(anatomy, *fed_rows(model, observed.fed), is_training=observed.source is not None)
     except Exception:  # a user's own step may raise anything, as may steps of a model that is not compiled
         return {}, {}
     return found, rows

@@ -15,22 +15,22 @@ SOME = 512  # samples whose scale is measured
 NORMALISING = (layers.Rescaling, layers.Normalization, layers.BatchNormalization, layers.LayerNormalization)
 
 
-def of_inputs(run):
+def of_inputs(observed):
     """The scale of the inputs at the first layer with weights, and of one side of the pairs against the other."""
-    found, siamese, trials = {}, run.siamese, run.valid.trials
+    found, siamese, trials = {}, observed.siamese, observed.valid.trials
     some = some_of(trials.items)
     if isinstance(some, dict) or not np.issubdtype(some.dtype, np.number):
         return found
     if siamese is not None:  # held-out inputs may be prepared in another way than those that the encoder learned from
-        learned = some if run.train is None else some_of(run.train.trials.items)
-        given = first_inputs(siamese.encoder, learned) if run.has_embeddings else learned
+        learned = some if observed.train is None else some_of(observed.train.trials.items)
+        given = first_inputs(siamese.encoder, learned) if observed.has_embeddings else learned
         found["input_scale"] = root_mean_square(given)
         if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
     if trials.identities is None:
         found["held_out_towers"] = log_ratio(*(take(trials.items, side) for side in (trials.left, trials.right)))
-    found |= of_preprocessing(run, some)
-    pairs = [inputs for inputs, _ in run.batches if is_pairs(inputs)]
+    found |= of_preprocessing(observed, some)
+    pairs = [inputs for inputs, _ in observed.batches if is_pairs(inputs)]
     if pairs:
         found["drawn_towers"] = log_ratio(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
     return found
@@ -41,15 +41,15 @@ def some_of(items):
     return take(items, np.unique(np.linspace(0, count_samples(items) - 1, SOME).astype(int)))
 
 
-def of_preprocessing(run, held_out):
+def of_preprocessing(observed, held_out):
     """How the held-out inputs differ from the training inputs, as numbers and as pictures; of pairs, each side."""
-    if run.train is None:
+    if observed.train is None:
         return {}
-    trials = run.train.trials
+    trials = observed.train.trials
     drawn = some_of(trials.items)
     if isinstance(drawn, dict) or drawn.dtype.kind not in "fiu" or drawn.shape[1:] != held_out.shape[1:]:
         return {}
-    sides, valid = [held_out], run.valid.trials
+    sides, valid = [held_out], observed.valid.trials
     if valid.identities is None:
         sides = [take(valid.items, rows[:SOME]) for rows in (valid.left, valid.right)]
     spreads, shifts = zip(*(other_scale(drawn, side) for side in sides), strict=True)

@@ -6,18 +6,18 @@ from keras_siamese.data.sources import count_samples
 from keras_siamese.diagnosis import limits
 
 
-def of_labels(run):
+def of_labels(observed):
     """The share of genuine pairs that score as impostors do, on both sides, and the suspected training rows."""
     found = {}
-    for name, scored in (("impostor_like", run.train), ("impostor_like_held_out", run.valid)):
+    for name, scored in (("impostor_like", observed.train), ("impostor_like_held_out", observed.valid)):
         if scored is not None:
             found[name] = impostor_like(scored.same, scored.scores)
             found[f"{name}_se"] = np.sqrt(found[name] / (limits.IMPOSTOR_TAIL * np.count_nonzero(scored.same)))
-    if run.train is None:
+    if observed.train is None:
         return found, {}
-    trials = run.train.trials
+    trials = observed.train.trials
     wrong, count = found["impostor_like"] - found["impostor_like_held_out"], count_samples(trials.items)
-    suspects = suspected_labels(trials.same, run.train.scores, trials.left, trials.right, count, wrong)
+    suspects = suspected_labels(trials.same, observed.train.scores, trials.left, trials.right, count, wrong)
     found["suspected_labels"] = len(suspects) / count
     return found, {"suspected_labels": (suspects if trials.rows is None else trials.rows[suspects]).tolist()}
 

@@ -10,21 +10,21 @@ from keras_siamese.diagnosis.facts.verification import below
 MOST_COMPARED = 200_000_000  # bytes of training samples; of more, only the scored ones are searched for duplicates
 
 
-def of_leakage(run):
+def of_leakage(observed):
     """What training and held-out data share, and the held-out rows that are copies."""
-    train, valid = run.train, run.valid
+    train, valid = observed.train, observed.valid
     if train is None:
         return {}, {}
     found = {}
-    if run.valid_names is not None and run.train_names is not None:
-        names = [run.train_names[train.trials.identities], run.valid_names[valid.trials.identities]]
+    if observed.valid_names is not None and observed.train_names is not None:
+        names = [observed.train_names[train.trials.identities], observed.valid_names[valid.trials.identities]]
         shared = shared_names(*names)
         found["shared_names"] = len(shared)
         if len(shared):
             if valid.embeddings.shape[1]:
                 found["shared_auc"] = shared_auc(train.embeddings, names[0], valid.embeddings, names[1])
             found["shared_share"] = np.mean(np.isin(names[1], shared))
-    x, held_out = run.train_items, valid.trials.items
+    x, held_out = observed.train_items, valid.trials.items
     if isinstance(x, dict) or x.shape[1:] != held_out.shape[1:] or x.dtype.kind not in "fiub":
         return found, {}
     if x.dtype.itemsize * np.prod(x.shape, dtype=float) > MOST_COMPARED:

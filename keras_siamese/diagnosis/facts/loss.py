@@ -6,46 +6,46 @@ from keras import ops
 from keras_siamese.diagnosis import limits
 
 
-def of_loss(run):
+def of_loss(observed):
     """The margin, what can be reached, how many pairs the loss still moves, and how near it is to a collapse."""
-    loss, train, bounds = run.character, run.train, run.bounds or (None, np.inf)
-    found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": run.data_similar_label}
+    loss, train, bounds = observed.character, observed.train, observed.bounds or (None, np.inf)
+    found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": observed.data_similar_label}
     found["loss_mines"] = float(loss.mining is not None)
     if loss.margin is not None:
         found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
     if np.isfinite(bounds[1]):
         found["reach"] = bounds[1]
-    if (loss.kind, loss.expects, run.output_kind) == ("pair", "distance", "distance") and train is not None:
+    if (loss.kind, loss.expects, observed.output_kind) == ("pair", "distance", "distance") and train is not None:
         distances = -train.scores[~train.same]
         found["median_impostor_distance"] = np.median(distances)
         found["impostor_distance_reached"] = np.quantile(distances, float(limits.REACHED))
         if loss.margin is not None:
             found["active_impostors"] = np.mean(distances < loss.margin)  # on the others, a hinge has no gradient
     last = int(limits.LAST_LOSSES)
-    losses, collapsed = np.array(run.history.get("loss", [])[-last:], float), value_at_collapse(run)
+    losses, collapsed = np.array(observed.history.get("loss", [])[-last:], float), value_at_collapse(observed)
     if collapsed and len(losses) == last and np.isfinite(losses).all():
         found["loss_from_collapsed_value"] = float(np.max(np.abs(losses - collapsed)) / collapsed)
-    return found | pair_losses(run)
+    return found | pair_losses(observed)
 
 
-def value_at_collapse(run):
+def value_at_collapse(observed):
     """The training loss of an encoder that gives all inputs the same embedding, or None if it is not known.
 
     A loss on pair distances takes its value at distance 0, so it is known only if a distance can be 0.
     """
-    is_pair = run.character.kind == "pair"
-    if is_pair and (run.output_kind != "distance" or not run.bounds or run.bounds[0] != 0):
+    is_pair = observed.character.kind == "pair"
+    if is_pair and (observed.output_kind != "distance" or not observed.bounds or observed.bounds[0] != 0):
         return None
-    return run.character.value_at_collapse(run.positive_fraction)
+    return observed.character.value_at_collapse(observed.positive_fraction)
 
 
-def pair_losses(run):
+def pair_losses(observed):
     """The mean loss, unweighted, of a genuine and of an impostor training pair, by name; {} if it is not known."""
-    per_pair = getattr(run.loss, "per_pair", None)
-    if per_pair is None or run.train is None or run.loss.expects != run.output_kind:
+    per_pair = getattr(observed.loss, "per_pair", None)
+    if per_pair is None or observed.train is None or observed.loss.expects != observed.output_kind:
         return {}
-    same = run.train.same
-    output = run.train.scores if run.output_kind == "score" else -run.train.scores
+    same = observed.train.same
+    output = observed.train.scores if observed.output_kind == "score" else -observed.train.scores
     inputs = ops.convert_to_tensor(same.astype("float32")), ops.convert_to_tensor(output)
     losses = ops.convert_to_numpy(per_pair(*inputs))
     return {"genuine_loss": losses[same].mean(), "impostor_loss": losses[~same].mean()}

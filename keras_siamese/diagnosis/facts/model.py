@@ -26,33 +26,36 @@ SAMPLED = 4096  # numbers kept of a kernel
 FRESH_PAIRS, FRESH_DRAWS = 500, 5  # with which an encoder is compared with new random weights
 
 
-def of_model(run):
+def of_model(observed):
     """The encoder's weights, its modes, and the optimizer's rate."""
-    siamese = run.siamese
+    siamese = observed.siamese
     if siamese is None:
         return {}
-    found = {"unshared": float(run.is_unshared), "learning_rate": run.learning_rate}
-    found["trainable_share"] = trainable_share(body_of(run))
-    moved = np.array(run.history.get("moved_share", []), float)
+    found = {"unshared": float(observed.is_unshared), "learning_rate": observed.learning_rate}
+    found["trainable_share"] = trainable_share(body_of(observed))
+    moved = np.array(observed.history.get("moved_share", []), float)
     if np.isfinite(moved).any():
         found["moved_share"] = moved[np.isfinite(moved)][-1]
-    if not run.has_embeddings:
+    if not observed.has_embeddings:
         return found
     shares = (found["trainable_share"], found.get("moved_share"), 1.0)
-    if min(share for share in shares if share is not None) < limits.FROZEN and not run.is_unshared:
-        found |= frozen_eers(run)
+    if min(share for share in shares if share is not None) < limits.FROZEN and not observed.is_unshared:
+        found |= frozen_eers(observed)
     found["batch_normalization"] = float(has_batch_normalization(siamese.encoder))
     if found["batch_normalization"]:
-        found["batch_dependence"] = batch_dependence(siamese.encoder, run.valid.trials.items)
-    if run.batches and not run.is_unshared and (eers := mode_eers(siamese, run.batches, run.genuine_label)):
+        found["batch_dependence"] = batch_dependence(siamese.encoder, observed.valid.trials.items)
+    eers = None
+    if observed.batches and not observed.is_unshared:
+        eers = mode_eers(siamese, observed.batches, observed.genuine_label)
+    if eers:
         found |= {f"mode_eer_{mode}": eer for mode, eer in eers.items()}
         found["mode_gap"] = eers["inference"] - eers["training"]
     return found
 
 
-def body_of(run):
+def body_of(observed):
     """The encoder, or the whole model if it has no embeddings."""
-    return run.siamese.encoder if run.has_embeddings else run.siamese.model
+    return observed.siamese.encoder if observed.has_embeddings else observed.siamese.model
 
 
 def sampled_kernels(model):
@@ -94,21 +97,21 @@ def moved_share(before, after):
     return sizes[True] / sum(sizes.values()) if before else float("nan")
 
 
-def frozen_layers(run):
+def frozen_layers(observed):
     """Names of the layers whose kernels training may not change, and of those that have not moved in the run."""
-    encoder, names = body_of(run), []
+    encoder, names = body_of(observed), []
     for layer in encoder._flatten_layers(include_self=True, recursive=True):
         kernels = [one for one in (*layer._trainable_variables, *layer._non_trainable_variables) if len(one.shape) > 1]
         if kernels and not any(one.trainable for one in kernels):
             names.append(layer.name)
-    return [*names, *(name for name in run.still if name not in names)]
+    return [*names, *(name for name in observed.still if name not in names)]
 
 
-def frozen_eers(run):
+def frozen_eers(observed):
     """EER of the Euclidean distance between embeddings of the encoder, and of it with new initial values in all
     weights, the mean of some draws, as `{"own_eer": …, "fresh_eer": …}`; {} if these embeddings are not finite.
     """
-    scored, encoder = run.valid if run.train is None else run.train, run.siamese.encoder
+    scored, encoder = observed.valid if observed.train is None else observed.train, observed.siamese.encoder
     trials = scored.trials
     rows = np.random.default_rng(0).permutation(len(trials))[:FRESH_PAIRS]
     items, places = np.unique(np.concatenate([trials.left[rows], trials.right[rows]]), return_inverse=True)

@@ -30,11 +30,11 @@ FAR = np.geomspace(0.01, FARTHEST, 26)
 GRID = np.unique(np.concatenate([np.linspace(-1, 2, 31).round(6), FAR, -FAR]))  # 0 and 1 are among them
 
 
-def of_output(run):
+def of_output(observed):
     """What is known of the output of the model, by name; {} for a model that does not compare by itself."""
-    anatomy = run.siamese
+    anatomy = observed.siamese
     direction = getattr(anatomy, "direction", None)
-    if direction is None or not anatomy.compares_itself or run.valid is None:
+    if direction is None or not anatomy.compares_itself or observed.valid is None:
         return {}
     found = {
         "head_is_scalar": float(anatomy.has_scalar_head),
@@ -44,12 +44,12 @@ def of_output(run):
     }
     if anatomy.pair_loss is None:
         return found
-    return found | of_loss_curves(run, anatomy)
+    return found | of_loss_curves(observed, anatomy)
 
 
-def of_loss_curves(run, anatomy):
+def of_loss_curves(observed, anatomy):
     """What the loss wants for each label, against what the output can be and is."""
-    low, high = reach_of(anatomy, *embeddings_of(run))
+    low, high = reach_of(anatomy, *embeddings_of(observed))
     labels = [anatomy.direction.similar_label]
     labels += [one for one in anatomy.labels if one != labels[0]]
     curves = [Curve(anatomy.pair_loss, label) for label in labels]
@@ -73,7 +73,7 @@ def of_loss_curves(run, anatomy):
         "wants_distance": float(wants_distance(curves)),
         "wants_probability": float(wants_probability(curves)),
     }
-    scored = run.valid if run.train is None else run.train
+    scored = observed.valid if observed.train is None else observed.train
     outputs = scored.scores if anatomy.output_kind == "score" else -scored.scores
     kinds = zip(curves, (scored.same, ~scored.same), strict=True)
     found["stuck_share"] = float(np.mean([is_stuck([curve], guess, outputs[kind]).mean() for curve, kind in kinds]))
@@ -156,14 +156,14 @@ def wants_probability(curves):
     return True
 
 
-def embeddings_of(run):
+def embeddings_of(observed):
     """Held-out embeddings of some pairs, `(left, right)`; what stands for them in a model that has none."""
-    trials, z = run.valid.trials, run.valid.embeddings
+    trials, z = observed.valid.trials, observed.valid.embeddings
     rows = np.random.default_rng(0).permutation(len(trials))[:PAIRS]
     sides = trials.left[rows], trials.right[rows]
     if z.shape[1]:
         return tuple(z[side] for side in sides)
-    return tuple(map(to_numpy, run.siamese.embed([take(trials.items, side) for side in sides])))
+    return tuple(map(to_numpy, observed.siamese.embed([take(trials.items, side) for side in sides])))
 
 
 def reach_of(anatomy, left, right):

@@ -13,33 +13,33 @@ from keras_siamese.losses.batch.mining import one_negative, one_positive
 MOST_NUMBERS = 20_000_000  # numbers of the pairs that are compared with each other
 
 
-def of_pairs(run):
+def of_pairs(observed):
     """What training pairs, or batches, are made of: kinds, identities, and how hard the pairs are."""
-    found = {"positive_fraction": run.positive_fraction, "weighted_positive_fraction": weighted_fraction(run)}
-    found["batch_identities"] = batch_identities(run)
-    found |= of_shown_pairs(run)
-    counts = drawn_counts(run.source)
+    found = {"positive_fraction": observed.positive_fraction, "weighted_positive_fraction": weighted_fraction(observed)}
+    found["batch_identities"] = batch_identities(observed)
+    found |= of_shown_pairs(observed)
+    counts = drawn_counts(observed.source)
     if counts is not None and len(counts) > 2:
         found |= {"effective_identities": effective_count(counts), "share_of_two": largest_share(counts)}
         found["drawn_identities"] = np.count_nonzero(counts)
-    if not run.batches or run.siamese is None or not run.has_embeddings:
+    if not observed.batches or observed.siamese is None or not observed.has_embeddings:
         return found
-    same, scores = pair_outputs(run.siamese, run.batches, run.genuine_label)
+    same, scores = pair_outputs(observed.siamese, observed.batches, observed.genuine_label)
     if np.isfinite(scores).all() and 0 < np.count_nonzero(same) < len(same):
         found["drawn_auc"] = verification.auc(same, scores)
-    return found | {"mined_accuracy": mined_accuracy(run)}
+    return found | {"mined_accuracy": mined_accuracy(observed)}
 
 
-def of_shown_pairs(run):
+def of_shown_pairs(observed):
     """What the pairs that training is shown are made of, where they are given as pairs."""
-    source, found = run.source, {}
+    source, found = observed.source, {}
     if hasattr(source, "pairs") and hasattr(source, "x") and not hasattr(source, "labels"):
         left, right, same = source.pairs()
         size = max(1, np.prod(shape_of(take(source.x, slice(0, 1))), dtype=float))
         kept = slice(0, int(max(MOST_NUMBERS / (2 * size), 1)))
         sides = (codes_of(*(take(source.x, rows[kept]) for rows in (left, right))), same[kept])
         found |= make_up(*sides[0], sides[1])
-    valid = run.valid.trials
+    valid = observed.valid.trials
     if valid.identities is None and found:
         rows = valid.balanced()[: int(limits.SOME_PAIRS)]
         codes = codes_of(*(take(valid.items, side[rows]) for side in (valid.left, valid.right)))
@@ -87,19 +87,19 @@ def make_up(left, right, same):
     return found
 
 
-def mined_accuracy(run):
+def mined_accuracy(observed):
     """Share of the triplets that a mining loss selects in training batches whose positive is nearer than the negative;
     None for losses that use all triplets.
     """
-    mining = run.character.mining
+    mining = observed.character.mining
     if mining is None or "distance_weighted" in mining:
         return None
     right = []
-    for inputs, labels in run.batches:
+    for inputs, labels in observed.batches:
         if is_pairs(inputs):
             return None
-        embeddings = run.siamese.encode(as_tensors(inputs), False, None)
-        right += mined_order(run.loss.measure, embeddings, np.asarray(labels), *mining)
+        embeddings = observed.siamese.encode(as_tensors(inputs), False, None)
+        right += mined_order(observed.loss.measure, embeddings, np.asarray(labels), *mining)
     return float(np.mean(right)) if right else None
 
 
@@ -148,21 +148,21 @@ def drawn_counts(source):
     return None
 
 
-def batch_identities(run):
+def batch_identities(observed):
     """How many identities one call of the encoder sees in a training batch, on average, or None if it is not known."""
-    source = run.source
+    source = observed.source
     if hasattr(source, "pairs") and hasattr(source, "labels"):
         sides, size = np.stack([source.labels[rows] for rows in source.pairs()[:2]]), source.batch_size
-        if getattr(run.siamese, "joint", True):
+        if getattr(observed.siamese, "joint", True):
             sides, size = sides.T.reshape(1, -1), 2 * size
         starts = range(0, sides.shape[1], size)
         return min(float(np.mean([len(np.unique(side[at : at + size])) for at in starts])) for side in sides)
     return float(source.classes_per_batch) if hasattr(source, "classes_per_batch") else None
 
 
-def weighted_fraction(run):
+def weighted_fraction(observed):
     """Genuine pairs' share of the weight in the loss: `positive_fraction`, shifted by class weights; or None."""
-    fraction, loss = run.positive_fraction, run.loss
+    fraction, loss = observed.positive_fraction, observed.loss
     if fraction is None or getattr(loss, "class_weight", None) == "balanced":
         return None if fraction is None else 0.5
     by_label = getattr(loss, "class_weight", None) or {0: 1.0, 1: 1.0}

@@ -3,7 +3,7 @@
 Contract: `measure` takes what is known of a run (`observed.Observed`) and gives `Facts`. What the run does not allow to
 be measured is missing from them. A run can be judged again from its facts alone.
 
-    facts = measure(run)
+    facts = measure(observed)
     facts["eer"], facts.get("train_eer"), "margin" in facts
 """
 
@@ -51,16 +51,18 @@ class Facts:
         return asdict(self)
 
 
-def measure(run):
-    """All `Facts` of the `run` that can be measured."""
-    loss = type(run.loss).__name__ if run.character.is_stated else ("" if run.loss is None else "ContrastiveLoss")
-    words = {"loss": loss, "distance": run.settings.get("distance") or "", "output": run.output_kind}
-    if not run.is_finite:  # no score can be measured
-        numbers, rows = of_gradients(run)
-        numbers |= {"not_finite": 1, "learning_rate": run.learning_rate, **step_sizes(run)}
+def measure(observed):
+    """All `Facts` that can be measured of a run, as it was `observed`."""
+    loss = "" if observed.loss is None else "ContrastiveLoss"
+    if observed.character.is_stated:
+        loss = type(observed.loss).__name__
+    words = {"loss": loss, "distance": observed.settings.get("distance") or "", "output": observed.output_kind}
+    if not observed.is_finite:  # no score can be measured
+        numbers, rows = of_gradients(observed)
+        numbers |= {"not_finite": 1, "learning_rate": observed.learning_rate, **step_sizes(observed)}
         return Facts(known(numbers), words, rows)
-    if run.siamese is not None:
-        words["frozen_layers"] = ", ".join(frozen_layers(run))
+    if observed.siamese is not None:
+        words["frozen_layers"] = ", ".join(frozen_layers(observed))
     numbers, rows = {}, {}
     for part in (
         of_history,
@@ -73,9 +75,9 @@ def measure(run):
         of_inputs,
         of_model,
     ):
-        numbers |= part(run)
+        numbers |= part(observed)
     for part in (of_labels, of_leakage):
-        found, where = part(run)
+        found, where = part(observed)
         numbers, rows = numbers | found, rows | where
     return Facts(known(numbers), words, rows)
 

@@ -18,12 +18,17 @@ LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
 LOGGED = "logged_"  # what the names of curves begin with that the user's own metrics have logged
 
 
-def of_history(run):
+def of_history(observed):
     """The flag, the loss curve, the best held-out EER and the sizes of steps."""
-    found = {"flagged": len(run.flags), "recovered": run.recovered, "verifies_badly": run.verifies_badly, **run.probed}
-    if run.epoch is None:
+    found = {
+        "flagged": len(observed.flags),
+        "recovered": observed.recovered,
+        "verifies_badly": observed.verifies_badly,
+        **observed.probed,
+    }
+    if observed.epoch is None:
         return found
-    losses, eers = (np.array(run.history.get(name, []), float) for name in ("loss", "eer"))
+    losses, eers = (np.array(observed.history.get(name, []), float) for name in ("loss", "eer"))
     found["epochs"] = len(losses)
     finite = losses[np.isfinite(losses)]
     if len(finite) > 1:
@@ -33,19 +38,19 @@ def of_history(run):
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
     if np.isfinite(eers).any():
         found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1}
-    return found | logged_accuracy(run) | step_sizes(run)
+    return found | logged_accuracy(observed) | step_sizes(observed)
 
 
-def logged_accuracy(run):
+def logged_accuracy(observed):
     """The last accuracy that the user's own metrics logged of the training pairs, beside the best one possible."""
-    curves = [np.array(curve, float) for name, curve in run.history.items() if is_accuracy(name)]
+    curves = [np.array(curve, float) for name, curve in observed.history.items() if is_accuracy(name)]
     curves = [curve[np.isfinite(curve)] for curve in curves]
     values = [curve[-1] for curve in curves if len(curve) and 0 <= curve.min() <= curve.max() <= 1]
     if not values:
         return {}
     found = {"logged_accuracy": values[0]}
-    if run.train is not None:
-        found["train_best_accuracy"] = run.train.accuracy[0]
+    if observed.train is not None:
+        found["train_best_accuracy"] = observed.train.accuracy[0]
     return found
 
 
@@ -55,9 +60,9 @@ def is_accuracy(name):
     return name.startswith(LOGGED) and "acc" in name and not name.startswith(f"{LOGGED}val_")
 
 
-def step_sizes(run):
+def step_sizes(observed):
     """How far the weights moved in an epoch: in the first, at most, and in the last third."""
-    sizes = np.array(run.history.get("update_size", []), float)
+    sizes = np.array(observed.history.get("update_size", []), float)
     sizes = sizes[np.isfinite(sizes)]
     if not len(sizes):
         return {}
@@ -65,29 +70,29 @@ def step_sizes(run):
     return {"update_size_first": sizes[0], "update_size_largest": sizes.max(), "update_size_last": last}
 
 
-def of_training(run):
+def of_training(observed):
     """Verification of the training identities, and of all pairs by their inputs and by an untrained encoder."""
-    valid, train, siamese = run.valid, run.train, run.siamese
+    valid, train, siamese = observed.valid, observed.train, observed.siamese
     found = {}
     if train is not None:
-        eer, below = run.train_intervals["eer"], run.train_below_chance
+        eer, below = observed.train_intervals["eer"], observed.train_below_chance
         found |= {"train_eer": eer.estimate, "train_eer_se": eer.standard_error}
-        found |= {"train_auc": run.train_intervals["auc"].estimate}
+        found |= {"train_auc": observed.train_intervals["auc"].estimate}
         found |= {"train_below_chance": below.errors, "train_below_chance_critical": below.critical}
-        found |= {"gap": run.eer_gap.estimate, "gap_error": run.eer_gap.standard_error}
+        found |= {"gap": observed.eer_gap.estimate, "gap_error": observed.eer_gap.standard_error}
         if train.trials.identities is not None:
-            found["train_identities"] = len(run.train_names)
+            found["train_identities"] = len(observed.train_names)
     for name, scored in (("input_auc", valid), ("train_input_auc", train)):
         known = None if scored is None or scored.trials.identities is not None else closeness(scored.trials)
         if known is not None:
             found[name], found[f"{name}_se"] = known
-    if siamese is None or run.is_unshared:
+    if siamese is None or observed.is_unshared:
         return found
     for name, scored in (("input_eer", valid), ("train_input_eer", train)):
         raw = None if scored is None else input_scores(scored.trials)
         if raw is not None:
             found[name] = verification.eer(scored.same, raw)
-    if not run.has_embeddings:
+    if not observed.has_embeddings:
         return found
     trained = valid if train is None else train
     trials = trained.trials

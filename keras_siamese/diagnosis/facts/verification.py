@@ -14,27 +14,27 @@ from keras_siamese import verification
 from keras_siamese.diagnosis import limits
 
 
-def of_verification(run):
+def of_verification(observed):
     """How the held-out pairs are told apart, and the threshold in use."""
-    valid = run.valid
+    valid = observed.valid
     found = {
-        "auc": run.auc.estimate,
-        "auc_se": run.auc.standard_error,
-        "eer": run.eer.estimate,
-        "eer_se": run.eer.standard_error * widening(valid.trials),
-        "below_chance": run.below_chance.errors,
-        "below_chance_critical": run.below_chance.critical,
+        "auc": observed.auc.estimate,
+        "auc_se": observed.auc.standard_error,
+        "eer": observed.eer.estimate,
+        "eer_se": observed.eer.standard_error * widening(valid.trials),
+        "below_chance": observed.below_chance.errors,
+        "below_chance_critical": observed.below_chance.critical,
         "pairs": len(valid.same),
         "identities": count_identities(valid.trials),
         "d_prime": verification.d_prime(valid.same, valid.scores),
-        "target_eer": run.target_eer,
+        "target_eer": observed.target_eer,
     }
-    if run.threshold is not None:
+    if observed.threshold is not None:
         best, _ = valid.accuracy
-        found["threshold"] = run.threshold
+        found["threshold"] = observed.threshold
         if not np.isnan(best):
-            lost = accuracy_shortfall(*run.balanced, run.threshold, best)
-            found |= {"best_accuracy": best, "accuracy_lost": lost, "accuracy_se": run.accuracy_se}
+            lost = accuracy_shortfall(*observed.balanced, observed.threshold, best)
+            found |= {"best_accuracy": best, "accuracy_lost": lost, "accuracy_se": observed.accuracy_se}
     return found
 
 
