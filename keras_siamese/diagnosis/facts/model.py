@@ -113,7 +113,7 @@ def frozen_eers(observed):
     """
     scored, encoder = observed.valid if observed.train is None else observed.train, observed.siamese.encoder
     trials = scored.trials
-    rows = np.random.default_rng(0).permutation(len(trials))[:FRESH_PAIRS]
+    rows = np.random.default_rng(0).permutation(trials.balanced())[:FRESH_PAIRS]  # of all pairs, few are genuine
     items, places = np.unique(np.concatenate([trials.left[rows], trials.right[rows]]), return_inverse=True)
     left, right = np.split(places, 2)
 
