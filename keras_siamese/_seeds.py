@@ -1,24 +1,40 @@
-"""Seeds for layers that Keras makes for us, without a change of Python's random state.
+"""Seeds from which Keras initialises layers that are made within a block.
 
-Keras draws the seed of each new initializer from Python's global generator. Putting its state back afterwards would
-also undo what a thread of the user's program has drawn meanwhile, such as a generator of training data.
+`seeded` is for code of the user, which may draw from Python's generator too. `own_seeds` is for layers that we copy
+while a model trains: it leaves Python's generator alone, because a thread of the program may draw from it meanwhile,
+such as a generator of training data.
 
     with own_seeds():
         copy = keras.models.clone_model(encoder)
 """
 
-import contextlib
 import random
+import sys
+from contextlib import contextmanager
 
-from keras.src.random import seed_generator
 
-
-@contextlib.contextmanager
-def own_seeds(seed=0):
-    """Let Keras draw seeds from a generator of ours within the block."""
-    source = seed_generator.python_random
-    seed_generator.python_random = random.Random(seed)
+@contextmanager
+def seeded(seed):
+    """Seeds Python's generator, from which Keras draws seeds of initializers and dropout; restores it afterwards."""
+    state = random.getstate()
+    random.seed(seed)
     try:
         yield
     finally:
-        seed_generator.python_random = source
+        random.setstate(state)
+
+
+@contextmanager
+def own_seeds(seed=0):
+    """Let Keras draw seeds from a generator of ours; from Python's, if this version of Keras cannot be told to."""
+    drawing = sys.modules.get("keras.src.random.seed_generator")
+    source = getattr(drawing, "python_random", None)
+    if source is None:
+        with seeded(seed):
+            yield
+        return
+    drawing.python_random = random.Random(seed)
+    try:
+        yield
+    finally:
+        drawing.python_random = source

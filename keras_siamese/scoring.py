@@ -292,7 +292,8 @@ class ScoredTrials:
 def score(siamese, trials, batch_size=256):
     """Score `trials` with the siamese model `siamese`: `ScoredTrials`. Each item is embedded once.
 
-    Without embeddings, pairs are scored as they are, and `ScoredTrials.embeddings` has no columns.
+    If the model has no embeddings, it is called on the pairs themselves, and `ScoredTrials.embeddings` has the shape
+    `(items, 0)`.
     """
     if getattr(siamese, "has_embeddings", True):
         embeddings = embed(siamese.encoder, trials.items, batch_size)

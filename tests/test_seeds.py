@@ -1,11 +1,12 @@
-"""Layers made within `own_seeds` get the same seeds each time, and Python's random state stays as it is."""
+"""Layers made within `own_seeds` or `seeded` get the same seeds each time; Python's random state is as before."""
 
 import random
+import sys
 
 import keras
 import numpy as np
 
-from keras_siamese._seeds import own_seeds
+from keras_siamese._seeds import own_seeds, seeded
 
 
 def kernel():
@@ -34,3 +35,19 @@ def test_an_error_ends_it():
     except KeyError:
         kernel()
     assert random.getstate() != state
+
+
+def test_without_a_way_to_tell_keras_pythons_generator_is_used_and_put_back(monkeypatch):
+    monkeypatch.delattr(sys.modules["keras.src.random.seed_generator"], "python_random")
+    state = random.getstate()
+    with own_seeds(8):
+        assert random.random() == random.Random(8).random()
+    assert random.getstate() == state
+
+
+def test_a_seed_leaves_pythons_generator_as_it_was():
+    random.seed(5)
+    state = random.getstate()
+    with seeded(8):
+        assert random.random() == random.Random(8).random()
+    assert random.getstate() == state

@@ -48,31 +48,31 @@ class Anatomy:
         notes: sentences that say what was found and what was assumed.
     """
 
-    def __init__(self, model, notes, *, wrapper=None, towers=None, compare=None, place=0, column=0, score=None):
+    def __init__(self, model, notes, *, wrapper=None, towers=None, compare=None, place=0, column=0):
         self.model, self.notes = model, tuple(notes)
         self.wrapper, self.parts, self.direction, self.sample = wrapper, towers, None, None
         self.comparator = None if towers is None else towers.comparator
         self.place, self.column = place, column  # of the output that compares
-        self.compares_itself = score is None and (compare is not None or wrapper is model)
+        self.compares_itself = compare is not None or wrapper is model
         self.pair_loss = self.labels = None
-        self.has_embeddings = score is None and (towers is None or towers.embeds)
-        self.encoder = None if score is not None else towers.models[0] if wrapper is None else wrapper.encoder
+        self.has_embeddings = towers is None or towers.embeds
+        self.encoder = getattr(wrapper, "encoder", None)
+        if self.encoder is None and towers is not None:
+            self.encoder = towers.models[0]
         self.other = None if towers is None or towers.is_shared else towers.models[1]
         self.distance, self.head, self.bounds = (
             getattr(wrapper, name, None) for name in ("distance", "head", "bounds")
         )
         self.scale_free = wrapper is not None and wrapper.distance.scale_free
         self.output_kind = getattr(wrapper, "output_kind", "score")
-        self._score, self._compare = score, compare or getattr(wrapper, "compare", None)
+        self._compare = compare or getattr(wrapper, "compare", None)
 
     @property
     def name(self):
         return self.model.name
 
     def embed(self, items, training=False):
-        """Embeddings of the items of two sides, a list of two tensors `(n, dim)`; with the user's score, the items."""
-        if self._score is not None:
-            return list(items)
+        """Embeddings of the items of two sides, a list of two tensors `(n, dim)`."""
         if self.wrapper is not None and self.other is None:
             return self.wrapper.embed(tuple(items), training=training)
         left, right = items
@@ -86,11 +86,11 @@ class Anatomy:
 
     def compare(self, left, right):
         """The model's output for pairs of embeddings `(n, dim)`: `(n, 1)`."""
-        return self._compare(left, right) if self._score is None else scores_by(self._score, left, right)
+        return self._compare(left, right)
 
     def are_pairs(self, x):
         """Whether `x` has both sides of what is compared; otherwise `x` are items."""
-        return is_pair(x) if self._score is not None else are_pairs(self.model, x)
+        return are_pairs(self.model, x)
 
     @property
     def towers(self):
@@ -114,21 +114,43 @@ class Anatomy:
         lines = [f"{self.name} ({type(self.model).__name__})", *self.notes]
         if self.direction is not None:  # it says more than what was found from the comparator alone
             score = "the output" if self.output_kind == "score" else "minus the output"
-            lines = [line for line in lines if not line.startswith("score: ") or self.encoder is None]
-            lines += ([] if self.encoder is None else [f"score: {score}"]) + [str(self.direction)]
+            lines = [line for line in lines if not line.startswith("score: ")]
+            lines += [f"score: {score}", str(self.direction)]
         return "\n  ".join(lines)
+
+
+class GivenScore(Anatomy):
+    """What stands for the anatomy of a model if the user gives the score: it compares items, and has no parts."""
+
+    def __init__(self, model, score):
+        super().__init__(model, ["not examined: the output is what the function that was given returns"])
+        self.has_embeddings, self.score = False, score
+
+    def embed(self, items, training=False):
+        """The items themselves."""
+        return list(items)
+
+    def compare(self, left, right):
+        """What the score gives for the items of n pairs: `(n, 1)`."""
+        values, count = ops.convert_to_numpy(self.score(left, right)), len(tree.flatten(left)[0])
+        if values.shape not in ((count,), (count, 1)):
+            found = f"got shape {values.shape}"
+            raise ValueError(f"`score` must return {count} numbers for {count} pairs, one each; {found}")
+        return values.reshape(count, 1).astype("float32")
+
+    def are_pairs(self, x):
+        return is_pair(x)
 
 
 def is_pair(x):
     return isinstance(x, (tuple, list)) and len(x) == 2
 
 
-def scores_by(score, left, right):
-    """What the user's `score` gives for the items of n pairs, as a column `(n, 1)`."""
-    values, count = ops.convert_to_numpy(score(left, right)), len(tree.flatten(left)[0])
-    if values.shape not in ((count,), (count, 1)):
-        raise ValueError(f"`score` must return {count} numbers for {count} pairs, one each; got shape {values.shape}")
-    return values.reshape(count, 1).astype("float32")
+def check_score(score):
+    """Return `score`, a function or None."""
+    if score is not None and not callable(score):
+        raise TypeError(f"`score` must be a function (left, right) → (n,); got {score!r}")
+    return score
 
 
 def dissect(model, sample=None, *, encoder=None, distance=None, score=None):
@@ -152,11 +174,8 @@ def dissect(model, sample=None, *, encoder=None, distance=None, score=None):
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"`model` must be a Keras model or layer; got {model!r} of type {type(model).__name__}")
-    if score is not None:
-        if not callable(score):
-            raise TypeError(f"`score` must be a function (left, right) → (n,); got {score!r}")
-        notes = ["score: what the function that was given returns; the model is not examined"]
-        return Anatomy(model, notes, score=score)
+    if check_score(score) is not None:
+        return GivenScore(model, score)
     if shows_parts(model):
         refuse("encoder", None if encoder is model.encoder else encoder, model)
         refuse("distance", distance, model)

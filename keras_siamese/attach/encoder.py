@@ -52,8 +52,8 @@ def without_classifier(model):
 def classifies(model):
     """Whether the compiled loss of one sample is that of a classifier: it falls as the output of its class grows.
 
-    A loss of one-hot targets must also ignore what is added to all outputs (logits), or their scale (probabilities),
-    because a regression to such targets does not.
+    For one-hot targets this is also true of a regression. So the loss must not change if the same number is added to
+    all outputs, as for logits, or if all outputs are multiplied by the same number, as for probabilities.
     """
     classes = model.outputs[0].shape[-1]
 

@@ -1,8 +1,8 @@
 """Data as `fit` takes them, read once into arrays.
 
-Contract: `gather` accepts arrays, tensors, pandas objects, lists, tuples and dicts of them, `tf.data.Dataset`,
-`PyDataset`, torch `DataLoader`, generators and generator functions. `pair_labels` turns targets into one label a pair.
-Imports Keras and NumPy only.
+Contract: `gather` reads arrays, tensors and pandas objects, and lists, tuples and dicts of these. It also reads batches
+from a `tf.data.Dataset`, a `PyDataset`, a torch `DataLoader`, a generator, or a function that returns a generator.
+`pair_labels` returns one label for each pair. Imports Keras and NumPy only.
 
     x, y = gather(([left, right], labels))
     x, y = gather(dataset, rows=5000)          # the first batches of a data set that may be infinite

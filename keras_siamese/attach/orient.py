@@ -1,7 +1,8 @@
 """Pairs of a model, and what its output means for them: `orient`.
 
-Contract: `are_pairs` and `pairs_of` read data in the form that the model takes; `orient` asks the three witnesses of
-`direction` and writes their answer into an `Anatomy`. Imports the other modules of this room but `anatomy`.
+Contract: `are_pairs` and `pairs_of` read data in the form that the model takes. `orient` finds the direction from the
+loss, the comparator and the data (see `direction`) and sets `Anatomy.direction`. Imports the other modules of this room
+except `anatomy`.
 
     left, right, labels = pairs_of(anatomy, x, y)
     orient(anatomy, left, right, labels, x=x, y=y)

@@ -20,8 +20,8 @@ PROBED = 4  # random samples with which the dependence on a part of one input is
 class Towers:
     """A tower for each side of a traced model, and the comparator that joins them.
 
-    An embedding is a row `(dim,)`: the tensors in which a tower ends, flattened and side by side. An item is what one
-    side takes: an array, or a dict of arrays by input name if the side has several inputs.
+    A tower may end in several tensors. They are flattened and concatenated, so that each item has one embedding
+    `(dim,)`. An item is an array, or a dict of arrays by input name if a side has several inputs.
 
     Attributes:
         models: a model for each side, from items to embeddings `(n, dim)`. Shared towers are one object.

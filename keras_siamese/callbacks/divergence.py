@@ -53,12 +53,14 @@ class DivergenceMonitor(VerificationMonitor):
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
         every_steps: for epochs that take hours, also measure after every so many training steps, and flag a run
-            within an epoch. These values are in `recorder.run.parts` and in the report, and not in `logs`.
+            within an epoch. These values are in `parts` and in the report, and not in `logs`.
         **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
             `VerificationMonitor`.
 
     Attributes:
         flags: flagged epochs, from 0.
+        parts, flagged_steps: with `every_steps`, curves of what was measured within epochs, lists of equal length by
+            name ("step", "loss", "auc", "eer", "auc_se", "eer_se"); and the flagged ones of these steps.
         diagnosis: the latest `Diagnosis`, None before the first flag or the end of training.
         log: the `RunLog`, whose `path` is the file; None without one.
         history: curves with one value per epoch, by name, NaN where not measured: "loss", "auc", "eer", "auc_se",
@@ -109,6 +111,8 @@ class DivergenceMonitor(VerificationMonitor):
 
     history = property(attrgetter("recorder.run.curves"))
     flags = property(attrgetter("recorder.run.flags"))
+    parts = property(attrgetter("recorder.run.parts"))
+    flagged_steps = property(attrgetter("recorder.run.flagged_steps"))
     log = property(attrgetter("recorder.log"))
 
     @property
@@ -143,7 +147,7 @@ class DivergenceMonitor(VerificationMonitor):
         if self._steps < self._next_part or not self.is_ready:
             return
         self._next_part = self._steps + self.every_steps
-        scored = self.measure()
+        scored = self._scored = self.measure()
         # Keras logs the mean since the epoch began; of the steps since the last measurement it follows by difference.
         total, (before, count) = float(logs["loss"]) * self._batches, self._known_loss
         loss = (total - before) / max(self._batches - count, 1)
@@ -158,7 +162,7 @@ class DivergenceMonitor(VerificationMonitor):
 
         def looks_faulty():
             try:
-                looked.append(self.diagnose())
+                looked.append(self.diagnose(self._scored))
             except Exception as error:  # a look must not end the run; at its end, the error is raised
                 about = f"{type(error).__name__}: {error}"
                 self._warn_once("look", f"The run could not be diagnosed while it trains, which goes on ({about})")
@@ -166,7 +170,7 @@ class DivergenceMonitor(VerificationMonitor):
             return looked[0].is_alarming
 
         if record(*measured, looks_faulty):
-            self.act(looked[0] if looked else self.diagnose())
+            self.act(looked[0] if looked else self.diagnose(self._scored))
 
     def know(self, train):
         """Tell the training data, `(x, y)` as `fit` is given them, or a `Passing`. A diagnosis reads them."""
@@ -227,9 +231,12 @@ class DivergenceMonitor(VerificationMonitor):
         except ValueError:  # one identity, or one sample of each: there is nothing to compare
             return fitted, fitted, None
 
-    def diagnose(self):
-        """The `Diagnosis` of the run so far under the present weights; it is kept as `diagnosis`."""
-        valid, anatomy = self.measure(), self.attach()
+    def diagnose(self, valid=None):
+        """The `Diagnosis` of the run so far; it is kept as `diagnosis`.
+
+        `valid` are `ScoredTrials` under the present weights, if these were measured already.
+        """
+        valid, anatomy = self.measure() if valid is None else valid, self.attach()
         fed, source, train = self.training()
         recipe = recipe_of(anatomy, source, self.validation if fed is None else fed)
         if valid.is_finite:

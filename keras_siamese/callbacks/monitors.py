@@ -19,6 +19,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._frames import callers
+from keras_siamese.attach.anatomy import check_score
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
@@ -84,7 +85,7 @@ class VerificationMonitor(CopiedCallback):
         self.every = check_integer("every", every, low=1)
         self.encoder = encoder
         self.distance = distance
-        self.score = score
+        self.score = check_score(score)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self._events = None if log_dir is None else EventLog(log_dir)
         self._forget()

@@ -109,14 +109,12 @@ class RunRecorder:
         for name, curve in self.run.curves.items():
             curve.append(values.get(name, float("nan")))
         self.run.logged = tuple(logs)
-        flagged = self.flagged() if is_finite else []
-        is_new = not self.run.flags and not self.run.flagged_steps
-        if is_finite and is_new and not flagged and looks_faulty and is_look_due(self.run.curves) and looks_faulty():
-            flagged = [epoch]
+        was_flagged = self.is_flagged
+        flagged = self.flagged(self.run.curves, epoch, looks_faulty, self.run.epochs) if is_finite else []
         if self.log is not None:
             self.log.write(epoch, values, logs, flagged=epoch in flagged)
         self.run.flags += [flag for flag in flagged if flag not in self.run.flags]
-        return bool(flagged) and is_new
+        return bool(flagged) and not was_flagged
 
     def end_part(self, step, loss, scored, figures, looks_faulty=None):
         """Add a measurement within an epoch. Returns whether the run is flagged for the first time.
@@ -135,20 +133,23 @@ class RunRecorder:
         self.scored = scored
         errors = {f"{name}_se": error for name, error in quick_errors(scored).items()}
         self.run.add_part(step, {"loss": loss, **figures, **errors})
-        parts, is_new = self.run.parts, not self.run.flags and not self.run.flagged_steps
-        curves = {name: parts[name] for name in ALWAYS}
-        found = find_flags(**curves, pairs=len(scored.trials), target_eer=self.target_eer)
-        flagged = [int(parts["step"][flag.epoch]) for flag in found]
-        if is_new and not flagged and looks_faulty and is_look_due(parts) and looks_faulty():
-            flagged = [step]
+        parts, was_flagged = self.run.parts, self.is_flagged
+        flagged = [parts["step"][place] for place in self.flagged(parts, len(parts["step"]) - 1, looks_faulty)]
         self.run.flagged_steps += [one for one in flagged if one not in self.run.flagged_steps]
-        return bool(flagged) and is_new
+        return bool(flagged) and not was_flagged
 
-    def flagged(self):
-        """Epochs at which the run so far diverged; see `trend.find_flags`."""
-        curves, pairs = {name: self.run.curves[name] for name in ALWAYS}, len(self.scored.trials)
-        found = find_flags(**curves, pairs=pairs, target_eer=self.target_eer, epochs=self.run.epochs)
-        return [flag.epoch for flag in found]
+    @property
+    def is_flagged(self):
+        """Whether the run was flagged at an epoch or within one."""
+        return bool(self.run.flags or self.run.flagged_steps)
+
+    def flagged(self, curves, latest, looks_faulty=None, epochs=None):
+        """Places at which `curves`, of epochs or of parts, are flagged; the `latest` one for what a look finds."""
+        known, pairs = {name: curves[name] for name in ALWAYS}, len(self.scored.trials)
+        flags = find_flags(**known, pairs=pairs, target_eer=self.target_eer, epochs=epochs)
+        if flags or self.is_flagged or looks_faulty is None or not is_look_due(curves):
+            return [flag.epoch for flag in flags]
+        return [latest] if looks_faulty() else []
 
     def observed(self, valid=None, train=None, threshold=None, **recipe):
         """`Observed` of the run so far, the input of the diagnosis.

@@ -12,9 +12,7 @@ Contract: samples are a source `(n, …)`, labels `(n,)`, objectives KerasTuner'
 import copy
 import json
 import os
-import random
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,17 +193,6 @@ def data_hash(x, labels):
     import joblib  # comes with scikit-learn; imported here because it is slow to import
 
     return joblib.hash([x, labels], coerce_mmap=True)
-
-
-@contextmanager
-def seeded(seed):
-    """Seeds Python's generator, from which Keras draws seeds of initializers and dropout; restores it afterwards."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 def check_callbacks(callbacks):

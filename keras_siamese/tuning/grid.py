@@ -29,6 +29,7 @@ import numpy as np
 import rich  # comes with Keras
 
 from keras_siamese import _checks
+from keras_siamese._seeds import seeded
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data import PairSequence
 from keras_siamese.data.sources import check_source, count_samples, subset
@@ -231,7 +232,7 @@ class SiameseGridSearch:
     def train(self, x, labels, params, epochs, callbacks, seed):
         """A new model after `epochs` on pairs of the samples `x`, and Keras's `History`."""
         sequence = PairSequence(x, labels, batch_size=self.batch_size, seed=self.seed)
-        with folding.seeded(seed):
+        with seeded(seed):
             model = build_model(self.build_fn, self._taken, params)
             callbacks = [SetEpoch(sequence), *callbacks]
             # Not shuffled: the pairs are in random order already.

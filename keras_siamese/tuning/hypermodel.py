@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from keras_siamese import _checks
+from keras_siamese._seeds import seeded
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.tuning import folds as folding
@@ -81,7 +82,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
 
     def _built(self, hp, seed):
         values = self.space.declare(hp)
-        with folding.seeded(seed):
+        with seeded(seed):
             options = {name: values[name] for name in self._taken if name != "hp"}
             encoder = self.encoder(**options, **({"hp": hp} if "hp" in self._taken else {}))
             if not isinstance(encoder, keras.layers.Layer):

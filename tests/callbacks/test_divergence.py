@@ -115,9 +115,9 @@ def test_a_look_that_fails_does_not_end_the_run(monkeypatch):
     monitor, diagnose = DivergenceMonitor(VALID, far=0.01), DivergenceMonitor.diagnose
     epochs = []
 
-    def fails_while_it_trains(self):
+    def fails_while_it_trains(self, valid=None):
         epochs.append(len(self.history["loss"]))
-        return 1 / 0 if len(epochs) == 1 else diagnose(self)
+        return 1 / 0 if len(epochs) == 1 else diagnose(self, valid)
 
     monkeypatch.setattr(DivergenceMonitor, "diagnose", fails_while_it_trains)
     with pytest.warns(UserWarning, match=r"while it trains, which goes on \(ZeroDivisionError: division by zero\)"):
@@ -133,7 +133,7 @@ def test_a_run_is_measured_and_flagged_within_an_epoch(tmp_path):
     totals = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]))
     model = compiled(loss=ks.losses.ContrastiveLoss(similar_label=0))
     fit(model, [monitor, totals], epochs=1, data=pairs(pairs_per_epoch=300))
-    parts = monitor.recorder.run.parts
+    parts = monitor.parts
     assert parts["step"] == [2, 4, 6, 8, 10] and len(losses) == 10
     totals = [0, *(loss * (k + 1) for k, loss in enumerate(losses))]
     assert parts["loss"] == pytest.approx(np.diff(totals[::2]) / 2, abs=1e-5)
@@ -147,8 +147,8 @@ def test_a_run_is_measured_and_flagged_within_an_epoch(tmp_path):
 def test_the_steps_of_all_epochs_are_counted():
     monitor = DivergenceMonitor(VALID, lambda diagnosis: None, far=0.01, every_steps=3)
     fit(compiled(), monitor, epochs=4, data=pairs(pairs_per_epoch=60))  # two batches an epoch
-    assert monitor.recorder.run.parts["step"] == [3, 6]
-    assert np.isfinite(monitor.recorder.run.parts["loss"]).all()
+    assert monitor.parts["step"] == [3, 6]
+    assert np.isfinite(monitor.parts["loss"]).all()
 
 
 # --- what a divergence monitor knows of the training data
@@ -217,6 +217,7 @@ def test_the_diagnosis_is_of_the_weights_that_training_leaves():
         ({"train": TRAIN[0]}, "`train` must be .x, labels. or a sequence"),
         ({"train": (TRAIN[0], TRAIN[1][:5])}, "`train labels` must have one entry"),
         ({"train": (TRAIN[0], np.zeros(60, int))}, "they have 1 identities"),
+        ({"every_steps": 0}, "`every_steps` must be at least 1; got 0"),
     ],
 )
 def test_bad_settings_of_a_divergence_monitor_are_refused(options, message):

@@ -441,6 +441,7 @@ def test_nan_from_the_first_epoch_is_diagnosed_and_leaves_no_report(tmp_path):
         ((VALID,), {"similar_label": 2}, ValueError, "`similar_label` must be one of None, -1, 0, 1"),
         ((VALID,), {"batch_size": 0}, ValueError, "`batch_size` must be at least 1"),
         ((VALID,), {"evry": 2}, TypeError, "evry"),
+        ((VALID,), {"score": "cosine"}, TypeError, "`score` must be a function"),
     ],
 )
 def test_bad_arguments_are_refused_on_construction(make, arguments, options, error, message):

@@ -1,7 +1,6 @@
 """What a trial measures: folds by identity, the record of a fit, and what KerasTuner is told of the folds."""
 
 import json
-import random
 
 import keras
 import numpy as np
@@ -226,14 +225,6 @@ def test_the_hash_is_of_the_values():
     assert folds.data_hash(x, labels) == folds.data_hash(x.copy(), labels.copy())
     assert folds.data_hash(x, labels) != folds.data_hash(x + 1, labels)
     assert folds.data_hash(x, labels) != folds.data_hash(x, labels + 1)
-
-
-def test_a_seed_leaves_pythons_generator_as_it_was():
-    random.seed(5)
-    state = random.getstate()
-    with folds.seeded(8):
-        assert random.random() == random.Random(8).random()
-    assert random.getstate() == state
 
 
 def test_callbacks_are_copied_and_checked():

@@ -27,34 +27,8 @@ class InvertedLabels(Cause):
             reach = facts["train_below_chance_critical"]
             signals["train_auc"] = Signal(facts["train_auc"], None, 0.5)
             signals["train_standard_errors_below_half"] = Signal(trained, reach, 0.0)
-        of_loss, of_pairs = facts.get("loss_similar_label"), facts.get("pairs_similar_label")
-        if None not in (of_loss, of_pairs) and of_loss != of_pairs:
-            signals |= {"similar_label_of_loss": Signal(of_loss), "similar_label_of_pairs": Signal(of_pairs)}
-            if is_imperfect(facts, limits.FAILED_EER):
-                what = (
-                    f'The loss takes the label {of_loss:g} for "same", but the training pairs use the label '
-                    f"{of_pairs:g}: the loss pulls impostors together and pushes genuine pairs apart."
-                )
-                return self.in_training(facts, what, signals, limits.STRONGEST)
-        if "train_input_auc" in facts and "input_auc" in facts:
-            told, held_out = facts["train_input_auc"] - 0.5, facts["input_auc"] - 0.5
-            if min(-told, held_out) > limits.LABELS_CLEAR and is_imperfect(facts, limits.FAILED_EER):
-                signals |= {"train_input_auc": Signal(0.5 + told, None, 0.5)}
-                signals |= {"input_auc": Signal(0.5 + held_out, None, 0.5)}
-                what = (
-                    f"In the raw inputs, genuine held-out pairs are closer than impostors (AUC {0.5 + held_out:.2f}), "
-                    f'and training pairs that are labelled "same" are farther apart (AUC {0.5 + told:.2f}): the '
-                    "training labels mean the opposite."
-                )
-                return self.in_training(facts, what, signals, limits.STRONGEST)
-        equal, wanted = facts.get("equal_end", 0), facts.get("wanted_end", 0)
-        if equal * wanted < 0 and not facts.get("learned_head", 1) and is_imperfect(facts, limits.FAILED_EER):
-            signals |= {"output_of_equal_embeddings": Signal(equal, None, wanted)}
-            now, asked = ("highest", "lowest") if equal > 0 else ("lowest", "highest")
-            what = (
-                f"Equal embeddings give the {now} output, and the loss asks for the {asked} one for pairs that are the "
-                "same: it takes their label for the other one."
-            )
+        what = self.contradiction(facts, signals)
+        if what is not None and is_imperfect(facts, limits.FAILED_EER):
             return self.in_training(facts, what, signals, limits.STRONGEST)
         follows = facts.get("train_input_auc", facts.get("input_auc", 0.5)) - 0.5 > limits.LABELS_CLEAR
         if facts.get("learned_head") and follows:
@@ -79,6 +53,34 @@ class InvertedLabels(Cause):
             )
             return self.in_training(facts, what, signals, trained / reach)
         return RuledOut(self.name, signals)
+
+    def contradiction(self, facts, signals):
+        """What contradicts the labels of training without a look at the ranking, as a sentence, or None."""
+        of_loss, of_pairs = facts.get("loss_similar_label"), facts.get("pairs_similar_label")
+        if None not in (of_loss, of_pairs) and of_loss != of_pairs:
+            signals |= {"similar_label_of_loss": Signal(of_loss), "similar_label_of_pairs": Signal(of_pairs)}
+            return (
+                f'The loss takes the label {of_loss:g} for "same", but the training pairs use the label '
+                f"{of_pairs:g}: the loss pulls impostors together and pushes genuine pairs apart."
+            )
+        told, held_out = facts.get("train_input_auc", 0.5) - 0.5, facts.get("input_auc", 0.5) - 0.5
+        if min(-told, held_out) > limits.LABELS_CLEAR:
+            signals |= {"train_input_auc": Signal(0.5 + told, None, 0.5)}
+            signals |= {"input_auc": Signal(0.5 + held_out, None, 0.5)}
+            return (
+                f"In the raw inputs, genuine held-out pairs are closer than impostors (AUC {0.5 + held_out:.2f}), "
+                f'and training pairs that are labelled "same" are farther apart (AUC {0.5 + told:.2f}): the '
+                "training labels mean the opposite."
+            )
+        equal, wanted = facts.get("equal_end", 0), facts.get("wanted_end", 0)
+        if equal * wanted < 0 and not facts.get("learned_head", 1):
+            signals |= {"output_of_equal_embeddings": Signal(equal, None, wanted)}
+            now, asked = ("highest", "lowest") if equal > 0 else ("lowest", "highest")
+            return (
+                f"Equal embeddings give the {now} output, and the loss asks for the {asked} one for pairs that are the "
+                "same: it takes their label for the other one."
+            )
+        return None
 
     def in_training(self, facts, what, signals, strength):
         """The finding that the labels in the loss are inverted."""
