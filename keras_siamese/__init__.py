@@ -8,7 +8,7 @@ from keras_siamese import addons, callbacks, data, diagnosis, distances, layers,
 from keras_siamese._version import __version__
 from keras_siamese.attach import Anatomy, dissect
 from keras_siamese.callbacks.fitting import fit
-from keras_siamese.diagnosis import Diagnosis, diagnose
+from keras_siamese.diagnosis import Diagnosis, Repair, diagnose, repair
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.tuning import SiameseGridSearch
 from keras_siamese.verifier import Verifier
@@ -17,6 +17,7 @@ __all__ = [
     "Anatomy",
     "Diagnosis",
     "DistanceLayer",
+    "Repair",
     "SiameseGridSearch",
     "SiameseWrapper",
     "Verifier",
@@ -32,6 +33,7 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "repair",
     "tuning",
     "verification",
 ]

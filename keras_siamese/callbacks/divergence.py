@@ -16,6 +16,8 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor, figures
 from keras_siamese.diagnosis.diagnose import diagnosis_of, fed_of, recipe_of, training_of, training_trials
+from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
+from keras_siamese.diagnosis.experiments.program import values_of
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, score
 
@@ -54,6 +56,8 @@ class DivergenceMonitor(VerificationMonitor):
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.
         every_steps: for epochs that take hours, also measure after every so many training steps, and flag a run
             within an epoch. These values are in `parts` and in the report, and not in `logs`.
+        confirm, budget_epochs, budget_seconds: when training ends, test the leading causes, as `diagnose` does with
+            these arguments. The monitor keeps a copy of the initial weights for it. The model is as before.
         **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
             `VerificationMonitor`.
 
@@ -84,6 +88,9 @@ class DivergenceMonitor(VerificationMonitor):
         threshold=None,
         target_eer=None,
         every_steps=None,
+        confirm=False,
+        budget_epochs=None,
+        budget_seconds=None,
         **kwargs,
     ):
         if target_eer is not None:
@@ -93,6 +100,8 @@ class DivergenceMonitor(VerificationMonitor):
         if not callable(on_divergence):
             check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
         self.on_divergence = on_divergence
+        self.confirm = confirm or budget_epochs is not None or budget_seconds is not None
+        self.budget = check_budget(budget_epochs, budget_seconds)
         self.every_steps = None if every_steps is None else check_integer("every_steps", every_steps, low=1)
         self.report = None if report is None else check_report(report)
         self.train, self._is_told = train, False
@@ -107,7 +116,7 @@ class DivergenceMonitor(VerificationMonitor):
 
     def _forget(self):
         super()._forget()
-        self.diagnosis = None
+        self.diagnosis = self._initial = None
 
     history = property(attrgetter("recorder.run.curves"))
     flags = property(attrgetter("recorder.run.flags"))
@@ -127,6 +136,7 @@ class DivergenceMonitor(VerificationMonitor):
         super().on_train_begin(logs)
         self._steps, self._next_part = 0, self.every_steps
         self.recorder.begin_fit(self.epochs_planned)
+        self._initial = values_of(self.model) if self.confirm and self.model.built else None
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:
@@ -239,6 +249,7 @@ class DivergenceMonitor(VerificationMonitor):
         valid, anatomy = self.measure() if valid is None else valid, self.attach()
         fed, source, train = self.training()
         recipe = recipe_of(anatomy, source, self.validation if fed is None else fed)
+        recipe |= {"steps": (self.params or {}).get("steps"), "initial": self._initial}
         if valid.is_finite:
             train = None if train is None else score(anatomy, train, self.batch_size)
         else:
@@ -261,6 +272,9 @@ class DivergenceMonitor(VerificationMonitor):
     def on_train_end(self, logs=None):
         if self._measured or self.recorder.scored is not None:
             self.diagnose()
+            if self.confirm:
+                shown = bool((self.params or {}).get("verbose"))
+                self.diagnosis = tested(self.diagnosis, *self.budget, progress=shown)
         if self.recorder.scored is not None:
             self.write(self.diagnosis)
         elif self.report is not None:

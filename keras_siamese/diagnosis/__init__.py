@@ -2,6 +2,19 @@
 
 from keras_siamese.diagnosis.causes import Finding, Signal
 from keras_siamese.diagnosis.diagnose import Diagnosis, diagnose
+from keras_siamese.diagnosis.experiments.confirm import Confirmation
+from keras_siamese.diagnosis.experiments.repair import Attempt, Repair, repair
 from keras_siamese.diagnosis.trend import Flag, find_flags
 
-__all__ = ["Diagnosis", "Finding", "Flag", "Signal", "diagnose", "find_flags"]
+__all__ = [
+    "Attempt",
+    "Confirmation",
+    "Diagnosis",
+    "Finding",
+    "Flag",
+    "Repair",
+    "Signal",
+    "diagnose",
+    "find_flags",
+    "repair",
+]

@@ -18,10 +18,11 @@ from keras_siamese import verification
 from keras_siamese._checks import check_number, check_writable
 from keras_siamese._version import __version__
 from keras_siamese.attach.feed import gather
-from keras_siamese.attach.orient import pairs_of
+from keras_siamese.attach.orient import orient, pairs_of
 from keras_siamese.data import ExplicitPairs
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
+from keras_siamese.diagnosis.experiments.confirm import check_budget, tested, with_confirmations
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
@@ -30,7 +31,7 @@ from keras_siamese.diagnosis.run import Run, plain
 from keras_siamese.scoring import Trials, attach, readable, spread_over_identities
 from keras_siamese.scoring import score as scored
 
-SCHEMA = "keras_siamese.diagnosis/2.2"  # of report.schema.json
+SCHEMA = "keras_siamese.diagnosis/2.3"  # of report.schema.json
 MAX_ITEMS = 2_000
 MAX_TRAIN_ITEMS = 1_000
 MAX_PAIRS = 50_000
@@ -126,6 +127,7 @@ class Diagnosis:
             by = f", explained by {finding.explained_by}" if finding.explained_by else ""
             lines.append(f"\n{number}. {finding.cause} ({finding.severity}{by}): {finding.summary}")
             lines += [f"     {signal.line(name)}" for name, signal in finding.evidence.items()]
+            lines += [f"   {finding.confirmation}"] if finding.confirmation else []
             lines += ["   advice:"] + [f"     {line}" for line in finding.advice.splitlines()]
         if self.ruled_out:
             lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
@@ -186,7 +188,9 @@ class Diagnosis:
                 f"`path` must be a report that Diagnosis.to_json wrote, with the schema {SCHEMA!r}; {str(path)!r} has "
                 f"{found!r}. Diagnose the run again to write one"
             )
-        return diagnosis_of(Recorded(report))
+        return with_confirmations(
+            diagnosis_of(Recorded(report)), {one["cause"]: one.get("confirmation") for one in report["findings"]}
+        )
 
     def to_html(self, path):
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
@@ -293,6 +297,9 @@ def diagnose(
     target_eer=None,
     similar_label=None,
     probe=False,
+    confirm=False,
+    budget_epochs=None,
+    budget_seconds=None,
 ):
     """Diagnoses a trained model: does it verify, did its run diverge, and why.
 
@@ -315,6 +322,12 @@ def diagnose(
         probe: whether to train for twenty steps on the batches of `train`, a sequence, and for twenty on one of them,
             and put all weights back: tells the size of steps where no `DivergenceMonitor` has watched the run. The
             model must be compiled.
+        confirm: whether to test the leading causes: the repair of each is made in a copy of the run, which trains
+            briefly beside a copy without it. The model is as before, bit for bit. It must be compiled, and `train` be
+            given. See `experiments.confirm`.
+        budget_epochs: epochs of training for all tests together, > 0; by default half of those in `history`, or 5.
+            Implies `confirm`.
+        budget_seconds: no further test begins after so many seconds. Implies `confirm`.
 
     Returns:
         A `Diagnosis`.
@@ -323,6 +336,7 @@ def diagnose(
         ValueError: if an argument is out of its range, if there are no genuine or no impostor pairs, if the history
             lacks a curve, or if no encoder is found in the model.
     """
+    budget = check_budget(budget_epochs, budget_seconds)
     if target_eer is not None:
         check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
     threshold = None if threshold is None else check_number("threshold", threshold)
@@ -340,7 +354,8 @@ def diagnose(
         return diagnosis_of(Observed(run, broken, **recipe))
     probed = probe_steps(model, check_probe(model, train)) if probe else {}
     options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
-    return diagnosis_of(Observed(run, valid, trained, **options, **recipe_of(siamese, source)))
+    diagnosis = diagnosis_of(Observed(run, valid, trained, **options, **recipe_of(siamese, source, fed)))
+    return tested(diagnosis, *budget, progress=True) if confirm or any(budget) else diagnosis
 
 
 def nan_from(curves):
@@ -369,7 +384,8 @@ def training_of(anatomy, train):
         return train, None if train is None else training_trials(train)
     x, y = gather(train)
     left, right, labels = pairs_of(anatomy, x, y)
-    similar = 1 if y is None else anatomy.direction.similar_label
+    direction = anatomy.direction or orient(anatomy, left, right, labels, x=x, y=y)
+    similar = 1 if y is None else direction.similar_label
     same = labels == similar
     rows = np.sort(np.random.default_rng(0).permutation(len(same))[:MAX_TRAIN_ITEMS])
     trials = Trials.from_pairs(take(left, rows), take(right, rows), same[rows])

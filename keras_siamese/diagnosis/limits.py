@@ -70,7 +70,7 @@ SIGMAS = Limit(
     "a false alarm by chance in 1 of 700 runs",
     "facts.verification causes.leakage causes.preprocessing_mismatch",
 )
-UPPER_TAIL = Limit(0.975, "probability", "upper end of a 95 % interval", "causes.memorising")
+UPPER_TAIL = Limit(0.975, "probability", "upper end of a 95 % interval", "causes.memorising experiments.confirm")
 NORMAL_TAIL = Limit(1.96, "standard errors", "the normal's 97.5th percentile", "causes.memorising")
 
 # --- strength of a finding
@@ -91,7 +91,7 @@ RARE_STRENGTH = Limit(0.1, "share of the weight in the loss", "twice RARE_KIND",
 SMALLEST_KIND = Limit(1e-3, "share of the weight in the loss", "keeps a ratio finite", "causes.pair_imbalance")
 LOSS_RATIO = Limit(1.5, "ratio of losses", "tuned: the rare kind must have the larger loss", "causes.pair_imbalance")
 LARGEST_RATIO = Limit(1e6, "ratio of losses", "keeps a ratio finite", "causes.pair_imbalance")
-TINY_LOSS = Limit(1e-12, "loss", "keeps a ratio finite", "causes.pair_imbalance facts.training")
+TINY_LOSS = Limit(1e-12, "loss", "keeps a ratio finite", "causes.pair_imbalance facts.training experiments.comparison")
 FEW_DRAWN = Limit(8, "identities", "derivation: two of eight are a quarter", "causes.identity_imbalance")
 SHARE_OF_TWO = Limit(0.5, "share of the samples", "tuned", "causes.identity_imbalance")
 LARGE_SHARE_OF_TWO = Limit(0.8, "share of the samples", "tuned", "causes.identity_imbalance")
@@ -178,7 +178,9 @@ HUGE_UPDATE = Limit(3.0, "share of the weights per epoch", "tuned", "causes.lear
 LARGE_LAST_UPDATE = Limit(0.5, "share of the weights per epoch", "only shown", "causes.learning_rate")
 USUAL_LAST_UPDATE = Limit(0.05, "share of the weights per epoch", "only shown", "causes.learning_rate")
 LITTLE_GAINED = Limit(0.1, "EER", "tuned: below what an untrained encoder has", "causes.learning_rate")
-USUAL_RATE = Limit(1e-3, "learning rate", "Keras's default for Adam", "causes.learning_rate causes.collapse")
+USUAL_RATE = Limit(
+    1e-3, "learning rate", "Keras's default for Adam", "causes.learning_rate causes.collapse experiments.changes"
+)
 
 ROWS_SHOWN = Limit(5, "rows", "convention: a report lists all", "causes.nan_gradient")
 SAFE_ROOT = Limit(1e-7, "squared distance", "keras.config.epsilon()", "causes.nan_gradient")
@@ -216,6 +218,13 @@ BOTH_OUT_OF_REACH = Limit(
 )
 NEGATIVE_LOSS = Limit(0.01, "loss", "derivation: a cross-entropy has none; rounding", "causes.loss_mismatch")
 MANY_CUT_OFF = Limit(0.02, "share of the training pairs", "convention: a probability has none", "causes.loss_mismatch")
+
+# --- experiments
+TESTED = Limit(3, "causes", "convention: those that a person would try first", "experiments.confirm")
+REPAIR_ITEMS = Limit(600, "items", "convention: 100 identities", "experiments.repair")
+CONFIRMED_GAIN = Limit(0.02, "EER", "as SWAP_GAIN", "experiments.confirm")
+USUAL_WIDTH = Limit(128, "units", "convention", "experiments.comparison")
+USUAL_INPUT = Limit(20_000, "numbers", "convention: a dense layer of them is small", "experiments.comparison")
 
 # --- lines that only the report draws
 UNIFORMITY_WARNING = Limit(-1.0, "log of a kernel's mean", "tuned", "report.panels")

@@ -48,6 +48,8 @@ class Observed:
     probed: dict = field(default_factory=dict)  # what `facts.model.probe` found, facts by name
     still: tuple = ()  # names of the layers whose kernels have not moved since the run began
     fed: object = None  # `(x, y)` or batches as the model is trained on, from which steps can be taken again
+    initial: dict | None = None  # values of the model's variables when the run began, `{id: array}`
+    steps: int | None = None  # training steps in an epoch
 
     @property
     def history(self):

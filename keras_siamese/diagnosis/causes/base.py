@@ -54,6 +54,7 @@ class Finding:
         explained_by: the cause that also explains this finding, or None.
         stage: the stage of the run that the cause belongs to, see `ranking`; "" for "undetermined".
         explains_flag: whether it can be the reason why AUC and EER do not follow the loss.
+        confirmation: what an experiment has shown, see `experiments.confirm.Confirmation`; None if none was made.
     """
 
     cause: str
@@ -67,6 +68,7 @@ class Finding:
     explained_by: str | None = None
     stage: str = ""
     explains_flag: bool = True
+    confirmation: object = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,268 @@
+"""`repair`: diagnoses a run, changes what was found, trains again, until the run is healthy.
+
+Contract: every attempt is a `Program` from the same initial weights. It is trained with its changes, measured on the
+same held-out pairs after every epoch, and diagnosed. A change is kept if it lowers the held-out EER. Imports
+`diagnose`.
+
+    found = repair(model, (x, y), validation, budget=50)
+    print(found)                        # what was tried, and what a person would write
+    found.model, found.diagnosis
+"""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_siamese import verification
+from keras_siamese._checks import check_integer, check_number
+from keras_siamese._tables import aligned
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.diagnose import Diagnosis, diagnosis_of, fed_of, recipe_of, training_of
+from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
+from keras_siamese.diagnosis.experiments.changes import changed, options_of
+from keras_siamese.diagnosis.experiments.confirm import compare, tested
+from keras_siamese.diagnosis.experiments.program import Outcome, begun, program_of, values_of
+from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.recorder import RunRecorder
+from keras_siamese.diagnosis.run import Run
+from keras_siamese.scoring import attach, score
+from keras_siamese.verification.pairs import progress_bar
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """One training of a `repair`.
+
+    Attributes:
+        cause: the suspected cause whose repair was tried; None for the program as it was given.
+        options: the options that were changed, under this package's argument names; see `Finding.apply`.
+        eer: held-out EER at the end.
+        epochs: that were trained.
+        kept: whether the change was kept.
+        diagnosis: the `Diagnosis` of this training.
+    """
+
+    cause: str | None
+    options: dict
+    eer: float
+    epochs: int
+    kept: bool
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """What a `repair` has found.
+
+    Attributes:
+        model: the best model, with its weights. It is the one that was given, unless its comparison, loss or encoder
+            had to be replaced.
+        attempts: all `Attempt`s, in order.
+        why: why no further attempt was made, a sentence.
+    """
+
+    model: keras.Model
+    attempts: tuple
+    why: str
+
+    @property
+    def kept(self):
+        """The attempts whose changes the best model has, the program as it was given first."""
+        return tuple(one for one in self.attempts if one.kept)
+
+    @property
+    def diagnosis(self):
+        """The `Diagnosis` of the best model."""
+        return self.kept[-1].diagnosis
+
+    @property
+    def is_repaired(self):
+        """Whether a change was kept."""
+        return len(self.kept) > 1
+
+    @property
+    def code(self):
+        """What a person would write: the advice of each change that was kept."""
+        found, advised = [], self.kept[0].diagnosis.findings
+        for attempt in self.kept[1:]:
+            finding = next(one for one in advised if one.cause == attempt.cause)
+            found.append(f"# {finding.summary}\n{finding.advice}")
+            advised = attempt.diagnosis.findings
+        return "\n\n".join(found)
+
+    def __str__(self):
+        rows = [("repair of", "changed", "EER", "kept")]
+        rows += [
+            (
+                one.cause or "as it was given",
+                ", ".join(f"{name}={shown(value)}" for name, value in one.options.items()),
+                f"{one.eer:.3f}",
+                "yes" if one.kept else "no",
+            )
+            for one in self.attempts
+        ]
+        lines = [*aligned(rows, right=(2,)), self.why]
+        return "\n".join([*lines, *(["", self.code] if self.is_repaired else [])])
+
+
+def shown(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def repair(
+    build_or_model, train, validation, budget=None, *, epochs=10, target_eer=None, similar_label=None, progress=True
+):
+    """Train a siamese model, and repair its training where it does not verify.
+
+    The model is trained and diagnosed. The leading causes are tested (see `experiments.confirm`), the repair of the
+    first one is made, and the model is trained again from the same initial weights. If its held-out EER is lower, the
+    repair is kept; otherwise the next cause is tried. This ends when the run is healthy, nothing helps, or the budget
+    is spent. No file is written.
+
+    Zhang, Zhai, Ma, Shen, *AutoTrainer: An Automatic DNN Training Problem Detection and Repair System*, ICSE 2021,
+    https://ieeexplore.ieee.org/document/9402077, repairs by training again, too.
+
+    Args:
+        build_or_model: a compiled siamese model, whose weights are changed; or a function without arguments that
+            returns one.
+        train: training data as `fit` takes them, `(x, y)`, or a sequence.
+        validation: held-out data, as in `diagnose`.
+        budget: epochs of training for all attempts together, at least `epochs`; by default five times as many.
+        epochs: of each attempt, ≥ 1.
+        target_eer: EER below which nothing is changed, in (0, 1).
+        similar_label: as in `diagnose`.
+        progress: whether to show Keras's progress bar.
+
+    Returns:
+        A `Repair`.
+
+    Raises:
+        ValueError: if the model is not compiled, or for what `diagnose` refuses.
+    """
+    epochs = check_integer("epochs", epochs, low=1)
+    budget = check_number("budget", 5 * epochs if budget is None else budget, low=epochs)
+    model = build_or_model if isinstance(build_or_model, keras.layers.Layer) else build_or_model()
+    if not getattr(model, "compiled", False):
+        raise ValueError(f"`build_or_model` must be, or return, a compiled Keras model; got {model!r}")
+    search = Search(epochs, budget, target_eer, progress)
+    return search.run(program_to_train(model, train, validation, similar_label))
+
+
+def program_to_train(model, train, validation, similar_label):
+    """The `Program` of a compiled `model` that was not trained yet."""
+    options = {"max_items": int(limits.REPAIR_ITEMS), "similar_label": similar_label}
+    anatomy, trials = attach(model, validation, **options)
+    fed = fed_of(train)
+    source, _ = training_of(anatomy, fed)
+    observed = Observed(Run(), score(anatomy, trials), **recipe_of(anatomy, source, fed), initial=values_of(model))
+    return program_of(observed)
+
+
+class Search:
+    """The attempts of a `repair`, one after the other."""
+
+    def __init__(self, epochs, budget, target_eer, progress):
+        self.epochs, self.left, self.target_eer, self.progress = epochs, budget, target_eer, progress
+        self.attempts, self.tried = [], set()
+
+    def run(self, program):
+        """The `Repair` of `program`."""
+        best, diagnosis, values = program, *self.train(program)
+        outcome = Outcome([], diagnosis.observed.valid)
+        self.note(None, {}, diagnosis, kept=True)
+        while (why := self.why_ended(diagnosis)) is None:
+            diagnosis, chosen = self.choose(best, diagnosis)
+            if chosen is None:
+                why = "No other repair is left to try."
+                break
+            cause, options, repaired = chosen
+            found, new_values = self.train(repaired)
+            gained = compare(outcome, Outcome([], found.observed.valid)).verdict == "confirmed"
+            self.note(cause, options, found, kept=gained)
+            if gained:
+                best, diagnosis, values = repaired, found, new_values
+                outcome = Outcome([], found.observed.valid)
+        for variable in best.model.variables:
+            variable.assign(values[id(variable)])
+        return Repair(best.model, tuple(self.attempts), why)
+
+    def note(self, cause, options, diagnosis, kept):
+        eer = diagnosis.observed.eer.estimate if diagnosis.observed.is_finite else 0.5
+        self.attempts.append(Attempt(cause, options, eer, self.epochs, kept, diagnosis))
+
+    def why_ended(self, diagnosis):
+        """Why no further attempt is made, a sentence, or None."""
+        eer = self.attempts[-1].eer if not diagnosis.observed.is_finite else diagnosis.observed.eer.estimate
+        if self.target_eer is not None and eer <= self.target_eer:
+            return f"The held-out EER {eer:.3f} has reached the target."
+        if not diagnosis.findings:
+            return "Nothing is found that could be repaired."
+        if self.left < self.epochs:
+            return "The budget is spent."
+        return None
+
+    def choose(self, program, diagnosis):
+        """The diagnosis, whose causes were tested, and `(cause, options, program)` of the first repair to try."""
+        if diagnosis.findings[0].confirmation is None and diagnosis.observed.is_finite:
+            spent = min(self.epochs / 2, self.left)
+            diagnosis = tested(diagnosis, budget_epochs=spent, progress=self.progress, program=program)
+            self.left -= spent
+        for finding in diagnosis.findings:
+            verdict = getattr(finding.confirmation, "verdict", None)
+            options = options_of(finding, diagnosis.observed.facts)
+            repaired, made = changed(program, options, diagnosis.observed)
+            options = {name: options[name] for name in made}
+            key = repr(sorted(options.items(), key=repr))
+            if verdict != "refuted" and made and repaired.start is not None and key not in self.tried:
+                self.tried.add(key)
+                return diagnosis, (finding.cause, options, repaired)
+        return diagnosis, None
+
+    def train(self, program):
+        """`(diagnosis, values)`: train `program` and diagnose it; the values of its variables at the end."""
+        model, steps = program.model, program.batches.steps
+        recorder, bar = RunRecorder(target_eer=self.target_eer), progress_bar(self.epochs, "epoch", self.progress)
+        recorder.begin_fit(self.epochs)
+        with begun(program):
+            for epoch in range(self.epochs):
+                recorder.begin_epoch(epoch, model)
+                losses = []
+                for step in range(epoch * steps, (epoch + 1) * steps):
+                    losses.append(float(model.train_on_batch(*program.batches.at(step), return_dict=True)["loss"]))
+                    model.reset_metrics()
+                scored = score(program.anatomy, program.trials)
+                recorder.end_epoch(epoch, model, {"loss": np.mean(losses), **figures(scored)}, scored)
+                bar(1)
+            self.left -= self.epochs
+            fed = as_fit_takes(program.batches)
+            source, trials = training_of(program.anatomy, fed)
+            valid, trained = scored, None
+            if valid.is_finite:
+                trained = None if trials is None else score(program.anatomy, trials)
+            else:
+                valid = recorder.scored or valid
+            recipe = recipe_of(program.anatomy, source, fed) | {"initial": program.start}
+            diagnosis = diagnosis_of(recorder.observed(valid, trained, **recipe))
+            diagnosis.findings  # noqa: B018  (facts are measured while the settings hold)
+        return diagnosis, values_of(model)
+
+
+def figures(scored):
+    """The logs of an epoch that `RunRecorder` reads."""
+    if not scored.is_finite:
+        return {}
+    found = {"auc": verification.auc, "eer": verification.eer}
+    return {f"val_{name}": float(function(scored.same, scored.scores)) for name, function in found.items()}
+
+
+def as_fit_takes(batches):
+    """The samples of `batches` as `fit` takes them: a sequence that was not changed, or arrays of two epochs."""
+    if isinstance(batches, Sequence) and batches.on_batch is None:
+        return batches.source
+    if isinstance(batches, Batches):
+        rows = slice(None) if batches.rows is None else batches.rows
+        return tuple(tree.map_structure(lambda array: array[rows], part) for part in (batches.x, batches.y))
+    parts = [batches.at(step)[:2] for step in range(2 * batches.steps)]
+    return tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)

@@ -1,0 +1,100 @@
+"""Tests of `recompiled`: the user's encoder under another comparison or loss starts from the same weights."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from keras_siamese.diagnosis.experiments.comparison import all_trainable, recompiled, usual_encoder
+from keras_siamese.diagnosis.experiments.program import program_of, run
+from tests.support import small_programs
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    observed = small_programs.fitted(epochs=1)[1].diagnosis.observed
+    return program_of(observed), observed
+
+
+@pytest.fixture(scope="module")
+def plain():
+    observed = small_programs.plain(epochs=1)[1].diagnosis.observed
+    return program_of(observed), observed
+
+
+def kernels(program):
+    return [one for one in program.model.variables if len(one.shape) == 2]
+
+
+def test_the_encoder_is_the_users_own(pairs, plain):
+    for (program, observed), options in ((pairs, {"margin": 0.5}), (plain, {"head": "logistic"})):
+        found = recompiled(program, options, observed)
+        own = {id(one) for one in program.anatomy.encoder.variables}
+        assert own <= {id(one) for one in found.model.variables} and found.start is program.start
+
+
+def test_the_loss_gets_the_margin_and_the_comparison_the_distance(pairs):
+    program, observed = pairs
+    found = recompiled(program, {"margin": 0.5, "distance": "cosine"}, observed)
+    assert found.model.loss.margin == 0.5 and repr(found.model.distance) == "CosineDistance()"
+    assert isinstance(found.model.loss, ks.losses.ContrastiveLoss)
+
+
+def test_a_plain_program_is_shown_the_same_pairs_by_their_sides(plain):
+    program, observed = plain
+    found = recompiled(program, {"loss": "contrastive"}, observed)
+    (left, right), same = found.batches.at(2)
+    inputs, y = program.batches.at(2)
+    assert np.array_equal(left, inputs[0]) and np.array_equal(right, inputs[1]) and np.array_equal(same, y)
+    assert run(found, 12).scored.is_finite
+
+
+def test_normalised_embeddings_have_unit_norm(pairs):
+    program, observed = pairs
+    z = recompiled(program, {"normalize": True}, observed).anatomy.encoder(program.trials.items[:5])
+    assert np.allclose(np.linalg.norm(keras.ops.convert_to_numpy(z), axis=1), 1, atol=1e-5)
+
+
+def test_a_loss_over_batches_keeps_its_other_options():
+    x, labels = small_programs.identities()
+    model = small_programs.encoder()
+    loss = ks.losses.BatchTripletLoss(margin=0.01, negatives="hard", positives="hard")
+    model.compile("adam", loss=loss)
+    monitor = ks.callbacks.DivergenceMonitor(
+        small_programs.identities(20, seed=1), lambda diagnosis: None, train=(x, labels)
+    )
+    model.fit(x, labels, batch_size=60, epochs=1, callbacks=[monitor], verbose=0)
+    observed = monitor.diagnosis.observed
+    found = recompiled(program_of(observed), {"negatives": "all", "margin": 0.2}, observed)
+    config = found.model.loss.get_config()
+    assert (config["margin"], config["negatives"], config["positives"]) == (0.2, "all", "hard")
+    assert found.model is not model and model.loss is loss
+    assert len(run(found, 3).losses) == 3
+
+
+def test_all_layers_can_be_trained_within_the_block():
+    model = small_programs.encoder(norm=True)
+    model.layers[0].trainable = False
+    before = [one.trainable for one in model.variables]
+    count = len(model.trainable_variables)
+    with all_trainable(model):
+        assert len(model.trainable_variables) == count + 2
+    assert [one.trainable for one in model.variables] == before and len(model.trainable_variables) == count
+
+
+def test_a_usual_encoder_normalises_its_inputs_and_is_refused_what_it_does_not_suit():
+    sample = np.random.default_rng(0).normal(100, 20, (50, 8, 8, 1)).astype("float32")
+    encoder = usual_encoder(sample)
+    assert encoder(sample).shape == (50, 32)
+    assert usual_encoder(None) is None and usual_encoder(np.zeros((4, 3, 2), "float32")) is None
+
+
+def test_a_model_without_embeddings_cannot_be_recompiled(pairs):
+    program, observed = pairs
+
+    class Whole:
+        has_embeddings, encoder = False, None
+
+    assert recompiled(replace(program, anatomy=Whole()), {"margin": 1.0}, observed) is None

@@ -1,0 +1,91 @@
+"""Tests of `repair`: a broken program is trained until it verifies, and its model has the best weights."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from tests.support import small_programs
+
+
+def siamese(margin=1.0, rate=3e-3):
+    model = ks.SiameseWrapper(small_programs.encoder())
+    model.compile(keras.optimizers.Adam(rate), loss=ks.losses.ContrastiveLoss(margin=margin))
+    x, _ = small_programs.identities()
+    model((x[:2], x[:2]))
+    return model
+
+
+def pairs(positive_fraction=0.5):
+    x, labels = small_programs.identities()
+    return ks.data.PairSequence(
+        x, labels, batch_size=30, pairs_per_epoch=300, positive_fraction=positive_fraction, seed=0
+    )
+
+
+VALID = small_programs.identities(20, seed=1)
+
+
+@pytest.fixture(scope="module")
+def repaired():
+    return ks.repair(lambda: siamese(rate=1e-7), pairs(), VALID, epochs=5, progress=False)
+
+
+def test_a_small_rate_is_raised(repaired):
+    first, second = repaired.kept
+    assert repaired.is_repaired and second.cause == "learning_rate" and set(second.options) == {"learning_rate"}
+    assert second.eer < first.eer - 0.02 and not repaired.diagnosis.findings
+    assert repaired.why == "Nothing is found that could be repaired."
+
+
+def test_the_model_has_the_weights_that_were_measured(repaired):
+    found = ks.diagnose(repaired.model, validation=VALID)
+    assert found.observed.eer.estimate == pytest.approx(repaired.kept[-1].eer, abs=0.03)
+    assert float(keras.ops.convert_to_numpy(repaired.model.optimizer.learning_rate)) == pytest.approx(1e-7)
+
+
+def test_the_text_has_what_was_tried_and_what_a_person_would_write(repaired):
+    text = str(repaired)
+    assert "as it was given" in text and "learning_rate=0.001" in text
+    assert "keras.optimizers.Adam(0.001)" in repaired.code and repaired.code in text
+    for line in repaired.code.splitlines():
+        compile(line.strip(), "advice", "exec")
+
+
+def test_a_replaced_comparison_gives_another_model_over_the_same_encoder():
+    model = siamese(margin=0.005)
+    found = ks.repair(model, pairs(), VALID, epochs=10, progress=False)
+    assert [one.cause for one in found.kept] == [None, "margin"]
+    assert found.model is not model and {id(one) for one in model.variables} <= {id(v) for v in found.model.variables}
+    assert isinstance(found.model.loss, ks.losses.ContrastiveLoss) and found.model.loss.margin > 0.1
+
+
+def test_a_healthy_program_is_trained_once():
+    model = siamese()
+    found = ks.repair(model, pairs(), VALID, epochs=5, progress=False)
+    assert len(found.attempts) == 1 and found.model is model and not found.is_repaired and found.code == ""
+
+
+def test_the_budget_and_the_target_end_the_search():
+    found = ks.repair(siamese(rate=1e-7), pairs(), VALID, budget=5, epochs=5, progress=False)
+    assert len(found.attempts) == 1 and found.why == "The budget is spent."
+    found = ks.repair(siamese(rate=1e-7), pairs(), VALID, epochs=2, target_eer=0.4, progress=False)
+    assert len(found.attempts) == 1 and "target" in found.why
+
+
+@pytest.mark.deep
+@pytest.mark.each_backend
+def test_a_plain_program_on_arrays_is_repaired():
+    _, _, (x, y), valid = small_programs.plain(epochs=0)
+    few = np.flatnonzero(y == 0)[:5]
+    rows = np.sort(np.concatenate([np.flatnonzero(y == 1), few]))
+    model = small_programs.plain(epochs=0)[0]
+    found = ks.repair(model, ([side[rows] for side in x], y[rows]), valid, epochs=8, progress=False)
+    assert found.is_repaired and found.kept[1].cause == "pair_imbalance", str(found)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="build_or_model.*compiled"):
+        ks.repair(ks.SiameseWrapper(small_programs.encoder()), pairs(), VALID)
+    with pytest.raises(ValueError, match="budget"):
+        ks.repair(siamese(), pairs(), VALID, budget=2, epochs=5)
