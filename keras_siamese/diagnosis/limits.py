@@ -5,10 +5,15 @@ The flag, the facts, the causes and the panels of the report read the same entry
 
     facts["spread"] < limits.POINT
     limits.POINT.unit, limits.POINT.origin, limits.POINT.used_by
+    with limits.changed(POINT=0.5):                # what would a less strict limit say?
+        causes.examine(facts)
 
 Origins: "tuned" means chosen on the tuning half of the fault benchmark (`benchmarks/faults.py`) and fixed before the
 test half was run; "definition" and "derivation" need no data; everything else names its source.
 """
+
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class Limit(float):
@@ -20,6 +25,15 @@ class Limit(float):
         self = super().__new__(cls, value)
         self.unit, self.origin, self.used_by = unit, origin, tuple(used_by.split())
         return self
+
+    def times(self, factor):
+        """The number times `factor`. A share between ½ and 1 stays one: its distance to 1 is divided by the factor.
+
+        >>> Limit(0.1).times(2), Limit(0.9).times(2), Limit(0.9).times(0.5)
+        (0.2, 0.95, 0.8)
+        """
+        value = float(self)
+        return 1 - (1 - value) / factor if 0.5 < value < 1 else value * factor
 
 
 # --- the flag
@@ -43,7 +57,7 @@ SHARED = Limit(
 )
 
 # --- how good is good
-GOOD_EER = Limit(0.02, "EER", "tuned: below it nothing is left to gain", "trend observed causes.base")
+GOOD_EER = Limit(0.02, "EER", "tuned: below it nothing is left to gain", "trend causes.base")
 WELL_EER = Limit(0.05, "EER", "tuned", "causes.margin causes.batch_norm causes.loss_mismatch")
 SCALED_EER = Limit(0.08, "EER", "tuned: large inputs are harmless to many networks", "causes.input_scale")
 FAILED_EER = Limit(
@@ -54,7 +68,7 @@ FAILED_EER = Limit(
     "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate causes.frozen_part "
     "causes.unreachable_output causes.head_sign causes.loss_mismatch",
 )
-BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "observed causes.threshold")
+BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "trend causes.threshold")
 WELL_RANKED = Limit(0.25, "EER", "BAD_EER, of training pairs", "causes.threshold")
 TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.collapse causes.memorising")
 UNLEARNED = Limit(
@@ -232,4 +246,33 @@ UNIFORMITY_ERROR = Limit(-0.5, "log of a kernel's mean", "tuned", "report.panels
 LOW_D_PRIME = Limit(0.5, "d′", "derivation: an EER of .40", "report.panels")
 HIGH_INTRA_INTER = Limit(0.9, "ratio of distances", "tuned; 1 is chance", "report.panels")
 
-TABLE = {name: value for name, value in globals().items() if isinstance(value, Limit)}
+# The entries are moved out of the module's names, so that `limits.POINT` asks `__getattr__`, which knows of changes.
+TABLE = {name: globals().pop(name) for name, value in list(globals().items()) if isinstance(value, Limit)}
+_CHANGED = ContextVar("changed", default=TABLE)
+
+
+def __getattr__(name):
+    """The limit `name`, as `changed` has set it in this thread or task, or else as it stands in `TABLE`."""
+    try:
+        return _CHANGED.get()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+@contextmanager
+def changed(**values):
+    """In the block, the named limits have other values: for this thread or task alone, and for what reads them then.
+
+    Values that a module has read when it was imported, such as the lines of the report, stay as they are.
+
+    Raises:
+        ValueError: if no limit has that name.
+    """
+    unknown = values.keys() - TABLE.keys()
+    if unknown:
+        raise ValueError(f"`changed` must be given limits by name; there is none named {sorted(unknown)}")
+    token = _CHANGED.set({**_CHANGED.get(), **{name: float(value) for name, value in values.items()}})
+    try:
+        yield
+    finally:
+        _CHANGED.reset(token)

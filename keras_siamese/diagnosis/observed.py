@@ -14,12 +14,11 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese.data.sources import take
-from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
 from keras_siamese.diagnosis.facts.table import measure
 from keras_siamese.diagnosis.facts.verification import below_chance, intervals
 from keras_siamese.diagnosis.run import ALWAYS, Run
-from keras_siamese.diagnosis.trend import find_flags, has_recovered, why_no_flags
+from keras_siamese.diagnosis.trend import find_flags, has_recovered, verifies_badly, why_no_flags
 from keras_siamese.losses.character import character_of
 from keras_siamese.scoring import ScoredTrials
 
@@ -226,7 +225,5 @@ class Observed:
 
     @property
     def verifies_badly(self):
-        """Whether the held-out EER wants explaining: above the target (or .25), or of a flagged run not recovered."""
-        wanted = limits.BAD_EER if self.target_eer is None else self.target_eer
-        diverged = bool(self.flags) and not self.recovered
-        return self.eer.estimate >= limits.GOOD_EER and (diverged or self.eer.estimate > wanted)
+        """Whether the held-out EER wants explaining; see `trend.verifies_badly`."""
+        return verifies_badly(self.eer.estimate, self.flags, self.recovered, self.target_eer)

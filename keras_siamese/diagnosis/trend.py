@@ -18,7 +18,6 @@ import numpy as np
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese.diagnosis import limits
 
-WINDOW = int(limits.WINDOW)
 EXACT = 7  # the longest window for which all permutations are counted (5,040)
 
 
@@ -95,7 +94,7 @@ def warmup_of(epochs):
     return int(limits.WARMUP_SHARE * epochs)
 
 
-def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=WINDOW):
+def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=None):
     """Finds the epochs at which a run diverged.
 
     A measured epoch is flagged if the window that ends at it and the window that ends one measured epoch earlier both
@@ -117,7 +116,7 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
             standard error of independent pairs is replaced by it.
         target_eer: EER that the user wants, in (0, 1).
         epochs: planned number of epochs, which sets the warm-up; by default n.
-        window: measured epochs in a window, ≥ 4: no trend of three epochs has p < .05.
+        window: measured epochs in a window, ≥ 4, which is the default: no trend of three epochs has p < .05.
 
     Returns:
         A list of `Flag` in the order of epochs; empty if the run never diverged.
@@ -125,7 +124,8 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
     curves = check_curves(loss, auc, eer, pairs, auc_se, eer_se, target_eer)
     if pairs < limits.MIN_PAIRS:
         return []
-    window = check_integer("window", window, low=WINDOW)
+    least = int(limits.WINDOW)
+    window = least if window is None else check_integer("window", window, low=least)
     measured = measured_epochs(curves, warmup_of(len(curves.loss) if epochs is None else epochs))
     windows = [examine_window(curves, measured[end - window : end]) for end in range(window, len(measured) + 1)]
     return [now for before, now in pairwise(windows) if before is not None and now is not None]
@@ -146,13 +146,21 @@ def has_recovered(flags, auc, eer, *, pairs, auc_se=None, eer_se=None):
     return bool(min(gained_auc, gained_eer) > limits.ERRORS_WORSE)
 
 
-def why_no_flags(loss, auc, eer, *, pairs, epochs=None, window=WINDOW):
+def verifies_badly(eer, flags, recovered, target_eer=None):
+    """Whether a held-out `eer` wants explaining: above the target (or .25), or of a flagged run not recovered."""
+    wanted = limits.BAD_EER if target_eer is None else target_eer
+    diverged = bool(flags) and not recovered
+    return bool(eer >= limits.GOOD_EER and (diverged or eer > wanted))
+
+
+def why_no_flags(loss, auc, eer, *, pairs, epochs=None):
     """The reason why `find_flags` cannot flag any epoch of a run, in words; None if it can."""
     if pairs < limits.MIN_PAIRS:
         return f"only {pairs} held-out pairs, of the {limits.MIN_PAIRS:.0f} that it takes"
     curves = check_curves(loss, auc, eer, pairs)
     warmup = warmup_of(len(curves.loss) if epochs is None else epochs)
     measured = len(measured_epochs(curves, warmup))
+    window = int(limits.WINDOW)
     if measured > window:
         return None
     return f"only {measured} measured epochs after a warm-up of {warmup}, of the {window + 1} that it takes"

@@ -145,6 +145,6 @@ def signals_of(facts, **thresholds):
     return {name: Signal(facts[name], *beside[name]) for name in beside if name in facts}
 
 
-def is_imperfect(facts, least=limits.GOOD_EER):
-    """Whether held-out verification can still improve: its EER is at least `least`, or was lost to NaN."""
-    return "not_finite" in facts or facts["eer"] >= least
+def is_imperfect(facts, least=None):
+    """Whether held-out verification can still improve: its EER is at least `least` (.02), or was lost to NaN."""
+    return "not_finite" in facts or facts["eer"] >= (limits.GOOD_EER if least is None else least)
