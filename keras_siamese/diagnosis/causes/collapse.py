@@ -47,7 +47,8 @@ class Collapse(Cause):
 
 def steadied(facts):
     """A repair of a collapse: a fixed scale, not the hardest triplets and, if steps were large, smaller ones."""
-    factor = 10 ** np.clip(np.round(np.log10(facts.get("update_size_first", 1.0) / limits.USUAL_UPDATE)), 0, 3)
+    times = max(facts.get("update_size_first", 1.0) / limits.USUAL_UPDATE, 1.0)
+    factor = 10 ** np.clip(np.round(np.log10(times)), 0, 3)
 
     def apply(recipe):
         rate = recipe.get("learning_rate", float(limits.USUAL_RATE)) / factor
