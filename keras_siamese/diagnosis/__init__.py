@@ -4,6 +4,7 @@ from keras_siamese.diagnosis.causes import Finding, Signal
 from keras_siamese.diagnosis.diagnose import Diagnosis, diagnose
 from keras_siamese.diagnosis.experiments.confirm import Confirmation
 from keras_siamese.diagnosis.experiments.repair import Attempt, Repair, repair
+from keras_siamese.diagnosis.suspects import Suspect
 from keras_siamese.diagnosis.trend import Flag, find_flags
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Flag",
     "Repair",
     "Signal",
+    "Suspect",
     "diagnose",
     "find_flags",
     "repair",

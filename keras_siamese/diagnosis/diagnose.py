@@ -8,6 +8,7 @@ diagnosis.to_html("report.html")
 import json
 import platform
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -28,6 +29,7 @@ from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.run import Run, plain
+from keras_siamese.diagnosis.suspects import suspects_of
 from keras_siamese.scoring import Trials, attach, readable, spread_over_identities
 from keras_siamese.scoring import score as scored
 
@@ -107,6 +109,18 @@ class Diagnosis:
             one for one in leading if one.severity == leading[0].severity and one.strength > 0.8 * leading[0].strength
         ]
 
+    @cached_property
+    def suspects(self):
+        """The causes that may be behind the run, as a tuple of `Suspect`s: the leading findings first, then the others,
+        then causes that were ruled out, but not by far. These are given only if the run verifies badly.
+        """
+        return suspects_of(self.facts, self.findings, self.leading)
+
+    @property
+    def also_possible(self):
+        """The `suspects` that were not found."""
+        return [suspect for suspect in self.suspects if suspect.limit is not None]
+
     @property
     def is_alarming(self):
         """Whether an error was found that explains why verification does not follow, even if no epoch is flagged."""
@@ -129,6 +143,9 @@ class Diagnosis:
             lines += [f"     {signal.line(name)}" for name, signal in finding.evidence.items()]
             lines += [f"   {finding.confirmation}"] if finding.confirmation else []
             lines += ["   advice:"] + [f"     {line}" for line in finding.advice.splitlines()]
+        for suspect in self.also_possible:
+            lines.append(f"\nAlso possible: {suspect.cause}; {suspect.reason}")
+            lines += [f"     {signal.line(name)}" for name, signal in suspect.evidence.items()]
         if self.ruled_out:
             lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
         lines += [f"Not examined: {', '.join(causes)} (needs {needs})." for needs, causes in self.needed.items()]
@@ -151,6 +168,7 @@ class Diagnosis:
                 "diverging": self.diverging,
                 "flags": [flag.to_dict() for flag in self.flags],
                 "findings": [finding_dict(finding) for finding in self.findings],
+                "suspects": [asdict(suspect) for suspect in self.suspects],
                 "ruled_out": [asdict(answer) for answer in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
                 "signals": self.facts.numbers,

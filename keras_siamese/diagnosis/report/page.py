@@ -27,6 +27,7 @@ def render(diagnosis):
         diagnosis=diagnosis,
         cut=cut,
         findings=[(finding, signal_cells(finding.evidence)) for finding in diagnosis.findings],
+        also_possible=[(suspect, signal_cells(suspect.evidence)) for suspect in diagnosis.also_possible],
         ruled_out=[(answer.cause, signal_cells(answer.evidence)) for answer in diagnosis.ruled_out],
         verification=facts["verification"],
         threshold=facts["errors"]["threshold"],

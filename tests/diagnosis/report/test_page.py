@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from keras_siamese.diagnosis.causes import Signal
 from keras_siamese.diagnosis.diagnose import SCHEMA
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH
+from keras_siamese.diagnosis.suspects import Suspect
 from tests.support.diagnoses import EPOCHS, HOSTILE, history, made
 
 MISSING = {
@@ -95,6 +97,7 @@ def change(path, value):
     return changed
 
 
+SUSPECT = {"cause": "margin", "factor": 1.5, "limit": "SMALL_MARGIN", "reason": "", "evidence": {}}
 BROKEN = {
     "another schema": change(["schema"], "keras_siamese.diagnosis/1"),
     "no verdict": change(["verdict"], None),
@@ -104,6 +107,7 @@ BROKEN = {
     "a rate above 1": change(["verification", "eer"], 1.5),
     "an unknown severity": change(["findings", 0, "severity"], "fatal"),
     "a signal without its threshold": change(["findings", 0, "evidence", "auc", "threshold"], None),
+    "a suspect that is too far away": change(["suspects"], [{**SUSPECT, "factor": 5.0}]),
     "an epoch before the first": change(["flags", 0, "epoch"], -1),
     "half an interval": change(["verification", "auc_interval"], [0.5]),
     "a sample that is none": change(["errors", "false_accepts", 0, "left", "item"], "first"),
@@ -114,7 +118,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_the_schema_refuses_what_is_broken(validator, diagnosis, fault):
-    facts = copy.deepcopy(diagnosis.to_dict())
+    facts = copy.deepcopy(diagnosis.to_dict()) | {"suspects": [SUSPECT]}
     assert validator.is_valid(facts)
     BROKEN[fault](facts)
     assert not validator.is_valid(facts)
@@ -174,6 +178,19 @@ def test_the_verdict_comes_first_and_all_is_there(page, diagnosis):
     assert page.count('alt="left"') == page.count("<b>score") == 12 and page.count('src="data:image/png') == 24
     worst = diagnosis.to_dict()["errors"]["false_accepts"][0]
     assert f"<b>score {worst['score']:.3g}</b>" in page and f"row {worst['left']['row']}<" in page
+
+
+def test_what_is_also_possible_is_on_the_page_with_its_evidence(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(report, "svg", lambda draw, size=None: "data:image/svg+xml;base64,")
+    diagnosis = made()
+    near = Suspect("margin", 1.5, "SMALL_MARGIN", "it would be <found>", {"margin_over": Signal(0.123, 0.1, 1.0)})
+    vars(diagnosis)["suspects"] = (near,)
+    page = report.render(diagnosis)
+    assert "Also possible: margin; it would be &lt;found&gt;" in page and "0.123" in page
+    vars(diagnosis)["suspects"] = ()
+    assert "Also possible" not in report.render(diagnosis)
 
 
 @pytest.mark.deep

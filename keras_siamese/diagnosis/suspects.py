@@ -1,0 +1,101 @@
+"""Suspects: the causes that may be behind a run that verifies badly, the most suspicious first.
+
+The findings come first. After them come near misses: causes that were ruled out, but would be found if one of their
+limits were up to twice as large or as small (four times, if nothing was found). A near miss is a second guess, so it
+never raises an alarm. It must be able to explain why a run verifies badly; a cause of wrong figures (leakage,
+threshold) cannot.
+
+Contract: facts and ranked findings go in, `Suspect`s come out. Every cause is judged again from the same facts, with
+one of its limits changed for this judgement alone. This takes some tens of milliseconds.
+
+    findings, _ = examine(facts)
+    for suspect in suspects_of(facts, findings):
+        print(suspect.cause, suspect.factor, suspect.reason)
+"""
+
+from dataclasses import dataclass, field
+from math import log2
+
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.causes import CAUSES, Finding, RuledOut, Signal, explaining_flags
+
+STEPS = 8  # to a factor of 2
+NEAR, FAR = 2, 4  # the largest factor, after a finding and if nothing was found
+FACTORS = tuple(2 ** (step / STEPS) for step in range(1, 2 * STEPS + 1))
+# They say whether a run verifies well enough to be left alone, or how strong a finding is, and nothing about its cause.
+GUARDS = frozenset({"GOOD_EER", "WELL_EER", "SCALED_EER", "FAILED_EER", "BAD_EER", "STRONGEST"})
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A cause that may be behind the run.
+
+    Attributes:
+        cause: identifier, such as "margin".
+        factor: the factor in (1, 4] by which one of the cause's limits would have to be less strict for it to be found;
+            1 if it was found.
+        limit: the name of this limit in `limits.TABLE`; None if the cause was found.
+        reason: why it is a suspect, in words.
+        evidence: `Signal` by name, with the limits as they are.
+    """
+
+    cause: str
+    factor: float
+    limit: str | None
+    reason: str
+    evidence: dict[str, Signal] = field(default_factory=dict)
+
+
+def suspects_of(facts, findings, leading=()):
+    """The `Suspect`s of a run as a tuple: the `leading` findings, the other `findings` as they are ranked, near misses.
+
+    Near misses are left out if the run verifies as it should and nothing alarms: nothing then needs explanation.
+    """
+    found = [finding for finding in findings if finding.cause != "undetermined"]
+    found.sort(key=lambda finding: all(finding is not one for one in leading))
+    near = near_misses(facts, NEAR if found else FAR) if wants_explaining(facts, findings) else ()
+    return (*map(of_finding, found), *near)
+
+
+def wants_explaining(facts, findings):
+    """Whether a run ended with NaN, verifies badly, diverges, or has a finding that alarms and could be wrong."""
+    alarms = [finding for finding in explaining_flags(findings) if finding.severity != "info"]
+    return bool("not_finite" in facts or facts.get("verifies_badly") or alarms)
+
+
+def of_finding(finding):
+    by = f", explained by {finding.explained_by}" if finding.explained_by else ""
+    return Suspect(finding.cause, 1.0, None, f"found ({finding.severity}{by})", finding.evidence)
+
+
+def near_misses(facts, reach=NEAR):
+    """The causes that are ruled out, but by a factor of at most `reach`, as a list of `Suspect`s, the nearest first."""
+    causes = [cause for cause in CAUSES if cause.explains_flag and (cause.after_nan or "not_finite" not in facts)]
+    answers = [(cause, cause.examine(facts)) for cause in causes]
+    near = [near_miss(cause, answer, facts, reach) for cause, answer in answers if isinstance(answer, RuledOut)]
+    return sorted((one for one in near if one is not None), key=lambda one: one.factor)
+
+
+def near_miss(cause, ruled_out, facts, reach):
+    """The `Suspect` of a cause that is `ruled_out`, or None if it is by more than a factor of `reach`."""
+    names = limits_of(cause)
+    for factor in FACTORS[: int(STEPS * log2(reach))]:
+        for name in names:
+            limit = limits.TABLE[name]
+            for value in (limit.times(factor), limit.times(1 / factor)):
+                if is_found(cause, facts, {name: value}):
+                    reason = f"it would be found if {name} were {value:.3g} in place of {limit:.3g} ({limit.unit})"
+                    return Suspect(cause.name, factor, name, reason, ruled_out.evidence)
+    return None
+
+
+def limits_of(cause):
+    """Names of the limits that decide whether a `cause` is found."""
+    module = ".".join(type(cause).__module__.split(".")[-2:])
+    return [name for name, limit in limits.TABLE.items() if module in limit.used_by and name not in GUARDS]
+
+
+def is_found(cause, facts, values):
+    """Whether a `cause` is found in `facts` if the limits have other `values`."""
+    with limits.changed(**values):
+        return isinstance(cause.examine(facts), Finding)
