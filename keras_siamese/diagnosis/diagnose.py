@@ -103,6 +103,10 @@ class Diagnosis:
         leading = [one for one in self.findings if one.explained_by is None and one.severity != "info"]
         if not self.observed.is_finite and leading[0].cause == "undetermined":
             return []
+        tested = [one for one in leading if one.confirmation is not None and one.confirmation.verdict == "confirmed"]
+        if tested:
+            most = tested[0].confirmation.gain
+            return [one for one in tested if one.confirmation.gain > 0.8 * most]
         if self.diverging:  # a threshold, say, moves neither AUC nor EER
             leading = explaining_flags(leading) or leading[:1]
         return [
@@ -168,7 +172,7 @@ class Diagnosis:
                 "diverging": self.diverging,
                 "flags": [flag.to_dict() for flag in self.flags],
                 "findings": [finding_dict(finding) for finding in self.findings],
-                "suspects": [asdict(suspect) for suspect in self.suspects],
+                "suspects": [suspect.to_dict() for suspect in self.suspects],
                 "ruled_out": [asdict(answer) for answer in self.ruled_out],
                 "not_examined": [asdict(answer) for answer in self.not_examined],
                 "signals": self.facts.numbers,

@@ -13,7 +13,7 @@ one of its limits changed for this judgement alone. This takes some tens of mill
         print(suspect.cause, suspect.factor, suspect.reason)
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import log2
 
 from keras_siamese.diagnosis import limits
@@ -37,6 +37,7 @@ class Suspect:
         limit: the name of this limit in `limits.TABLE`; None if the cause was found.
         reason: why it is a suspect, in words.
         evidence: `Signal` by name, with the limits as they are.
+        finding: the `Finding`, or the one that there would be with the other limit.
     """
 
     cause: str
@@ -44,6 +45,14 @@ class Suspect:
     limit: str | None
     reason: str
     evidence: dict[str, Signal] = field(default_factory=dict)
+    finding: Finding | None = field(default=None, compare=False, repr=False)
+
+    def to_dict(self):
+        return asdict(replace(self, finding=None), dict_factory=without_finding)
+
+
+def without_finding(pairs):
+    return {name: value for name, value in pairs if name != "finding"}
 
 
 def suspects_of(facts, findings, leading=()):
@@ -54,7 +63,8 @@ def suspects_of(facts, findings, leading=()):
     found = [finding for finding in findings if finding.cause != "undetermined"]
     found.sort(key=lambda finding: all(finding is not one for one in leading))
     near = near_misses(facts, NEAR if found else FAR) if wants_explaining(facts, findings) else ()
-    return (*map(of_finding, found), *near)
+    known = {finding.cause for finding in found}  # an experiment may have shown one of the near misses
+    return (*map(of_finding, found), *(one for one in near if one.cause not in known))
 
 
 def wants_explaining(facts, findings):
@@ -65,7 +75,7 @@ def wants_explaining(facts, findings):
 
 def of_finding(finding):
     by = f", explained by {finding.explained_by}" if finding.explained_by else ""
-    return Suspect(finding.cause, 1.0, None, f"found ({finding.severity}{by})", finding.evidence)
+    return Suspect(finding.cause, 1.0, None, f"found ({finding.severity}{by})", finding.evidence, finding)
 
 
 def near_misses(facts, reach=NEAR):
@@ -83,9 +93,10 @@ def near_miss(cause, ruled_out, facts, reach):
         for name in names:
             limit = limits.TABLE[name]
             for value in (limit.times(factor), limit.times(1 / factor)):
-                if is_found(cause, facts, {name: value}):
+                found = judged(cause, facts, {name: value})
+                if isinstance(found, Finding):
                     reason = f"it would be found if {name} were {value:.3g} in place of {limit:.3g} ({limit.unit})"
-                    return Suspect(cause.name, factor, name, reason, ruled_out.evidence)
+                    return Suspect(cause.name, factor, name, reason, ruled_out.evidence, found)
     return None
 
 
@@ -95,7 +106,7 @@ def limits_of(cause):
     return [name for name, limit in limits.TABLE.items() if module in limit.used_by and name not in GUARDS]
 
 
-def is_found(cause, facts, values):
-    """Whether a `cause` is found in `facts` if the limits have other `values`."""
+def judged(cause, facts, values):
+    """What a `cause` answers on `facts` if some limits have other `values`."""
     with limits.changed(**values):
-        return isinstance(cause.examine(facts), Finding)
+        return cause.examine(facts)

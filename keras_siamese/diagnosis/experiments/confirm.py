@@ -130,7 +130,7 @@ def tested(diagnosis, budget_epochs=None, budget_seconds=None, progress=False, p
         program: the `Program` that was run; by default it is made from what was observed.
     """
     observed = diagnosis.observed
-    suspects = diagnosis.findings[: int(limits.TESTED)]
+    suspects = [one.finding for one in diagnosis.suspects[: int(limits.TESTED)]]
     if not suspects or not observed.is_finite:
         return diagnosis
     if budget_epochs is None:
@@ -144,9 +144,14 @@ def tested(diagnosis, budget_epochs=None, budget_seconds=None, progress=False, p
 
 
 def with_confirmations(diagnosis, found):
-    """The `Diagnosis` with what tests have `found`, a `Confirmation` (or its dict) by cause, and the order by it."""
+    """The `Diagnosis` with what tests have `found`, a `Confirmation` (or its dict) by cause, and the order by it. A
+    suspect that only a test has shown becomes a finding.
+    """
     found = {cause: Confirmation(**one) if isinstance(one, dict) else one for cause, one in found.items()}
-    findings = [replace(one, confirmation=found.get(one.cause)) for one in diagnosis.findings]
+    shown = {cause for cause, one in found.items() if one is not None and one.verdict == "confirmed"}
+    shown -= {one.cause for one in diagnosis.findings}
+    added = [one.finding for one in diagnosis.suspects if one.cause in shown]
+    findings = [replace(one, confirmation=found.get(one.cause)) for one in (*diagnosis.findings, *added)]
     return replace(diagnosis, findings=tuple(by_confirmation(findings)))
 
 

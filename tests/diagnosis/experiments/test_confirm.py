@@ -15,11 +15,13 @@ from keras_siamese.diagnosis.experiments.confirm import (
     check_budget,
     compare,
     confirm,
+    with_confirmations,
 )
 from keras_siamese.diagnosis.experiments.confirm import tested as with_tests
 from keras_siamese.diagnosis.experiments.program import Outcome, program_of
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import small_programs
+from tests.support.recordings import FOLDER
 
 
 def weights(model):
@@ -139,6 +141,16 @@ def test_confirmed_causes_come_first_and_refuted_ones_last():
     assert [one.cause for one in found] == ["d", "c", "b", "e", "a"]
     assert [one.severity for one in found] == ["error", "warning", "warning", "warning", "info"]
     assert found[1].explained_by is None
+
+
+def test_a_suspect_that_only_a_test_has_shown_becomes_a_finding():
+    diagnosis = ks.Diagnosis.from_json(FOLDER / "memorising.json")
+    (near,) = [one.cause for one in diagnosis.also_possible]
+    found = with_confirmations(diagnosis, {near: {"verdict": "confirmed", "gain": 0.3}})
+    assert [one.cause for one in found.findings] == [near, "memorising"] and found.findings[0].severity != "info"
+    assert found.leading == [found.findings[0]] and not found.also_possible
+    refuted = with_confirmations(diagnosis, {near: {"verdict": "refuted", "gain": 0.0}})
+    assert [one.cause for one in refuted.findings] == ["memorising"]
 
 
 def test_a_diagnosis_without_findings_is_as_it_was():
