@@ -23,7 +23,9 @@ from keras_siamese.attach.orient import orient, pairs_of
 from keras_siamese.data import ExplicitPairs
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
+from keras_siamese.diagnosis.experiments import probes
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested, with_confirmations
+from keras_siamese.diagnosis.experiments.program import program_of
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
@@ -341,9 +343,10 @@ def diagnose(
         target_eer: EER that you want, in (0, 1).
         similar_label: the label of a pair that means the same; by default 1 in `(left, right, same)`, and found in
             pairs as the model takes them.
-        probe: whether to train for twenty steps on the batches of `train`, a sequence, and for twenty on one of them,
-            and put all weights back: tells the size of steps where no `DivergenceMonitor` has watched the run. The
-            model must be compiled.
+        probe: whether to train for some hundred steps on the batches of `train`, a sequence, and put all weights back.
+            This tells the size of steps where no `DivergenceMonitor` has watched the run, whether the network can
+            overfit eight samples, and whether another learning rate lowers the loss more (see `experiments.probes`).
+            The model must be compiled.
         confirm: whether to test the leading causes: the repair of each is made in a copy of the run, which trains
             briefly beside a copy without it. The model is as before, bit for bit. It must be compiled, and `train` be
             given. See `experiments.confirm`.
@@ -376,7 +379,11 @@ def diagnose(
         return diagnosis_of(Observed(run, broken, **recipe))
     probed = probe_steps(model, check_probe(model, train)) if probe else {}
     options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
-    diagnosis = diagnosis_of(Observed(run, valid, trained, **options, **recipe_of(siamese, source, fed)))
+    observed = Observed(run, valid, trained, **options, **recipe_of(siamese, source, fed))
+    program = program_of(observed) if probe else None
+    if program is not None:
+        observed = replace(observed, probed=probed | probes.probed(program))
+    diagnosis = diagnosis_of(observed)
     return tested(diagnosis, *budget, progress=True) if confirm or any(budget) else diagnosis
 
 

@@ -105,7 +105,12 @@ RARE_STRENGTH = Limit(0.1, "share of the weight in the loss", "twice RARE_KIND",
 SMALLEST_KIND = Limit(1e-3, "share of the weight in the loss", "keeps a ratio finite", "causes.pair_imbalance")
 LOSS_RATIO = Limit(1.5, "ratio of losses", "tuned: the rare kind must have the larger loss", "causes.pair_imbalance")
 LARGEST_RATIO = Limit(1e6, "ratio of losses", "keeps a ratio finite", "causes.pair_imbalance")
-TINY_LOSS = Limit(1e-12, "loss", "keeps a ratio finite", "causes.pair_imbalance facts.training experiments.comparison")
+TINY_LOSS = Limit(
+    1e-12,
+    "loss",
+    "keeps a ratio finite",
+    "causes.pair_imbalance facts.training experiments.comparison experiments.probes",
+)
 FEW_DRAWN = Limit(8, "identities", "derivation: two of eight are a quarter", "causes.identity_imbalance")
 SHARE_OF_TWO = Limit(0.5, "share of the samples", "tuned", "causes.identity_imbalance")
 LARGE_SHARE_OF_TWO = Limit(0.8, "share of the samples", "tuned", "causes.identity_imbalance")

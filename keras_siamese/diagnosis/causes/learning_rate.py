@@ -19,7 +19,10 @@ class LearningRate(Cause):
             "update_size_last": (limits.LARGE_LAST_UPDATE, limits.USUAL_LAST_UPDATE),
         }
         shown = {"learning_rate": None, "untrained_eer": None, "train_eer": None, "loss_rises": 1.0}
-        signals = signals_of(facts, **sizes, **shown, probe_loss_fallen=None)
+        probed = dict.fromkeys(
+            ("probe_loss_fallen", "overfit_loss_left", "rate_loss_left", "best_rate_loss_left", "best_rate_factor")
+        )
+        signals = signals_of(facts, **sizes, **shown, **probed)
         gained = facts.get("untrained_eer", 0.5) - facts.get("train_eer", facts.get("eer", 0.5))
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)

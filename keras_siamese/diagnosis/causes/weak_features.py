@@ -25,7 +25,7 @@ class WeakFeatures(Cause):
         trained, rank, dim = facts["train_eer"], facts["effective_rank"], facts["embedding_dim"]
         signals = signals_of(facts, train_eer=limits.UNLEARNED, eer=None, untrained_eer=None, train_input_eer=None)
         signals |= signals_of(facts, effective_rank=None, embedding_dim=limits.FEW_DIMENSIONS)
-        signals |= signals_of(facts, detail=(limits.BLURRED, 1.0))
+        signals |= signals_of(facts, detail=(limits.BLURRED, 1.0), overfit_loss_left=None)
         possible = min(dim, facts.get("train_identities", np.inf) - 1)
         lowest = max(limits.LEAST_RANK, limits.RANK_SHARE * possible)
         reasons = {

@@ -1,0 +1,75 @@
+"""Probes: short trainings that ask one question about a program, whatever is suspected.
+
+Contract: a `Program` in, numbers out, facts by name. Nothing is left changed. `probed` answers all of them, for
+`diagnose(probe=True)`.
+
+    overfit(program)                    # share of the loss on eight samples that is left after 100 steps
+    sweep(program)                      # {0.01: 0.98, 0.1: 0.8, …}: loss after ÷ before, by factor of the rate
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from keras import tree
+
+from keras_siamese._seeds import own_seeds
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.experiments.program import run
+from keras_siamese.diagnosis.experiments.untouched import same_generators
+
+FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
+FEW = 8  # samples that every network can learn
+OVERFIT_STEPS, SWEEP_STEPS = 100, 40
+LAST = 5  # steps at each end whose losses are averaged
+
+
+class Repeated:
+    """The same few samples in every batch, of each label as many if labels are pairs'."""
+
+    steps = 1
+
+    def __init__(self, batches, count=FEW):
+        x, *y = batches.at(0)
+        rows = np.arange(len(tree.flatten(x)[0]))
+        labels = np.asarray(tree.flatten(y)[0]).reshape(len(rows), -1)[:, -1] if y else np.zeros(len(rows))
+        kinds = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        each = max(2, count // len(kinds))  # of identities, at least two samples
+        rows = np.sort(np.concatenate([kind[:each] for kind in kinds])[:count])
+        self.batch = tuple(tree.map_structure(lambda array: np.asarray(array)[rows], part) for part in (x, *y))
+
+    def at(self, step):
+        return self.batch
+
+
+def overfit(program, steps=OVERFIT_STEPS):
+    """Share of the loss on eight training samples that is left if they are shown in every step from the initial
+    weights on: near 0 for a network that can learn. About 1: it is broken before any question about the data.
+    """
+    return left_of(run(replace(program, batches=Repeated(program.batches)), steps).losses)
+
+
+def sweep(program, factors=FACTORS, steps=SWEEP_STEPS):
+    """Loss after ÷ before some steps from the initial weights, at the learning rate times each of the `factors`: a dict
+    by factor; inf where a loss is not finite.
+    """
+    return {factor: left_of(run(replace(program, rate=program.rate * factor), steps).losses) for factor in factors}
+
+
+def left_of(losses):
+    """The mean of the last losses over that of the first ones, inf if one is not finite."""
+    if not np.isfinite(losses).all():
+        return float("inf")
+    first = np.mean(losses[: min(LAST, max(1, len(losses) // 4))])
+    return float(np.mean(losses[-LAST:]) / max(first, limits.TINY_LOSS))
+
+
+def probed(program):
+    """The facts of all probes: `overfit_loss_left`, and of the sweep `rate_loss_left` at the program's own rate,
+    `best_rate_loss_left` and `best_rate_factor` at the best one.
+    """
+    with same_generators(), own_seeds():
+        left = sweep(program)
+        best = min(left, key=left.get)
+        found = {"overfit_loss_left": overfit(program), "rate_loss_left": left[1.0]}
+        found |= {"best_rate_loss_left": left[best], "best_rate_factor": best}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
