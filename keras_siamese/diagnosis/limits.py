@@ -229,7 +229,9 @@ ACCURACY_LOST = Limit(0.03, "accuracy", "tuned", "causes.threshold")
 # --- the output and what the loss wants of it
 FLAT = Limit(1e-4, "share of the loss", "rounding of float32, with room", "facts.output")
 STUCK_LOSS = Limit(0.1, "loss of a constant output", "convention", "facts.output")
-EQUAL_NORMS = Limit(1e-3, "share of the largest norm", "rounding of float32, with room", "facts.output")
+EQUAL_NORMS = Limit(
+    1e-3, "share of the largest norm", "rounding of float32, with room", "facts.output experiments.comparison"
+)
 SAME_RANKING = Limit(0.99, "rank correlation", "ties and rounding of float32", "facts.embeddings")
 OUT_OF_REACH = Limit(0.5, "loss of a constant output", "convention", "causes.unreachable_output causes.loss_mismatch")
 BOTH_OUT_OF_REACH = Limit(

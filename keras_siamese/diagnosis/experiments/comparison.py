@@ -34,10 +34,8 @@ def recompiled(program, options, observed):
         return None
     is_batchwise = isinstance(observed.loss, SiameseLoss) and observed.loss.kind == "batch"
     encoder, settings = anatomy.encoder, []
-    if options.get("width"):
-        encoder = usual_encoder(sample_of(program, observed))
-        if encoder is None:
-            return None
+    if options.get("width"):  # everything else stays, so that it is the encoder alone that is tested
+        return with_encoder(program, observed, is_batchwise)
     if options.get("trainable") is True:
         settings.append(partial(all_trainable, encoder))
     if options.get("normalize"):
@@ -54,6 +52,30 @@ def recompiled(program, options, observed):
             stack.enter_context(setting())
         model.optimizer.build(model.trainable_variables)
     return replace(changed, settings=(*program.settings, *settings))
+
+
+def with_encoder(program, observed, is_batchwise):
+    """The program with a usual encoder in place of its own; None if its inputs or its comparison do not allow it."""
+    anatomy, sample = program.anatomy, sample_of(program, observed)
+    encoder = usual_encoder(sample, observed.valid.embeddings, is_batchwise or anatomy.parts is None)
+    if encoder is None:
+        return None
+    if is_batchwise:
+        return of_batches(program, encoder, {}, observed)
+    if anatomy.parts is None:
+        model = SiameseWrapper(encoder, distance=anatomy.distance, head=anatomy.head)
+        model(tuple(ops.convert_to_tensor(one[:1]) for one in program.batches.at(0)[0]))
+        found = dissect(model)
+    else:
+        comparator, inputs = anatomy.comparator, [keras.Input(sample.shape[1:]) for _ in range(2)]
+        if comparator is None or [tuple(one.shape) for one in comparator.inputs] != [encoder.output_shape] * 2:
+            return None
+        model = keras.Model(inputs, comparator([encoder(one) for one in inputs]))
+        found = dissect(model)
+        found.output_kind, found.direction = anatomy.output_kind, anatomy.direction
+    model.compile(optimizer_like(program.model), loss=observed.loss)
+    model.optimizer.build(model.trainable_variables)
+    return replace(program, model=model, anatomy=found)
 
 
 def of_batches(program, encoder, options, observed):
@@ -132,9 +154,10 @@ def sample_of(program, observed):
     return np.concatenate(arrays) if len(shapes) == 1 and arrays[0].dtype.kind in "fiu" else None
 
 
-def usual_encoder(sample):
+def usual_encoder(sample, embeddings, is_free):
     """A small encoder that suits most vectors and images, with inputs normalised as the `sample` `(n, …)` asks; None
-    for other inputs.
+    for other inputs. It has as many dimensions as `embeddings` `(n, dim)`, or its own number if it `is_free`; unit norm
+    if they have it.
     """
     if sample is None or sample.ndim not in (2, 4) or np.prod(sample.shape[1:]) > limits.USUAL_INPUT:
         return None
@@ -143,5 +166,7 @@ def usual_encoder(sample):
     )
     width = int(limits.USUAL_WIDTH)
     layers = [keras.Input(sample.shape[1:]), norm, keras.layers.Flatten()]
-    layers += [keras.layers.Dense(width, "relu"), keras.layers.Dense(width // 4), keras.layers.UnitNormalization()]
+    dim, norms = embeddings.shape[1], np.linalg.norm(embeddings, axis=1)
+    layers += [keras.layers.Dense(width, "relu"), keras.layers.Dense(max(dim, width // 4) if is_free else dim)]
+    layers += [keras.layers.UnitNormalization()] * bool(np.allclose(norms, 1, atol=float(limits.EQUAL_NORMS)))
     return keras.Sequential(layers)

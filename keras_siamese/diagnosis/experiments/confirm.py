@@ -156,21 +156,24 @@ def with_confirmations(diagnosis, found):
 
 
 def by_confirmation(findings):
-    """Sort `findings`: confirmed ones first, the largest gain before the others, then those not decided or tested as
-    they were ranked, and refuted ones last. A confirmed cause is explained by no other; a refuted one is only "info".
+    """Sort `findings`: confirmed ones first, refuted ones last, each as they were ranked. A confirmed one comes before
+    another only if it gains clearly more: its interval is above that of the other. A confirmed cause is explained by no
+    other; a refuted one is only "info".
     """
-    order = {"confirmed": 0, "refuted": 2}
-    placed = []
+    placed = {"confirmed": [], None: [], "refuted": []}
     for finding in findings:
         tested = finding.confirmation
         verdict = None if tested is None else tested.verdict
         if verdict == "confirmed":
             severity = "warning" if finding.severity == "info" else finding.severity
             finding = replace(finding, severity=severity, explained_by=None)
+            above = [place for place, one in enumerate(placed[verdict]) if one.confirmation.high < tested.low]
+            placed[verdict].insert(min(above, default=len(placed[verdict])), finding)
         elif verdict == "refuted":
-            finding = replace(finding, severity="info")
-        placed.append((order.get(verdict, 1), -tested.gain if verdict == "confirmed" else 0.0, finding))
-    return [finding for *_, finding in sorted(placed, key=lambda one: one[:2])]
+            placed[verdict].append(replace(finding, severity="info"))
+        else:
+            placed[None].append(finding)
+    return [finding for kind in placed.values() for finding in kind]
 
 
 def compare(without, repaired, run=None):

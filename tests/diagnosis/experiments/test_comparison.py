@@ -86,9 +86,21 @@ def test_all_layers_can_be_trained_within_the_block():
 
 def test_a_usual_encoder_normalises_its_inputs_and_is_refused_what_it_does_not_suit():
     sample = np.random.default_rng(0).normal(100, 20, (50, 8, 8, 1)).astype("float32")
-    encoder = usual_encoder(sample)
-    assert encoder(sample).shape == (50, 32)
-    assert usual_encoder(None) is None and usual_encoder(np.zeros((4, 3, 2), "float32")) is None
+    unit, free = np.eye(8), 3 * np.ones((8, 4))
+    z = keras.ops.convert_to_numpy(usual_encoder(sample, unit, is_free=True)(sample))
+    assert z.shape == (50, 32) and np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    z = keras.ops.convert_to_numpy(usual_encoder(sample, free, is_free=False)(sample))
+    assert z.shape == (50, 4) and not np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-2)
+    assert usual_encoder(None, unit, True) is None and usual_encoder(np.zeros((4, 3, 2), "f4"), unit, True) is None
+
+
+def test_only_the_encoder_is_replaced(pairs, plain):
+    for program, observed in (pairs, plain):
+        found = recompiled(program, {"width": 128}, observed)
+        own = {id(one) for one in program.anatomy.encoder.variables}
+        assert not own & {id(one) for one in found.model.variables}
+        assert found.model.loss is program.model.loss and found.batches is program.batches
+        assert found.anatomy.output_kind == program.anatomy.output_kind and run(found, 2).scored.is_finite
 
 
 def test_a_model_without_embeddings_cannot_be_recompiled(pairs):

@@ -124,7 +124,8 @@ def test_equal_outcomes_are_no_gain_and_nan_is_chance():
 
 
 def finding(cause, severity, verdict=None, gain=None, by=None):
-    tested = None if verdict is None else Confirmation(verdict, gain=gain)
+    ends = (None, None) if gain is None else (gain - 0.03, gain + 0.03)
+    tested = None if verdict is None else Confirmation(verdict, 0.5, 0.4, gain, *ends)
     return Finding(cause, severity, None, "", {}, "", explained_by=by, confirmation=tested)
 
 
@@ -135,18 +136,21 @@ def test_confirmed_causes_come_first_and_refuted_ones_last():
             finding("b", "warning"),
             finding("c", "info", "confirmed", 0.05, by="a"),
             finding("d", "error", "confirmed", 0.2),
+            finding("f", "error", "confirmed", 0.22),
             finding("e", "warning", "undecided", 0.01),
         ]
     )
-    assert [one.cause for one in found] == ["d", "c", "b", "e", "a"]
-    assert [one.severity for one in found] == ["error", "warning", "warning", "warning", "info"]
-    assert found[1].explained_by is None
+    assert [one.cause for one in found] == ["d", "f", "c", "b", "e", "a"]
+    assert [one.severity for one in found] == ["error", "error", "warning", "warning", "warning", "info"]
+    assert found[2].explained_by is None
 
 
 def test_a_suspect_that_only_a_test_has_shown_becomes_a_finding():
     diagnosis = ks.Diagnosis.from_json(FOLDER / "memorising.json")
     (near,) = [one.cause for one in diagnosis.also_possible]
-    found = with_confirmations(diagnosis, {near: {"verdict": "confirmed", "gain": 0.3}})
+    found = with_confirmations(
+        diagnosis, {near: {"verdict": "confirmed", "before": 0.4, "after": 0.1, "gain": 0.3, "low": 0.2, "high": 0.4}}
+    )
     assert [one.cause for one in found.findings] == [near, "memorising"] and found.findings[0].severity != "info"
     assert found.leading == [found.findings[0]] and not found.also_possible
     refuted = with_confirmations(diagnosis, {near: {"verdict": "refuted", "gain": 0.0}})
