@@ -24,7 +24,7 @@ class Collapse(Cause):
         on_floor = facts.get("loss_from_collapsed_value", 1.0) < limits.AT_COLLAPSE
         only_genuine = facts.get("weighted_positive_fraction") == 1
         if only_genuine:
-            signals["weighted_positive_fraction"] = Signal(1.0, limits.COMMON_KIND, 0.5)
+            signals["weighted_positive_fraction"] = Signal(1.0, 1 - limits.RARE_KIND, 0.5)
         # Few dimensions lower the spread, a common offset lowers the spacing of directions; a collapse lowers both.
         is_point = spread < limits.POINT and spacing < limits.POINT
         collapsed = is_point or (only_genuine and spacing < limits.LOOSE_SPACING)

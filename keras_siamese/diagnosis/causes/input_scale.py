@@ -22,10 +22,10 @@ class InputScale(Cause):
     )
 
     def judge(self, facts):
-        scale, towers = facts["input_scale"], (limits.TOWERS_APART, 0.0)
+        scale, towers = facts["input_scale"], (limits.SCALES_APART, 0.0)
         signals = signals_of(facts, input_scale=(limits.LARGE_INPUT, 1.0), drawn_towers=towers, held_out_towers=towers)
         apart = max(abs(facts.get(name, 0.0)) for name in ("drawn_towers", "held_out_towers"))
-        if apart > limits.TOWERS_APART:
+        if apart > limits.SCALES_APART:
             what = f"One input of the pairs is {10**apart:.3g} times as large as the other: only one is preprocessed."
             advice = f"{RESCALED}  # inside, for both"
             return self.found(facts, "error", what, signals, limits.STRONGEST, change(tower_scale=1.0), advice)
@@ -35,5 +35,7 @@ class InputScale(Cause):
             f"The first layer with weights sees inputs of size {scale:.3g} (root mean square), while its initial "
             "weights are made for about 1."
         )
-        severity = "error" if scale > limits.VERY_LARGE_INPUT or scale < limits.VERY_SMALL_INPUT else "warning"
-        return self.found(facts, severity, what, signals, 3 * abs(np.log10(scale)), change(input_scale=1.0))
+        is_far = scale > limits.TWICE * limits.LARGE_INPUT or limits.TWICE * scale < limits.SMALL_INPUT
+        return self.found(
+            facts, "error" if is_far else "warning", what, signals, 3 * abs(np.log10(scale)), change(input_scale=1.0)
+        )

@@ -38,5 +38,5 @@ class LabelNoise(Cause):
             f"ones, and training identities (EER {facts['train_eer']:.3f}) verify no better than held-out ones (EER "
             f"{facts['eer']:.3f}): labels are wrong."
         )
-        severity = "error" if share > limits.NOISY_TWICE * least else "warning"
+        severity = "error" if share > limits.TWICE * least else "warning"
         return self.found(facts, severity, what, signals, share / least, change(label_noise=0.0))

@@ -28,7 +28,7 @@ class Leakage(Cause):
         names = facts.get("shared_names", 0.0)
         signals = signals_of(facts, duplicates=(limits.DUPLICATES, 0.0), near_duplicates=(limits.NEAR_DUPLICATES, 0.0))
         # Of K identities that have nothing in common the AUC is ½ ± √(1/12K), as of K uniform ranks.
-        error = np.sqrt(1 / (limits.RANK_VARIANCE * max(names, 1.0)))
+        error = np.sqrt(1 / (12 * max(names, 1.0)))
         least = max(limits.SHARED_AUC, 0.5 + limits.SIGMAS * error)
         signals |= signals_of(facts, shared_names=(0.0, 0.0), shared_auc=(float(least), 0.5))
         has_copies = copied > limits.DUPLICATES or alike > limits.NEAR_DUPLICATES

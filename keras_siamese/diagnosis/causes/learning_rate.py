@@ -16,7 +16,7 @@ class LearningRate(Cause):
         first, largest = facts["update_size_first"], facts["update_size_largest"]
         sizes = {
             "update_size_first": (limits.SMALL_UPDATE, limits.USUAL_UPDATE),
-            "update_size_last": (limits.LARGE_LAST_UPDATE, limits.USUAL_LAST_UPDATE),
+            "update_size_last": None,
         }
         shown = {"learning_rate": None, "untrained_eer": None, "train_eer": None, "loss_rises": 1.0}
         probed = dict.fromkeys(
@@ -27,13 +27,13 @@ class LearningRate(Cause):
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         if largest < limits.SMALL_UPDATE and gained < limits.LITTLE_GAINED:
-            factor = power_of_ten(limits.USUAL_UPDATE / max(largest, limits.TINY_UPDATE), 4)
+            factor = power_of_ten(limits.USUAL_UPDATE / max(largest, limits.TINY), 4)
             note = f"{factor:g} times the rate"
             what = (
                 f"In one epoch the weights move by {largest:.2g} of their size, while a tenth is usual: the encoder "
                 "has hardly changed since its initialization."
             )
-            severity = "error" if largest < limits.NO_UPDATE else "warning"
+            severity = "error" if largest < limits.SMALL_UPDATE / limits.STRONGEST else "warning"
             strength = limits.SMALL_UPDATE / max(largest, limits.SMALL_UPDATE / limits.STRONGEST)
         elif first > limits.LARGE_UPDATE:
             factor = 1 / power_of_ten(first / limits.USUAL_UPDATE, 3)
@@ -42,7 +42,7 @@ class LearningRate(Cause):
                 f"In the first epoch the weights move by {first:.2g} times their size, while a tenth is usual: each "
                 "step destroys the initial weights and what earlier steps have learned."
             )
-            severity, strength = "error" if first > limits.HUGE_UPDATE else "warning", first
+            severity, strength = "error" if first > limits.TWICE * limits.LARGE_UPDATE else "warning", first
         else:
             return RuledOut(self.name, signals)
         rate = facts.get("learning_rate", float(limits.USUAL_RATE)) * factor

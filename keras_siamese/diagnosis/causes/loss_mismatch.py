@@ -23,7 +23,7 @@ class LossMismatch(Cause):
             return self.of_labels(facts)
         cut_off, out, least = facts["cut_off_share"], facts["out_of_reach"], facts["out_of_reach_least"]
         signals = {"pairs_cut_off_by_the_loss": Signal(cut_off, limits.MANY_CUT_OFF, 0.0)}
-        signals["least_loss_over_that_of_a_guess"] = Signal(least, limits.BOTH_OUT_OF_REACH, 0.0)
+        signals["least_loss_over_that_of_a_guess"] = Signal(least, limits.OUT_OF_REACH / limits.TWICE, 0.0)
         signals |= signals_of(
             facts, stuck_share=None, equal_end=None, wanted_end=None, output_low=None, output_high=None
         )
@@ -33,7 +33,7 @@ class LossMismatch(Cause):
             return RuledOut(self.name, signals)
         kinds = {"distances": facts["wants_distance"], "probabilities": facts["wants_probability"]}
         expected = next((kind for kind, is_expected in kinds.items() if is_expected), "")
-        is_out = least >= limits.BOTH_OUT_OF_REACH and out >= limits.OUT_OF_REACH
+        is_out = least >= limits.OUT_OF_REACH / limits.TWICE and out >= limits.OUT_OF_REACH
         is_varied = facts["output_low"] < facts["output_high"]
         if cut_off >= limits.MANY_CUT_OFF:
             kind = f" (of {expected})" if expected else ""

@@ -27,9 +27,8 @@ class Margin(Cause):
         if not natural or not is_imperfect(facts, limits.WELL_EER):
             return RuledOut(self.name, signals)
         # A triplet margin is a gap between two distances, usually a fifth of one; a pair margin is one distance.
-        small, large, usual = limits.SMALL_MARGIN, limits.LARGE_MARGIN, 1.0
-        if facts.get("margin_is_gap"):
-            small, large, usual = limits.SMALL_GAP, limits.LARGE_GAP, float(limits.USUAL_GAP)
+        usual = float(limits.USUAL_GAP) if facts.get("margin_is_gap") else 1.0
+        small, large = limits.SMALL_MARGIN * usual, limits.LARGE_MARGIN * usual
         ratio = "times the distance of impostor pairs before training"
         if relative < small:
             what = f"The margin {margin:g} is {relative:.2g} {ratio}: it is too small to keep impostors apart."

@@ -44,9 +44,9 @@ class Memorising(Cause):
 
 def gap_interval(facts):
     """95 % interval of the gap in EER, Student's with as many degrees of freedom as held-out identities less one."""
-    from scipy.special import stdtrit  # imported here, since it is slow to import
+    from scipy.special import ndtri, stdtrit  # imported here, since it is slow to import
 
     identities = facts.get("identities")
     reach = float(np.hypot(facts["eer_se"], facts["train_eer_se"]))
-    reach *= limits.NORMAL_TAIL if identities is None else float(stdtrit(identities - 1, limits.UPPER_TAIL))
+    reach *= float(ndtri(limits.UPPER_TAIL) if identities is None else stdtrit(identities - 1, limits.UPPER_TAIL))
     return facts["gap"] - reach, facts["gap"] + reach

@@ -4,8 +4,9 @@
 """
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals_of
 
+SHOWN = 5  # rows; the report lists all
 PLACES = {"equal": "two equal embeddings", "zero": "an embedding of zeros"}
 
 
@@ -53,9 +54,7 @@ class NanGradient(Cause):
     def rows(self, facts, places):
         """The first rows of the training data that lie there, in words."""
         rows = sorted({row for place in places for row in facts.rows.get(f"{place}_pairs", ())})
-        few = int(limits.ROWS_SHOWN)
-        return f"Rows {', '.join(map(str, rows[:few]))}{', …' if len(rows) > few else ''}." if rows else ""
+        more = ", …" if len(rows) > SHOWN else ""
+        return f"Rows {', '.join(map(str, rows[:SHOWN]))}{more}." if rows else ""
 
-    @staticmethod
-    def repair(recipe):
-        return {**recipe, "epsilon": float(limits.SAFE_ROOT)}
+    repair = staticmethod(change(epsilon=1e-7))  # keras.config.epsilon()

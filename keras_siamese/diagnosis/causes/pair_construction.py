@@ -20,10 +20,10 @@ class PairConstruction(Cause):
     def judge(self, facts):
         signals = signals_of(
             facts,
-            identical_genuine=(limits.SELF_PAIRED, 0.0),
+            identical_genuine=(limits.MOST_PAIRS, 0.0),
             identical_genuine_held_out=None,
             contradictory_pairs=(limits.CONTRADICTED, 0.0),
-            constant_side=(limits.CONSTANT_SIDE, 0.0),
+            constant_side=(limits.MOST_PAIRS, 0.0),
             times_shown=(limits.TIMES_SHOWN, 1.0),
             train_input_auc=(None, 0.5),
             input_auc=(None, 0.5),
@@ -35,7 +35,7 @@ class PairConstruction(Cause):
 
     def mistake(self, facts):
         """What is wrong with the pairs, as a sentence, or None."""
-        if facts["identical_genuine"] > limits.SELF_PAIRED:
+        if facts["identical_genuine"] > limits.MOST_PAIRS:
             return (
                 f"{facts['identical_genuine']:.0%} of the genuine training pairs are one item twice, and their "
                 "distance is 0 for any encoder: nothing teaches it which differences to ignore."
@@ -43,11 +43,11 @@ class PairConstruction(Cause):
         if facts.get("contradictory_pairs", 0.0) > limits.CONTRADICTED:
             share = facts["contradictory_pairs"]
             return f"{share:.0%} of the training pairs occur with both labels: impostor pairs are genuine ones too."
-        if facts.get("constant_side", 0.0) > limits.CONSTANT_SIDE:
+        if facts.get("constant_side", 0.0) > limits.MOST_PAIRS:
             share = facts["constant_side"]
             return f"One side of {share:.0%} of the training pairs is the same item: the encoder sees hardly any other."
         repeated = facts.get("times_shown", 1.0)
-        if repeated > limits.TIMES_SHOWN and facts["pairs_of_items"] > limits.PAIRS_LEFT:
+        if repeated > limits.TIMES_SHOWN and facts["pairs_of_items"] > limits.TIMES_SHOWN:
             return (
                 f"Each training pair is shown {repeated:.0f} times in an epoch, although the items allow "
                 f"{facts['pairs_of_items']:.0f} times as many pairs."

@@ -15,12 +15,12 @@ class PairImbalance(Cause):
         fraction = facts["weighted_positive_fraction"]
         is_genuine = fraction < 0.5
         rare, kind = (fraction, "genuine") if is_genuine else (1 - fraction, "impostor")
-        bound = limits.RARE_KIND if is_genuine else limits.COMMON_KIND
+        bound = limits.RARE_KIND if is_genuine else 1 - limits.RARE_KIND
         signals = {"weighted_positive_fraction": Signal(fraction, bound, 0.5)}
         if "genuine_loss" in facts:
             losses = facts["genuine_loss"], facts["impostor_loss"]
             lost, kept = losses if is_genuine else losses[::-1]
-            ratio = min(lost / max(kept, limits.TINY_LOSS), limits.LARGEST_RATIO)
+            ratio = lost / max(kept, limits.TINY)
             signals[f"loss_of_{kind}_pairs_over_others"] = Signal(ratio, limits.LOSS_RATIO, 1.0)
             if lost <= limits.LOSS_RATIO * kept:
                 return RuledOut(self.name, signals)
@@ -31,12 +31,12 @@ class PairImbalance(Cause):
             f"Only {rare:.1%} of the weight in the loss is on {kind} pairs: the loss falls by treating every pair as "
             "the other kind."
         )
-        at_least = max(rare, limits.SMALLEST_KIND)
+        at_least = max(rare, limits.SMALLEST_SHARE)
         weight = f"{'positive' if is_genuine else 'negative'}_weight={(1 - rare) / at_least:.3g}"
         advice = (
             "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
             f"loss = ks.losses.ContrastiveLoss({weight})  # or, if the pairs are given"
         )
-        severity = "error" if rare < limits.VERY_RARE_KIND else "warning"
-        strength = limits.RARE_STRENGTH / at_least
+        severity = "error" if rare < limits.RARE_KIND / limits.TWICE else "warning"
+        strength = limits.TWICE * limits.RARE_KIND / at_least
         return self.found(facts, severity, what, signals, strength, change(positive_fraction=0.5), advice)

@@ -19,7 +19,7 @@ class PreprocessingMismatch(Cause):
 
     def judge(self, facts):
         beyond = {
-            "held_out_spread": (limits.INPUTS_APART, 0.0),
+            "held_out_spread": (limits.SCALES_APART, 0.0),
             "held_out_shift": (limits.INPUTS_SHIFTED, 0.0),
             "held_out_difference": (limits.OTHER_VALUES, 0.0),
             "turned": (limits.TURNED, 0.0),

@@ -40,8 +40,8 @@ class Threshold(Cause):
         if "logged_accuracy" not in facts or "train_best_accuracy" not in facts:
             return None
         logged, best = facts["logged_accuracy"], facts["train_best_accuracy"]
-        allowed = 0.5 + limits.NEARER_TO_CHANCE * (best - 0.5)
-        is_ranked = facts.get("train_eer", 1.0) < limits.WELL_RANKED and facts["eer"] < limits.BAD_EER
+        allowed = (0.5 + best) / 2
+        is_ranked = facts.get("train_eer", 1.0) < limits.BAD_EER and facts["eer"] < limits.BAD_EER
         if logged >= allowed or not is_ranked:
             return None
         signals = signals_of(

@@ -20,7 +20,7 @@ class UnreachableOutput(Cause):
         share, low, high = facts["out_of_reach"], facts["output_low"], facts["output_high"]
         signals = {"least_loss_over_that_of_a_guess": Signal(share, limits.OUT_OF_REACH, 0.0)}
         signals |= signals_of(facts, output_low=None, output_high=None, eer=limits.FAILED_EER)
-        is_mismatch = facts["out_of_reach_least"] >= limits.BOTH_OUT_OF_REACH and low < high
+        is_mismatch = facts["out_of_reach_least"] >= limits.OUT_OF_REACH / limits.TWICE and low < high
         if share < limits.OUT_OF_REACH or is_mismatch or not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         label = facts["out_of_reach_label"]

@@ -162,7 +162,7 @@ def usual_encoder(sample, embeddings, is_free):
     if sample is None or sample.ndim not in (2, 4) or np.prod(sample.shape[1:]) > limits.USUAL_INPUT:
         return None
     norm = keras.layers.Normalization(
-        axis=None, mean=float(sample.mean()), variance=max(float(sample.var()), limits.TINY_LOSS)
+        axis=None, mean=float(sample.mean()), variance=max(float(sample.var()), limits.TINY)
     )
     width = int(limits.USUAL_WIDTH)
     layers = [keras.Input(sample.shape[1:]), norm, keras.layers.Flatten()]

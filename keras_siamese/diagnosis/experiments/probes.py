@@ -60,7 +60,7 @@ def left_of(losses):
     if not np.isfinite(losses).all():
         return float("inf")
     first = np.mean(losses[: min(LAST, max(1, len(losses) // 4))])
-    return float(np.mean(losses[-LAST:]) / max(first, limits.TINY_LOSS))
+    return float(np.mean(losses[-LAST:]) / max(first, limits.TINY))
 
 
 def probed(program):

@@ -136,7 +136,7 @@ def swapped_channels(train, held_out):
         if sizes[0] * sizes[1] >= 0 or not 0.5 <= abs(sizes[0] / sizes[1]) <= 2:
             continue
         most = max(most, min(abs(size) / max(error, 1e-12) for size, error in zip(sizes, errors, strict=True)))
-    return float(min(most, limits.MOST_ERRORS))
+    return float(min(most, 1 / limits.SMALLEST_SHARE))
 
 
 def log_ratio(left, right):

@@ -34,7 +34,7 @@ def of_history(observed):
     if len(finite) > 1:
         steps, reach = np.diff(finite), finite.max() - finite.min()
         found |= {"loss_first": finite[0], "loss_last": finite[-1]}
-        found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), limits.TINY_LOSS)
+        found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), limits.TINY)
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
     if np.isfinite(eers).any():
         found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1}

@@ -51,11 +51,11 @@ def below_chance(scored, auc):
     The critical value is 3, as of a normal, if identities are not known. With K identities the error has K − 1 degrees
     of freedom: two identities prove nothing, ten need 4.1 errors.
     """
-    from scipy.special import stdtrit
+    from scipy.special import ndtr, stdtrit
 
     error = max(auc.standard_error, noise_error(scored.same)) * widening(scored.trials)
     identities = count_identities(scored.trials)
-    critical = float(limits.SIGMAS) if identities is None else float(stdtrit(identities - 1, limits.THREE_SIGMA))
+    critical = float(limits.SIGMAS) if identities is None else float(stdtrit(identities - 1, ndtr(limits.SIGMAS)))
     return BelowChance((0.5 - auc.estimate) / error, critical)
 
 

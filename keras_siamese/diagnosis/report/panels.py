@@ -45,7 +45,7 @@ PANELS = {
     "d_prime": Panel("d′", "higher", alarms(limits.LOW_D_PRIME)),
     "intra_inter_ratio": Panel("intra/inter ratio", "lower", (*alarms(limits.HIGH_INTRA_INTER), Line("chance", 1.0))),
     "purity": Panel("neighbour purity", "higher"),
-    "active_fraction": Panel("active fraction", None, (*alarms(limits.NONE_ACTIVE), *alarms(limits.ALL_ACTIVE))),
+    "active_fraction": Panel("active fraction", None, (*alarms(1 - limits.ALL_ACTIVE), *alarms(limits.ALL_ACTIVE))),
     "update_size": Panel("update size", None, logarithmic=True),
 }
 HEALTH = tuple(PANELS)

@@ -9,7 +9,7 @@ from tests.support.facts_by_hand import answer, severity_and_strength
     ("changes", "expected"),
     [
         ({"input_scale": 100.0}, ("error", 6.0)),
-        ({"input_scale": 50.0}, ("warning", 5.097)),
+        ({"input_scale": 40.0}, ("warning", 4.806)),
         ({"input_scale": 20.0}, None),
         ({"input_scale": 0.005}, None),
         ({"input_scale": 0.004}, ("warning", 7.194)),

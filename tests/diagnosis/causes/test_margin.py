@@ -16,9 +16,9 @@ from tests.support.facts_by_hand import BAD, answer, severity_and_strength
         ({"margin": 2.5}, ("error", 1.0)),  # beyond the reach of 2
         ({"margin": 16.0, "reach": None}, ("error", 2.0)),
         ({"margin": 8.0, "reach": None}, None),
-        ({"margin_is_gap": 1.0, "margin": 0.005}, ("error", 2.0)),
-        ({"margin_is_gap": 1.0, "margin": 0.01}, None),
-        ({"margin_is_gap": 1.0, "margin": 10.0, "reach": None}, ("error", 2.0)),
+        ({"margin_is_gap": 1.0, "margin": 0.01}, ("error", 2.0)),  # a gap is a fifth of a distance
+        ({"margin_is_gap": 1.0, "margin": 0.021}, None),
+        ({"margin_is_gap": 1.0, "margin": 3.2, "reach": None}, ("error", 2.0)),
         ({"eer": 0.049}, None),
         ({"untrained_distance": 0.0}, None),
     ],

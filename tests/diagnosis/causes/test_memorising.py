@@ -35,7 +35,7 @@ def test_its_interval_is_students():
     low, high = gap_interval(facts(gap=0.2, eer_se=0.03, train_eer_se=0.04, identities=11))
     assert low == pytest.approx(0.2 - 2.228 * 0.05, abs=1e-4) and high == pytest.approx(0.2 + 2.228 * 0.05, abs=1e-4)
     assert gap_interval(facts(gap=0.2, eer_se=0.03, train_eer_se=0.04, identities=None)) == pytest.approx(
-        (0.102, 0.298)
+        (0.102, 0.298), abs=1e-4
     )
 
 

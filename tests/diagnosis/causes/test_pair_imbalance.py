@@ -36,7 +36,7 @@ def test_the_advice_weighs_the_rare_kind():
 
 def test_its_signals_stand_beside_their_limits():
     signals = answer("pair_imbalance", genuine_loss=0.7, impostor_loss=0.0).evidence
-    assert signals["loss_of_genuine_pairs_over_others"].value == 1e6
+    assert signals["loss_of_genuine_pairs_over_others"].value == pytest.approx(7e8)  # and finite
     assert signals["weighted_positive_fraction"].threshold == 0.05
     rare_impostors = answer("pair_imbalance", weighted_positive_fraction=0.98, genuine_loss=0.01).evidence
     assert rare_impostors["weighted_positive_fraction"].threshold == 0.95
