@@ -186,6 +186,12 @@ def faults(found):
     return pages.faults(found, table) + "\n\n" + footnote(found)
 
 
+def sensitivity(found):
+    from planted import pages
+
+    return pages.sensitivity(found, table) + "\n\n" + footnote(found)
+
+
 def spread(shares):
     """Two cells: mean ± sample standard deviation over the seeds in percent, and the values of all seeds."""
     percents = [100 * share for share in shares]
@@ -284,6 +290,7 @@ TABLES = {
     "callbacks": callbacks,
     "attach": attach,
     "faults_test": faults,
+    "sensitivity": sensitivity,
     "mnist": mnist,
     "omniglot": omniglot,
     "omniglot_long": omniglot,

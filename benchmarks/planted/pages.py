@@ -83,3 +83,47 @@ def by_name(found):
         + "\n".join(lines)
         + "\n\n</details>"
     )
+
+
+COUNTS = ("detected", "alarms", "named", "judged_otherwise")
+
+
+def sensitivity(found, table):
+    """The limits that matter, each with the change in runs at half and at double its value; then the others."""
+    halves, limits = found["halves"], found["limits"]
+    lines, unmoved, measured = [], [], []
+    for name, limit in limits.items():
+        rows = {half: of["varied"][name] for half, of in halves.items()}
+        if None in rows.values():
+            measured.append(name)
+            continue
+        cells = [moved(rows[half][what], of["as_it_is"]) for half, of in halves.items() for what in ("half", "double")]
+        if any(cells):
+            lines.append([f"`{name}`", f"{limit['value']:g} {limit['unit']}", *cells])
+        else:
+            unmoved.append(name)
+    header = ["limit", *(f"{half}, {what}" for half in halves for what in ("half", "double"))]
+    sizes = [
+        f"{half} half: {of['faults']} faulty runs, {of['as_it_is']['detected']} of them detected and "
+        f"{of['as_it_is']['named']} named first; {of['controls']} healthy runs, "
+        f"{of['as_it_is']['alarms']} of them with an alarm"
+        for half, of in halves.items()
+    ]
+    return "\n\n".join(
+        [
+            f"With the limits as they are: {'; '.join(sizes)}.",
+            table(header, lines),
+            f"Change no judgement ({len(unmoved)}): {listed(unmoved)}.",
+            f"Only measured or drawn with, so that records cannot tell ({len(measured)}): {listed(measured)}.",
+        ]
+    )
+
+
+def moved(counts, usual):
+    """The changes of the `COUNTS` as text, empty if there is none."""
+    changes = [counts[name] - usual[name] for name in COUNTS]
+    return " / ".join(f"{change:+d}".replace("-", "−") if change else "0" for change in changes) if any(changes) else ""
+
+
+def listed(names):
+    return ", ".join(f"`{name}`" for name in names) or "none"
