@@ -19,6 +19,8 @@ from tests.support.searches import digits, encoder, few, quiet, script, trials_i
 
 pytestmark = quiet
 
+FOLDS = 2
+
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
@@ -32,10 +34,10 @@ def searched(tmp_path_factory):
         batch_size=12,
         classes_per_batch=3,
     )
-    tuner = tuner_of(SiameseHyperModel(encoder, space, seed=3), folder, max_trials=4)
+    tuner = tuner_of(SiameseHyperModel(encoder, space, seed=3), folder, max_trials=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gc.collect", lambda *generation: 0)
-        tuner.search(*digits(), cv=3, epochs=2)
+        tuner.search(*digits(), cv=FOLDS, epochs=2)
     return tuner, folder
 
 
@@ -56,7 +58,7 @@ def test_folds_are_those_of_a_loop_written_by_hand(searched):
     trial = next(one for one in trials_in(tuner) if one.hyperparameters.values["loss"] == "ContrastiveLoss")
     values = trial.hyperparameters.values
     by_hand = []
-    for number, (train, held_out) in enumerate(IdentityKFold(3, seed=3).split(x, labels)):
+    for number, (train, held_out) in enumerate(IdentityKFold(FOLDS, seed=3).split(x, labels)):
         random.seed(3 + number)
         siamese = ks.SiameseWrapper(encoder(values["embedding_dim"]), distance="euclidean")
         loss = ks.losses.ContrastiveLoss(margin=2 * values["relative_margin"])
@@ -65,9 +67,9 @@ def test_folds_are_those_of_a_loop_written_by_hand(searched):
         monitor = VerificationMonitor((x[held_out], labels[held_out]))
         curves = siamese.fit(pairs, epochs=2, shuffle=False, verbose=0, callbacks=[monitor]).history
         by_hand.append(min(curves["val_eer"]))
-    assert len(set(by_hand)) == 3, "the oracle tells the folds apart"
+    assert len(set(by_hand)) == FOLDS, "the oracle tells the folds apart"
     told = {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics}
-    np.testing.assert_allclose([told[f"split{fold}_val_eer"] for fold in range(3)], by_hand, atol=1e-6)
+    np.testing.assert_allclose([told[f"split{fold}_val_eer"] for fold in range(FOLDS)], by_hand, atol=1e-6)
     assert told["val_eer"] == trial.score == pytest.approx(np.mean(by_hand))
     assert told["std_val_eer"] == pytest.approx(np.std(by_hand))
     assert 0.5 < told["val_auc"] <= 1
@@ -76,9 +78,9 @@ def test_folds_are_those_of_a_loop_written_by_hand(searched):
 def test_the_best_models_are_the_best_epoch_of_the_best_fold(searched):
     tuner, _ = searched
     x, labels = digits()
-    held_out = [rows for _, rows in IdentityKFold(3, seed=3).split(x, labels)]
+    held_out = [rows for _, rows in IdentityKFold(FOLDS, seed=3).split(x, labels)]
     for trial, model in zip(tuner.oracle.get_best_trials(2), tuner.get_best_models(2), strict=True):
-        splits = [trial.metrics.get_best_value(f"split{fold}_val_eer") for fold in range(3)]
+        splits = [trial.metrics.get_best_value(f"split{fold}_val_eer") for fold in range(FOLDS)]
         rows = held_out[int(np.argmin(splits))]
         scored = scoring.score(dissect(model, x), scoring.Trials.of((x[rows], labels[rows])))
         assert ks.verification.eer(scored.same, scored.scores) == pytest.approx(min(splits), abs=1e-6)
@@ -213,8 +215,8 @@ def test_an_encoder_takes_fields_hp_or_both():
 
 def test_a_finished_search_is_read_back(searched):
     tuner, folder = searched
-    again = tuner_of(tuner.hypermodel, folder, max_trials=4)
-    again.search(*digits(), cv=3, epochs=2)
+    again = tuner_of(tuner.hypermodel, folder, max_trials=3)
+    again.search(*digits(), cv=FOLDS, epochs=2)
     assert [one.score for one in trials_in(again)] == [one.score for one in trials_in(tuner)]
     assert str(SearchResults.of(again)) == str(SearchResults.of(tuner))
 
