@@ -10,6 +10,7 @@ import keras
 import pytest
 
 import keras_siamese as ks
+from tests.support.batches import deep_elsewhere
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -110,6 +111,7 @@ FORMS = {
 }
 
 
+@deep_elsewhere
 def test_the_blocks_of_the_guide_to_attach_run(capsys):
     namespace = run(blocks("python", GUIDE)[:9], GUIDE)
     assert str(namespace["found"]) == str(namespace["same"])

@@ -13,6 +13,7 @@ from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import plantings
+from tests.support.batches import FURTHER
 from tests.support.facts_by_hand import BAD, HEALTHY, SIGNS, examined
 
 
@@ -24,7 +25,7 @@ DEEP = [pytest.mark.deep, pytest.mark.each_backend]
 
 
 @pytest.mark.parametrize(
-    "planted", [one if one == "margin" else pytest.param(one, marks=DEEP) for one in plantings.FAULTS]
+    "planted", [pytest.param(one, marks=FURTHER if one == "margin" else DEEP) for one in plantings.FAULTS]
 )
 def test_the_planted_cause_is_named_first_and_its_repair_verifies_better(planted):
     recipe = {**plantings.CONTROL, **plantings.FAULTS[planted]}

@@ -56,7 +56,8 @@ def test_a_metric_that_is_told_does_not_count_twice():
 @pytest.mark.parametrize(
     "jit_compile",
     [
-        False,
+        # On JAX, each operation is compiled by itself without it, which nobody chooses.
+        pytest.param(False, marks=[pytest.mark.deep] if keras.backend.backend() == "jax" else []),
         pytest.param(
             True,
             marks=pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch.compile needs a C++ toolchain"),

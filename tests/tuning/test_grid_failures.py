@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import FitFailedWarning
 
+from tests.support.batches import FURTHER
 from tests.support.searches import Fake, Shrink, digits, encoder, quiet, search_of, small
 
 pytestmark = quiet
@@ -111,7 +112,9 @@ def test_a_trial_that_is_worse_fold_by_fold_is_given_up(capfd):
     assert search.best_params_ == {"dim": 3}
 
 
-@pytest.mark.parametrize("on_divergence", [None, "warn", "stop"])
+@pytest.mark.parametrize(
+    "on_divergence", [pytest.param(None, marks=FURTHER), pytest.param("warn", marks=FURTHER), "stop"]
+)
 def test_a_diverging_fit_is_tagged_with_its_cause_and_stopped_on_request(on_divergence, capfd):
     """Labels without meaning: held-out pairs stay at chance, whatever the loss does."""
     rng = np.random.default_rng(0)

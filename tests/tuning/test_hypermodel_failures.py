@@ -8,6 +8,7 @@ import pytest
 
 from keras_siamese.callbacks import DivergenceMonitor
 from keras_siamese.tuning import SearchResults, SearchSpace, SiameseHyperModel
+from tests.support.batches import FURTHER
 from tests.support.searches import Shrink, digits, encoder, few, quiet, script, trials_in, tuner_of
 
 pytestmark = quiet
@@ -62,7 +63,7 @@ def test_epochs_with_nan_are_never_best(tmp_path, monkeypatch):
     assert tuner.get_best_models()[0].loss.margin == 0.25
 
 
-@pytest.mark.parametrize("on_divergence", ["warn", "stop"])
+@pytest.mark.parametrize("on_divergence", [pytest.param("warn", marks=FURTHER), "stop"])
 def test_a_diverging_trial_is_tagged_with_its_cause(tmp_path, on_divergence):
     """Labels without meaning: held-out pairs stay at chance, whatever the loss does."""
     rng = np.random.default_rng(0)
