@@ -123,6 +123,7 @@ def test_a_grid_of_the_space_has_each_combination_once_and_no_other():
         ({"distance": "cosin"}, ValueError, "`distance` must be one of .*got 'cosin'"),
         ({"distance": Range(1, 2)}, TypeError, "`distance` must be a name or a list of names; got Range"),
         ({"embedding_dim": 0}, ValueError, "`embedding_dim` must be at least 1; got 0"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1; got 0"),
         ({"loss": "NTXentLoss", "samples_per_class": 1}, ValueError, "`samples_per_class` must be at least 2; got 1"),
         ({"embedding_dim": 8.5}, TypeError, "`embedding_dim` must be an integer; got 8.5"),
         ({"embedding_dim": Range(8.0, 16.5)}, TypeError, "`embedding_dim` must be a range of whole numbers"),
