@@ -7,6 +7,7 @@ encoder itself is exchanged only if it is the one that is suspected.
     program = recompiled(program, {"margin": 1.0, "normalize": True}, observed)
 """
 
+import copy
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -67,15 +68,28 @@ def with_encoder(program, observed, is_batchwise):
         model(tuple(ops.convert_to_tensor(one[:1]) for one in program.batches.at(0)[0]))
         found = dissect(model)
     else:
-        comparator, inputs = anatomy.comparator, [keras.Input(sample.shape[1:]) for _ in range(2)]
-        if comparator is None or [tuple(one.shape) for one in comparator.inputs] != [encoder.output_shape] * 2:
+        comparator, x = anatomy.comparator, program.batches.at(0)[0]
+        takes = [] if comparator is None else [tuple(one.shape) for one in comparator.inputs]
+        if takes != [encoder.output_shape] * 2 or not isinstance(x, (tuple, list)):
             return None
-        model = keras.Model(inputs, comparator([encoder(one) for one in inputs]))
-        found = dissect(model)
-        found.output_kind, found.direction = anatomy.output_kind, anatomy.direction
+        model = Compared(encoder, comparator)
+        model([ops.convert_to_tensor(one[:1]) for one in x])
+        found = copy.copy(anatomy)
+        found.model, found.encoder, found.wrapper = model, encoder, None
     model.compile(optimizer_like(program.model), loss=observed.loss)
     model.optimizer.build(model.trainable_variables)
     return replace(program, model=model, anatomy=found)
+
+
+class Compared(keras.Model):
+    """A model of two inputs, of which one `encoder` makes embeddings that the `comparator` compares."""
+
+    def __init__(self, encoder, comparator):
+        super().__init__()
+        self.encoder, self.comparator = encoder, comparator
+
+    def call(self, inputs, training=None):
+        return self.comparator([self.encoder(one, training=training) for one in inputs], training=training)
 
 
 def of_batches(program, encoder, options, observed):

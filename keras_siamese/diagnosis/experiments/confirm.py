@@ -157,8 +157,9 @@ def with_confirmations(diagnosis, found):
 
 def by_confirmation(findings):
     """Sort `findings`: confirmed ones first, refuted ones last, each as they were ranked. A confirmed one comes before
-    another only if it gains clearly more: its interval is above that of the other. A confirmed cause is explained by no
-    other; a refuted one is only "info".
+    another only if it gains clearly more (its interval is above that of the other) by other means: a repair that
+    contains that of the other explains nothing more. A confirmed cause is explained by no other; a refuted one is only
+    "info".
     """
     placed = {"confirmed": [], None: [], "refuted": []}
     for finding in findings:
@@ -167,13 +168,18 @@ def by_confirmation(findings):
         if verdict == "confirmed":
             severity = "warning" if finding.severity == "info" else finding.severity
             finding = replace(finding, severity=severity, explained_by=None)
-            above = [place for place, one in enumerate(placed[verdict]) if one.confirmation.high < tested.low]
+            above = [place for place, one in enumerate(placed[verdict]) if surpasses(tested, one.confirmation)]
             placed[verdict].insert(min(above, default=len(placed[verdict])), finding)
         elif verdict == "refuted":
             placed[verdict].append(replace(finding, severity="info"))
         else:
             placed[None].append(finding)
     return [finding for kind in placed.values() for finding in kind]
+
+
+def surpasses(tested, other):
+    """Whether one confirmed repair gains clearly more than the `other`, and by other means."""
+    return other.high < tested.low and not set(other.made) <= set(tested.made)
 
 
 def compare(without, repaired, run=None):

@@ -123,9 +123,9 @@ def test_equal_outcomes_are_no_gain_and_nan_is_chance():
     assert compare(broken, outcome(3.0)).before == pytest.approx(0.5)
 
 
-def finding(cause, severity, verdict=None, gain=None, by=None):
+def finding(cause, severity, verdict=None, gain=None, by=None, made=None):
     ends = (None, None) if gain is None else (gain - 0.03, gain + 0.03)
-    tested = None if verdict is None else Confirmation(verdict, 0.5, 0.4, gain, *ends)
+    tested = None if verdict is None else Confirmation(verdict, 0.5, 0.4, gain, *ends, made=made or (cause,))
     return Finding(cause, severity, None, "", {}, "", explained_by=by, confirmation=tested)
 
 
@@ -143,6 +143,12 @@ def test_confirmed_causes_come_first_and_refuted_ones_last():
     assert [one.cause for one in found] == ["d", "f", "c", "b", "e", "a"]
     assert [one.severity for one in found] == ["error", "error", "warning", "warning", "warning", "info"]
     assert found[2].explained_by is None
+
+
+def test_a_repair_that_contains_that_of_another_does_not_pass_it():
+    narrow = finding("learning_rate", "error", "confirmed", 0.1, made=("rate",))
+    broad = finding("collapse", "error", "confirmed", 0.3, made=("normalize", "rate"))
+    assert [one.cause for one in by_confirmation([narrow, broad])] == ["learning_rate", "collapse"]
 
 
 def test_a_suspect_that_only_a_test_has_shown_becomes_a_finding():
