@@ -24,7 +24,8 @@ def of_inputs(observed):
     if siamese is not None:  # held-out inputs may be prepared in another way than those that the encoder learned from
         learned = some if observed.train is None else some_of(observed.train.trials.items)
         given = first_inputs(siamese.encoder, learned) if observed.has_embeddings else learned
-        found["input_scale"] = root_mean_square(given)
+        if not looks_up(siamese.encoder):
+            found["input_scale"] = root_mean_square(given)
         if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
     if trials.identities is None:
@@ -189,6 +190,16 @@ def first_inputs(encoder, x):
         if not isinstance(layer, layers.InputLayer):
             value = layer(value, training=False) if isinstance(layer, layers.BatchNormalization) else layer(value)
     return to_numpy(value)
+
+
+def looks_up(encoder):
+    """Whether the first layer with weights takes ids to look up, such as those of words, whose size says nothing."""
+    for layer in getattr(encoder, "layers", ()):
+        if isinstance(layer, keras.Model):
+            return looks_up(layer)
+        if layer.weights and not isinstance(layer, NORMALISING):
+            return isinstance(layer, layers.Embedding)
+    return False
 
 
 def is_sequence(encoder):

@@ -1,5 +1,7 @@
 """Scales of the inputs, also at the first layer with weights, and detail in images."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -8,12 +10,14 @@ import keras_siamese as ks
 from keras_siamese.diagnosis.facts.inputs import (
     detail,
     first_inputs,
+    of_inputs,
     other_scale,
     root_mean_square,
     swapped_channels,
     turned,
     value_difference,
 )
+from keras_siamese.scoring import Trials
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -47,6 +51,20 @@ def test_the_scale_is_that_of_the_training_inputs_where_they_are_known():
     model = ks.SiameseWrapper(encoder())
     alone, beside = (facts_of(model, train)["input_scale"] for train in (None, (40 * x, labels)))
     assert beside == pytest.approx(40 * alone, rel=0.1)
+
+
+def test_token_ids_that_an_embedding_looks_up_have_no_scale(rng):
+    ids = rng.integers(500, 1000, (30, 24))
+    lookup = [keras.Input((24,)), keras.layers.Embedding(1000, 4), keras.layers.Flatten(), keras.layers.Dense(8)]
+    nested = keras.Sequential([keras.Input((24,)), keras.Sequential(lookup)])
+
+    def facts(model):
+        trials = Trials.from_labels(ids, np.arange(30) // 3)
+        known = {"siamese": SimpleNamespace(encoder=model), "valid": SimpleNamespace(trials=trials)}
+        return of_inputs(SimpleNamespace(**known, train=None, batches=[], has_embeddings=True))
+
+    assert "input_scale" not in facts(keras.Sequential(lookup)) and "input_scale" not in facts(nested)
+    assert 700 < facts(keras.Sequential([keras.Input((24,)), keras.layers.Dense(8)]))["input_scale"] < 800
 
 
 def pictures(rng, count, shift=0.0):
