@@ -1,12 +1,14 @@
 """Does the diagnosis name the planted fault, and raise no alarm on healthy runs?
 
-Trains small siamese networks with one planted fault in each, and healthy runs beside them. Then it diagnoses each run,
-applies the advice, and trains the repaired run. Thresholds are chosen on four base programs (the tuning half) and
-frozen; the figures are those of the other five. See `planted/`.
+Trains small siamese networks with a planted fault in each, or two, and healthy runs beside them. Then it diagnoses each
+run, applies the advice, and trains the repaired run. Thresholds are chosen on the base programs of the tuning half and
+frozen; the figures are those of the test half. See `planted/`.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/faults.py --half test --seeds 10         # hours; resumes where it stopped
     … python benchmarks/faults.py --half test --seeds 10 --part 0/2 &                 # half of the runs; 1/2: the rest
     … python benchmarks/faults.py --half test --cause margin --seeds 3                # one cause
+    … python benchmarks/faults.py --half test --base text-head --few --seeds 2        # a first look at a base program
+    … python benchmarks/faults.py --half test --kind pair --seeds 3                   # two faults at once
     … python benchmarks/faults.py --half test --repair --seeds 3                      # trains the repaired runs
     python benchmarks/faults.py --half test --judge                                   # figures of the recorded runs
     python benchmarks/faults.py --toy                                                 # seconds; writes nothing
@@ -31,14 +33,16 @@ def arguments():
     parser.add_argument("--backends", default="torch", help="one backend; torch is the fastest for such small steps")
     parser.add_argument("--half", choices=("tuning", "test"), default="test")
     parser.add_argument("--cause", action="append", help="only this cause's plantings; may be repeated")
+    parser.add_argument("--base", action="append", help="only this base program; may be repeated")
     parser.add_argument(
-        "--no-controls", action="store_true", help="leave out the healthy runs, except the base programs"
+        "--kind", action="append", choices=("control", "fault", "pair"), help="only these; the healthy runs are added"
     )
+    parser.add_argument("--few", action="store_true", help="one variant of each fault, and six kinds of healthy runs")
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 … n − 1 of each planting and control")
     parser.add_argument("--part", default="0/1", help="i/n: run each n-th run, starting with the i-th")
     parser.add_argument("--repair", action="store_true", help="train the recorded faulty runs again with their advice")
     parser.add_argument("--judge", action="store_true", help="compute the figures of the recorded runs into results/")
-    parser.add_argument("--toy", action="store_true", help="three runs of a few steps, nothing written")
+    parser.add_argument("--toy", action="store_true", help="five runs of a few steps, nothing written")
     return parser.parse_args()
 
 
@@ -78,17 +82,18 @@ def train(job, recipe, half, records):
 
 
 def bases_of(half):
-    from planted import programs
+    from planted import recipes
 
-    bases = programs.TUNING if half == "tuning" else programs.TEST
+    bases = recipes.TUNING if half == "tuning" else recipes.TEST
     return bases if os.environ.get("KERAS_SIAMESE_DATA") else [base for base in bases if "garments" not in base]
 
 
 def jobs_of(options):
     from planted import records
 
-    controls = ("healthy",) if options.no_controls or options.cause else None
-    for job in records.jobs(bases_of(options.half), range(options.seeds), options.cause, controls):
+    bases = [base for base in bases_of(options.half) if not options.base or base in options.base]
+    kinds = options.kind or records.KINDS
+    for job in records.jobs(bases, range(options.seeds), kinds, options.cause, options.few):
         yield job, records.recipe_of(job)
 
 
@@ -138,7 +143,7 @@ def pack(half, runs):
 
 
 def toy(options):
-    from planted import judging, plantings, programs, records
+    from planted import judging, plantings, recipes, records
 
     small = {"epochs": 2, "batches": 2, "pairs_drawn": 200}
     runs = []
@@ -146,9 +151,11 @@ def toy(options):
         ("blobs-contrastive", "control", "healthy", ""),
         ("blobs-contrastive", "fault", "margin", "× .01"),
         ("blobs-head", "fault", "nan_gradient", "root of 0"),
+        ("tokens-arcface", "fault", "learning_rate", "× 100"),
+        ("text-supcon", "pair", "label_noise + leakage", "40 % + same images"),
     ):
-        planting = plantings.CONTROLS[name] if kind == "control" else plantings.FAULTS[name][dose]
-        runs.append(records.record_of((base, kind, name, dose, 0), planting({**programs.BASES[base], **small})))
+        planting = plantings.planting_of(kind, name, dose)
+        runs.append(records.record_of((base, kind, name, dose, 0), planting({**recipes.BASES[base], **small})))
     found = judging.judged(runs)
     named = [[finding.cause for finding in judging.named_by(run)] for run in runs]
     print(f"{options.backends}: {len(runs)} runs, {found['faults']} harmful plantings; named {named}")

@@ -5,7 +5,7 @@ form is |u − v| → `Dense(1, "sigmoid")` → `binary_crossentropy`; the other
 or wrongly. Training pairs are drawn once and given to `fit` as arrays. The outcome is measured on what
 `model.predict` returns, read as the author of the form means it.
 
-    found = run({**programs.BASES["digits-head"], "form": "sigmoid of a distance"}, seed=3)
+    found = run({**recipes.BASES["digits-head"], "form": "sigmoid of a distance"}, seed=3)
     found.outcome, found.monitor.diagnosis
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 from keras import layers, ops
 
 import keras_siamese as ks
-from planted.programs import Found, encoder_of, optimizer_of, pretrain
+from planted.encoders import encoder_of, input_of, optimizer_of, pretrain
+from planted.programs import Found
 from planted.samples import parts_of
 
 BATCH, VALID_PAIRS, CHECK_PAIRS = 250, 1500, 4000
@@ -172,7 +173,7 @@ def form_of(recipe):
 
 
 def model_of(recipe, kind, shape, seed):
-    inputs = [keras.Input(shape) for _ in range(2)]
+    inputs = [input_of(recipe, shape) for _ in range(2)]
     first = tower_of(recipe, shape, seed)
     towers = first, first if recipe["shared"] else tower_of(recipe, shape, seed)
     output, loss = kind.build(recipe, *(tower(one) for tower, one in zip(towers, inputs, strict=True)))
@@ -276,6 +277,18 @@ def _(recipe, u, v):
 @form("cosine, squared error", labels=(-1, 1))
 def _(recipe, u, v):
     return cosine(recipe, u, v), "mean_squared_error"
+
+
+@form("exponential of a distance")  # as of two LSTMs whose states are compared
+def _(recipe, u, v):
+    similarity = layers.Lambda(lambda one: ops.exp(-ops.mean(one, axis=1, keepdims=True)), output_shape=(1,))
+    return similarity(apart(u, v)), "mean_squared_error"
+
+
+@form("two classes")
+def _(recipe, u, v):
+    both = layers.Concatenate()([apart(u, v), layers.Multiply()([u, v])])
+    return layers.Dense(2, "softmax")(both), "sparse_categorical_crossentropy"
 
 
 @form("sigmoid of a distance")

@@ -1,4 +1,4 @@
-"""Computes figures from records: harmful planted faults, named causes, healthy runs with an alarm.
+"""Computes figures from records: harmful planted faults and pairs of faults, named causes, healthy runs with an alarm.
 
 The causes are examined again from the recorded facts, so that the figures describe the current code of the causes.
 """
@@ -13,8 +13,11 @@ from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.suspects import suspects_of
 from planted.baselines import BASELINES
+from planted.plantings import split_pair
+from planted.recipes import family_of
 
 ALARMING = ("warning", "error")
+FIGURES = ("detected", "named", "at_1", "at_3", "abstained")
 RESTORED = 0.8  # share of the lost outcome that a repair must restore
 
 
@@ -28,6 +31,12 @@ def named_by(record):
     facts = Facts(record["facts"]["numbers"], record["facts"]["words"], {})
     found = [finding for finding in causes.examine(facts)[0] if finding.severity in ALARMING]
     return None if not found and "not_finite" in facts else found
+
+
+def alarms_of(record):
+    """The causes by which a record raises an alarm, ranked; "undetermined" if nothing explains an end with NaN."""
+    findings = named_by(record)
+    return ["undetermined"] if findings is None else [finding.cause for finding in findings]
 
 
 def named_first_three(record):
@@ -61,13 +70,38 @@ def killed(records):
         if record["kind"] == "fault" and (record["base"], record["seed"]) in healthy:
             harm = harm_of(record, healthy[record["base"], record["seed"]])
             harms[record["base"], record["name"], record["dose"]].append(harm)
+    return {key: tested(values) for key, values in harms.items()}
+
+
+def tested(harms):
+    """`(kept, harm, p, d, runs)` of the harms over seeds, by a t-test."""
+    values = np.array(harms)
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    d = float(values.mean() / spread) if spread else float(len(values) > 1 and values.mean() > 0) * 1e3
+    p = float(ttest_rel(values, np.zeros(len(values)), alternative="greater").pvalue) if spread else float(d == 0)
+    return bool(p < 0.05 and d >= 0.5), float(values.mean()), p, d, len(values)
+
+
+def pairs_kept(records, kill):
+    """`{(base, name, dose): kept}` of pairs: whether both faults do harm.
+
+    They do if each alone does, or if the run with both is worse than that with either.
+    """
+    alone, pairs = {key_of(record): record for record in records if record["kind"] == "fault"}, defaultdict(list)
+    for record in records:
+        if record["kind"] == "pair":
+            pairs[plant_of(record)].append(record)
+
+    def is_worse(runs, base, fault):
+        others = [alone.get((base, "fault", *fault, run["seed"])) for run in runs]
+        harms = [run["outcome"] - other["outcome"] for run, other in zip(runs, others, strict=True) if other]
+        return bool(harms) and tested(harms)[0]
+
     found = {}
-    for key, values in harms.items():
-        values = np.array(values)
-        spread = values.std(ddof=1) if len(values) > 1 else 0.0
-        d = float(values.mean() / spread) if spread else float(len(values) > 1 and values.mean() > 0) * 1e3
-        p = float(ttest_rel(values, np.zeros(len(values)), alternative="greater").pvalue) if spread else float(d == 0)
-        found[key] = (bool(p < 0.05 and d >= 0.5), float(values.mean()), p, d, len(values))
+    for (base, name, dose), runs in pairs.items():
+        faults = split_pair(name, dose)
+        each = all(kill.get((base, *fault), (False,))[0] for fault in faults)
+        found[base, name, dose] = each or all(is_worse(runs, base, fault) for fault in faults)
     return found
 
 
@@ -94,37 +128,30 @@ def judged(records):
     repairs = {(*key_of(r)[:1], *key_of(r)[2:]): r for r in records if r["kind"] == "repair"}
     faults = [r for r in records if r["kind"] == "fault" and kill.get(plant_of(r), (False,))[0]]
     controls = [r for r in records if r["kind"] == "control"]
-    by_cause, confusion, misses = defaultdict(Counter), defaultdict(Counter), []
+    by_cause, by_family = defaultdict(Counter), defaultdict(Counter)
+    confusion, misses = defaultdict(Counter), []
     for record in faults:
-        findings = named_by(record)
-        names = ["undetermined"] if findings is None else [finding.cause for finding in findings]
         repair = repairs.get((record["base"], record["name"], record["dose"], record["seed"]))
-        repair = None if record["name"] == "leakage" else repair  # leakage costs nothing that a repair could restore
-        restores = repair is not None and is_restored(record, repair, healthy[record["base"], record["seed"]])
-        count = by_cause[record["name"]]
-        count["runs"] += 1
-        count["detected"] += bool(names)
-        count["named"] += names[:1] == [record["name"]]
-        count["at_1"] += names[:1] == [record["name"]] or (bool(names) and restores)
-        count["at_3"] += record["name"] in named_first_three(record) or (bool(names) and restores)
-        count["abstained"] += names[:1] == ["undetermined"]
-        count["repaired"] += restores
-        count["repairs"] += repair is not None
+        count, names = counted(record, repair, healthy[record["base"], record["seed"]])
+        by_cause[record["name"]].update(count)
+        by_family[family_of(record["base"])].update(count)
         confusion[record["name"]][names[0] if names else "nothing"] += 1
-        if names[:1] != [record["name"]]:
-            misses.append({"run": list(key_of(record)), "named": names[:3], "restored": restores})
-    alarms = [(record, named_by(record)) for record in controls]
-    false = [
-        {"run": list(key_of(record)), "named": [finding.cause for finding in found or ()]}
-        for record, found in alarms
-        if found or found is None
-    ]
+        if not count["named"]:
+            misses.append({"run": list(key_of(record)), "named": names[:3], "restored": bool(count["repaired"])})
+    false = []
+    for record in controls:
+        names = alarms_of(record)
+        if names:
+            false.append({"run": list(key_of(record)), "named": names})
+        by_family[family_of(record["base"])].update(controls=1, false_alarms=bool(names))
     return {
         "plantings": [
             {"base": base, "cause": cause, "dose": dose, "kept": kept, "harm": harm, "p": p, "d": d, "runs": runs}
             for (base, cause, dose), (kept, harm, p, d, runs) in sorted(kill.items())
         ],
         "causes": {cause: dict(count) for cause, count in sorted(by_cause.items())},
+        "families": {family: figures(count) for family, count in sorted(by_family.items())},
+        "pairs": judged_pairs(records, kill),
         "confusion": {cause: dict(count) for cause, count in sorted(confusion.items())},
         "controls": dict(Counter(record["name"] for record in controls)),
         "false_alarms": false,
@@ -134,16 +161,60 @@ def judged(records):
             "controls": sum(bool(record["flags"]) for record in controls),
             "median_first_epoch": float(np.median([r["flags"][0] + 1 for r in faults if r["flags"]] or [0])),
         },
-        "baselines": {
-            rule.__name__: {
-                "detected": sum(map(rule, faults)),
-                "false_alarms": sum(map(rule, controls)),
-            }
-            for rule in BASELINES
-        },
+        "baselines": {rule.__name__: judged_baseline(rule, faults, controls) for rule in BASELINES},
         "majority": max((dict(count).get("runs", 0) for count in by_cause.values()), default=0),
         "faults": len(faults),
-        "overall": overall(by_cause, len(false), len(controls)),
+        "overall": figures(sum(by_family.values(), Counter())),
+    }
+
+
+def counted(record, repair, healthy):
+    """`(counts, names)` of a faulty run: what counts for it, and the causes by which it raises an alarm."""
+    names = alarms_of(record)
+    repair = None if record["name"] == "leakage" else repair  # leakage costs nothing that a repair could restore
+    restores = repair is not None and is_restored(record, repair, healthy)
+    is_first = names[:1] == [record["name"]]
+    counts = {
+        "runs": 1,
+        "detected": bool(names),
+        "named": is_first,
+        "at_1": is_first or (bool(names) and restores),
+        "at_3": record["name"] in named_first_three(record) or (bool(names) and restores),
+        "abstained": names[:1] == ["undetermined"],
+        "repaired": restores,
+        "repairs": repair is not None,
+    }
+    return Counter({name: int(value) for name, value in counts.items()}), names
+
+
+def judged_pairs(records, kill):
+    """Figures of the runs with two faults: whether both, or one, are named in the first three places."""
+    kept, counts = pairs_kept(records, kill), defaultdict(Counter)
+    for record in records:
+        if record["kind"] != "pair" or not kept[plant_of(record)]:
+            continue
+        planted = {cause for cause, _ in split_pair(record["name"], record["dose"])}
+        alarms, names = alarms_of(record), set(named_first_three(record))
+        count = {"runs": 1, "detected": alarms, "first": alarms[:1] and alarms[0] in planted}
+        count |= {"one": planted & names, "both": planted <= names}
+        counts[record["name"]].update({name: int(bool(value)) for name, value in count.items()})
+    total = sum(counts.values(), Counter())
+    names = ("detected", "first", "one", "both")
+    return {
+        "overall": {name: list(clopper_pearson(total[name], total["runs"])) for name in names},
+        "pairs": {name: dict(count) for name, count in sorted(counts.items())},
+        "runs": total["runs"],
+        "left_out": [list(key) for key, is_kept in sorted(kept.items()) if not is_kept],
+    }
+
+
+def judged_baseline(rule, faults, controls):
+    """On how many runs a published or simple rule alarms, and in how many it names the planted cause first."""
+    names = [rule(record) for record in faults]
+    return {
+        "detected": sum(map(bool, names)),
+        "named": sum(found[:1] == [record["name"]] for found, record in zip(names, faults, strict=True)),
+        "false_alarms": sum(bool(rule(record)) for record in controls),
     }
 
 
@@ -151,11 +222,9 @@ def plant_of(record):
     return record["base"], record["name"], record["dose"]
 
 
-def overall(by_cause, false, controls):
-    """The figure of each target with its interval."""
-    total = sum(by_cause.values(), Counter())
-    runs = total["runs"]
-    shares = {name: clopper_pearson(total[name], runs) for name in ("detected", "named", "at_1", "at_3", "abstained")}
-    shares["repaired"] = clopper_pearson(total["repaired"], total["repairs"])
-    shares["false_alarms"] = clopper_pearson(false, controls)
-    return {name: list(share) for name, share in shares.items()}
+def figures(count):
+    """`{figure: [share, low, high]}` of the counts of faulty and healthy runs, with their numbers."""
+    shares = {name: clopper_pearson(count[name], count["runs"]) for name in FIGURES}
+    shares["repaired"] = clopper_pearson(count["repaired"], count["repairs"])
+    shares["false_alarms"] = clopper_pearson(count["false_alarms"], count["controls"])
+    return {name: list(share) for name, share in shares.items()} | {name: count[name] for name in ("runs", "controls")}

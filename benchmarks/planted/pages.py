@@ -1,4 +1,4 @@
-"""Writes the figures of the fault benchmark as Markdown: targets, causes, baselines, misses and alarms."""
+"""Writes the figures of the fault benchmark as Markdown: targets, families, causes, pairs, baselines, single runs."""
 
 TARGETS = {
     "detected": ("detected", "≥ .90"),
@@ -9,18 +9,29 @@ TARGETS = {
     "repaired": ("applying the first advice restores ≥ 80 %", ""),
     "abstained": ("undetermined", ""),
 }
+PAIR_TARGETS = {
+    "both": ("both are named in the first three places", "≥ .70"),
+    "one": ("one of them is", ""),
+    "first": ("one of them is named first", ""),
+    "detected": ("detected", ""),
+}
 
 
 def faults(found, table):
-    """Targets; each cause and what was named instead; baselines; every miss, alarm and discarded planting."""
-    return "\n\n".join([overall(found, table), by_cause(found, table), baselines(found, table), by_name(found)])
+    """Targets; families; causes and what was named instead; pairs; baselines; each miss, alarm, discarded planting."""
+    parts = [overall, by_family, by_cause, pairs, baselines]
+    return "\n\n".join(filter(None, [*(part(found, table) for part in parts), by_name(found)]))
+
+
+def targets(figures, wanted, table):
+    lines = []
+    for name, (what, target) in wanted.items():
+        share, low, high = figures[name]
+        lines.append([what, "" if share is None else f"{share:.3f}", f"{low:.3f} – {high:.3f}", target])
+    return table(["figure", "share", "95 % interval", "target"], lines)
 
 
 def overall(found, table):
-    lines = []
-    for name, (what, target) in TARGETS.items():
-        share, low, high = found["overall"][name]
-        lines.append([what, f"{share:.3f}", f"{low:.3f} – {high:.3f}", target])
     total = sum(found["controls"].values())
     flags = found["flagged"]
     kinds = len(found["controls"])
@@ -29,7 +40,36 @@ def overall(found, table):
         f"kinds. A divergence was flagged in {flags['faults']} of the faulty runs (first flag at epoch "
         f"{flags['median_first_epoch']:.0f}, median) and in {flags['controls']} healthy runs."
     )
-    return table(["figure", "share", "95 % interval", "target"], lines) + "\n\n" + text
+    return targets(found["overall"], TARGETS, table) + "\n\n" + text
+
+
+def by_family(found, table):
+    """The targets of each family of programs, with intervals; nothing if figures were recorded without families."""
+    names, lines = ("detected", "false_alarms", "at_1", "at_3"), []
+    for family, figures in found.get("families", {}).items():
+        shown = [figures[name] for name in names]
+        shares = ["" if share is None else f"{share:.2f} ({low:.2f} – {high:.2f})" for share, low, high in shown]
+        lines.append([family, str(figures["runs"]), str(figures["controls"]), *shares])
+    header = ["family", "faulty", "healthy", "detected", "healthy runs with an alarm", "@1", "@3"]
+    return table(header, lines) if lines else ""
+
+
+def pairs(found, table):
+    """Runs with two faults; nothing if there are none."""
+    judged = found.get("pairs", {"runs": 0})
+    if not judged["runs"]:
+        return ""
+    lines = [
+        [name.replace(" + ", " and "), *(str(count.get(part, 0)) for part in ("runs", "both", "one", "first"))]
+        for name, count in judged["pairs"].items()
+    ]
+    by_pair = table(["two faults", "runs", "both in the first three", "one of them", "one named first"], lines)
+    left_out = [f"{name} “{dose}” on {base}" for base, name, dose in judged["left_out"]]
+    text = (
+        f"{judged['runs']} runs with two faults, each of which does harm alone or makes the other worse. "
+        f"Pairs that were left out: {'; '.join(left_out) or 'none'}."
+    )
+    return "\n\n".join([targets(judged["overall"], PAIR_TARGETS, table), by_pair, text])
 
 
 def by_cause(found, table):
@@ -49,8 +89,9 @@ def baselines(found, table):
     detected, alarms = found["overall"]["detected"][0], found["overall"]["false_alarms"][0]
     lines = [["this diagnosis", f"{detected:.2f}", f"{alarms:.2f}", f"{found['overall']['named'][0]:.2f}"]]
     for rule, count in found["baselines"].items():
-        name = rule.replace("_", " ")
-        lines.append([name, f"{count['detected'] / faulty:.2f}", f"{count['false_alarms'] / total:.2f}", ""])
+        shares = [f"{count['detected'] / faulty:.2f}", f"{count['false_alarms'] / total:.2f}"]
+        named = f"{count['named'] / faulty:.2f}" if count.get("named") else ""
+        lines.append([rule.replace("_", " "), *shares, named])
     lines.append(["always name the most frequent cause", "", "", f"{found['majority'] / faulty:.2f}"])
     return table(
         ["rule, on the same logs", "faulty runs with an alarm", "healthy runs with an alarm", "cause named first"],

@@ -1,8 +1,18 @@
-"""The planted faults and the healthy controls: recipes with one change.
+"""The planted faults, pairs of faults, and the healthy controls: recipes with one change, or with two.
 
 `FAULTS[cause][dose]` and `CONTROLS[name]` are functions that take a base recipe and return the changed one. They return
 None if the change does not apply to the base: for example, a batch of identities has no pairs that could be imbalanced.
+`TOGETHER` lists pairs of faults.
+
+    planting_of("fault", "margin", "× .01")(BASES["digits-contrastive"])
+    planting_of("pair", "label_noise + leakage", "40 % + same images")(BASES["digits-supcon"])
 """
+
+from planted.recipes import BATCHES, HEADS, PAIRS, PROXIES, TRIPLETS
+
+BY_IDENTITY = TRIPLETS, BATCHES, PROXIES  # trained on batches of identities
+OURS = PAIRS, *BY_IDENTITY
+AND = " + "  # between the names of two faults
 
 
 def changed(*only, **options):
@@ -10,9 +20,19 @@ def changed(*only, **options):
     return lambda base: {**base, **options} if not only or base["family"] in only else None
 
 
-def of_images(planting):
-    """The `planting` on bases whose samples are images."""
-    return lambda base: None if base["data"] == "blobs" else planting(base)
+def of(*data):
+    """Limits a planting to bases of these `data`."""
+    return lambda planting: lambda base: planting(base) if base["data"] in data else None
+
+
+of_images = of("digits", "garments")
+of_scans = of("digits", "garments", "blobs")
+of_numbers = of("digits", "garments", "blobs", "text")  # which, unlike token ids, can be scaled
+
+
+def fine_tuned(is_fine_tuned, planting):
+    """Limits a planting to bases that start from a pretrained encoder, or to the others."""
+    return lambda base: planting(base) if base["pretrained"] is is_fine_tuned else None
 
 
 def scaled(*only, **factors):
@@ -25,9 +45,14 @@ def scaled(*only, **factors):
 
 
 def both(contrastive, triplet, head=None):
-    """One planting for each family; None for a family to which it does not apply."""
+    """One planting for each of these families; None for a family to which it does not apply."""
     plantings = {PAIRS: contrastive, TRIPLETS: triplet, HEADS: head}
-    return lambda base: plantings[base["family"]] and plantings[base["family"]](base)
+    return lambda base: plantings[base["family"]](base) if plantings.get(base["family"]) else None
+
+
+def either(*plantings):
+    """The first of the `plantings` that applies."""
+    return lambda base: next(filter(None, (planting(base) for planting in plantings)), None)
 
 
 def in_form(name, **options):
@@ -40,13 +65,11 @@ def far_margin(base):
     return {**base, "margin": 100 * base["margin"], "normalize": False}
 
 
-PAIRS, TRIPLETS, HEADS = "contrastive", "triplet", "head"
-OURS = PAIRS, TRIPLETS
 FAULTS = {
     "weak_features": {
         "4 units": changed(*OURS, width=4, activation="tanh"),
-        "frozen random encoder": changed(*OURS, trainable="head", embedding_dim=4),
-        "blurred input": changed(*OURS, blur=1.5),
+        "frozen random encoder": fine_tuned(False, changed(*OURS, trainable="head", embedding_dim=4)),
+        "blurred input": of_scans(changed(*OURS, blur=1.5)),
     },
     "collapse": {
         "hardest mining, rate × 30, no norm": both(
@@ -65,7 +88,7 @@ FAULTS = {
     },
     "wrong_distance": {
         "trained on cosine, verified on raw L2": changed(
-            TRIPLETS, normalize=False, distance="cosine", verify_distance="euclidean"
+            *BY_IDENTITY, normalize=False, distance="cosine", verify_distance="euclidean"
         ),
         "trained on cosine, verified by the inner product of varied norms": changed(
             TRIPLETS, normalize=False, distance="cosine", verify_distance="inner_product"
@@ -77,9 +100,11 @@ FAULTS = {
     "margin": {
         "× .01": both(*2 * [scaled(margin=0.01)], in_form("distance", margin=0.01)),
         "× 100": both(far_margin, far_margin),
+        "temperature × 100": changed(BATCHES, PROXIES, temperature=100.0),
+        "temperature × .01": changed(BATCHES, PROXIES, temperature=0.01),
     },
     "mining": {
-        "only easy pairs": both(changed(easy_pairs=True), changed(positives="easy", negatives="easy")),
+        "only easy pairs": both(of_numbers(changed(easy_pairs=True)), changed(positives="easy", negatives="easy")),
         "hardest on noisy labels": changed(TRIPLETS, positives="hard", negatives="hard", label_noise=0.1),
     },
     "learning_rate": {"× 100": scaled(learning_rate=100), "× 1e-4": scaled(learning_rate=1e-4)},
@@ -100,8 +125,11 @@ FAULTS = {
         "in the metric only": changed(*OURS, validation_similar_label=0),
     },
     "input_scale": {
-        "× 255": changed(input_scale=255.0, activation="tanh"),
-        "one tower only": changed(PAIRS, tower_scale=255.0, activation="tanh"),
+        "× 255": of_numbers(fine_tuned(False, changed(input_scale=255.0, activation="tanh"))),
+        "one tower only": of_numbers(changed(PAIRS, tower_scale=255.0, activation="tanh")),
+        "pretrained on [0, 1], fine-tuned on [0, 255]": fine_tuned(
+            True, changed(*OURS, input_scale=255.0, pretrained_at=1 / 255, activation="tanh")
+        ),
     },
     "unshared_weights": {"two encoders": changed(PAIRS, HEADS, shared=False)},
     "unreachable_output": {
@@ -121,10 +149,11 @@ FAULTS = {
     "frozen_part": {
         "trainable=False, new weights": changed(HEADS, trainable=False, embedding_dim=8),
         "stop_gradient": changed(HEADS, trainable="stopped", embedding_dim=8),
+        "only the proxies learn": changed(PROXIES, trainable=False, embedding_dim=8),
     },
     "preprocessing_mismatch": {
-        "held-out not scaled": changed(HEADS, preprocessing="not scaled"),
-        "one held-out side not scaled": changed(HEADS, preprocessing="one side not scaled"),
+        "held-out not scaled": of_numbers(changed(HEADS, preprocessing="not scaled")),
+        "one held-out side not scaled": of_numbers(changed(HEADS, preprocessing="one side not scaled")),
         "held-out inverted": of_images(changed(HEADS, preprocessing="inverted")),
         "held-out turned": of_images(changed(HEADS, preprocessing="turned")),
     },
@@ -140,8 +169,8 @@ FAULTS = {
         "one side constant": changed(HEADS, pairs="one side constant"),
     },
     "batch_norm": {
-        "pretrained on inputs × 255, momentum .9999": changed(
-            HEADS, depth=3, batch_normalization=True, pretrained=True, pretrained_at=255.0, momentum=0.9999
+        "pretrained on inputs × 255, momentum .9999": of_scans(
+            changed(HEADS, depth=3, batch_normalization=True, pretrained=True, pretrained_at=255.0, momentum=0.9999)
         ),
         "momentum .999": changed(*OURS, batch_normalization=True, momentum=0.999),
         "one-identity batches": changed(PAIRS, batch_normalization=True, one_identity=True, joint=False),
@@ -149,19 +178,19 @@ FAULTS = {
 }
 CONTROLS = {
     "healthy": changed(),
-    "healthy but hard": both(*2 * [changed(noise=1.4)], changed(noise=1.0)),
+    "healthy but hard": of_scans(either(changed(*OURS, noise=1.4), changed(HEADS, noise=1.0))),
     "slow starter": changed(*OURS, schedule="warm-up", epochs=16),
     "small validation": changed(validation_pairs=200),
     "long plateau after success": changed(*OURS, epochs=30),
     "near-perfect": changed(noise=0.3),
-    "benign 1:5 imbalance": both(
-        changed(positive_fraction=1 / 6), changed(share_of_two=0.1), changed(positive_fraction=1 / 6)
+    "benign 1:5 imbalance": either(
+        changed(PAIRS, HEADS, positive_fraction=1 / 6), changed(*BY_IDENTITY, share_of_two=0.1)
     ),
-    "inputs in [0, 255], rescaled inside": changed(*OURS, rescale=255.0),
+    "inputs in [0, 255], rescaled inside": of_numbers(changed(*OURS, rescale=255.0)),
     "restarts of the learning rate": changed(*OURS, schedule="restarts", epochs=16),
-    "2-D embeddings": changed(*OURS, embedding_dim=2, normalize=False, noise=0.3),
+    "2-D embeddings": of_scans(changed(PAIRS, TRIPLETS, embedding_dim=2, normalize=False, noise=0.3)),
     "large but fine margin": both(changed(margin=1.6), changed(margin=0.8)),
-    "frozen backbone, fine-tuned head": changed(pretrained=True, trainable="head"),
+    "frozen backbone, fine-tuned head": of_scans(changed(pretrained=True, trainable="head")),
     "BatchNormalization": changed(batch_normalization=True, momentum=0.9),
     "normalised distance, right sign": in_form("normalised distance", start=1.0),
     "weighted distance, right sign": in_form("weighted distance", start=-2.0),
@@ -172,10 +201,68 @@ CONTROLS = {
     "cosine distance, margin in reach": in_form("cosine distance", margin=1.0),
     "root with ε, equal pairs": in_form("distance", copies=0.01),
     "frozen pretrained encoder": of_images(changed(HEADS, pretrained=True, trainable=False)),
-    "pretrained on the same inputs": changed(HEADS, depth=3, batch_normalization=True, pretrained=True, momentum=0.9),
-    "held-out brighter": changed(HEADS, preprocessing="brighter"),
-    "held-out noisier": changed(HEADS, preprocessing="noisier"),
-    "held-out lit from one side": changed(HEADS, preprocessing="lit from one side"),
-    "few pairs are enough": changed(HEADS, pairs_drawn=1000, noise=0.3),
+    "pretrained on the same inputs": of_scans(
+        changed(HEADS, depth=3, batch_normalization=True, pretrained=True, momentum=0.9)
+    ),
+    "held-out brighter": of_scans(changed(HEADS, preprocessing="brighter")),
+    "held-out noisier": of_scans(changed(HEADS, preprocessing="noisier")),
+    "held-out lit from one side": of_scans(changed(HEADS, preprocessing="lit from one side")),
+    "few pairs are enough": of_scans(changed(HEADS, pairs_drawn=1000, noise=0.3)),
     "each pair twice": changed(HEADS, pairs="each twice", pairs_drawn=6000),
+    "exponential of a distance": in_form("exponential of a distance"),
+    "two classes": in_form("two classes"),
+    "temperature × 2": changed(BATCHES, PROXIES, temperature=2.0),
+    "margin of 0": changed(PROXIES, margin=0.0),
 }
+NOISE, IMBALANCE, LEAK = ("label_noise", "40 %"), ("pair_imbalance", "1:200"), ("leakage", "same images")
+FEW = ("memorising", "12 identities, long")
+TOGETHER = (  # pairs of faults that real programs have at once
+    (("learning_rate", "× 100"), NOISE),
+    (("learning_rate", "× 1e-4"), IMBALANCE),
+    (IMBALANCE, ("input_scale", "× 255")),
+    (("input_scale", "× 255"), NOISE),
+    (NOISE, ("identity_imbalance", "90 % of two")),
+    (NOISE, LEAK),
+    (FEW, LEAK),
+    (("margin", "× .01"), FEW),
+    (FEW, ("threshold", "tuned on train")),
+    (("inverted_labels", "in the metric only"), LEAK),
+    (("inverted_labels", "in the loss"), IMBALANCE),
+    (("mining", "only easy pairs"), NOISE),
+    (("wrong_distance", "trained on cosine, verified on raw L2"), NOISE),
+    (("batch_norm", "momentum .999"), NOISE),
+    (("unshared_weights", "two encoders"), NOISE),
+    (("unreachable_output", "sigmoid of a distance"), IMBALANCE),
+    (("preprocessing_mismatch", "held-out not scaled"), NOISE),
+    (("frozen_part", "trainable=False, new weights"), ("pair_construction", "one item twice")),
+    (("head_sign", "distance"), ("memorising", "5 identities, long")),
+)
+
+
+def combined(first, second):
+    """The planting of two faults `(cause, dose)`: None where one of them does not apply."""
+
+    def planting(base):
+        once = FAULTS[first[0]][first[1]](base)
+        return once and FAULTS[second[0]][second[1]](once)
+
+    return planting
+
+
+def split_pair(name, dose):
+    """`((cause, dose), (cause, dose))` of a pair by the `name` and `dose` of its records."""
+    return tuple(zip(name.split(AND), dose.split(AND), strict=True))
+
+
+def every():
+    """`(kind, name, dose)` of every control, fault and pair."""
+    yield from (("control", name, "") for name in CONTROLS)
+    yield from (("fault", cause, dose) for cause, doses in FAULTS.items() for dose in doses)
+    yield from (("pair", *map(AND.join, zip(*pair, strict=True))) for pair in TOGETHER)
+
+
+def planting_of(kind, name, dose):
+    """The function that plants a control, fault or pair into a base recipe."""
+    if kind == "pair":
+        return combined(*split_pair(name, dose))
+    return CONTROLS[name] if kind == "control" else FAULTS[name][dose]

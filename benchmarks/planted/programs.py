@@ -1,10 +1,10 @@
-"""Base programs of the fault benchmark: three data sets × three recipes, small enough for a thousand runs.
+"""Trains the base programs of the fault benchmark, small enough for a thousand runs, with the layers of the package.
 
-Each program learns whether two scans show the same thing. See `samples` for the data. A *recipe* is a plain dict with
-the argument names of the package; `Finding.apply` changes it. `run` trains a model by a recipe with a
-`DivergenceMonitor` and returns the outcome. The recipes of the family "head" are plain Keras programs; see `heads`.
+Each program learns whether two samples show the same thing. See `recipes` for the programs and `samples` for the data.
+`run` trains a model by a recipe with a `DivergenceMonitor` and returns the outcome. The recipes of the family "head"
+are plain Keras programs; see `heads`.
 
-    found = run({**BASES["digits-contrastive"], "margin": 100.0}, seed=3)
+    found = run({**recipes.BASES["digits-contrastive"], "margin": 100.0}, seed=3)
     found.outcome, found.monitor.diagnosis
 """
 
@@ -15,77 +15,9 @@ import keras
 import numpy as np
 
 import keras_siamese as ks
-from planted.samples import IDENTITIES, SAMPLES, parts_of, prepared, samples_of, scanner
-
-COMMON = {
-    "identities": IDENTITIES,
-    "samples": SAMPLES,
-    "epochs": 10,
-    "batches": 18,
-    "learning_rate": 3e-3,
-    "schedule": None,
-    "normalize": True,
-    "embedding_dim": 32,
-    "width": 128,
-    "depth": 1,
-    "activation": "relu",
-    "dropout": 0.0,
-    "online": False,
-    "trainable": True,
-    "batch_normalization": False,
-    "momentum": 0.99,
-    "joint": True,
-    "distance": "euclidean",
-    "verify_distance": None,
-    "similar_label": 1,
-    "validation_similar_label": 1,
-    "positive_fraction": 0.5,
-    "positives": "all",
-    "negatives": "all",
-    "easy_pairs": False,
-    "label_noise": 0.0,
-    "share_of_two": 0.0,
-    "weighting": "natural",
-    "one_identity": False,
-    "leak": None,
-    "threshold": None,
-    "input_scale": 1.0,
-    "rescale": 1.0,
-    "tower_scale": 1.0,
-    "shared": True,
-    "blur": 0.0,
-    "augment": False,
-    "early_stopping": False,
-    "noise": 1.0,
-    "validation_pairs": None,
-    "pretrained": False,
-}
-HEAD = {
-    "form": "absolute difference",
-    "head": None,
-    "loss": None,
-    "start": 1.0,
-    "epsilon": 1e-7,
-    "dropout": 0.2,
-    "noise": 0.8,
-    "normalize": False,
-    "pairs": "drawn",
-    "pairs_drawn": 3000,
-    "learning_rate": 5e-3,
-    "copies": 0.0,
-    "blank": 0.0,
-    "preprocessing": "same",
-    "pretrained_at": 1.0,
-}
-BASES = {
-    f"{data}-{family}": {**COMMON, "data": data, "family": family, "margin": margin, **more}
-    for data in ("digits", "garments", "blobs")
-    for family, margin, more in (("contrastive", 1.0, {}), ("triplet", 0.2, {}), ("head", 1.0, HEAD))
-}
-# Thresholds are chosen on the first four and frozen before anyone looks at the others. Each half has all data sets and
-# all recipes. Most faults of pairs need the contrastive recipe; the test half has two of these.
-TUNING = ("digits-contrastive", "garments-triplet", "blobs-triplet", "digits-head")
-TEST = ("digits-triplet", "garments-contrastive", "blobs-contrastive", "garments-head", "blobs-head")
+from planted.encoders import encoder_of, input_of, optimizer_of, pretrained
+from planted.recipes import PAIRS, PROXIES
+from planted.samples import parts_of, scanner
 
 
 class Found(NamedTuple):
@@ -152,60 +84,39 @@ class ThresholdOfTraining(keras.callbacks.Callback):
         )[1]
 
 
-# --- models
+# --- training
 
 
-def encoder_of(recipe, shape):
-    layers = [keras.Input(shape)]
-    if recipe["rescale"] != 1.0:
-        layers.append(keras.layers.Rescaling(1 / recipe["rescale"]))
-    layers += [keras.layers.Flatten()] if len(shape) > 1 else []
-    for name in ("features", "more", "most")[: recipe["depth"]]:
-        dense = keras.layers.Dense(recipe["width"], use_bias=not recipe["batch_normalization"], name=name)
-        layers.append(dense)
-        if recipe["batch_normalization"]:
-            layers.append(keras.layers.BatchNormalization(momentum=recipe["momentum"]))
-        layers += [keras.layers.Activation(recipe["activation"])]
-    layers += [keras.layers.Dropout(recipe["dropout"])] if recipe["dropout"] else []
-    layers += [keras.layers.Dense(recipe["embedding_dim"], name="embedding")]
-    layers += [keras.layers.UnitNormalization()] if recipe["normalize"] else []
-    encoder = keras.Sequential(layers)
-    if recipe["trainable"] is not True:
-        encoder.trainable = False
-        if recipe["trainable"] == "head":
-            for layer in encoder.layers:
-                layer.trainable = layer.name == "embedding"
-    return encoder
+def triplet_loss(recipe):
+    names = ("margin", "positives", "negatives", "distance")
+    return ks.losses.BatchTripletLoss(**{name: recipe[name] for name in names})
 
 
-def optimizer_of(recipe):
-    rate, steps = recipe["learning_rate"], recipe["batches"]
-    if recipe["schedule"] == "restarts":
-        rate = keras.optimizers.schedules.CosineDecayRestarts(rate, 4 * steps, t_mul=1.0)
-    elif recipe["schedule"] == "warm-up":
-        bounds = [4 * steps, 6 * steps]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(bounds, [rate / 50, rate / 5, rate])
-    return keras.optimizers.Adam(rate)
+LOSSES = {  # of batches of identities
+    "BatchTriplet": triplet_loss,
+    "SupCon": lambda recipe: ks.losses.SupConLoss(0.1 * recipe["temperature"]),
+    "NTXent": lambda recipe: ks.losses.NTXentLoss(0.07 * recipe["temperature"]),
+    "SmoothAP": lambda recipe: ks.losses.SmoothAPLoss(0.01 * recipe["temperature"]),
+    "MultiSimilarity": lambda recipe: ks.losses.MultiSimilarityLoss(
+        2 / recipe["temperature"], 50 / recipe["temperature"]
+    ),
+    "ArcFace": lambda recipe: ks.losses.ArcFaceLoss(recipe["margin"], scale=16 / recipe["temperature"]),
+    "ProxyAnchor": lambda recipe: ks.losses.ProxyAnchorLoss(recipe["margin"], scale=32 / recipe["temperature"]),
+}
 
 
 def training(recipe, parts, seed):
     """`(training data for fit, compiled model, training data for the monitor)`."""
     x, labels = parts["train"]
     augment = scanner() if recipe["augment"] and x.ndim == 4 else None
-    if recipe["family"] == "contrastive":
+    if recipe["family"] == PAIRS:
         return contrastive(recipe, x, labels, augment, seed)
-    encoder = encoder_of(recipe, x.shape[1:])
-    if recipe["pretrained"]:
-        pretrain(recipe, encoder, seed)
-    loss = ks.losses.BatchTripletLoss(
-        margin=recipe["margin"],
-        positives=recipe["positives"],
-        negatives=recipe["negatives"],
-        distance=recipe["distance"],
-    )
-    encoder.compile(optimizer_of(recipe), loss=loss)
+    model = pretrained(recipe, encoder_of(recipe, x.shape[1:]), seed)
+    if recipe["family"] == PROXIES:
+        model = keras.Sequential([model, ks.layers.ProxyLogits(int(labels.max()) + 1)])
+    model.compile(optimizer_of(recipe), loss=LOSSES[recipe["loss"]](recipe))
     if recipe["share_of_two"] and recipe["weighting"] == "natural":
-        return (x, labels), encoder, (x, labels)  # without balanced batches
+        return (x, labels), model, (x, labels)  # without balanced batches
     classes = min(16, len(np.unique(labels)))
     source = ks.data.BalancedBatchSequence(
         x,
@@ -216,7 +127,7 @@ def training(recipe, parts, seed):
         augment=augment,
         seed=seed,
     )
-    return source, encoder, source
+    return source, model, source
 
 
 def contrastive(recipe, x, labels, augment, seed):
@@ -234,12 +145,10 @@ def contrastive(recipe, x, labels, augment, seed):
         kind, options["factor"] = OneTower, recipe["tower_scale"]
     source = kind(x, labels, **options)
     if recipe["shared"]:
-        encoder = encoder_of(recipe, x.shape[1:])
-        if recipe["pretrained"]:
-            pretrain(recipe, encoder, seed)
+        encoder = pretrained(recipe, encoder_of(recipe, x.shape[1:]), seed)
         model = ks.SiameseWrapper(encoder, distance=recipe["distance"], joint=recipe["joint"])
     else:
-        inputs = [keras.Input(x.shape[1:]) for _ in range(2)]
+        inputs = [input_of(recipe, x.shape[1:]) for _ in range(2)]
         towers = [encoder_of(recipe, x.shape[1:])(tower) for tower in inputs]
         model = keras.Model(inputs, ks.layers.DistanceLayer(recipe["distance"])(towers))
     kind = ks.losses.OnlineContrastiveLoss if recipe["online"] else ks.losses.ContrastiveLoss
@@ -290,22 +199,6 @@ class EasyPairs(ks.data.PairSequence):
         return left, np.where(same, self.near[left], drawn), same
 
 
-def pretrain(recipe, encoder, seed, scale=1.0):
-    """Trains the whole `encoder` on other draws of the data, like a backbone that is then frozen.
-
-    If `scale` is not 1, the inputs are so many times as large, and shifted by as many of their spreads.
-    """
-    trainable = {layer.name: layer.trainable for layer in encoder.layers}
-    encoder.trainable = True
-    x, labels = samples_of(recipe["data"], seed + 500, recipe["noise"])
-    x = prepared(x, recipe)
-    x = x if scale == 1.0 else (scale * (x + x.std())).astype("float32")
-    encoder.compile(keras.optimizers.Adam(2e-3), loss=ks.losses.BatchTripletLoss())
-    encoder.fit(ks.data.BalancedBatchSequence(x, labels, batches_per_epoch=60, frozen=True), verbose=0)
-    for layer in encoder.layers:
-        layer.trainable = trainable[layer.name]
-
-
 # --- verification
 
 
@@ -322,10 +215,16 @@ def validation_of(recipe, parts, seed):
 
 def checked_by_loss(recipe, parts, seed):
     """`validation_data` of Keras; the baselines read its `val_loss`."""
-    x, labels = parts["valid"]
-    if recipe["family"] == "triplet":
+    x, labels = parts["seen" if recipe["family"] == PROXIES else "valid"]  # a proxy loss knows only its classes
+    if recipe["family"] != PAIRS:
         return ks.data.BalancedBatchSequence(
-            x, labels, classes_per_batch=16, samples_per_class=4, batches_per_epoch=4, frozen=True, seed=seed
+            x,
+            labels,
+            classes_per_batch=min(16, len(np.unique(labels))),
+            samples_per_class=4,
+            batches_per_epoch=4,
+            frozen=True,
+            seed=seed,
         )
     return ks.data.PairSequence(x, labels, batch_size=400, pairs_per_epoch=800, frozen=True, seed=seed)
 

@@ -1,35 +1,57 @@
 """Records runs as plain dicts for JSON: what was planted, the outcome, and the measured facts."""
 
 import time
+from collections import Counter
 
 from keras_siamese.diagnosis.facts.embeddings import HEALTH
-from planted import heads, plantings, programs
+from planted import heads, plantings, programs, recipes
+
+KINDS = ("control", "fault", "pair")
+FEW_CONTROLS = 6
 
 
-def jobs(bases, seeds, causes=None, controls=None):
-    """`(base, kind, name, dose, seed)` of each run. Seeds are the outer loop, so that a part is balanced."""
+def jobs(bases, seeds, kinds=KINDS, causes=None, few=False):
+    """`(base, kind, name, dose, seed)` of each run. Seeds are the outer loop, so that a part is balanced.
+
+    Args:
+        bases, seeds: which ones.
+        kinds: which of `KINDS`; the healthy control always runs, because harm is measured against it.
+        causes: only faults of these causes, and pairs in which one is; None for all.
+        few: of each cause only the first variant that applies and those of the pairs, and only the first `FEW_CONTROLS`
+            controls.
+    """
+    paired = {fault for pair in plantings.TOGETHER for fault in pair}
     for seed in seeds:
         for base in bases:
-            for name, planting in plantings.CONTROLS.items():
-                if (controls is None or name in controls) and planting(programs.BASES[base]) is not None:
-                    yield base, "control", name, "", seed
-            for cause, doses in plantings.FAULTS.items():
-                for dose, planting in doses.items():
-                    if (causes is None or cause in causes) and planting(programs.BASES[base]) is not None:
-                        yield base, "fault", cause, dose, seed
+            seen = Counter()
+            for kind, name, dose in plantings.every():
+                if plantings.planting_of(kind, name, dose)(recipes.BASES[base]) is None:
+                    continue
+                seen[kind, name] += 1
+                seen[kind] += 1
+                if few and seen[kind] > FEW_CONTROLS and kind == "control":
+                    continue
+                if few and seen[kind, name] > 1 and (name, dose) not in paired:
+                    continue
+                if name != "healthy" and (kind not in kinds or not is_of(causes, kind, name)):
+                    continue
+                yield base, kind, name, dose, seed
+
+
+def is_of(causes, kind, name):
+    return causes is None or (kind != "control" and bool(set(causes) & set(name.split(plantings.AND))))
 
 
 def recipe_of(job):
     base, kind, name, dose, _ = job
-    planting = plantings.CONTROLS[name] if kind == "control" else plantings.FAULTS[name][dose]
-    return planting(programs.BASES[base])
+    return plantings.planting_of(kind, name, dose)(recipes.BASES[base])
 
 
 def record_of(job, recipe=None):
     """Trains the recipe of `job`, or `recipe` if given, and returns the record of the run."""
     recipe = recipe or recipe_of(job)
     started = time.perf_counter()
-    found = (heads if recipe["family"] == "head" else programs).run(recipe, job[-1])
+    found = (heads if recipe["family"] == recipes.HEADS else programs).run(recipe, job[-1])
     fitted = time.perf_counter() - started
     monitor = found.monitor
     diagnosis = monitor.diagnosis

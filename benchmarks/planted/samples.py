@@ -1,11 +1,12 @@
-"""The samples of the base programs: three data sets, split by identity, with the faults of a recipe planted into them.
+"""The samples of the base programs, split by identity, with the faults of a recipe planted into them.
 
 Blobs are Gaussian identities in six directions with noise in eighteen other directions. Digits are scikit-learn's 1,797
 drawings; each drawing is an identity, and its scans are turned, shifted and noisy. Garments are images of Fashion-MNIST
-at 14 × 14, scanned in the same way.
+at 14 × 14, scanned in the same way. Texts are pieces of source code, as counts or as token ids; see `texts`.
 
     parts = parts_of(recipe, seed=3)
     x, labels = parts["train"]                   # also "valid", and "check", which no training run uses
+    x, labels = parts["seen"]                    # other samples of the training identities
 """
 
 import os
@@ -16,10 +17,12 @@ from pathlib import Path
 import numpy as np
 
 import keras_siamese as ks
+from planted import texts
 
 IDENTITIES, SAMPLES = 150, 8  # in training
 VALID_IDENTITIES, VALID_SAMPLES = 60, 6  # held out; as many again for the final check
 SIGNAL, NUISANCE = 6, 18
+PIECES = 64  # of a sample of text
 
 
 def parts_of(recipe, seed):
@@ -27,7 +30,7 @@ def parts_of(recipe, seed):
     x, labels = samples_of(recipe["data"], seed, recipe["noise"])
     per, rng = recipe["samples"], np.random.default_rng(seed)
     train = np.flatnonzero(labels < recipe["identities"] if recipe["identities"] else labels < IDENTITIES)
-    train = train[place_in_identity(labels[train]) < per]
+    train, seen = (train[rows] for rows in split(place_in_identity(labels[train]) < per))
     first = IDENTITIES
     valid, check = (
         np.flatnonzero((labels >= start) & (labels < start + VALID_IDENTITIES))
@@ -43,11 +46,16 @@ def parts_of(recipe, seed):
         valid = np.concatenate([valid, spread(np.setdiff1d(others, train), labels, rng)])
     parts = {
         name: (prepared(x[rows], recipe), labels[rows])
-        for name, rows in (("train", train), ("valid", valid), ("check", check))
+        for name, rows in (("train", train), ("seen", seen), ("valid", valid), ("check", check))
     }
     if recipe["label_noise"]:
         parts["train"] = parts["train"][0], flipped(parts["train"][1], recipe["label_noise"], rng)
     return parts
+
+
+def split(chosen):
+    """The places where `chosen` `(n,)` is true, and the others."""
+    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
 
 def place_in_identity(labels):
@@ -80,6 +88,8 @@ def flipped(labels, share, rng):
 
 
 def prepared(x, recipe):
+    if x.dtype.kind == "i":  # token ids
+        return x
     if recipe["blur"] and x.ndim == 4:
         from scipy.ndimage import gaussian_filter
 
@@ -104,6 +114,10 @@ def samples_of(data, seed, noise):
         return (np.concatenate([own, rng.normal(0, 2, (len(labels), NUISANCE))], axis=1) @ mix).astype(
             "float32"
         ), labels
+    if data in ("text", "tokens"):  # more noise means shorter texts
+        pieces, labels = texts.pieces_of(count, per, round(PIECES / noise**0.7), rng)
+        is_counted = data == "text"
+        return texts.counts(texts.trigrams(pieces)) if is_counted else texts.trigrams(pieces, step=4), labels
     chosen = rng.permutation(len(drawings(data)))[:count]
     scans = scanner(noise)(drawings(data)[chosen][labels], rng)
     scans = np.clip(scans + rng.normal(0, 0.08 * noise, scans.shape), 0, 1)
