@@ -9,7 +9,9 @@ frozen; the figures are those of the test half. See `planted/`.
     … python benchmarks/faults.py --half test --cause margin --seeds 3                # one cause
     … python benchmarks/faults.py --half test --base text-head --few --seeds 2        # a first look at a base program
     … python benchmarks/faults.py --half test --kind pair --seeds 3                   # two faults at once
-    … python benchmarks/faults.py --half test --repair --seeds 3                      # trains the repaired runs
+    … python benchmarks/faults.py --half test --seeds 1 --confirm                     # tests suspects by experiments
+    … python benchmarks/faults.py --half test --repair --seeds 3                      # trains with the first advice
+    … python benchmarks/faults.py --half test --restore --seeds 1                     # ks.repair trains the programs
     python benchmarks/faults.py --half test --judge                                   # figures of the recorded runs
     python benchmarks/faults.py --toy                                                 # seconds; writes nothing
 
@@ -41,6 +43,8 @@ def arguments():
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 … n − 1 of each planting and control")
     parser.add_argument("--part", default="0/1", help="i/n: run each n-th run, starting with the i-th")
     parser.add_argument("--repair", action="store_true", help="train the recorded faulty runs again with their advice")
+    parser.add_argument("--confirm", action="store_true", help="test the suspects of each run by experiments, too")
+    parser.add_argument("--restore", action="store_true", help="let ks.repair train the recorded faulty programs")
     parser.add_argument("--judge", action="store_true", help="compute the figures of the recorded runs into results/")
     parser.add_argument("--toy", action="store_true", help="five runs of a few steps, nothing written")
     return parser.parse_args()
@@ -62,17 +66,19 @@ def main():
         print(measure.write(f"faults_{options.half}", found))
     else:
         part, parts = map(int, options.part.split("/"))
-        work = repairs_of(options) if options.repair else jobs_of(options)
+        repairs = restored_of if options.restore else repairs_of
+        work = repairs(options) if options.repair or options.restore else jobs_of(options)
         known = {judging.key_of(record) for record in read(options.half)}
         for place, (job, recipe) in enumerate(work):
             if place % parts == part and job not in known:
-                train(job, recipe, options.half, records)
+                train(job, recipe, options.half, records, options.confirm)
 
 
-def train(job, recipe, half, records):
+def train(job, recipe, half, records, with_tests):
     """Trains and records one run. If it fails, prints the traceback, so that the other runs go on."""
     try:
-        record = records.record_of(job, recipe)
+        is_restored = job[1] == "restored"
+        record = records.restored_record_of(job, recipe) if is_restored else records.record_of(job, recipe, with_tests)
     except Exception:
         print(f"FAILED {job}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         return
@@ -110,6 +116,24 @@ def repairs_of(options):
         if findings and findings[0].apply is not None and (not options.cause or record["name"] in options.cause):
             base, _, *rest = judging.key_of(record)
             yield (base, "repair", *rest), findings[0].apply(records.recipe_of(judging.key_of(record)))
+
+
+def restored_of(options):
+    """Yields the recorded runs with a harmful fault that training can repair, with their own recipe."""
+    from planted import judging, records
+
+    runs = read(options.half)
+    kept = {key for key, kill in judging.killed(runs).items() if kill[0]}
+    for record in sorted(runs, key=lambda one: one["seed"]):
+        is_chosen = record["seed"] < options.seeds and (not options.cause or record["name"] in options.cause)
+        if (
+            record["kind"] == "fault"
+            and judging.plant_of(record) in kept
+            and is_chosen
+            and judging.is_repairable(record)
+        ):
+            base, kind, *rest = judging.key_of(record)
+            yield (base, "restored", *rest), records.recipe_of((base, kind, *rest))
 
 
 def path_of(half):
@@ -155,7 +179,8 @@ def toy(options):
         ("text-supcon", "pair", "label_noise + leakage", "40 % + same images"),
     ):
         planting = plantings.planting_of(kind, name, dose)
-        runs.append(records.record_of((base, kind, name, dose, 0), planting({**recipes.BASES[base], **small})))
+        recipe = planting({**recipes.BASES[base], **small})
+        runs.append(records.record_of((base, kind, name, dose, 0), recipe, with_tests=kind == "fault"))
     found = judging.judged(runs)
     named = [[finding.cause for finding in judging.named_by(run)] for run in runs]
     print(f"{options.backends}: {len(runs)} runs, {found['faults']} harmful plantings; named {named}")

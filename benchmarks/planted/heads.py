@@ -79,6 +79,23 @@ def run(recipe, seed):
     return Found(outcome(recipe, output if kind.up else -output, same), monitor, history.history, seconds)
 
 
+def repaired(recipe, seed):
+    """`(outcome, repair)`: the EER of the final check after `ks.repair` of the untrained program, and the `Repair`."""
+    keras.utils.set_random_seed(1000 + seed)
+    parts, rng = parts_of(recipe, seed), np.random.default_rng([seed, 1])
+    kind = form_of(recipe)
+    left, right, same = training_pairs(recipe, *parts["train"], rng)
+    held_out = held_out_pairs(recipe, *parts["valid"], recipe["validation_pairs"] or VALID_PAIRS, rng)
+    model = model_of(recipe, kind, left.shape[1:], seed)
+    validation = list(held_out[:2]), labelled(kind, held_out[2])
+    train = [left, right], labelled(kind, same)
+    found = ks.repair(model, train, validation, epochs=recipe["epochs"], batch_size=BATCH, progress=False)
+    left, right, same = held_out_pairs(recipe, *parts["check"], CHECK_PAIRS, rng)
+    anatomy, trials = ks.scoring.attach(found.model, ([left, right], labelled(kind, same)))
+    scored = ks.scoring.score(anatomy, trials)
+    return (ks.verification.eer(trials.same, scored.scores) if scored.is_finite else 0.5), found
+
+
 def outcome(recipe, scores, same):
     """EER of the final check; the error rate at 0.5 if the recipe logs an accuracy."""
     if not np.isfinite(scores).all():

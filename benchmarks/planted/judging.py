@@ -10,6 +10,7 @@ from scipy.special import betaincinv
 from scipy.stats import ttest_rel
 
 from keras_siamese.diagnosis import causes
+from keras_siamese.diagnosis.experiments.confirm import Confirmation, findings_by
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.suspects import suspects_of
 from planted.baselines import BASELINES
@@ -45,6 +46,22 @@ def named_first_three(record):
         return []
     facts = Facts(record["facts"]["numbers"], record["facts"]["words"], {})
     return [suspect.cause for suspect in suspects_of(facts, causes.examine(facts)[0])[:3]]
+
+
+def named_after_tests(record):
+    """The causes by which a record raises an alarm, ranked, after its suspects were tested."""
+    if record["facts"] is None or "not_finite" in record["facts"]["numbers"]:
+        return alarms_of(record)
+    facts = Facts(record["facts"]["numbers"], record["facts"]["words"], {})
+    findings = causes.examine(facts)[0]
+    found = {cause: Confirmation(**test) for cause, test in record["tests"].items()}
+    ranked = findings_by(found, findings, suspects_of(facts, findings))
+    return [finding.cause for finding in ranked if finding.severity in ALARMING]
+
+
+def is_repairable(record):
+    """Whether training can make good what a fault costs: it cannot if the figures are wrong, or too few identities."""
+    return record["name"] not in ("leakage", "threshold", "memorising") and record["dose"] != "in the metric only"
 
 
 def key_of(record):
@@ -152,6 +169,8 @@ def judged(records):
         "causes": {cause: dict(count) for cause, count in sorted(by_cause.items())},
         "families": {family: figures(count) for family, count in sorted(by_family.items())},
         "pairs": judged_pairs(records, kill),
+        "tests": judged_tests(faults, controls),
+        "restored": judged_restored(records, kill, healthy),
         "confusion": {cause: dict(count) for cause, count in sorted(confusion.items())},
         "controls": dict(Counter(record["name"] for record in controls)),
         "false_alarms": false,
@@ -185,6 +204,54 @@ def counted(record, repair, healthy):
         "repairs": repair is not None,
     }
     return Counter({name: int(value) for name, value in counts.items()}), names
+
+
+def judged_tests(faults, controls):
+    """Figures of the runs whose suspects were tested: the first name by rules alone and after the tests, and the cost.
+
+    The cost is the share of the run's own training steps that all tests of a run took together.
+    """
+    faults, controls = ([run for run in runs if "tests" in run] for runs in (faults, controls))
+    count, verdicts = Counter(runs=len(faults), controls=len(controls)), defaultdict(Counter)
+    for record in faults:
+        alarms, names = alarms_of(record), named_after_tests(record)
+        count.update(rules=alarms[:1] == [record["name"]], tests=names[:1] == [record["name"]], detected=bool(names))
+        for cause, test in record["tests"].items():
+            verdicts["planted" if cause == record["name"] else "other"][test["verdict"]] += 1
+    count.update(false_alarms=sum(bool(named_after_tests(record)) for record in controls))
+    cost = [record["test_seconds"] for record in faults if record["test_steps"]]
+    return {
+        "named_by_rules": list(clopper_pearson(count["rules"], count["runs"])),
+        "named_after_tests": list(clopper_pearson(count["tests"], count["runs"])),
+        "detected": list(clopper_pearson(count["detected"], count["runs"])),
+        "false_alarms": list(clopper_pearson(count["false_alarms"], count["controls"])),
+        "runs": count["runs"],
+        "controls": count["controls"],
+        "verdicts": {kind: dict(found) for kind, found in sorted(verdicts.items())},
+        "median_seconds": float(np.median(cost or [0.0])),
+        "median_seconds_of_the_fit": float(np.median([record["seconds"] for record in faults] or [0.0])),
+    }
+
+
+def judged_restored(records, kill, healthy):
+    """How often `ks.repair` restores at least `RESTORED` of the lost outcome, of the runs that training can repair."""
+    faults = {(*plant_of(run), run["seed"]): run for run in records if run["kind"] == "fault"}
+    count = Counter()
+    for record in records:
+        fault = faults.get((*plant_of(record), record["seed"]))
+        if record["kind"] != "restored" or fault is None or not kill[plant_of(record)][0]:
+            continue
+        lost = fault["outcome"] - healthy[record["base"], record["seed"]]["outcome"]
+        if lost <= 0:  # nothing to restore with this seed
+            continue
+        restored = is_restored(fault, record, healthy[record["base"], record["seed"]])
+        count.update({"runs": 1, "restored": restored, "changed": bool(record["kept"]), "epochs": record["epochs"]})
+    return {
+        "restored": list(clopper_pearson(count["restored"], count["runs"])),
+        "changed": list(clopper_pearson(count["changed"], count["runs"])),
+        "runs": count["runs"],
+        "mean_epochs": count["epochs"] / max(count["runs"], 1),
+    }
 
 
 def judged_pairs(records, kill):

@@ -70,6 +70,18 @@ def run(recipe, seed):
     return Found(outcome(recipe, model, monitor, parts), monitor, history.history, time.perf_counter() - started)
 
 
+def repaired(recipe, seed):
+    """`(outcome, repair)`: the EER of the final check after `ks.repair` of the untrained program, and the `Repair`."""
+    keras.utils.set_random_seed(1000 + seed)
+    parts = parts_of(recipe, seed)
+    source, model, _ = training(recipe, parts, seed)
+    options = {"epochs": recipe["epochs"], "batch_size": 64, "progress": False}
+    found = ks.repair(model, source, validation_of(recipe, parts, seed), **options)
+    anatomy, trials = ks.scoring.attach(found.model, check_of(recipe, parts))
+    scored = ks.scoring.score(anatomy, trials)
+    return (ks.verification.eer(scored.same, scored.scores) if scored.is_finite else 0.5), found
+
+
 class ThresholdOfTraining(keras.callbacks.Callback):
     """Gives the monitor the threshold that is best on the training pairs, as if a project had tuned it there."""
 
@@ -240,12 +252,7 @@ def outcome(recipe, model, monitor, parts):
     """EER on the identities of the final check, or the error rate there at the threshold in use."""
     if not np.isfinite(monitor.history["eer"][-1]):
         return 0.5
-    x, labels = parts["check"]
-    trials = ks.scoring.Trials.from_labels(x, labels, max_pairs=20_000)
-    if recipe["tower_scale"] != 1.0:
-        left, right = x[trials.left] * np.float32(recipe["tower_scale"]), x[trials.right]
-        trials = ks.scoring.Trials.from_pairs(left, right, trials.same.astype(int))
-    scored = ks.scoring.score(monitor.attach(), trials)
+    scored = ks.scoring.score(monitor.attach(), check_of(recipe, parts))
     if not scored.is_finite:
         return 0.5
     same = scored.same
@@ -254,3 +261,13 @@ def outcome(recipe, model, monitor, parts):
         return float(np.mean((scored.scores[rows] >= monitor.threshold) != same[rows]))
     eer = ks.verification.eer(same, scored.scores)
     return float(1 - eer if recipe["validation_similar_label"] == 0 else eer)
+
+
+def check_of(recipe, parts):
+    """The `Trials` of the final check."""
+    x, labels = parts["check"]
+    trials = ks.scoring.Trials.from_labels(x, labels, max_pairs=20_000)
+    if recipe["tower_scale"] == 1.0:
+        return trials
+    left, right = x[trials.left] * np.float32(recipe["tower_scale"]), x[trials.right]
+    return ks.scoring.Trials.from_pairs(left, right, trials.same.astype(int))

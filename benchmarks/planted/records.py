@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+from keras_siamese.diagnosis.experiments.confirm import tested
 from keras_siamese.diagnosis.facts.embeddings import HEALTH
 from planted import heads, plantings, programs, recipes
 
@@ -47,8 +48,11 @@ def recipe_of(job):
     return plantings.planting_of(kind, name, dose)(recipes.BASES[base])
 
 
-def record_of(job, recipe=None):
-    """Trains the recipe of `job`, or `recipe` if given, and returns the record of the run."""
+def record_of(job, recipe=None, with_tests=False):
+    """Trains the recipe of `job`, or `recipe` if given, and returns the record of the run.
+
+    If it is `with_tests`, the suspects are tested by experiments, as `diagnose(confirm=True)` does.
+    """
     recipe = recipe or recipe_of(job)
     started = time.perf_counter()
     found = (heads if recipe["family"] == recipes.HEADS else programs).run(recipe, job[-1])
@@ -64,7 +68,29 @@ def record_of(job, recipe=None):
         "flags": [flag.epoch for flag in diagnosis.flags] if diagnosis else [],
         "facts": facts_of(diagnosis),
     }
-    return record
+    return {**record, **tests_of(diagnosis)} if with_tests else record
+
+
+def tests_of(diagnosis):
+    """What experiments have found of the suspects, by cause, and what they cost."""
+    started = time.perf_counter()
+    findings = () if diagnosis is None else tested(diagnosis).findings
+    tests = {one.cause: one.confirmation.to_dict() for one in findings if one.confirmation is not None}
+    taken = sum(test["steps"] for test in tests.values())
+    trained = max((test["steps"] for test in tests.values()), default=0)
+    return {"tests": tests, "test_seconds": round(time.perf_counter() - started, 2), "test_steps": taken + trained}
+
+
+def restored_record_of(job, recipe):
+    """The record of a `recipe` that `ks.repair` has trained: its outcome, and what was changed."""
+    started = time.perf_counter()
+    outcome, repair = (heads if recipe["family"] == recipes.HEADS else programs).repaired(recipe, job[-1])
+    base, _, *rest = job
+    record = dict(zip(("base", "kind", "name", "dose", "seed"), (base, "restored", *rest), strict=True))
+    kept = [[one.cause, sorted(one.options)] for one in repair.kept[1:]]
+    spent = sum(one.epochs for one in repair.attempts)
+    seconds = round(time.perf_counter() - started, 2)
+    return {**record, "outcome": outcome, "kept": kept, "epochs": spent, "seconds": seconds, "why": repair.why}
 
 
 def facts_of(diagnosis):

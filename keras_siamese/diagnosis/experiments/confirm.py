@@ -148,11 +148,21 @@ def with_confirmations(diagnosis, found):
     suspect that only a test has shown becomes a finding.
     """
     found = {cause: Confirmation(**one) if isinstance(one, dict) else one for cause, one in found.items()}
+    return replace(diagnosis, findings=tuple(findings_by(found, diagnosis.findings, diagnosis.suspects)))
+
+
+def findings_by(found, findings, suspects):
+    """The `findings`, and those `suspects` that only a test has shown, with their confirmations, in the order of these.
+
+    Args:
+        found: `Confirmation`s by cause.
+        findings: `Finding`s as they were ranked.
+        suspects: `Suspect`s.
+    """
     shown = {cause for cause, one in found.items() if one is not None and one.verdict == "confirmed"}
-    shown -= {one.cause for one in diagnosis.findings}
-    added = [one.finding for one in diagnosis.suspects if one.cause in shown]
-    findings = [replace(one, confirmation=found.get(one.cause)) for one in (*diagnosis.findings, *added)]
-    return replace(diagnosis, findings=tuple(by_confirmation(findings)))
+    shown -= {one.cause for one in findings}
+    added = [one.finding for one in suspects if one.cause in shown]
+    return by_confirmation([replace(one, confirmation=found.get(one.cause)) for one in (*findings, *added)])
 
 
 def by_confirmation(findings):

@@ -9,7 +9,7 @@ same held-out pairs after every epoch, and diagnosed. A change is kept if it low
     found.model, found.diagnosis
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -112,7 +112,16 @@ def shown(value):
 
 
 def repair(
-    build_or_model, train, validation, budget=None, *, epochs=10, target_eer=None, similar_label=None, progress=True
+    build_or_model,
+    train,
+    validation,
+    budget=None,
+    *,
+    epochs=10,
+    batch_size=32,
+    target_eer=None,
+    similar_label=None,
+    progress=True,
 ):
     """Train a siamese model, and repair its training where it does not verify.
 
@@ -131,6 +140,7 @@ def repair(
         validation: held-out data, as in `diagnose`.
         budget: epochs of training for all attempts together, at least `epochs`; by default five times as many.
         epochs: of each attempt, ≥ 1.
+        batch_size: samples in a batch, ≥ 1, of training data that are arrays.
         target_eer: EER below which nothing is changed, in (0, 1).
         similar_label: as in `diagnose`.
         progress: whether to show Keras's progress bar.
@@ -146,18 +156,22 @@ def repair(
     model = build_or_model if isinstance(build_or_model, keras.layers.Layer) else build_or_model()
     if not getattr(model, "compiled", False):
         raise ValueError(f"`build_or_model` must be, or return, a compiled Keras model; got {model!r}")
+    batch_size = check_integer("batch_size", batch_size, low=1)
     search = Search(epochs, budget, target_eer, progress)
-    return search.run(program_to_train(model, train, validation, similar_label))
+    return search.run(program_to_train(model, train, validation, batch_size, similar_label))
 
 
-def program_to_train(model, train, validation, similar_label):
+def program_to_train(model, train, validation, batch_size, similar_label):
     """The `Program` of a compiled `model` that was not trained yet."""
     options = {"max_items": int(limits.REPAIR_ITEMS), "similar_label": similar_label}
     anatomy, trials = attach(model, validation, **options)
     fed = fed_of(train)
     source, _ = training_of(anatomy, fed)
     observed = Observed(Run(), score(anatomy, trials), **recipe_of(anatomy, source, fed), initial=values_of(model))
-    return program_of(observed)
+    program = program_of(observed)
+    if isinstance(program.batches, Batches):
+        program = replace(program, batches=replace(program.batches, size=batch_size))
+    return program
 
 
 class Search:
