@@ -58,6 +58,7 @@ class DivergenceMonitor(VerificationMonitor):
             within an epoch. These values are in `parts` and in the report, and not in `logs`.
         confirm, budget_epochs, budget_seconds: when training ends, test the leading causes, as `diagnose` does with
             these arguments. The monitor keeps a copy of the initial weights for it. The model is as before.
+        reference: an encoder to compare the model with, such as a pretrained network; see `diagnose`.
         **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
             `VerificationMonitor`.
 
@@ -91,6 +92,7 @@ class DivergenceMonitor(VerificationMonitor):
         confirm=False,
         budget_epochs=None,
         budget_seconds=None,
+        reference=None,
         **kwargs,
     ):
         if target_eer is not None:
@@ -104,7 +106,7 @@ class DivergenceMonitor(VerificationMonitor):
         self.budget = check_budget(budget_epochs, budget_seconds)
         self.every_steps = None if every_steps is None else check_integer("every_steps", every_steps, low=1)
         self.report = None if report is None else check_report(report)
-        self.train, self._is_told = train, False
+        self.train, self._is_told, self.reference = train, False, reference
         if may_be_items(train) or hasattr(train, "shape"):
             training_trials(train)  # so that an error is raised now; pairs are read when the model is known
         self.threshold = None if threshold is None else check_number("threshold", threshold)
@@ -254,6 +256,7 @@ class DivergenceMonitor(VerificationMonitor):
             train = None if train is None else score(anatomy, train, self.batch_size)
         else:
             valid, train = self.recorder.scored or valid, None
+        recipe["reference"] = self.reference
         self.diagnosis = diagnosis_of(self.recorder.observed(valid, train, self.threshold, **recipe))
         return self.diagnosis
 

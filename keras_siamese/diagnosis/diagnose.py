@@ -13,7 +13,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from keras_siamese import verification
 from keras_siamese._checks import check_number, check_writable
@@ -26,8 +26,10 @@ from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signa
 from keras_siamese.diagnosis.experiments import probes
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested, with_confirmations
 from keras_siamese.diagnosis.experiments.program import program_of
+from keras_siamese.diagnosis.facts.model import learning_rate_of
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
-from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.facts.references import references_of
+from keras_siamese.diagnosis.observed import Observed, latest_of
 from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.run import Run, plain
@@ -143,6 +145,9 @@ class Diagnosis:
 
     def __str__(self):
         lines = [self.verdict]
+        if references := references_of(self.facts):
+            beside = ", ".join(f"{title} {eer:.3f}" for _, title, eer in references)
+            lines.append(f"Held-out EER of references, on the same pairs: {beside}.")
         for number, finding in enumerate(self.findings, 1):
             by = f", explained by {finding.explained_by}" if finding.explained_by else ""
             lines.append(f"\n{number}. {finding.cause} ({finding.severity}{by}): {finding.summary}")
@@ -179,6 +184,11 @@ class Diagnosis:
                 "not_examined": [asdict(answer) for answer in self.not_examined],
                 "signals": self.facts.numbers,
                 "facts": {"words": self.facts.words, "rows": self.facts.rows},
+                "references": {
+                    name: {"title": title, "eer": eer, "behind": self.facts.get(f"behind_{name}")}
+                    | {"standard_error": self.facts.get(f"behind_{name}_se")}
+                    for name, title, eer in references_of(self.facts)
+                },
                 "run": {
                     name: getattr(self.observed, name) for name in ("recovered", "not_finite_since", "why_no_flags")
                 },
@@ -324,6 +334,7 @@ def diagnose(
     confirm=False,
     budget_epochs=None,
     budget_seconds=None,
+    reference=None,
 ):
     """Diagnoses a trained model: does it verify, did its run diverge, and why.
 
@@ -335,7 +346,8 @@ def diagnose(
             None for a data set or a generator. Without it some causes are not examined.
         history: curves of the run, with "loss", "val_auc" and "val_eer" an epoch as `VerificationMonitor` writes them:
             Keras's `History`, a dict, or the path of a run log (`DivergenceMonitor(log=…)`) or of CSVLogger's file;
-            without it nothing is said about a divergence.
+            without it nothing is said about a divergence. A `DivergenceMonitor` knows more: the steps, and the training
+            data, `threshold` and `target_eer` that it was given, which count where none are given here.
         encoder: the encoder, where it cannot be found in the model.
         score: a function `(left, right) → (n,)` of the items of pairs, larger for more similar pairs, in place of the
             model's output; see `dissect`. What needs embeddings is then not examined.
@@ -353,6 +365,9 @@ def diagnose(
         budget_epochs: epochs of training for all tests together, > 0; by default half of those in `history`, or 5.
             Implies `confirm`.
         budget_seconds: no further test begins after so many seconds. Implies `confirm`.
+        reference: an encoder to compare the model with, such as a pretrained network: a Keras model, or a function of
+            a batch of items `(n, …)`, as the model's encoder takes them, that gives embeddings `(n, dim)`. Its held-out
+            pairs are scored by the cosine; see `facts.references`.
 
     Returns:
         A `Diagnosis`.
@@ -365,26 +380,41 @@ def diagnose(
     if target_eer is not None:
         check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
     threshold = None if threshold is None else check_number("threshold", threshold)
-    run = Run() if history is None else Run.of(history)
+    run, seen = Run() if history is None else Run.of(history), latest_of(history)
     validation = readable(validation)
     options = {"max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
     siamese, trials = attach(model, validation, encoder=encoder, score=score, **options)
     fed = fed_of(train)
     source, train_trials = training_of(siamese, fed)
+    options = {"threshold": threshold, "target_eer": target_eer, "reference": reference}
+    if seen is not None:
+        source, train_trials, fed = recalled(seen, source, train_trials, fed)
+        options = {name: getattr(seen, name) if value is None else value for name, value in options.items()}
+        options |= {"still": seen.still, "default_threshold": threshold is None and seen.default_threshold}
+    elif threshold is None and siamese.output_kind == "score" and run.has_accuracy:
+        options |= {"threshold": 0.5, "default_threshold": True}
     valid, trained = (None if one is None else scored(siamese, one) for one in (trials, train_trials))
     if not valid.is_finite or not (trained is None or trained.is_finite):
         broken = trained if valid.is_finite else valid
         recipe = recipe_of(siamese, source, validation if fed is None else fed)
         run.not_finite_since = nan_from(run.curves)
         return diagnosis_of(Observed(run, broken, **recipe))
-    probed = probe_steps(model, check_probe(model, train)) if probe else {}
-    options = {"threshold": threshold, "target_eer": target_eer, "probed": probed}
+    options["probed"] = probe_steps(model, check_probe(model, train)) if probe else {}
     observed = Observed(run, valid, trained, **options, **recipe_of(siamese, source, fed))
     program = program_of(observed) if probe else None
     if program is not None:
-        observed = replace(observed, probed=probed | probes.probed(program))
+        observed = replace(observed, probed=observed.probed | probes.probed(program))
     diagnosis = diagnosis_of(observed)
     return tested(diagnosis, *budget, progress=True) if confirm or any(budget) else diagnosis
+
+
+def recalled(seen, source, trials, fed):
+    """`(source, trials, fed)` of the training data, where they tell less, or nothing, with what a monitor has `seen`
+    instead: pairs that were shown tell more than items with their identities.
+    """
+    if trials is None:
+        return seen.source, None if seen.train is None else seen.train.trials, seen.fed
+    return (source if hasattr(source, "positive_fraction") else seen.source or source), trials, fed
 
 
 def nan_from(curves):
@@ -471,12 +501,6 @@ def fed_of(train):
     if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:  # as fit takes a data set
         train = train[0] if not isinstance(train[0], (tuple, list, dict)) else tuple(train)
     return readable(train)
-
-
-def learning_rate_of(model):
-    """The optimizer's learning rate as it is now, or None without one."""
-    rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
-    return None if rate is None else float(ops.convert_to_numpy(rate))
 
 
 def settings_of(loss):

@@ -51,7 +51,8 @@ ERRORS_WORSE = Limit(
     2.0,
     "standard errors",
     "97.7 % of a normal",
-    "trend causes.label_noise causes.threshold causes.pair_construction",
+    "trend causes.label_noise causes.threshold causes.pair_construction causes.weak_features "
+    "causes.preprocessing_mismatch causes.mining",
 )
 ABOVE_NULL = Limit(2.326, "standard errors", "the normal's 99th percentile", "trend")
 SHARED = Limit(
@@ -70,13 +71,18 @@ FAILED_EER = Limit(
     "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate causes.frozen_part "
     "causes.unreachable_output causes.head_sign causes.loss_mismatch",
 )
-BAD_EER = Limit(0.25, "EER", "tuned: a healthy but hard program stays below", "trend causes.threshold")
+BAD_EER = Limit(
+    0.25,
+    "EER",
+    "tuned: a healthy but hard program stays below",
+    "trend causes.threshold causes.inverted_labels",
+)
 TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.collapse causes.memorising")
 UNLEARNED = Limit(
     0.15,
     "EER",
     "tuned: training identities that an encoder has not learned",
-    "causes.weak_features causes.frozen_part",
+    "causes.weak_features causes.frozen_part causes.learning_rate causes.batch_norm",
 )
 SIGMAS = Limit(
     3.0,
@@ -101,14 +107,16 @@ TWICE = Limit(
     "ratio",
     "convention: an error from twice the limit on",
     "causes.input_scale causes.label_noise causes.learning_rate causes.loss_mismatch causes.mining "
-    "causes.pair_imbalance causes.unreachable_output",
+    "causes.pair_imbalance causes.unreachable_output causes.preprocessing_mismatch",
 )
-SMALLEST_SHARE = Limit(1e-3, "share", "keeps a ratio finite", "causes.mining causes.pair_imbalance facts.inputs")
+SMALLEST_SHARE = Limit(
+    1e-3, "share", "keeps a ratio finite", "causes.mining causes.pair_imbalance causes.collapse facts.inputs"
+)
 TINY = Limit(
     1e-9,
     "",
     "keeps a ratio finite",
-    "causes.learning_rate causes.pair_imbalance facts.training experiments.comparison experiments.probes",
+    "causes.base causes.learning_rate causes.pair_imbalance facts.training experiments.comparison experiments.probes",
 )
 
 # --- what training is shown: pairs and identities
@@ -116,6 +124,7 @@ RARE_KIND = Limit(
     0.05, "share of the weight in the loss", "tuned: 1:5 is harmless", "causes.pair_imbalance causes.collapse"
 )
 LOSS_RATIO = Limit(1.5, "ratio of losses", "tuned: the rare kind must have the larger loss", "causes.pair_imbalance")
+CLEAR_RATIO = Limit(10.0, "ratio of losses", "convention: an order of magnitude", "causes.base")
 FEW_DRAWN = Limit(8, "identities", "derivation: two of eight are a quarter", "causes.identity_imbalance")
 SHARE_OF_TWO = Limit(0.5, "share of the samples", "tuned", "causes.identity_imbalance")
 LARGE_SHARE_OF_TWO = Limit(0.8, "share of the samples", "tuned", "causes.identity_imbalance")
@@ -125,6 +134,7 @@ EASY = Limit(0.2, "ratio of 1 − AUC", "tuned: shown pairs over all pairs", "ca
 # --- labels
 LABEL_EXCESS = Limit(0.02, "share of genuine pairs", "tuned: above held-out ones", "causes.label_noise causes.mining")
 TRAINED_BETTER = Limit(0.02, "EER", "tuned: noise lets training be no better", "causes.label_noise")
+FEW_WRONG = Limit(0.05, "share of genuine pairs", "derivation: 2.5 % of wrong labels", "causes.label_noise")
 IMPOSTOR_TAIL = Limit(0.25, "share of the impostor pairs", "tuned: genuine pairs stay out of it", "facts.labels")
 SUSPECT_TAIL = Limit(0.9, "share of the impostor pairs", "tuned: about the share of wrong suspects", "facts.labels")
 DUPLICATES = Limit(0.01, "share of held-out samples", "tuned", "causes.leakage")
@@ -139,10 +149,14 @@ LARGE_INPUT = Limit(20.0, "root mean square", "tuned; pixels in [0, 255] are abo
 SMALL_INPUT = Limit(0.005, "root mean square", "tuned", "causes.input_scale")
 LEAST_SIDE = Limit(12, "pixels", "derivation: two octaves of frequencies", "facts.inputs")
 MODE_GAP = Limit(0.1, "EER", "tuned: inference less training mode", "causes.batch_norm")
+STATISTICS_OFF = Limit(
+    1.5, "spreads, or powers of 2", "convention: three times another spread, or beyond it", "causes.batch_norm"
+)
 DEPENDS = Limit(0.05, "share of the spread", "rounding is below 1e-4, statistics of 8 items above", "causes.batch_norm")
 FEW_IN_BATCH = Limit(4, "identities", "tuned: the mean of fewer is what they have in common", "causes.batch_norm")
 
 # --- held-out inputs against those of training, and the pairs that training is shown
+SOME_GAP = Limit(0.05, "EER", "half of GAP", "causes.preprocessing_mismatch")
 INPUTS_SHIFTED = Limit(1.0, "spreads of the training inputs", "convention", "causes.preprocessing_mismatch")
 OTHER_VALUES = Limit(0.4, "difference of distribution functions", "convention", "causes.preprocessing_mismatch")
 TURNED = Limit(0.3, "difference of correlations", "convention", "causes.preprocessing_mismatch")
@@ -154,6 +168,7 @@ SOME_PAIRS = Limit(1000, "pairs", "derivation: a standard error of .02 of an AUC
 MOST_PAIRS = Limit(0.5, "share of the pairs", "convention: most", "causes.pair_construction")
 CONTRADICTED = Limit(0.1, "share of the pairs", "convention", "causes.pair_construction")
 TIMES_SHOWN = Limit(10.0, "times in an epoch, ratio of pairs", "convention", "causes.pair_construction")
+UNLEARNED_BY = Limit(0.1, "EER", "tuned: no other fault without a collapse does it", "causes.inverted_labels")
 LABELS_CLEAR = Limit(
     0.1, "AUC above ½", "six standard errors of 1000 pairs", "causes.pair_construction causes.inverted_labels"
 )
@@ -161,7 +176,10 @@ LABELS_LOST = Limit(0.15, "ratio of AUCs above ½", "40 % of wrong labels leave 
 
 # --- how the loss and the optimizer move the embedding
 POINT = Limit(
-    0.25, "spread, spacing", "tuned: embeddings are nearly one point", "causes.collapse report.panels causes.mining"
+    0.25,
+    "spread, spacing",
+    "tuned: embeddings are nearly one point",
+    "causes.collapse report.panels causes.mining causes.inverted_labels",
 )
 COLLAPSED = Limit(0.1, "spread", "tuned", "causes.collapse report.panels")
 LOOSE_SPACING = Limit(0.5, "spacing", "tuned: without any impostor pair", "causes.collapse")
@@ -173,7 +191,10 @@ SMALL_MARGIN = Limit(0.1, "untrained distances of impostors", "tuned", "causes.m
 LARGE_MARGIN = Limit(8.0, "untrained distances of impostors", "tuned", "causes.margin")
 USUAL_GAP = Limit(0.2, "distance", "FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832", "causes.margin")
 SMALL_UPDATE = Limit(
-    0.01, "share of the weights per epoch", "tuned", "causes.learning_rate causes.frozen_part causes.label_noise"
+    0.01,
+    "share of the weights per epoch",
+    "tuned",
+    "causes.learning_rate causes.frozen_part causes.label_noise causes.base",
 )
 USUAL_UPDATE = Limit(
     0.1, "share of the weights per epoch", "the healthy programs' first epoch", "causes.learning_rate causes.collapse"
@@ -182,7 +203,16 @@ LARGE_UPDATE = Limit(
     1.0,
     "share of the weights per epoch",
     "derivation",
-    "causes.learning_rate causes.collapse causes.mining causes.nan_gradient facts.gradients",
+    "causes.learning_rate causes.collapse causes.mining causes.nan_gradient facts.gradients causes.inverted_labels",
+)
+LARGE_GROWTH = Limit(
+    5.0,
+    "ratio of norms",
+    "five epochs of LARGE_UPDATE, each in a direction of its own, are 2.4",
+    "causes.learning_rate causes.collapse causes.inverted_labels",
+)
+RATE_LEFT = Limit(
+    0.01, "share of the largest rate", "a cosine leaves .3, an exponential fall to 1/100 .06", "causes.learning_rate"
 )
 LITTLE_GAINED = Limit(0.1, "EER", "tuned: below what an untrained encoder has", "causes.learning_rate")
 USUAL_RATE = Limit(
@@ -205,11 +235,18 @@ PRETRAINED = Limit(
 BLURRED = Limit(0.1, "ratio of powers", "tuned; natural images are between .27 and 1.8", "causes.weak_features")
 WITH_REASON = Limit(3, "ratio of EERs", "tuned: a visible reason needs less proof", "causes.weak_features")
 
+BEHIND = Limit(0.02, "EER", "SWAP_GAIN, of a linear model", "causes.weak_features")
+UNSEEN_SHARE = Limit(
+    0.2, "share of what a linear model uses", "convention: a border that is cut off has less", "causes.weak_features"
+)
+UNSEEN = Limit(0.01, "share of the distance of two items", "rounding is below 1e-5", "facts.exchange")
+
 # --- comparison and decision
-LEAST_GAIN = Limit(0.01, "EER", "below it an interval is not worth its time", "facts.embeddings")
+LEAST_GAIN = Limit(0.01, "EER", "below it an interval is not worth its time", "facts.embeddings causes.wrong_distance")
 SWAP_GAIN = Limit(0.02, "EER", "tuned", "causes.wrong_distance")
 SWAP_GAIN_LOW = Limit(0.01, "EER", "tuned: lower end of the interval", "causes.wrong_distance")
 ACCURACY_LOST = Limit(0.03, "accuracy", "tuned", "causes.threshold")
+CHOSEN_LOST = Limit(0.01, "accuracy", "convention: of a threshold that was chosen", "causes.threshold")
 
 # --- the output and what the loss wants of it
 FLAT = Limit(1e-4, "share of the loss", "rounding of float32, with room", "facts.output")

@@ -15,8 +15,10 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
+from keras_siamese.diagnosis.facts.references import fitted, has_numbers
 from keras_siamese.diagnosis.facts.table import measure
-from keras_siamese.diagnosis.facts.verification import below_chance, intervals
+from keras_siamese.diagnosis.facts.training import untrained_copy
+from keras_siamese.diagnosis.facts.verification import below_chance, intervals, loss_error, widening
 from keras_siamese.diagnosis.run import ALWAYS, Run
 from keras_siamese.diagnosis.trend import find_flags, has_recovered, verifies_badly, why_no_flags
 from keras_siamese.losses.character import character_of
@@ -39,6 +41,7 @@ class Observed:
     positive_fraction: float | None = None  # share of genuine pairs among the training pairs
     data_similar_label: int | None = None  # the label that means "same" in the training pairs
     threshold: float | None = None  # the score from which the user's accuracy accepts a pair
+    default_threshold: bool = False  # whether that is only what Keras's accuracy takes by default
     target_eer: float | None = None  # the EER that the user wants
     settings: dict = field(default_factory=dict)  # what else a report should say, plain values by name
     siamese: object = None  # the `Anatomy` of the model
@@ -49,6 +52,7 @@ class Observed:
     fed: object = None  # `(x, y)` or batches as the model is trained on, from which steps can be taken again
     initial: dict | None = None  # values of the model's variables when the run began, `{id: array}`
     steps: int | None = None  # training steps in an epoch
+    reference: object = None  # an encoder of the user's, with which the model is compared
 
     @property
     def history(self):
@@ -96,6 +100,22 @@ class Observed:
     def has_embeddings(self):
         """Whether the model compares embeddings, which can be looked at."""
         return getattr(self.siamese, "has_embeddings", True)
+
+    @cached_property
+    def untrained(self):
+        """A copy of the encoder with new initial values, None if there is none; see `facts.training`."""
+        if self.siamese is None or self.is_unshared or not self.has_embeddings:
+            return None
+        return untrained_copy(self.siamese.encoder, (self.valid if self.train is None else self.train).trials.items)
+
+    @cached_property
+    def linear(self):
+        """A function from flat samples to linear features, fitted on the training pairs, or None; see
+        `facts.references`.
+        """
+        if self.train is None or not has_numbers(self.valid.trials.items):
+            return None
+        return fitted(self.train.trials, self.valid.trials.items.shape[1:])
 
     @property
     def is_sequence(self):
@@ -217,13 +237,19 @@ class Observed:
 
     @cached_property
     def accuracy_se(self):
-        """Standard error of an accuracy on the balanced subset, over identities."""
-        rows = self.valid.trials.balanced()
-        sides = [None if side is None else side[rows] for side in self.valid.trials.pair_identities]
-        found = verification.bootstrap(["best_accuracy"], *self.balanced, *sides, samples=100)
-        return found["best_accuracy"].standard_error
+        """Standard error, over identities, of the accuracy that the threshold in use loses on the balanced subset."""
+        rows, trials = self.valid.trials.balanced(), self.valid.trials
+        sides = [None if side is None else side[rows] for side in trials.pair_identities]
+        return loss_error(*self.balanced, self.threshold, self.valid.accuracy[1], *sides) * widening(trials)
 
     @property
     def verifies_badly(self):
         """Whether the held-out EER wants explaining; see `trend.verifies_badly`."""
         return verifies_badly(self.eer.estimate, self.flags, self.recovered, self.target_eer)
+
+
+def latest_of(history):
+    """The `Observed` that a monitor has last diagnosed, if `history` is one, or what `ks.fit` returned; else None."""
+    diagnosis = getattr(getattr(history, "monitor", history), "diagnosis", None)
+    seen = getattr(diagnosis, "observed", None)
+    return seen if isinstance(seen, Observed) else None

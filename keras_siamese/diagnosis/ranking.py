@@ -45,11 +45,11 @@ def explains(finding, other):
 
 def rank(findings):
     """Sorts findings: the most severe first, then the strongest. A finding that another one explains comes last, with
-    that cause in `explained_by` and the severity "info".
+    that cause in `explained_by` and the severity "info". What is information only explains nothing.
     """
     findings = sorted(findings, key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.strength))
     ranked = []
     for finding in findings:
-        by = next((other.cause for other in findings if explains(other, finding)), None)
+        by = next((one.cause for one in findings if one.severity != "info" and explains(one, finding)), None)
         ranked.append(replace(finding, explained_by=by, severity="info") if by else finding)
     return sorted(ranked, key=lambda finding: finding.explained_by is not None)

@@ -20,14 +20,19 @@ import numpy as np
 from keras_siamese._checks import check_writable
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.embeddings import HEALTH, health_of
-from keras_siamese.diagnosis.facts.model import kernels_of, moved_share, sampled_kernels, update_size
-from keras_siamese.diagnosis.facts.training import LOGGED
+from keras_siamese.diagnosis.facts.model import (
+    kernels_of,
+    learning_rate_of,
+    moved_share,
+    sampled_kernels,
+    update_size,
+)
 from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.observed import Observed
-from keras_siamese.diagnosis.run import ALWAYS, Run, line_of, read_run_log
+from keras_siamese.diagnosis.run import ALWAYS, LOGGED, Run, is_own_metric, line_of, read_run_log
 from keras_siamese.diagnosis.trend import find_flags
 
-CURVES = (*ALWAYS, *HEALTH, "update_size", "moved_share")
+CURVES = (*ALWAYS, *HEALTH, "update_size", "moved_share", "learning_rate")
 
 
 class RunRecorder:
@@ -89,6 +94,8 @@ class RunRecorder:
         """
         is_finite = scored is not None and scored.is_finite
         values = dict.fromkeys(CURVES, float("nan")) | {"loss": float(logs.get("loss", float("nan")))}
+        rate = learning_rate_of(model)
+        values["learning_rate"] = float("nan") if rate is None else rate
         before, self._kernels = self._kernels, sampled_kernels(model)
         if before is not None:
             values["update_size"] = update_size(before, self._kernels)
@@ -159,8 +166,9 @@ class RunRecorder:
             threshold: as in `Observed`. None is 0.5 for a model that puts out probabilities and logs an accuracy.
             **recipe: what `diagnose.recipe_of` returns.
         """
-        if threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy:
-            threshold = 0.5
+        is_default = threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy
+        if is_default:
+            threshold, recipe = 0.5, {**recipe, "default_threshold": True}
         options = {"train": train, "threshold": threshold, "target_eer": self.target_eer, "still": self.still}
         return Observed(copy.deepcopy(self.run), self.scored if valid is None else valid, **options, **recipe)
 
@@ -173,8 +181,7 @@ def is_look_due(curves):
 
 def logged(logs):
     """The curves of what the user's own metrics logged at an epoch: `LOGGED` and the name, values in [0, 1] only."""
-    ours = {f"val_{name}" for name in (*ALWAYS, *HEALTH, "threshold", "verification_accuracy")} | {"loss", "val_loss"}
-    numbers = {name: float(value) for name, value in logs.items() if name not in ours and "@" not in name}
+    numbers = {name: float(value) for name, value in logs.items() if is_own_metric(name)}
     return {f"{LOGGED}{name}": value for name, value in numbers.items() if 0 <= value <= 1}
 
 

@@ -15,6 +15,7 @@ dict of logs, a run log, or a CSVLogger's file. A run log is a text file in UTF-
     Run.of("run.jsonl"), Run.of("training.csv")
 """
 
+import copy
 import io
 import json
 import os
@@ -34,7 +35,9 @@ MAX_EPOCHS = 1_000_000  # a larger number is a step and not an epoch
 OWN = ("schema", "epoch", "flagged", "logs")  # keys of a line that are not curves
 ALWAYS = ("loss", "auc", "eer", "auc_se", "eer_se")
 NEEDED = ("loss", "val_auc", "val_eer")
-KEYS = {name: name if name == "loss" else f"val_{name}" for name in (*ALWAYS, *HEALTH)}  # the keys of curves in logs
+LOGGED = "logged_"  # what the names of curves begin with that the user's own metrics have logged
+AS_LOGGED = ("loss", "learning_rate")  # curves whose key in logs is their own name; the others are held-out figures
+KEYS = {name: name if name in AS_LOGGED else f"val_{name}" for name in (*ALWAYS, *HEALTH)}  # the keys of curves in logs
 HOW = "Train with callbacks=[ks.callbacks.VerificationMonitor(validation)]"
 NOT_A_NUMBER = ("", "na", "nan", "none", "null")  # CSVLogger writes NA for a missing value
 
@@ -60,9 +63,9 @@ class Run:
         """Read a `Run` from whatever recorded it.
 
         Args:
-            history: Keras's `History`; a `DivergenceMonitor` or its `history`; a dict of lists with one value per
-                epoch, with the keys of `VerificationMonitor`; or the path of a run log (`DivergenceMonitor(log=…)`) or
-                of a CSVLogger's file.
+            history: Keras's `History`; a `DivergenceMonitor`, whose run is copied with all that it has recorded, or
+                its `history`; a dict of lists with one value per epoch, with the keys of `VerificationMonitor`; or the
+                path of a run log (`DivergenceMonitor(log=…)`) or of a CSVLogger's file.
 
         Raises:
             TypeError: for anything else.
@@ -72,6 +75,9 @@ class Run:
         """
         if isinstance(history, (str, os.PathLike)):
             return read_run(Path(history))
+        recorder = getattr(getattr(history, "monitor", history), "recorder", None)
+        if recorder is not None and recorder.run.curves["loss"]:
+            return copy.deepcopy(recorder.run)
         logs = getattr(history, "history", history)
         if not isinstance(logs, Mapping):
             wanted = "a Keras History, a dict of curves, or the path of a log"
@@ -79,7 +85,7 @@ class Run:
         if "auc" in logs and "val_auc" not in logs:  # a monitor's own curves
             named = {KEYS.get(name, name): curve for name, curve in logs.items()}
             return cls(dict(logs) | curves_of(named, "`history`"))
-        return cls(curves_of(logs, "`history`"))
+        return cls(curves_of(logs, "`history`") | metrics_in(logs), logged=tuple(logs))
 
     @property
     def has_accuracy(self):
@@ -126,6 +132,23 @@ def curves_of(logs, what):
         found = ", ".join(f"{KEYS[name]} {len(curve)}" for name, curve in curves.items())
         raise ValueError(f"{what} must have curves of equal length, with one value per epoch; got {found}")
     return {name: curves.get(name, [float("nan")] * len(curves["loss"])) for name in dict.fromkeys([*ALWAYS, *curves])}
+
+
+def metrics_in(logs):
+    """The curves of what the user's own metrics logged, with names that begin with `LOGGED`: those in [0, 1]."""
+    found = {}
+    for name, curve in logs.items():
+        if is_own_metric(name):
+            values = np.array([number_of(value) for value in curve], float)
+            if ((values >= 0) & (values <= 1)).any():
+                found[f"{LOGGED}{name}"] = np.where((values >= 0) & (values <= 1), values, np.nan).tolist()
+    return found
+
+
+def is_own_metric(name):
+    """Whether `name` in the logs of an epoch is not one of a `VerificationMonitor`, and no loss."""
+    ours = {*KEYS.values(), "val_threshold", "val_verification_accuracy", "loss", "val_loss"}
+    return name not in ours and "@" not in name
 
 
 def curves_from(rows, names, epochs):

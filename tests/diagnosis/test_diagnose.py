@@ -39,11 +39,28 @@ def test_the_planted_cause_is_named_first_and_its_repair_verifies_better(planted
     assert eer(plantings.run(**repaired)) < eer(broken) - 0.05
 
 
-def test_the_control_has_no_finding():
+def test_the_control_has_no_finding_but_that_a_linear_model_suits_linear_data():
     diagnosis = plantings.run().diagnosis
-    assert diagnosis.findings == () and not diagnosis.diverging, str(diagnosis)
+    assert [(one.cause, one.severity) for one in diagnosis.findings] == [("weak_features", "info")], str(diagnosis)
+    assert diagnosis.leading == [] and not diagnosis.diverging
+    assert diagnosis.facts["reference_linear"] < diagnosis.facts["eer"] < diagnosis.facts["reference_cosine"]
     examined = {answer.cause for answer in diagnosis.ruled_out}
     assert examined >= {"inverted_labels", "collapse", "memorising", "margin", "pair_imbalance"}
+
+
+def test_a_diagnosis_after_training_knows_what_the_monitor_knew():
+    monitor = plantings.run(**plantings.FAULTS["margin"])
+    before, held_out = monitor.diagnosis, plantings.held_out_part()
+    after = diagnose(monitor.model, validation=held_out, history=monitor)
+    assert after.facts.numbers == pytest.approx(before.facts.numbers, abs=1e-6)
+    assert [one.cause for one in after.findings] == [one.cause for one in before.findings]
+    assert after.observed.target_eer == plantings.TARGET_EER and after.observed.source is before.observed.source
+    # Items with their identities tell less than the pairs that were shown; what is given here counts.
+    again = diagnose(monitor.model, validation=held_out, train=plantings.train_part(), history=monitor, target_eer=0.1)
+    assert again.facts["positive_fraction"] == 0.5 and again.observed.target_eer == 0.1
+    assert again.facts["update_size_first"] == before.facts["update_size_first"]
+    curves = diagnose(monitor.model, validation=held_out, history=monitor.history)
+    assert "positive_fraction" not in curves.facts and "train_eer" not in curves.facts
 
 
 def scored(informative, seed=0, identities=20, samples=5, labelled=True):

@@ -35,7 +35,7 @@ def test_a_limit_is_a_number():
     assert repr(limits.POINT) == "0.25" and copy.deepcopy(limits.POINT) == 0.25
     assert (limits.POINT.unit, limits.POINT.used_by) == (
         "spread, spacing",
-        ("causes.collapse", "report.panels", "causes.mining"),
+        ("causes.collapse", "report.panels", "causes.mining", "causes.inverted_labels"),
     )
 
 

@@ -28,10 +28,14 @@ def test_a_history_and_a_dict_give_the_curves():
 
     for given in (History(), LOGS):
         curves = read(given)
-        assert list(curves) == [*ALWAYS, "d_prime"]
+        assert list(curves) == [*ALWAYS, "d_prime", "logged_accuracy"]
+        assert Run.of(given).has_accuracy and curves["logged_accuracy"] == [1.0, 1.0]
         assert curves["eer"] == [0.4, 0.3] and curves["d_prime"] == [0.5, 1.0]
         assert all(math.isnan(value) for value in curves["auc_se"] + curves["eer_se"])
     assert read({**LOGS, "val_auc_se": [0.1, None]})["auc_se"][0] == 0.1
+    own = read({**LOGS, "mae": [7.0, 0.5], "norm": [7.0, 8.0], "val_tar@far=0.01": [0.5, 0.5], "learning_rate": [1, 2]})
+    assert math.isnan(own["logged_mae"][0]) and own["logged_mae"][1] == 0.5  # a share is in [0, 1]
+    assert own["learning_rate"] == [1.0, 2.0] and not {"logged_norm", "logged_learning_rate"} & set(own)
 
 
 def test_a_run_log_gives_all_that_was_written(tmp_path):

@@ -148,3 +148,31 @@ def signals_of(facts, **thresholds):
 def is_imperfect(facts, least=None):
     """Whether held-out verification can still improve: its EER is at least `least` (.02), or was lost to NaN."""
     return "not_finite" in facts or facts["eer"] >= (limits.GOOD_EER if least is None else least)
+
+
+def moved_an_epoch(facts):
+    """The largest share of the weights by which an epoch moved them; if the run was not watched, the mean of all epochs
+    as far as the biases tell. None if that is not known.
+    """
+    if "update_size_largest" in facts:
+        return facts["update_size_largest"]
+    return facts["biases_moved"] / facts.get("epochs", 1.0) if "biases_moved" in facts else None
+
+
+def has_hardly_moved(facts):
+    """Whether steps have moved the weights by very little: the encoder is what it was before training. Biases that have
+    not moved at all prove nothing: they may get no gradient.
+    """
+    moved = moved_an_epoch(facts)
+    if moved is None or (moved == 0 and "update_size_largest" not in facts):
+        return False
+    return moved < limits.SMALL_UPDATE
+
+
+def implied_share(facts):
+    """The share of genuine pairs that the logged loss implies, if the losses of both kinds tell it clearly; or None."""
+    if "implied_fraction" not in facts:
+        return None
+    losses = sorted((facts["genuine_loss"], facts["impostor_loss"]))
+    is_clear = losses[1] > limits.CLEAR_RATIO * max(losses[0], limits.TINY)
+    return facts["implied_fraction"] if is_clear else None

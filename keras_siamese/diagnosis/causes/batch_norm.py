@@ -1,5 +1,8 @@
 """BatchNormalization: the encoder verifies with the statistics of a batch, but not with the running statistics; or it
 takes those of the batch in inference too, because `training=True` stands in the call.
+
+Running statistics that are far from those of a batch have not caught up with the inputs. That harms if training pairs
+are not told apart in inference mode, whatever they are in training mode.
 """
 
 import numpy as np
@@ -24,9 +27,12 @@ class BatchNorm(Cause):
         signals = signals_of(facts, batch_normalization=0.5, mode_gap=(limits.MODE_GAP, 0.0), batch_identities=few)
         signals |= signals_of(facts, mode_eer_training=None, mode_eer_inference=None)
         gap, seen = facts.get("mode_gap", 0.0), facts.get("batch_identities", np.inf)
+        off, learned = facts.get("statistics_off", 0.0), facts.get("train_eer", 1.0) <= limits.UNLEARNED
+        signals |= signals_of(facts, statistics_off=(limits.STATISTICS_OFF, 0.0))
+        is_behind = off > limits.STATISTICS_OFF and not learned and "train_eer" in facts
         differs, depends = gap > limits.MODE_GAP, facts.get("batch_dependence", 0.0)
         signals |= signals_of(facts, batch_dependence=(limits.DEPENDS, 0.0))
-        is_found = differs or seen < few or depends > limits.DEPENDS
+        is_found = differs or is_behind or seen < few or depends > limits.DEPENDS
         if not facts["batch_normalization"] or not is_found or not is_imperfect(facts, limits.WELL_EER):
             return RuledOut(self.name, signals)
         if depends > limits.DEPENDS:
@@ -43,10 +49,17 @@ class BatchNorm(Cause):
                 f"with EER {facts['mode_eer_inference']:.3f} in inference mode: the running statistics of "
                 "BatchNormalization differ from those of the batches."
             )
+        elif is_behind and seen >= few:
+            what = (
+                f"The running statistics of BatchNormalization are {off:.2g} spreads away from those of a training "
+                f"batch, and training pairs are not told apart in inference mode (EER {facts['train_eer']:.3f}): they "
+                "have not caught up with these inputs."
+            )
         else:
             what = (
                 f"A training batch of one input has {seen:.1f} identities. BatchNormalization subtracts what the "
                 "samples of a batch have in common, which is then their identity."
             )
         repair = change(momentum=0.9, joint=True, one_identity=False)
-        return self.found(facts, "error", what, signals, max(gap / limits.MODE_GAP, few / seen), repair)
+        strength = max(gap / limits.MODE_GAP, few / seen, off / limits.STATISTICS_OFF if is_behind else 0.0)
+        return self.found(facts, "error", what, signals, strength, repair)

@@ -24,7 +24,8 @@ class InputScale(Cause):
     def judge(self, facts):
         scale, towers = facts["input_scale"], (limits.SCALES_APART, 0.0)
         signals = signals_of(facts, input_scale=(limits.LARGE_INPUT, 1.0), drawn_towers=towers, held_out_towers=towers)
-        apart = max(abs(facts.get(name, 0.0)) for name in ("drawn_towers", "held_out_towers"))
+        # If both sides of the training pairs are alike and those of held-out ones are not: `preprocessing_mismatch`.
+        apart = abs(facts.get("drawn_towers", facts.get("held_out_towers", 0.0)))
         if apart > limits.SCALES_APART:
             what = f"One input of the pairs is {10**apart:.3g} times as large as the other: only one is preprocessed."
             advice = f"{RESCALED}  # inside, for both"

@@ -5,12 +5,16 @@ Training pairs of known identity tell more: an encoder that ranks *them* worse t
 pairs alone count if the training data are not known. If they are known and training pairs are ranked well, held-out
 pairs ranked worse than chance mean that the held-out pair labels are inverted.
 
+A loss that pulls the wrong way may also stop where it ranks pairs like chance: training has then taken away what the
+encoder knew before it. Neither wrong labels nor a weak encoder do that, if a linear model shows that the labels are
+right, nor does a collapse, which leaves no spread.
+
 A head with weights of its own may also rank pairs worse than chance because it has not found its sign yet. So its
 ranking counts only if the inputs do not show that the labels are right; see `head_sign`.
 """
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class InvertedLabels(Cause):
@@ -52,7 +56,28 @@ class InvertedLabels(Cause):
                 "its labels are inverted."
             )
             return self.in_training(facts, what, signals, trained / reach)
+        if self.has_unlearned(facts):
+            signals |= signals_of(facts, train_eer=None, untrained_eer=None, linear_train_eer=limits.BAD_EER)
+            what = (
+                f"Training pairs are told apart worse than by the untrained encoder (EER {facts['train_eer']:.3f}, "
+                f"before {facts['untrained_eer']:.3f}), although a linear model tells them apart (EER "
+                f"{facts['linear_train_eer']:.3f}): the loss pulls impostors together, since its labels are inverted."
+            )
+            strength = (facts["train_eer"] - facts["untrained_eer"]) / limits.UNLEARNED_BY
+            return self.in_training(facts, what, signals, strength)
         return RuledOut(self.name, signals)
+
+    @staticmethod
+    def has_unlearned(facts):
+        """Whether steps of a usual size have made the encoder worse than it was, with labels that are right."""
+        if any(name not in facts for name in ("train_eer", "untrained_eer", "linear_train_eer", "spread")):
+            return False
+        if facts.get("learned_head") or facts["spread"] < limits.POINT or not is_imperfect(facts, limits.FAILED_EER):
+            return False
+        steps = facts.get("update_size_first", facts.get("weights_grown", 1.0) / limits.LARGE_GROWTH)
+        lost = facts["train_eer"] - facts["untrained_eer"]
+        is_told_apart = facts["linear_train_eer"] < limits.BAD_EER
+        return bool(lost > limits.UNLEARNED_BY and steps <= limits.LARGE_UPDATE and is_told_apart)
 
     def contradiction(self, facts, signals):
         """What contradicts the labels of training without a look at the ranking, as a sentence, or None."""

@@ -28,7 +28,9 @@ class Mining(Cause):
         held_out = facts.get("impostor_like_held_out", 0.0)
         noisy = facts.get("impostor_like", 0.0) > held_out + limits.LABEL_EXCESS
         steady = facts.get("update_size_first", 0.0) < limits.LARGE_UPDATE  # larger steps are the first to blame
-        if easy < limits.EASY * missed:
+        # A few pairs may be easy by chance.
+        is_clear = missed - easy > limits.ERRORS_WORSE * facts.get("drawn_auc_se", 0.0)
+        if easy < limits.EASY * missed and is_clear:
             what = (
                 f"{easy:.1%} of the pairs that training is shown are ranked wrong, but {missed:.1%} of all training "
                 "pairs: training sees only easy pairs."

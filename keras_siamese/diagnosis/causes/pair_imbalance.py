@@ -1,22 +1,36 @@
 """Pair imbalance: genuine or impostor pairs have so little weight that the loss falls by treating all pairs as the
 other kind.
+
+If nothing is known of the pairs that training was shown, the logged loss tells their share: it is the mean of the
+losses of both kinds. That is clear only if these are far apart. If the pairs are balanced, and the loss itself gives
+impostors little weight, nothing keeps embeddings apart: that is `collapse`.
 """
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect
+from keras_siamese.diagnosis.causes.base import (
+    Cause,
+    NotExamined,
+    RuledOut,
+    Signal,
+    change,
+    implied_share,
+    is_imperfect,
+)
 
 
 class PairImbalance(Cause):
     stage = "data"
-    reads = ("weighted_positive_fraction",)
     needs = "the training pairs: fit on a PairSequence, or DivergenceMonitor(…, train=…)"
 
     def judge(self, facts):
-        fraction = facts["weighted_positive_fraction"]
+        fraction = facts.get("weighted_positive_fraction", implied_share(facts))
+        if fraction is None:
+            return NotExamined(self.name, self.needs)
         is_genuine = fraction < 0.5
         rare, kind = (fraction, "genuine") if is_genuine else (1 - fraction, "impostor")
         bound = limits.RARE_KIND if is_genuine else 1 - limits.RARE_KIND
-        signals = {"weighted_positive_fraction": Signal(fraction, bound, 0.5)}
+        is_known = "weighted_positive_fraction" in facts
+        signals = {"weighted_positive_fraction" if is_known else "implied_fraction": Signal(fraction, bound, 0.5)}
         if "genuine_loss" in facts:
             losses = facts["genuine_loss"], facts["impostor_loss"]
             lost, kept = losses if is_genuine else losses[::-1]
@@ -25,12 +39,17 @@ class PairImbalance(Cause):
             if lost <= limits.LOSS_RATIO * kept:
                 return RuledOut(self.name, signals)
         # Without any impostor pair nothing keeps embeddings apart: that is `collapse`.
-        if rare >= limits.RARE_KIND or (rare == 0 and kind == "impostor") or not is_imperfect(facts):
+        none_left = rare == 0 if is_known else rare < limits.SMALLEST_SHARE
+        by_loss = facts.get("positive_fraction", 1.0) <= 1 - limits.RARE_KIND
+        is_collapse = kind == "impostor" and (none_left or (is_known and by_loss))
+        if rare >= limits.RARE_KIND or is_collapse or not is_imperfect(facts):
             return RuledOut(self.name, signals)
         what = (
             f"Only {rare:.1%} of the weight in the loss is on {kind} pairs: the loss falls by treating every pair as "
             "the other kind."
         )
+        if not is_known:
+            what = f"The logged loss tells that {what[0].lower()}{what[1:]}"
         at_least = max(rare, limits.SMALLEST_SHARE)
         weight = f"{'positive' if is_genuine else 'negative'}_weight={(1 - rare) / at_least:.3g}"
         advice = (

@@ -1,11 +1,15 @@
 """Preprocessing mismatch: held-out inputs were prepared in another way than training inputs.
 
 Their range, orientation or channel order differs, on one side of the pairs or on both. Data sets differ for harmless
-reasons too, so this counts only if held-out pairs are told apart much worse than training pairs.
+reasons too, so this counts only if held-out pairs are told apart much worse than training pairs; if inputs differ by
+more than data sets do, such as pixels in [0, 255] beside [0, 1], or one side of the pairs beside the other, clearly
+worse is enough.
 """
 
+import numpy as np
+
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class PreprocessingMismatch(Cause):
@@ -24,17 +28,30 @@ class PreprocessingMismatch(Cause):
             "held_out_difference": (limits.OTHER_VALUES, 0.0),
             "turned": (limits.TURNED, 0.0),
             "swapped_channels": (limits.SIGMAS, 0.0),
+            "one_side": (limits.SCALES_APART, 0.0),
         }
+        # One side of the held-out pairs against the other, where both sides of the training pairs are alike.
+        is_known = "drawn_towers" in facts and "held_out_towers" in facts
+        apart = facts["held_out_towers"] - facts["drawn_towers"] if is_known else 0.0
+        values = {name: facts.get(name, 0.0) for name in beyond} | {"one_side": apart}
         signals = signals_of(facts, **beyond, gap=(limits.GAP, 0.0), eer=None, train_eer=None)
-        strength = {name: abs(facts.get(name, 0.0)) / limit for name, (limit, _) in beyond.items()}
+        if is_known:
+            signals["one_side"] = Signal(apart, *beyond["one_side"])
+        strength = {name: abs(values[name]) / limit for name, (limit, _) in beyond.items()}
         name = max(strength, key=strength.get)
-        harms = facts["gap"] > limits.GAP and is_imperfect(facts, limits.FAILED_EER)
+        is_worse = facts["gap"] > max(limits.SOME_GAP, limits.ERRORS_WORSE * facts.get("gap_error", np.inf))
+        harms = facts["gap"] > limits.GAP or (is_worse and strength[name] > limits.TWICE)
+        # If one side of the training pairs is scaled, its samples differ from those that the pairs are made of.
+        is_scaled = abs(facts.get("drawn_towers", 0.0)) > limits.SCALES_APART
+        harms = harms and is_imperfect(facts, limits.FAILED_EER) and not is_scaled
         if strength[name] <= 1 or not harms:
             return RuledOut(self.name, signals)
         if name == "turned":
             seen = "are turned, mirrored or reversed, compared with training inputs"
         elif name == "swapped_channels":
             seen = "have their channels in another order than training inputs"
+        elif name == "one_side":
+            seen = f"are {10 ** abs(apart):.3g} times as large on one side of the pairs as on the other"
         else:
             seen = (
                 f"have {10 ** facts['held_out_spread']:.3g} times the spread of training inputs, and their mean is "

@@ -1,4 +1,8 @@
-"""Threshold: the embedding ranks pairs well, but the accuracy uses a threshold that does not fit the scores."""
+"""Threshold: the embedding ranks pairs well, but the accuracy uses a threshold that does not fit the scores.
+
+A threshold that the user has chosen should be nearly as good as any; ½, which Keras takes by default for a probability,
+may lose a little more.
+"""
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, change, signals_of
@@ -21,7 +25,8 @@ class Threshold(Cause):
         if "accuracy_lost" not in facts:
             return NotExamined(self.name, "more held-out pairs, so that a threshold can be chosen on other pairs")
         lost, best = facts["accuracy_lost"], facts["best_accuracy"]
-        least = max(limits.ACCURACY_LOST, limits.ERRORS_WORSE * facts["accuracy_se"])
+        allowed = limits.ACCURACY_LOST if facts.get("default_threshold") else limits.CHOSEN_LOST
+        least = max(allowed, limits.ERRORS_WORSE * facts["accuracy_se"])
         signals = signals_of(facts, accuracy_lost=(least, 0.0), best_accuracy=None, threshold=None)
         if lost <= least:
             return RuledOut(self.name, signals)

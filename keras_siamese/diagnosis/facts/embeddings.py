@@ -1,19 +1,22 @@
 """Facts of the held-out embeddings: how they are spread, how many dimensions they use, which are near each other.
 
-Contract: embeddings `(n, dim)`, distances and labels in; one number out, or a few by name. NumPy only, fast enough for
-a few thousand rows in every epoch. Facts are not judged here: limits are in `limits.py`.
+Contract: embeddings `(n, dim)`, distances and labels in; one number out, or a few by name. NumPy, but for the
+distances of a loss; fast enough for a few thousand rows in every epoch. Facts are not judged here: limits are in
+`limits.py`.
 
     spread(embeddings)              # 1 for a uniform sphere, 0 after a collapse
     purity(embeddings, labels)      # share of nearest neighbours with the same identity, and its null
 """
 
 import numpy as np
+from keras import ops
 
 from keras_siamese import verification
 from keras_siamese.diagnosis import limits
 from keras_siamese.neighbours import nearest_blocks
 
 HEALTH = ("spread", "uniformity", "alignment", "effective_rank", "d_prime", "purity")  # measured every epoch
+ROWS = 64  # embeddings that are compared with all others at a time
 FEWEST = 12  # only for more embeddings are neighbours searched
 
 
@@ -67,14 +70,49 @@ def of_swaps(observed):
     if not compares_plainly(observed):
         return {}
     found = {"swap_gain": 0.0, "swap_gain_low": 0.0, "trained_by_it": float(is_trained_by_it(observed))}
+
+    def lowest_gain(scores):
+        """Lower end of the interval of what `scores` gain in EER."""
+        sides = trials.pair_identities
+        swapped = verification.bootstrap(["eer"], trials.same, scores, *sides, samples=len(used))["eer"]
+        return np.quantile(used - swapped.replicates, 0.025)
+
     for name, scores in scores_by(observed.valid.embeddings, trials.left, trials.right).items():
         found[f"eer_{name}"] = verification.eer(trials.same, scores)
         gain = observed.eer.estimate - found[f"eer_{name}"]
         if gain > max(limits.LEAST_GAIN, found["swap_gain"]):  # because an interval takes a hundred sorts
-            sides = trials.pair_identities
-            swapped = verification.bootstrap(["eer"], trials.same, scores, *sides, samples=len(used))["eer"]
-            found["swap_gain"], found["swap_gain_low"] = gain, np.quantile(used - swapped.replicates, 0.025)
+            found["swap_gain"], found["swap_gain_low"] = gain, lowest_gain(scores)
+    scores = scores_of_loss(observed)
+    if scores is not None:
+        found["eer_of_loss"] = verification.eer(trials.same, scores)
+        found["loss_gain"] = observed.eer.estimate - found["eer_of_loss"]
+        found["loss_gain_low"] = lowest_gain(scores) if found["loss_gain"] > limits.LEAST_GAIN else 0.0
     return found
+
+
+def scores_of_loss(observed):
+    """Scores `(n,)` of the held-out pairs by the distances that a loss of batches trains; None if it has none, or if
+    they rank the pairs as verification does.
+    """
+    loss, trials = observed.loss, observed.valid.trials
+    if not hasattr(loss, "measure") or not hasattr(loss, "as_distances"):
+        return None
+    z = ops.convert_to_tensor(observed.valid.embeddings)
+    rows = range(0, len(z), ROWS)
+    matrix = [ops.convert_to_numpy(loss.as_distances(loss.measure(z[at : at + ROWS], z))) for at in rows]
+    scores = -np.concatenate(matrix)[trials.left, trials.right].astype("float64")
+    if not np.isfinite(scores).all() or ranks_alike(scores, observed.valid.scores):
+        return None
+    return scores
+
+
+def ranks_alike(scores, others):
+    """Whether two scores `(n,)` of the same pairs rank them alike."""
+    from scipy.stats import spearmanr  # takes a while to import
+
+    if min(np.ptp(scores), np.ptp(others)) == 0:
+        return False
+    return spearmanr(scores, others).statistic >= float(limits.SAME_RANKING)
 
 
 def compares_plainly(observed):
@@ -99,14 +137,12 @@ def is_trained_by_it(observed):
 
 def resembles_distance(scores, embeddings, left, right):
     """Whether `scores` `(n,)` rank the pairs as an inner product, the cosine or a distance of the embeddings does."""
-    from scipy.stats import spearmanr  # takes a while to import
-
     z = np.asarray(embeddings, float)
     known = [np.sum(z[left] * z[right], axis=1), -np.abs(z[left] - z[right]).sum(axis=1)]
     known += scores_by(embeddings, left, right).values()
     if np.ptp(scores) == 0:
         return False
-    return max(spearmanr(scores, of).statistic for of in known if np.ptp(of) > 0) >= float(limits.SAME_RANKING)
+    return any(ranks_alike(scores, of) for of in known)
 
 
 def spread(embeddings):

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from keras_siamese import verification
 from keras_siamese.data.sources import count_samples
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.facts.references import linear_scores
+from keras_siamese.diagnosis.facts.verification import standard_errors, widening
 
 
 def of_labels(observed):
@@ -15,11 +18,33 @@ def of_labels(observed):
             found[f"{name}_se"] = np.sqrt(found[name] / (limits.IMPOSTOR_TAIL * np.count_nonzero(scored.same)))
     if observed.train is None:
         return found, {}
-    trials = observed.train.trials
+    trials, scores = observed.train.trials, observed.train.scores
     wrong, count = found["impostor_like"] - found["impostor_like_held_out"], count_samples(trials.items)
-    suspects = suspected_labels(trials.same, observed.train.scores, trials.left, trials.right, count, wrong)
+    if observed.linear is not None:
+        by_linear, linear = of_linear(observed)
+        found |= by_linear
+        if (excess := found["linear_impostor_like"] - found["linear_impostor_like_held_out"]) > wrong:
+            wrong, scores = excess, linear
+    suspects = suspected_labels(trials.same, scores, trials.left, trials.right, count, wrong)
     found["suspected_labels"] = len(suspects) / count
     return found, {"suspected_labels": (suspects if trials.rows is None else trials.rows[suspects]).tolist()}
+
+
+def of_linear(observed):
+    """`(facts, scores)`: the same by a linear model of the raw inputs, fitted on these labels, and its scores `(n,)` of
+    the training pairs. It is too small to learn wrong labels by heart, as a network does.
+    """
+    train, valid = observed.train.trials, observed.valid.trials
+    scores, held_out = (linear_scores(observed.linear, trials) for trials in (train, valid))
+    found = {"linear_train_eer": verification.eer(train.same, scores)}
+    found["linear_train_eer_se"] = standard_errors(train.same, scores, *train.pair_identities)["eer"] * widening(train)
+    found["linear_eer_se"] = standard_errors(valid.same, held_out, *valid.pair_identities)["eer"] * widening(valid)
+    for name, trials, own in (("", train, scores), ("_held_out", valid, held_out)):
+        share = impostor_like(trials.same, own)
+        found[f"linear_impostor_like{name}"] = share
+        error = np.sqrt(share / (limits.IMPOSTOR_TAIL * np.count_nonzero(trials.same)))
+        found[f"linear_impostor_like{name}_se"] = error
+    return found, scores
 
 
 def impostor_like(same, scores, quantile=float(limits.IMPOSTOR_TAIL)):

@@ -25,7 +25,24 @@ def of_loss(observed):
     losses, collapsed = np.array(observed.history.get("loss", [])[-last:], float), value_at_collapse(observed)
     if collapsed and len(losses) == last and np.isfinite(losses).all():
         found["loss_from_collapsed_value"] = float(np.max(np.abs(losses - collapsed)) / collapsed)
-    return found | pair_losses(observed)
+    found |= pair_losses(observed)
+    if "genuine_loss" in found and len(losses) and np.isfinite(losses[-1]):
+        weights = [getattr(observed.loss, name, 1.0) for name in ("positive_weight", "negative_weight")]
+        kinds = weights[0] * found["genuine_loss"], weights[1] * found["impostor_loss"]
+        found["implied_fraction"] = implied_fraction(losses[-1], *kinds)
+    return found
+
+
+def implied_fraction(loss, genuine, impostor):
+    """The share of genuine pairs at which the mean loss of all pairs is `loss`, if that of a genuine pair, with its
+    weight, is `genuine` and that of an impostor pair `impostor`; in [0, 1]. None if both are equal, so that it cannot
+    be told.
+
+    >>> implied_fraction(0.1, genuine=0.9, impostor=0.0)
+    0.1111111111111111
+    """
+    apart = genuine - impostor
+    return float(np.clip((loss - impostor) / apart, 0.0, 1.0)) if apart else None
 
 
 def value_at_collapse(observed):

@@ -19,7 +19,7 @@ from keras_siamese import verification
 from keras_siamese._seeds import own_seeds
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.facts.batches import batches_of, pair_outputs
+from keras_siamese.diagnosis.facts.batches import as_tensors, batches_of, is_pairs, pair_outputs
 from keras_siamese.scoring import embed, to_numpy
 
 SAMPLED = 4096  # numbers kept of a kernel
@@ -36,8 +36,12 @@ def of_model(observed):
     moved = np.array(observed.history.get("moved_share", []), float)
     if np.isfinite(moved).any():
         found["moved_share"] = moved[np.isfinite(moved)][-1]
+    rates = [] if "learning_rate" in observed.history else scheduled_rates(getattr(siamese, "model", siamese))
+    found |= {} if not rates else rate_left(rates)
     if not observed.has_embeddings:
         return found
+    if observed.untrained is not None:
+        found |= against_new(siamese.encoder, observed.untrained)
     shares = (found["trainable_share"], found.get("moved_share"), 1.0)
     if min(share for share in shares if share is not None) < limits.FROZEN and not observed.is_unshared:
         found |= frozen_eers(observed)
@@ -47,10 +51,74 @@ def of_model(observed):
     eers = None
     if observed.batches and not observed.is_unshared:
         eers = mode_eers(siamese, observed.batches, observed.genuine_label)
+        found["statistics_off"] = statistics_off(siamese, observed.batches[0][0])
     if eers:
         found |= {f"mode_eer_{mode}": eer for mode, eer in eers.items()}
         found["mode_gap"] = eers["inference"] - eers["training"]
     return found
+
+
+def learning_rate_of(model):
+    """The optimizer's learning rate as it is now, or None without one."""
+    rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
+    return None if rate is None else float(ops.convert_to_numpy(rate))
+
+
+def scheduled_rates(model, points=16):
+    """The learning rates of the steps so far, at `points` of them, evenly spaced, if the optimizer has a schedule; else
+    [].
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return []
+    schedule = optimizer.get_config().get("learning_rate")
+    if not isinstance(schedule, dict):
+        return []
+    try:
+        schedule = keras.optimizers.schedules.deserialize(schedule)
+        steps = np.linspace(0, float(ops.convert_to_numpy(optimizer.iterations)), points)
+        return [float(ops.convert_to_numpy(schedule(step))) for step in steps]
+    except Exception:  # a schedule from elsewhere may not be made again from its configuration
+        return []
+
+
+def rate_left(rates):
+    """`rate_left`: the median learning rate after the first quarter of the run, over the largest; from the `rates` at
+    evenly spaced times, of which there must be four.
+    """
+    rates = np.array(rates, float)
+    rates = rates[np.isfinite(rates)]
+    if len(rates) < 4 or not rates.max() > 0:
+        return {}
+    return {"rate_left": float(np.median(rates[len(rates) // 4 :]) / rates.max())}
+
+
+def against_new(encoder, copy):
+    """How `encoder` differs from a `copy` with new initial values, from which it may have been trained, by name.
+
+    `weights_grown`: the norm of a trainable kernel over that of the new one, the least of all kernels: 1 if training
+    did not change it, and √(1 + u²) after steps that moved it by u times its size in directions of their own.
+    `biases_moved`: how far its other trainable weights, which all runs begin with the same values, have moved, relative
+    to the kernels.
+    """
+    own, grown, moved = [], [], []
+    for one, other in zip(encoder.trainable_weights, copy.trainable_weights, strict=True):
+        values, fresh = (np.asarray(ops.convert_to_numpy(weight.value), "float64").ravel() for weight in (one, other))
+        if len(one.shape) > 1 and fresh.any():
+            own.append(values)
+            grown.append(np.linalg.norm(values) / np.linalg.norm(fresh))
+        elif len(fresh) and np.ptp(fresh) == 0:
+            moved.append(values - fresh)
+    found = {"weights_grown": min(grown)} if grown else {}
+    if moved and root_mean_square(own):
+        found["biases_moved"] = root_mean_square(moved) / root_mean_square(own)
+    return found
+
+
+def root_mean_square(parts):
+    """√ of the mean square of all numbers in a list of vectors; 0 without any."""
+    count = sum(map(len, parts))
+    return float(np.sqrt(sum(np.sum(part**2) for part in parts) / count)) if count else 0.0
 
 
 def body_of(observed):
@@ -224,6 +292,36 @@ def mode_eers(siamese, batches, similar_label=1):
                 return {}
             eers[mode] = verification.eer(same, scores)
     return eers
+
+
+def statistics_off(siamese, inputs):
+    """By how much the running statistics of BatchNormalization differ from those of a training batch of `inputs`: the
+    median over the channels of the larger of |Δmean| / spread and |log₂ of the ratio of spreads|, in the worst layer.
+    None without running statistics that training changes.
+
+    A call in training mode moves them by a share 1 − momentum of the difference, which tells the batch's own. They are
+    restored.
+    """
+    layers = siamese.encoder._flatten_layers(include_self=True, recursive=True)
+    norms = [one for one in layers if isinstance(one, keras.layers.BatchNormalization) and one.momentum < 1]
+    norms = [one for one in norms if one.trainable]  # the others use their running statistics in training mode too
+    kept = [(one, *running_statistics(one)) for one in norms]
+    with restored(getattr(siamese, "model", siamese).non_trainable_variables):
+        siamese.encode(as_tensors(inputs[0] if is_pairs(inputs) else inputs), True, None)
+        moved = [running_statistics(one) for one in norms]
+    worst = []
+    for (norm, *before), after in zip(kept, moved, strict=True):
+        mean, variance = (one + (other - one) / (1 - norm.momentum) for one, other in zip(before, after, strict=True))
+        spread, running = (np.sqrt(np.maximum(one, norm.epsilon)) for one in (variance, before[1]))
+        off = np.maximum(np.abs(mean - before[0]) / spread, np.abs(np.log2(spread / running)))
+        worst.append(float(np.median(off)))
+    return max(worst, default=None)
+
+
+def running_statistics(norm):
+    """`(mean, variance)`, each `(channels,)`, of a BatchNormalization layer."""
+    both = norm.moving_mean, norm.moving_variance
+    return [np.array(ops.convert_to_numpy(one.value), "float64") for one in both]
 
 
 def batch_dependence(encoder, x, count=32):

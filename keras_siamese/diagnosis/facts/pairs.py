@@ -27,7 +27,18 @@ def of_pairs(observed):
     same, scores = pair_outputs(observed.siamese, observed.batches, observed.genuine_label)
     if np.isfinite(scores).all() and 0 < np.count_nonzero(same) < len(same):
         found["drawn_auc"] = verification.auc(same, scores)
+        if observed.train is not None:
+            missed = 1 - observed.train_intervals["auc"].estimate
+            found["drawn_auc_se"] = chance_error(missed, np.count_nonzero(same), np.count_nonzero(~same))
     return found | {"mined_accuracy": mined_accuracy(observed)}
+
+
+def chance_error(missed, genuine, impostor):
+    """Standard error of the AUC of so many pairs that are as hard as all pairs, whose AUC is 1 − `missed`: with as many
+    of both kinds √(f(1 − f) / 0.75n), as in `trend.standard_errors`.
+    """
+    pairs = 4 * genuine * impostor / (genuine + impostor)
+    return float(np.sqrt(missed * (1 - missed) / (0.75 * pairs)))
 
 
 def of_shown_pairs(observed):

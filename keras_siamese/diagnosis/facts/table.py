@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from keras_siamese.diagnosis.facts.embeddings import of_embeddings
+from keras_siamese.diagnosis.facts.exchange import of_exchange
 from keras_siamese.diagnosis.facts.gradients import of_gradients
 from keras_siamese.diagnosis.facts.inputs import of_inputs
 from keras_siamese.diagnosis.facts.labels import of_labels
@@ -20,6 +21,7 @@ from keras_siamese.diagnosis.facts.loss import of_loss
 from keras_siamese.diagnosis.facts.model import frozen_layers, of_model
 from keras_siamese.diagnosis.facts.output import of_output
 from keras_siamese.diagnosis.facts.pairs import of_pairs
+from keras_siamese.diagnosis.facts.references import of_references
 from keras_siamese.diagnosis.facts.training import of_history, of_training, step_sizes
 from keras_siamese.diagnosis.facts.verification import of_verification
 
@@ -57,6 +59,7 @@ def measure(observed):
     if observed.character.is_stated:
         loss = type(observed.loss).__name__
     words = {"loss": loss, "distance": observed.settings.get("distance") or "", "output": observed.output_kind}
+    words["loss_distance"] = repr(observed.loss.distance) if hasattr(observed.loss, "distance") else ""
     if not observed.is_finite:  # no score can be measured
         numbers, rows = of_gradients(observed)
         numbers |= {"not_finite": 1, "learning_rate": observed.learning_rate, **step_sizes(observed)}
@@ -69,10 +72,12 @@ def measure(observed):
         of_verification,
         of_embeddings,
         of_training,
+        of_references,
         of_loss,
         of_output,
         of_pairs,
         of_inputs,
+        of_exchange,
         of_model,
     ):
         numbers |= part(observed)

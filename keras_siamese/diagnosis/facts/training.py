@@ -11,11 +11,11 @@ from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.direction import closer_label
 from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.facts.model import rate_left
+from keras_siamese.diagnosis.run import LOGGED
 from keras_siamese.scoring import embed, score_embeddings
 
 LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
-
-LOGGED = "logged_"  # what the names of curves begin with that the user's own metrics have logged
 
 
 def of_history(observed):
@@ -38,6 +38,7 @@ def of_history(observed):
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
     if np.isfinite(eers).any():
         found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1}
+    found |= rate_left(observed.history.get("learning_rate", []))
     return found | logged_accuracy(observed) | step_sizes(observed)
 
 
@@ -96,7 +97,7 @@ def of_training(observed):
         return found
     trained = valid if train is None else train
     trials = trained.trials
-    embeddings = untrained_embeddings(siamese.encoder, trials.items)
+    embeddings = copied_embeddings(observed.untrained, trials.items)
     if embeddings is not None and np.isfinite(embeddings).all():
         scores = score_embeddings(siamese, embeddings, trials.left, trials.right)
         if np.isfinite(scores).all():
@@ -127,9 +128,9 @@ def impostor_distance(embeddings, trials):
     return np.median(np.linalg.norm(z[trials.left[rows]] - z[trials.right[rows]], axis=1))
 
 
-def untrained_embeddings(encoder, x):
-    """Embeddings of `x` `(n, …)` by a copy of `encoder` with new initial values in all weights that training may
-    change, or None if Keras cannot copy the encoder.
+def untrained_copy(encoder, x):
+    """A copy of `encoder` with new initial values in all weights that training may change, or None if Keras cannot copy
+    it; `x` `(n, …)` are samples, with which it is built.
     """
     try:
         with own_seeds():
@@ -140,8 +141,16 @@ def untrained_embeddings(encoder, x):
             if not own.trainable:
                 # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
                 new.assign(np.array(ops.convert_to_numpy(own)))
-        return embed(copy, x)
+        return copy
     except Exception:  # what a user's layers raise in a copy is not known, such as a look-up table without its words
+        return None
+
+
+def copied_embeddings(copy, x):
+    """Embeddings of `x` `(n, …)` by the `untrained_copy` of an encoder; None without one, or if it raises an error."""
+    try:
+        return None if copy is None else embed(copy, x)
+    except Exception:  # as above
         return None
 
 

@@ -31,7 +31,7 @@ def of_verification(observed):
     }
     if observed.threshold is not None:
         best, _ = valid.accuracy
-        found["threshold"] = observed.threshold
+        found |= {"threshold": observed.threshold, "default_threshold": float(observed.default_threshold)}
         if not np.isnan(best):
             lost = accuracy_shortfall(*observed.balanced, observed.threshold, best)
             found |= {"best_accuracy": best, "accuracy_lost": lost, "accuracy_se": observed.accuracy_se}
@@ -87,6 +87,16 @@ def accuracy_shortfall(same, scores, threshold, best):
     return best - float(np.mean((np.asarray(scores) >= threshold) == np.asarray(same, bool)))
 
 
+def loss_error(same, scores, threshold, best, left=None, right=None):
+    """Standard error, over identities, of the accuracy that `threshold` loses against the threshold `best` on the same
+    pairs `(n,)`: only the pairs between both count.
+    """
+    same, scores = np.asarray(same, bool), np.asarray(scores)
+    right_by = [((scores >= one) == same).astype(float) for one in (best, threshold)]
+    lost = right_by[0] - right_by[1]
+    return float(np.sqrt(np.sum(summed((lost - lost.mean()) / len(lost), left, right) ** 2)))
+
+
 def noise_error(same):
     """Standard deviation of AUC on noise with independent pairs, √((n + 1) / 12gi), a lower bound for resamples."""
     genuine = np.count_nonzero(same)
@@ -116,6 +126,20 @@ def standard_errors(same, scores, left=None, right=None):
     Returns:
         `{"auc": …, "eer": …}`.
     """
+    parts = contributions(same, scores)
+    return {name: float(np.sqrt(np.sum(summed(part, left, right) ** 2))) for name, part in parts.items()}
+
+
+def gain_error(same, scores, others, left=None, right=None):
+    """Standard error of EER(`scores`) − EER(`others`), two scores `(n,)` of the same pairs, as `standard_errors`: what
+    each identity contributes to both is subtracted first.
+    """
+    parts = contributions(same, scores)["eer"] - contributions(same, others)["eer"]
+    return float(np.sqrt(np.sum(summed(parts, left, right) ** 2)))
+
+
+def contributions(same, scores):
+    """What each pair contributes to AUC and EER, `{"auc": (n,), "eer": (n,)}`; see `standard_errors`."""
     same = np.asarray(same, bool)
     genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
     auc_part, eer_part = np.empty(len(same)), np.empty(len(same))
@@ -132,8 +156,7 @@ def standard_errors(same, scores, left=None, right=None):
     eer_part[~same] = (1 - share) * (rejected[~same].mean() - rejected[~same])
 
     weight = np.where(same, 1 / len(genuine), 1 / len(impostor))
-    parts = {"auc": auc_part * weight, "eer": eer_part * weight}
-    return {name: float(np.sqrt(np.sum(summed(part, left, right) ** 2))) for name, part in parts.items()}
+    return {"auc": auc_part * weight, "eer": eer_part * weight}
 
 
 def below(ordered, values):

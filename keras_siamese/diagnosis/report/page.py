@@ -9,6 +9,7 @@ and every name is escaped. What is missing (a history, identities, images) is le
 import numpy as np
 
 from keras_siamese import verification
+from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.report.panels import panel_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
 from keras_siamese.diagnosis.run import ALWAYS
@@ -34,6 +35,7 @@ def render(diagnosis):
         curves=curves(diagnosis),
         pictures=pictures(observed),
         health=health(observed),
+        references=references(diagnosis.facts),
         wrong=wrong,
         thumbnails=thumbnails(observed.valid.trials.items, items),
         identities=identities(observed.valid.trials, facts["errors"]["identities"]),
@@ -75,6 +77,16 @@ def flatten(settings, prefix=""):
             rows += flatten(value, f"{prefix}{name}.")
         elif value is not None:
             rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+def references(facts):
+    """Rows `(title, EER, by how much the model's is higher or lower, as text)` of the references in `facts`."""
+    rows = []
+    for name, title, eer in references_of(facts):
+        behind, error = facts[f"behind_{name}"], facts[f"behind_{name}_se"]
+        beside = f"{abs(behind):.3f} {'higher' if behind > 0 else 'lower'} (standard error {error:.3f})"
+        rows.append((title, eer, beside))
     return rows
 
 

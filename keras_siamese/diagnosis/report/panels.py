@@ -47,6 +47,7 @@ PANELS = {
     "purity": Panel("neighbour purity", "higher"),
     "active_fraction": Panel("active fraction", None, (*alarms(1 - limits.ALL_ACTIVE), *alarms(limits.ALL_ACTIVE))),
     "update_size": Panel("update size", None, logarithmic=True),
+    "learning_rate": Panel("learning rate", None, logarithmic=True),
 }
 HEALTH = tuple(PANELS)
 

@@ -15,6 +15,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_installed
 from keras_siamese.data.sources import named_arrays
+from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.report.panels import lines_of, panel_of
 
 LOSS, EER, AUC, FLAG, GREY = "#444444", "#d62728", "#1f77b4", "#ffe08a", "#bbbbbb"
@@ -56,8 +57,21 @@ def draw_curves(figure, diagnosis, columns=4):
     right.set(ylabel="held-out EER and AUC", ylim=(0, 1))
     if diagnosis.flags:
         label_causes(right, diagnosis, edges)
+    draw_references(right, references_of(diagnosis.facts))
     lines = [item for part in (axes, right) for item in zip(*part.get_legend_handles_labels(), strict=True)]
     figure.legend(*zip(*lines, strict=True), loc="outside upper center", ncols=columns, frameon=False)
+
+
+def draw_references(axes, references):
+    """Draw the EER of each reference `(name, title, EER)` as a dotted line with its title, titles one above another."""
+    heights, room = [], 0.055  # of a line of text, as a share of the axis
+    for _, _, eer in references:  # ascending
+        heights.append(max(eer, heights[-1] + room) if heights else eer)
+    for (_, title, eer), height in zip(references, heights, strict=True):
+        axes.axhline(eer, color=EER, linestyle=":", linewidth=1.1)
+        text = axes.text(0.995, height, f"{title} {eer:.3f}", transform=axes.get_yaxis_transform(), ha="right")
+        text.set(va="bottom", color=EER, fontsize="x-small")
+        text.set_bbox({"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.5})
 
 
 def label_causes(axes, diagnosis, edges):

@@ -29,6 +29,23 @@ def test_it_says_which_of_the_two_it_is():
     assert few.apply({}) == {"momentum": 0.9, "joint": True, "one_identity": False}
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 2.0)),
+        ({"statistics_off": 1.5}, None),
+        ({"train_eer": 0.15}, None),  # inference mode verifies all the same
+        ({"train_eer": None}, None),
+        ({"mode_gap": 0.3}, ("error", 3.0)),
+        ({"eer": 0.04}, None),
+    ],
+)
+def test_statistics_that_have_not_caught_up_count_if_training_pairs_are_not_told_apart(changes, expected):
+    behind = {"mode_gap": 0.02, "statistics_off": 3.0, "train_eer": 0.2}
+    assert severity_and_strength("batch_norm", **{**behind, **changes}) == expected
+    assert "3 spreads away from those of a training batch" in answer("batch_norm", **behind).summary
+
+
 def test_statistics_of_the_batch_in_inference_are_found():
     changes = {"mode_gap": 0.0, "mode_eer_training": 0.25, "batch_dependence": 0.4}
     assert severity_and_strength("batch_norm", **changes) == ("error", 8.0)

@@ -59,3 +59,23 @@ def test_training_labels_that_mean_the_opposite_of_the_held_out_ones():
     assert "mean the opposite" in answer("inverted_labels", **signs, **reversed_labels).summary
     assert severity_and_strength("inverted_labels", **signs, train_input_auc=0.48, input_auc=0.75) is None
     assert severity_and_strength("inverted_labels", **{**signs, "eer": 0.05}, **reversed_labels) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 2.0)),
+        ({"linear_train_eer": 0.26}, None),  # the labels may be wrong
+        ({"linear_train_eer": None}, None),
+        ({"untrained_eer": 0.41}, None),
+        ({"spread": 0.24}, None),  # a collapse
+        ({"update_size_first": 1.1}, None),  # steps that are too large
+        ({"update_size_first": None, "weights_grown": 5.1}, None),
+        ({"update_size_first": None, "weights_grown": 1.2}, ("error", 2.0)),
+        ({"learned_head": 1.0}, None),
+    ],
+)
+def test_training_that_makes_an_encoder_worse_pulls_the_wrong_way(changes, expected):
+    facts = {"train_eer": 0.5, "untrained_eer": 0.3, "linear_train_eer": 0.15, "train_below_chance": 0.0}
+    facts |= {"eer": 0.46, "auc": 0.56, "below_chance": -3.0}
+    assert severity_and_strength("inverted_labels", **{**facts, **changes}) == expected

@@ -30,6 +30,35 @@ def test_strength_is_the_share_over_that_of_held_out_pairs(changes, expected):
     assert severity_and_strength("label_noise", **changes) == expected
 
 
+SHOWN = {"impostor_like": 0.0, "train_eer": 0.02, "linear_impostor_like": 0.12, "linear_impostor_like_se": 0.01}
+SHOWN |= {"linear_impostor_like_held_out": 0.02, "linear_impostor_like_held_out_se": 0.0, "linear_train_eer": 0.2}
+SHOWN |= {"reference_linear": 0.15, "linear_train_eer_se": 0.01, "linear_eer_se": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("warning", 3.0)),  # the network has learned the wrong labels by heart
+        ({"linear_impostor_like": 0.07}, ("info", 1.75)),  # few
+        ({"linear_impostor_like": 0.04}, None),
+        ({"linear_impostor_like_se": 0.05}, None),
+        ({"linear_train_eer": 0.15}, None),  # a small model fits right labels at least as well as new ones
+        ({"linear_train_eer": 0.17}, ("info", 3.0)),
+        ({"eer": 0.019}, None),
+    ],
+)
+def test_a_linear_model_shows_labels_that_the_network_has_learned(changes, expected):
+    assert severity_and_strength("label_noise", **{**SHOWN, **changes}) == expected
+
+
+def test_a_few_wrong_labels_are_information_only():
+    few = {"impostor_like": 0.05, "impostor_like_se": 0.01, "linear_impostor_like": 0.04}
+    linear = {**SHOWN, **few, "train_eer": 0.2}
+    assert severity_and_strength("label_noise", **linear) == ("info", 2.5)
+    assert severity_and_strength("label_noise", **{**linear, "linear_impostor_like": 0.12}) == ("error", 2.5)
+    assert severity_and_strength("label_noise", **{**few, "linear_impostor_like": None}) == ("error", 2.5)
+
+
 def test_the_advice_lists_the_suspects():
     finding = answer("label_noise")
     assert "facts.rows['suspected_labels']" in finding.advice and finding.apply({}) == {"label_noise": 0.0}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_siamese.diagnosis.causes import NotExamined
 from keras_siamese.diagnosis.causes.learning_rate import power_of_ten
 from tests.support.facts_by_hand import answer, severity_and_strength
 
@@ -28,6 +29,50 @@ def steps(size):
 )
 def test_strength_is_how_far_steps_are_off(changes, expected):
     assert severity_and_strength("learning_rate", **changes) == expected
+
+
+UNWATCHED = {f"update_size_{name}": None for name in ("first", "last", "largest")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"biases_moved": 0.1}, ("warning", 2.0)),  # .005 in each of 20 epochs
+        ({"biases_moved": 0.2}, None),
+        ({"biases_moved": 0.005, "epochs": None}, ("warning", 2.0)),
+        ({"biases_moved": 0.0}, None),  # they get no gradient
+        ({"biases_moved": 0.005, "train_eer": 0.2}, None),
+        ({"biases_moved": 1.0, "weights_grown": 5.1}, ("error", 1.02)),
+        ({"biases_moved": 1.0, "weights_grown": 4.9}, None),
+        ({"weights_grown": 50.0}, ("error", 10.0)),
+        ({"weights_grown": 50.0, "eer": 0.09}, None),
+    ],
+)
+def test_after_a_run_without_a_monitor_the_weights_tell(changes, expected):
+    assert severity_and_strength("learning_rate", **{**UNWATCHED, **changes}) == expected
+
+
+def test_measured_steps_count_more_than_the_weights():
+    assert severity_and_strength("learning_rate", **steps(0.1), weights_grown=50.0, biases_moved=1e-5) is None
+    assert isinstance(answer("learning_rate", **UNWATCHED), NotExamined)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rate_left": 0.005}, ("warning", 2.0)),
+        ({"rate_left": 0.01}, None),
+        ({"rate_left": 0.0}, ("error", 10.0)),
+        ({"rate_left": 0.005, "train_eer": 0.15}, None),  # it has learned by then
+        ({"rate_left": 0.005, "train_eer": None, "eer": 0.2}, ("warning", 2.0)),
+        ({**UNWATCHED, "rate_left": 0.005}, ("warning", 2.0)),
+    ],
+)
+def test_a_schedule_may_stop_the_encoder_too_early(changes, expected):
+    assert severity_and_strength("learning_rate", **{**steps(0.1), **changes}) == expected
+    found = answer("learning_rate", **steps(0.1), rate_left=0.005)
+    assert "the learning rate is 0.005 of what it was" in found.summary
+    assert found.apply({"schedule": "early"}) == {"schedule": None}
 
 
 def test_its_repair_is_a_power_of_ten():

@@ -36,3 +36,9 @@ def test_it_says_what_is_shown():
     noisy = answer("mining", **{**HARDEST, "impostor_like": 0.3})
     assert "90% of the triplets that the loss selects" in noisy.summary and "have wrong labels" in noisy.summary
     assert noisy.apply({}) == {"positives": "all", "negatives": "all", "easy_pairs": False, "online": False}
+
+
+def test_a_few_pairs_may_be_easy_by_chance():
+    few = {"train_auc": 0.96, "drawn_auc": 0.995}
+    assert severity_and_strength("mining", **few, drawn_auc_se=0.01) is not None
+    assert severity_and_strength("mining", **few, drawn_auc_se=0.02) is None

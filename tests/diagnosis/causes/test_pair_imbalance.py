@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_siamese.diagnosis.causes import NotExamined
 from tests.support.facts_by_hand import answer, severity_and_strength
 
 
@@ -41,3 +42,34 @@ def test_its_signals_stand_beside_their_limits():
     rare_impostors = answer("pair_imbalance", weighted_positive_fraction=0.98, genuine_loss=0.01).evidence
     assert rare_impostors["weighted_positive_fraction"].threshold == 0.95
     assert rare_impostors["loss_of_impostor_pairs_over_others"].value == pytest.approx(7)
+
+
+UNKNOWN = {"weighted_positive_fraction": None, "genuine_loss": 1.0, "impostor_loss": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"implied_fraction": 0.01}, ("error", 10.0)),
+        ({"implied_fraction": 0.04}, ("warning", 2.5)),
+        ({"implied_fraction": 0.06}, None),
+        ({"implied_fraction": 0.99, "genuine_loss": 0.01, "impostor_loss": 1.0}, ("error", 10.0)),
+        ({"implied_fraction": 0.9995, "genuine_loss": 0.01, "impostor_loss": 1.0}, None),  # that is a collapse
+        ({"implied_fraction": 0.99}, None),  # impostors lose less than genuine pairs
+    ],
+)
+def test_the_logged_loss_tells_the_share_of_unknown_pairs(changes, expected):
+    assert severity_and_strength("pair_imbalance", **{**UNKNOWN, **changes}) == expected
+
+
+def test_losses_that_are_near_each_other_tell_no_share():
+    assert isinstance(answer("pair_imbalance", **UNKNOWN), NotExamined)
+    near = {**UNKNOWN, "impostor_loss": 0.11, "implied_fraction": 0.01}
+    assert isinstance(answer("pair_imbalance", **near), NotExamined)
+    assert "The logged loss tells that only 1.0%" in answer("pair_imbalance", **UNKNOWN, implied_fraction=0.01).summary
+
+
+def test_a_loss_that_hardly_repels_is_no_matter_of_the_pairs():
+    weak = {"weighted_positive_fraction": 0.98, "positive_fraction": 0.5, "genuine_loss": 0.01}
+    assert severity_and_strength("pair_imbalance", **weak) is None
+    assert severity_and_strength("pair_imbalance", **{**weak, "positive_fraction": 0.98}) is not None

@@ -17,6 +17,14 @@ from tests.support.facts_by_hand import answer, examined, severity_and_strength
         ({"held_out_spread": 0.0, "held_out_shift": 0.0, "held_out_difference": 0.0, "turned": 0.6}, ("error", 2.0)),
         ({"gap": 0.05}, None),  # the encoder does not mind, or learns nothing at all
         ({"eer": 0.05}, None),
+        ({"gap": 0.08, "gap_error": 0.03}, ("error", 10.0)),  # 40 times the spread is no chance
+        ({"gap": 0.08, "gap_error": 0.05}, None),
+        ({"gap": 0.08, "gap_error": 0.03, "held_out_spread": 0.5, "held_out_shift": 1.9}, ("error", 2.25)),
+        (
+            {"gap": 0.08, "gap_error": 0.03, "held_out_spread": 0.5, "held_out_shift": 1.9, "held_out_difference": 0.7},
+            None,
+        ),
+        ({"drawn_towers": 1.0}, None),  # one side of the training pairs is scaled as well
     ],
 )
 def test_strength_is_the_difference_over_its_limit(changes, expected):
@@ -28,6 +36,14 @@ def test_it_says_how_the_inputs_differ():
     assert "39.8 times the spread" in answer("preprocessing_mismatch").summary
     assert "mirrored" in answer("preprocessing_mismatch", **alike, turned=0.9).summary
     assert "another order" in answer("preprocessing_mismatch", **alike, swapped_channels=9.0).summary
+
+
+def test_one_side_of_the_held_out_pairs_may_be_prepared_otherwise():
+    alike = {"held_out_spread": 0.0, "held_out_shift": 0.0, "held_out_difference": 0.0}
+    found = answer("preprocessing_mismatch", **alike, drawn_towers=0.0, held_out_towers=-2.0)
+    assert "100 times as large on one side of the pairs as on the other" in found.summary
+    assert severity_and_strength("preprocessing_mismatch", **alike, held_out_towers=-0.2) is None
+    assert severity_and_strength("preprocessing_mismatch", **alike, drawn_towers=None, held_out_towers=-2.0) is None
 
 
 def test_it_needs_training_samples():

@@ -9,9 +9,13 @@ from tests.support.facts_by_hand import answer, severity_and_strength
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, ("warning", 6.667)),
-        ({"accuracy_lost": 0.06}, ("warning", 2.0)),
-        ({"accuracy_lost": 0.03}, None),
+        ({}, ("warning", 10.0)),
+        ({"accuracy_lost": 0.06}, ("warning", 3.0)),
+        ({"accuracy_lost": 0.02}, None),
+        ({"accuracy_lost": 0.02, "accuracy_se": 0.002}, ("warning", 2.0)),
+        ({"accuracy_lost": 0.01, "accuracy_se": 0.002}, None),
+        ({"accuracy_lost": 0.06, "default_threshold": 1.0}, ("warning", 2.0)),  # Keras's own ½ may lose more
+        ({"accuracy_lost": 0.03, "default_threshold": 1.0}, None),
         ({"accuracy_lost": 0.06, "accuracy_se": 0.02}, ("warning", 1.5)),  # two standard errors
         ({"accuracy_lost": 0.06, "accuracy_se": 0.03}, None),
     ],

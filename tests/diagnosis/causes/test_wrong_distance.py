@@ -37,6 +37,23 @@ def test_a_distance_that_the_loss_trains_is_no_fault():
     assert severity_and_strength("wrong_distance", trained_by_it=0.0) == ("error", 5.0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("warning", 1.5)),
+        ({"loss_gain_low": 0.0}, None),
+        ({"loss_gain": 0.01}, None),
+        ({"eer": 0.019}, None),
+        ({"swap_gain": 0.1, "swap_gain_low": 0.08}, ("error", 5.0)),  # another distance is clearly better
+    ],
+)
+def test_of_the_distance_that_the_loss_trains_a_smaller_gain_is_enough(changes, expected):
+    small = {"swap_gain": 0.015, "swap_gain_low": 0.001, "eer_of_loss": 0.185}
+    small |= {"loss_gain": 0.015, "loss_gain_low": 0.001}
+    assert severity_and_strength("wrong_distance", **{**small, **changes}) == expected
+    assert "by which the same embeddings verify better (EER 0.185)" in answer("wrong_distance", **small).summary
+
+
 def test_without_a_plain_distance_it_is_not_examined():
     found = answer("wrong_distance", swap_gain=None, swap_gain_low=None, eer_cosine=None, eer_euclidean=None)
     assert "no learned layers" in found.needs

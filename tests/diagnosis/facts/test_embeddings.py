@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import keras_siamese as ks
 from keras_siamese import verification
 from keras_siamese.diagnosis.facts.embeddings import (
     HEALTH,
@@ -15,6 +16,7 @@ from keras_siamese.diagnosis.facts.embeddings import (
     hubness,
     intra_inter_ratio,
     neighbours,
+    of_swaps,
     purity,
     resembles_distance,
     scores_by,
@@ -29,7 +31,7 @@ from keras_siamese.scoring import ScoredTrials, Trials
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Replaces the fixture of conftest.py: nothing here uses Keras."""
+    """Replaces the fixture of conftest.py: nothing here draws from Keras."""
 
 
 @pytest.fixture
@@ -221,3 +223,21 @@ def test_scores_that_rank_as_a_distance_does(rng):
         assert not resembles_distance(-scores, z, left, right)
     assert not resembles_distance(np.abs(z[left] - z[right]) @ [1, -2, 3, 0, 1], z, left, right)
     assert not resembles_distance(np.zeros(200), z, left, right)
+
+
+def test_the_distance_that_a_loss_trains_is_tried_where_it_ranks_pairs_otherwise(rng):
+    labels = np.repeat(np.arange(30), 5)
+    z = (rng.normal(size=(30, 8))[labels] + 0.5 * rng.normal(size=(150, 8))).astype("float32")
+    z *= rng.uniform(0.2, 3.0, size=(150, 1)).astype("float32")  # norms say nothing
+    trials = Trials.from_labels(z, labels)
+    loss = ks.losses.BatchTripletLoss(distance="cosine")
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    cosine = np.sum(unit[trials.left] * unit[trials.right], axis=1)
+    euclidean = -np.linalg.norm(z[trials.left] - z[trials.right], axis=1)
+    swaps = of_swaps(Observed(Run(), ScoredTrials(trials, z, euclidean), loss=loss))
+    assert swaps["eer_of_loss"] == pytest.approx(verification.eer(trials.same, cosine), abs=1e-3)
+    assert swaps["loss_gain"] == pytest.approx(verification.eer(trials.same, euclidean) - swaps["eer_of_loss"])
+    assert 0 < swaps["loss_gain_low"] < swaps["loss_gain"]
+    assert "loss_gain" not in of_swaps(Observed(Run(), ScoredTrials(trials, z, cosine), loss=loss))
+    other = ks.losses.ContrastiveLoss()
+    assert "loss_gain" not in of_swaps(Observed(Run(), ScoredTrials(trials, z, euclidean), loss=other))

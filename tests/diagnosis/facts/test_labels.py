@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
+from keras_siamese.attach.anatomy import dissect
 from keras_siamese.diagnosis.facts.labels import impostor_like, suspected_labels
+from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.run import Run
+from keras_siamese.scoring import Trials, score
+from tests.support import plantings
+from tests.support.measured import encoder
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +56,18 @@ def test_an_encoder_that_has_learned_nothing_makes_nobody_suspect(rng):
     left, right = np.triu_indices(180, 1)
     same, scores = labels[left] == labels[right], rng.normal(size=len(left))
     assert len(suspected_labels(same, scores, left, right, 180, wrong_pairs=0.0)) == 0
+
+
+def test_a_linear_model_shows_labels_that_are_wrong_and_by_which_rows():
+    x, labels = plantings.identities(40, 10, seed=1)
+    held_out = plantings.held_out_part()
+    wrong = labels.copy()
+    wrong[:100] = wrong[:100] // 20  # ten identities under five names
+    found = {}
+    for name, own in (("right", labels), ("wrong", wrong)):
+        anatomy = dissect(encoder(), x[:4])
+        trained, valid = (score(anatomy, Trials.from_labels(*one)) for one in ((x, own), held_out))
+        found[name] = Observed(Run(), valid, trained, siamese=anatomy).facts
+    assert found["right"]["linear_impostor_like"] < 0.01 < 0.05 < found["wrong"]["linear_impostor_like"]
+    assert found["right"]["linear_train_eer"] < found["right"]["reference_linear"] + 0.01
+    assert found["wrong"]["linear_train_eer"] > found["wrong"]["reference_linear"] + 0.02

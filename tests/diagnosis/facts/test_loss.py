@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 import keras_siamese as ks
+from keras_siamese.diagnosis.facts.loss import implied_fraction
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -66,3 +67,10 @@ def test_the_loss_of_another_project_is_measured():
     assert facts["margin"] == pytest.approx(0.8, rel=1e-3) and facts["margin_is_gap"] == 0.0
     assert facts["loss_similar_label"] == 0.0 and facts.words["loss"] == "ContrastiveLoss"
     assert "margin" not in facts_of(encoder(), loss=halved), "it is not known what the loss is given"
+
+
+def test_the_share_of_genuine_pairs_that_a_mean_loss_implies():
+    for share in (0.0, 0.01, 0.5, 1.0):
+        assert implied_fraction(share * 0.9 + (1 - share) * 0.2, 0.9, 0.2) == pytest.approx(share)
+    assert implied_fraction(0.5, 0.1, 0.2) == 0.0 and implied_fraction(0.05, 0.1, 0.2) == 1.0  # out of reach
+    assert implied_fraction(0.2, 0.2, 0.2) is None

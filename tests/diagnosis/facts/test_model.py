@@ -8,6 +8,7 @@ from keras import layers, ops
 import keras_siamese as ks
 from keras_siamese.diagnosis.facts.batches import batches_of
 from keras_siamese.diagnosis.facts.model import (
+    against_new,
     batch_dependence,
     continued,
     kernels_of,
@@ -15,7 +16,10 @@ from keras_siamese.diagnosis.facts.model import (
     mode_eers,
     moved_share,
     probe,
+    rate_left,
     sampled_kernels,
+    scheduled_rates,
+    statistics_off,
     trainable_share,
     update_size,
 )
@@ -62,6 +66,27 @@ def test_broken_running_statistics_show_as_a_gap(rng):
     norm.moving_variance.assign(np.r_[1e-6, np.full(11, 1e6)].astype("float32"))  # only one unit is left
     eers = mode_eers(siamese, batches_of(sequence))
     assert eers["training"] < 0.1 and eers["inference"] - eers["training"] > 0.1
+
+
+@pytest.mark.each_backend
+def test_running_statistics_are_compared_with_those_of_a_batch(rng):
+    model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(momentum=0.9999), layers.Dense(2)])
+    siamese = ks.SiameseWrapper(model)
+    x = (rng.normal(size=(200, 4)) * [1.0, 8.0, 8.0, 8.0] + [1.0, 0.0, 0.0, 0.0]).astype("float32")
+    siamese([x, x])
+    kept = [np.array(ops.convert_to_numpy(weight)) for weight in siamese.weights]
+    # New layers have mean 0 and variance 1: three of the channels have eight times that spread, 2 to the power of 3.
+    assert statistics_off(siamese, [x, x]) == pytest.approx(3, abs=0.15)
+    for weight, value in zip(siamese.weights, kept, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+    norm = model.layers[0]
+    norm.moving_mean.assign(x.mean(axis=0))
+    norm.moving_variance.assign(x.var(axis=0))
+    assert statistics_off(siamese, [x, x]) == pytest.approx(0, abs=0.05)
+    norm.moving_mean.assign(x.mean(axis=0) + 2 * x.std(axis=0))
+    assert statistics_off(siamese, x) == pytest.approx(2, abs=0.05)
+    model.trainable = False  # training does not change them
+    assert statistics_off(siamese, [x, x]) is None
 
 
 def test_share_of_the_weights_that_training_may_change():
@@ -170,3 +195,40 @@ def test_embeddings_depend_on_their_batch_if_training_stands_in_the_call(trainin
     assert found > 0.05 if training else found < 1e-4
     noisy = keras.Sequential([*parts, Called(layers.Dropout(0.5), True)])
     assert batch_dependence(noisy, x) is None  # embeddings are random anyway
+
+
+@pytest.mark.each_backend
+def test_weights_tell_how_far_a_run_has_come():
+    own, new = encoder(), encoder()
+    found = against_new(own, own)
+    assert found == {"weights_grown": 1.0, "biases_moved": 0.0}
+    for weight, fresh in zip(own.trainable_weights, new.trainable_weights, strict=True):
+        value = ops.convert_to_numpy(fresh)
+        weight.assign(3 * value if len(value.shape) > 1 else value + 0.5)
+    kernels = np.concatenate([ops.convert_to_numpy(one).ravel() for one in own.trainable_weights if one.ndim > 1])
+    found = against_new(own, new)
+    assert found["weights_grown"] == pytest.approx(3)
+    assert found["biases_moved"] == pytest.approx(0.5 / np.sqrt(np.mean(kernels**2)))
+    first = own.trainable_weights[0]
+    first.assign(ops.convert_to_tensor(new.trainable_weights[0]))
+    assert against_new(own, new)["weights_grown"] == pytest.approx(1)  # the least of all kernels
+    own.trainable = new.trainable = False
+    assert against_new(own, new) == {}
+
+
+def test_what_a_schedule_leaves_of_the_rate():
+    assert rate_left([1.0] * 8) == {"rate_left": 1.0} and rate_left([1.0, 0.1, 0.1]) == {}
+    assert rate_left([0.1, 0.2, *6 * [0.01]])["rate_left"] == pytest.approx(0.05)  # a warm-up, then a fall
+    assert rate_left([float("nan"), *8 * [0.5]]) == {"rate_left": 1.0} and rate_left([0.0] * 8) == {}
+
+
+@pytest.mark.each_backend
+def test_the_rates_of_a_schedule_so_far():
+    model = encoder()
+    assert scheduled_rates(model) == []
+    model.compile(keras.optimizers.SGD(0.1), loss="mse")
+    assert scheduled_rates(model) == []
+    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)), loss="mse")
+    model.optimizer.iterations.assign(30)
+    found = scheduled_rates(model)
+    assert len(found) == 16 and found[0] == pytest.approx(0.1) and found[-1] == pytest.approx(0.0125)

@@ -8,6 +8,7 @@ import pytest
 import keras_siamese as ks
 from keras_siamese.diagnosis.facts.pairs import (
     batch_identities,
+    chance_error,
     codes_of,
     drawn_counts,
     effective_count,
@@ -119,3 +120,8 @@ def test_equal_samples_have_equal_codes():
     assert left.tolist() == [0, 1, 0] and right.tolist() == [0, 1, 0]
     left, right = codes_of({"a": x, "b": np.arange(3)}, {"a": x, "b": np.array([0, 1, 0])})
     assert left.tolist() == [0, 1, 2] and right.tolist() == [0, 1, 0]
+
+
+def test_few_pairs_have_a_large_error():
+    assert chance_error(0.04, 300, 300) == pytest.approx(np.sqrt(0.04 * 0.96 / (0.75 * 600)))
+    assert chance_error(0.04, 10, 10_000) == pytest.approx(np.sqrt(0.04 * 0.96 / (0.75 * 40)), rel=0.01)

@@ -10,7 +10,7 @@ from keras import ops
 
 import keras_siamese as ks
 from keras_siamese import verification
-from keras_siamese.diagnosis.facts.training import of_history, untrained_embeddings
+from keras_siamese.diagnosis.facts.training import copied_embeddings, of_history, untrained_copy
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import Trials, score
@@ -18,6 +18,10 @@ from tests.support import plantings
 from tests.support.measured import encoder
 
 NAN = float("nan")
+
+
+def untrained_embeddings(encoder, x):
+    return copied_embeddings(untrained_copy(encoder, x), x)
 
 
 def curves_of(history, **options):

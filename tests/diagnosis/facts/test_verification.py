@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from keras_siamese import verification
-from keras_siamese.diagnosis.facts.verification import accuracy_shortfall, noise_error, quick_errors, standard_errors
+from keras_siamese.diagnosis.facts.verification import (
+    accuracy_shortfall,
+    loss_error,
+    noise_error,
+    quick_errors,
+    standard_errors,
+)
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.oracles import diagnosis as oracles
 
@@ -40,6 +46,15 @@ def test_accuracy_shortfall_is_what_another_threshold_would_have_got():
     same, scores = [True, True, False, False], [0.9, 0.4, 0.3, 0.1]
     assert accuracy_shortfall(same, scores, 0.5, best=1.0) == 0.25
     assert accuracy_shortfall(same, scores, 0.4, best=1.0) == 0.0  # accepted from the threshold on
+
+
+def test_only_pairs_between_two_thresholds_tell_what_one_of_them_loses(rng):
+    same, scores = rng.uniform(size=4000) < 0.5, rng.normal(size=4000)
+    scores[same] += 2
+    lost = (((scores >= 1) == same) * 1.0) - ((scores >= 0.7) == same)
+    assert loss_error(same, scores, 0.7, 1.0) == pytest.approx(lost.std() / np.sqrt(4000))
+    assert loss_error(same, scores, 1.0, 1.0) == 0
+    assert loss_error(same, scores, 0.7, 1.0) < 0.8 * np.sqrt(0.85 * 0.15 / 4000)  # that of one accuracy
 
 
 def test_noise_error_is_what_noise_shows(rng):

@@ -17,12 +17,13 @@ def test_each_curve_has_its_title_direction_and_alarms():
         "intra_inter_ratio": ("intra/inter ratio", "lower", {"warning": 0.9, "chance": 1.0}),
         "purity": ("neighbour purity", "higher", {}),
         "update_size": ("update size", None, {}),
+        "learning_rate": ("learning rate", None, {}),
     }
     assert set(HEALTH) == {*expected, "active_fraction"}
     for name, (title, better, lines) in expected.items():
         panel = panel_of(name)
         assert (panel.title, panel.better, dict(panel.lines)) == (title, better, lines)
-        assert panel.logarithmic == (name == "update_size")
+        assert panel.logarithmic == (name in ("update_size", "learning_rate"))
     none, every = panel_of("active_fraction").lines
     assert none == ("warning", pytest.approx(0.01)) and every == Line("warning", 0.99)
     unknown = panel_of("my_curve")

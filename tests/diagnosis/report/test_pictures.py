@@ -2,6 +2,7 @@
 
 import base64
 import io
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.diagnose import Diagnosis, diagnosis_of
+from keras_siamese.diagnosis.facts.references import references_of
+from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH, lines_of
@@ -22,7 +25,7 @@ QUICK = ("spread", "active_fraction")
 def stand_in(timeline, *flagged):
     """What `draw_curves` needs of a diagnosis."""
     flags = [SimpleNamespace(epoch=place) for place in flagged]
-    return SimpleNamespace(observed=SimpleNamespace(timeline=timeline), flags=flags, leading=[])
+    return SimpleNamespace(observed=SimpleNamespace(timeline=timeline), flags=flags, leading=[], facts=Facts())
 
 
 @pytest.mark.parametrize(
@@ -57,13 +60,16 @@ def test_flagged_epochs_are_shaded_and_the_cause_stands_beside_the_first(diagnos
     extents = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in left.patches]
     shaded = sorted(round(extent.x0 + 0.5) for extent in extents)
     assert shaded == [flag.epoch + 1 for flag in diagnosis.flags]
-    (text,) = right.texts
-    assert text.get_text() == diagnosis.leading[0].cause.replace("_", " ") and diagnosis.leading[0].cause in str(
-        diagnosis
-    )
+    text, *references = right.texts
+    assert text.get_text() == diagnosis.leading[0].cause.replace("_", " ")
+    known = references_of(diagnosis.facts)
+    assert known and [one.get_text() for one in references] == [f"{title} {eer:.3f}" for _, title, eer in known]
+    heights = [one.get_position()[1] for one in references]
+    assert all(above - below > 0.05 for below, above in pairwise(heights))  # titles do not overlap
     loss = left.lines[0].get_ydata()
     assert loss == pytest.approx(diagnosis.observed.history["loss"])
-    eer, auc = (line.get_ydata() for line in right.lines)
+    eer, auc, *beside = (line.get_ydata() for line in right.lines)
+    assert [line[0] for line in beside] == [eer for _, _, eer in known]
     assert len(eer) == EPOCHS and len(auc) == EPOCHS - 1  # the last AUC is not known
     labels = [text.get_text() for text in left.figure.legends[0].get_texts()]
     assert labels == ["flagged", "training loss", "held-out EER", "held-out AUC"]
