@@ -170,8 +170,10 @@ def has_hardly_moved(facts):
 
 
 def implied_share(facts):
-    """The share of genuine pairs that the logged loss implies, if the losses of both kinds tell it clearly; or None."""
-    if "implied_fraction" not in facts:
+    """The share of genuine pairs that the logged loss implies, if the losses of both kinds tell it clearly; or None. It
+    is no matter if training pairs are told apart.
+    """
+    if "implied_fraction" not in facts or facts.get("train_eer", 1.0) <= limits.UNLEARNED:
         return None
     losses = sorted((facts["genuine_loss"], facts["impostor_loss"]))
     is_clear = losses[1] > limits.CLEAR_RATIO * max(losses[0], limits.TINY)

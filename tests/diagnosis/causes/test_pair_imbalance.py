@@ -44,7 +44,7 @@ def test_its_signals_stand_beside_their_limits():
     assert rare_impostors["loss_of_impostor_pairs_over_others"].value == pytest.approx(7)
 
 
-UNKNOWN = {"weighted_positive_fraction": None, "genuine_loss": 1.0, "impostor_loss": 0.01}
+UNKNOWN = {"weighted_positive_fraction": None, "genuine_loss": 1.0, "impostor_loss": 0.01, "train_eer": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,8 @@ def test_losses_that_are_near_each_other_tell_no_share():
     assert isinstance(answer("pair_imbalance", **UNKNOWN), NotExamined)
     near = {**UNKNOWN, "impostor_loss": 0.11, "implied_fraction": 0.01}
     assert isinstance(answer("pair_imbalance", **near), NotExamined)
+    learned = {**UNKNOWN, "train_eer": 0.15, "implied_fraction": 0.01}  # then the share is no matter
+    assert isinstance(answer("pair_imbalance", **learned), NotExamined)
     assert "The logged loss tells that only 1.0%" in answer("pair_imbalance", **UNKNOWN, implied_fraction=0.01).summary
 
 
