@@ -21,6 +21,7 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.changes import changed, options_of
 from keras_siamese.diagnosis.experiments.program import program_of, run
 from keras_siamese.diagnosis.experiments.untouched import same_generators
+from keras_siamese.diagnosis.suspects import wants_explaining
 from keras_siamese.verification.pairs import progress_bar
 
 SAMPLES = 200  # resamples of an interval
@@ -131,7 +132,7 @@ def tested(diagnosis, budget_epochs=None, budget_seconds=None, progress=False, p
     """
     observed = diagnosis.observed
     suspects = [one.finding for one in diagnosis.suspects[: int(limits.TESTED)]]
-    if not suspects or not observed.is_finite:
+    if not suspects or not observed.is_finite or not wants_explaining(diagnosis.facts, diagnosis.findings):
         return diagnosis
     if budget_epochs is None:
         budget_epochs = 5.0 if observed.epoch is None else (observed.epoch + 1) / 2

@@ -27,6 +27,7 @@ from keras_siamese.diagnosis.experiments.program import Outcome, begun, program_
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorder import RunRecorder
 from keras_siamese.diagnosis.run import Run
+from keras_siamese.diagnosis.suspects import wants_explaining
 from keras_siamese.scoring import attach, score
 from keras_siamese.verification.pairs import progress_bar
 
@@ -211,7 +212,7 @@ class Search:
         eer = self.attempts[-1].eer if not diagnosis.observed.is_finite else diagnosis.observed.eer.estimate
         if self.target_eer is not None and eer <= self.target_eer:
             return f"The held-out EER {eer:.3f} has reached the target."
-        if not diagnosis.findings:
+        if not wants_explaining(diagnosis.facts, diagnosis.findings):
             return "Nothing is found that could be repaired."
         if self.left < self.epochs:
             return "The budget is spent."

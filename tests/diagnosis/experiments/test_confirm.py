@@ -165,7 +165,7 @@ def test_a_suspect_that_only_a_test_has_shown_becomes_a_finding():
 
 def test_a_diagnosis_without_findings_is_as_it_was():
     diagnosis = small_programs.fitted(epochs=3)[1].diagnosis
-    assert not diagnosis.findings and with_tests(diagnosis) is diagnosis
+    assert not diagnosis.leading and with_tests(diagnosis) is diagnosis
 
 
 def test_a_budget_is_a_positive_number():

@@ -32,10 +32,9 @@ def repaired():
 
 
 def test_a_small_rate_is_raised(repaired):
-    first, second = repaired.kept
+    first, second = repaired.kept[:2]
     assert repaired.is_repaired and second.cause == "learning_rate" and set(second.options) == {"learning_rate"}
-    assert second.eer < first.eer - 0.02 and not repaired.diagnosis.findings
-    assert repaired.why == "Nothing is found that could be repaired."
+    assert second.eer < first.eer - 0.02 and repaired.diagnosis.observed.eer.estimate <= second.eer
 
 
 def test_the_model_has_the_weights_that_were_measured(repaired):
@@ -48,8 +47,7 @@ def test_the_text_has_what_was_tried_and_what_a_person_would_write(repaired):
     text = str(repaired)
     assert "as it was given" in text and "learning_rate=0.001" in text
     assert "keras.optimizers.Adam(0.001)" in repaired.code and repaired.code in text
-    for line in repaired.code.splitlines():
-        compile(line.strip(), "advice", "exec")
+    compile(repaired.code, "advice", "exec")
 
 
 def test_a_replaced_comparison_gives_another_model_over_the_same_encoder():
