@@ -24,6 +24,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--oracle", choices=("random", "diagnosis"), default="random")
     parser.add_argument("--directory", default="runs")
     options = parser.parse_args()
     if "KERASTUNER_TUNER_ID" not in os.environ:
@@ -48,15 +49,14 @@ def search(options):
         return keras.Sequential([keras.Input((64,)), *layers, keras.layers.UnitNormalization()])
 
     space = ks.tuning.SearchSpace(
-        relative_margin=ks.tuning.Range(0.1, 0.7),
+        relative_margin=ks.tuning.Range(0.01, 0.7, log=True),
         embedding_dim=[8, 16, 32],
-        learning_rate=ks.tuning.Range(1e-4, 1e-2, log=True),
+        learning_rate=ks.tuning.Range(1e-6, 1e-1, log=True),
     )
-    tuner = keras_tuner.RandomSearch(
+    oracles = {"random": keras_tuner.oracles.RandomSearchOracle, "diagnosis": ks.tuning.DiagnosisOracle}
+    tuner = keras_tuner.Tuner(
+        oracles[options.oracle](objective=ks.tuning.objective("val_eer"), max_trials=options.trials, seed=1),
         ks.tuning.SiameseHyperModel(encoder, space),
-        objective=ks.tuning.objective("val_eer"),
-        max_trials=options.trials,
-        seed=1,
         directory=options.directory,
         project_name="parallel_search",
     )

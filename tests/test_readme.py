@@ -155,9 +155,10 @@ def test_tuning_blocks_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pandas", reason="results as a DataFrame need pandas")
     monkeypatch.chdir(tmp_path)
     code = blocks("python", TUNING)
-    assert len(code) == 5
+    assert len(code) == 6
     namespace = run(code, TUNING)
     assert namespace["search"].best_params_["margin"] in namespace["grid"]["margin"]
+    assert len(namespace["oracle"].reasons) == 5
     assert len(namespace["results"].trials) == 3
     assert namespace["model"].optimizer.iterations > 0
     assert "data:image/svg+xml" in (tmp_path / "search.html").read_text()

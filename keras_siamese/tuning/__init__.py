@@ -10,8 +10,9 @@
 Contract: KerasTuner chooses what to try next, and saves, resumes and distributes the search. This package provides the
 search space and the training of one trial: `space` defines what may vary, `recipe` builds model and data for one point
 of it, `folds` trains and measures them, `hypermodel` and `grid` connect these to KerasTuner, `results` reads the
-outcome. KerasTuner (extra `tuner`) is imported only when a search is created, or with `SiameseHyperModel`, which is a
-subclass of one of its classes.
+outcome. `oracle` chooses what to try next from the diagnosis of earlier trials: `repairs` says what a diagnosis would
+change, `proposals` makes a new point of it. KerasTuner (extra `tuner`) is imported only when a search is created, or
+with `SiameseHyperModel` and `DiagnosisOracle`, which are subclasses of its classes.
 """
 
 from keras_siamese.tuning.grid import SiameseGridSearch
@@ -19,7 +20,15 @@ from keras_siamese.tuning.objectives import objective
 from keras_siamese.tuning.results import SearchResults
 from keras_siamese.tuning.space import Range, SearchSpace
 
-__all__ = ["Range", "SearchResults", "SearchSpace", "SiameseGridSearch", "SiameseHyperModel", "objective"]
+__all__ = [
+    "DiagnosisOracle",
+    "Range",
+    "SearchResults",
+    "SearchSpace",
+    "SiameseGridSearch",
+    "SiameseHyperModel",
+    "objective",
+]
 
 
 def __getattr__(name):
@@ -27,6 +36,10 @@ def __getattr__(name):
         from keras_siamese.tuning.hypermodel import SiameseHyperModel
 
         return SiameseHyperModel
+    if name == "DiagnosisOracle":
+        from keras_siamese.tuning.oracle import DiagnosisOracle
+
+        return DiagnosisOracle
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

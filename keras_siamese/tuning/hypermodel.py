@@ -23,7 +23,10 @@ from keras_siamese._seeds import seeded
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.tuning import folds as folding
+from keras_siamese.tuning import repairs
 from keras_siamese.tuning.objectives import check_known, keys_of
+from keras_siamese.tuning.oracle import DiagnosisOracle
+from keras_siamese.tuning.proposals import changed
 from keras_siamese.tuning.recipe import batches_of, compared_by, compiled_model, mining_callbacks, parameters_of
 from keras_siamese.tuning.results import FAILURE
 from keras_siamese.tuning.space import SearchSpace
@@ -127,11 +130,16 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             epochs, initial_epoch, verbose: as in `keras.Model.fit`. The value of a trial is that of its best epoch;
                 epochs with NaN are ignored.
             callbacks: deep-copied for each fold and called after the monitor; those that KerasTuner adds are shared.
-            on_divergence, give_up: as in `SiameseGridSearch`; `give_up` needs `cv`.
+            on_divergence, give_up: as in `SiameseGridSearch`; `give_up` needs `cv`. With a `DiagnosisOracle` each fit
+                is diagnosed, and "stop" also ends it after its first or second epoch if the diagnosis finds an error
+                that another value of a hyperparameter repairs.
         """
         trial = Trial.of(callbacks)
         values = self.space.declare(hp if self.tunable else hp.copy())
         self._last = (dict(hp.values), self._executions(hp) + 1)
+        is_diagnosed = trial is not None and trial.is_diagnosed
+        if is_diagnosed and on_divergence is None:
+            on_divergence = "warn"
         with reported(hp, trial):
             with fatal():
                 if unknown:
@@ -149,7 +157,11 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 is_part = len(fold.rows) < len(labels)
                 data = (subset(x, fold.rows), labels[fold.rows]) if is_part else (x, labels)
                 others = [copy_for(one, number) if is_part else one for one in callbacks or []]
-                return self._train(new, values, *data, fold.monitor, on_divergence, others, options)
+                finder = Finder(hp, new) if is_diagnosed else None
+                history, monitor = self._train(new, values, *data, fold.monitor, on_divergence, others, options, finder)
+                if is_diagnosed:
+                    repairs.keep(trial.folder, number, finder(monitor))
+                return history, monitor
 
             if trial is None:
                 return train(folds[0], 0)[0]
@@ -161,13 +173,19 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             file = trial.folder / folding.FILE
             return folding.measure(folds, trial.objective, give_up, file, train, shown, options["initial_epoch"])
 
-    def _train(self, model, values, x, labels, monitor, on_divergence, callbacks, options):
-        """Trains `model`, watched by a copy of `monitor`; returns Keras's `History` and the copy."""
+    def _train(self, model, values, x, labels, monitor, on_divergence, callbacks, options, finder=None):
+        """Trains `model`, watched by a copy of `monitor`; returns Keras's `History` and the copy.
+
+        With a `Finder` and "stop", the fit ends early if what is found can be repaired.
+        """
         batches = batches_of(self.space, values, x, labels, self.seed, self.augment)
         first = [SetEpoch(batches), *mining_callbacks(self.space, values, batches)]
         if monitor is not None:
-            monitor = folding.monitor_of(monitor, on_divergence, **compared_by(self.space, values))
+            watched = {} if on_divergence is None else {"train": batches}
+            monitor = folding.monitor_of(monitor, on_divergence, **watched, **compared_by(self.space, values))
             first.append(monitor)
+            if finder is not None and on_divergence == "stop":
+                first.append(repairs.EarlyLook(monitor, finder.is_repairable))
         return model.fit(batches, callbacks=[*first, *callbacks], shuffle=False, **options), monitor
 
     def _prepared(self, hp, trial, x, labels, validation_data, *, cv, on_divergence, give_up):
@@ -222,6 +240,12 @@ class Trial:
         return None
 
     @property
+    def is_diagnosed(self):
+        """Whether the oracle reads the diagnosis of the trial. A worker has a client in place of the chief's oracle."""
+        oracle = self.tuner.oracle
+        return isinstance(getattr(oracle, "_oracle", oracle), DiagnosisOracle)
+
+    @property
     def has_finished_others(self):
         """Whether the project's folder holds a finished trial."""
         trials = [json.loads(path.read_text()) for path in Path(self.tuner.project_dir).glob("trial_*/trial.json")]
@@ -236,6 +260,25 @@ class Trial:
         given = [name for name in ("loss", "optimizer", "metrics") if getattr(self.tuner, name, None) is not None]
         if given:
             raise ValueError(f"`{given[0]}` must be None in the tuner: give it as SearchSpace({given[0]}=…) instead")
+
+
+class Finder:
+    """Tells what the diagnosis of a fit suggests to change in its hyperparameters `hp`."""
+
+    def __init__(self, hp, model):
+        self.hp = hp.copy()
+        self.margin = model.loss.get_config().get("margin")
+
+    def __call__(self, monitor):
+        """The findings of a monitor's latest diagnosis, see `repairs`."""
+        return repairs.findings_of(getattr(monitor, "diagnosis", None), self.hp.values, self.margin)
+
+    def is_repairable(self, diagnosis):
+        """Whether a `Diagnosis` has an error that another value of the space repairs."""
+        found = repairs.findings_of(diagnosis, self.hp.values, self.margin)
+        errors = [one["changes"] for one in found if one["severity"] == "error"]
+        rng = np.random.default_rng(0)  # draws values that a change activates, which are not used here
+        return any(changed(self.hp, self.hp.values, changes, rng) is not None for changes in errors)
 
 
 @contextmanager

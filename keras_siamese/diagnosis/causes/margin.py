@@ -7,7 +7,7 @@ The scale of the embeddings is that of the encoder before training.
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
 
 
 class Margin(Cause):
@@ -43,4 +43,10 @@ class Margin(Cause):
             f"loss = ks.losses.{facts.words['loss']}(margin={better:g})  # on the scale of these distances\n"
             "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])  # which fixes the scale"
         )
-        return self.found(facts, "error", what, signals, strength, change(margin=usual, normalize=True), advice)
+
+        def apply(recipe):
+            if recipe.get("normalize", True) is None:  # the scale cannot be fixed, so the margin has to follow it
+                return {**recipe, "margin": better}
+            return {**recipe, "margin": usual, "normalize": True}
+
+        return self.found(facts, "error", what, signals, strength, apply, advice)

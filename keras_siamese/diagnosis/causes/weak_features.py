@@ -11,7 +11,7 @@ linear model uses do not reach the embedding.
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
 
 
 class WeakFeatures(Cause):
@@ -52,11 +52,11 @@ class WeakFeatures(Cause):
         rest = f": {', '.join(why)}." if why else ", and no other cause was found: the features are too weak."
         what = f"The encoder cannot tell even its training identities apart (EER {trained:.3f}){rest}"
         what += f" {self.compared(facts)}" if behind else ""
-        return self.found(facts, "warning", what, signals, 1 + 2 * len(why) + trained, self.repair())
+        return self.found(facts, "warning", what, signals, 1 + 2 * len(why) + trained, enlarged)
 
     def beaten(self, facts, signals):
         """The finding, as information, that a linear model does better."""
-        return self.found(facts, "info", self.compared(facts), signals, 1.0, self.repair())
+        return self.found(facts, "info", self.compared(facts), signals, 1.0, enlarged)
 
     @staticmethod
     def compared(facts):
@@ -66,10 +66,6 @@ class WeakFeatures(Cause):
             f"(EER {facts['reference_linear']:.3f})."
         )
 
-    @staticmethod
-    def repair():
-        return change(width=128, embedding_dim=32, blur=0.0)
-
 
 def is_behind(facts, signals):
     """Whether a linear model of the raw inputs is clearly better; the difference is added to the `signals`."""
@@ -78,3 +74,9 @@ def is_behind(facts, signals):
     behind, reach = facts["behind_linear"], limits.ERRORS_WORSE * facts["behind_linear_se"]
     signals["eer_behind_linear_model"] = Signal(behind, limits.BEHIND, 0.0, behind - reach, behind + reach)
     return behind > max(limits.BEHIND, reach)
+
+
+def enlarged(recipe):
+    """A repair of weak features: a wider encoder, more dimensions and sharp inputs; nothing gets smaller."""
+    sizes = {"width": max(recipe.get("width", 0), 128), "embedding_dim": max(recipe.get("embedding_dim", 0), 32)}
+    return {**recipe, **sizes, "blur": 0.0}

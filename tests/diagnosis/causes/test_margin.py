@@ -33,6 +33,8 @@ def test_the_advised_margin_is_on_the_scale_of_the_distances():
     gap = answer("margin", margin_is_gap=1.0, margin=0.001)
     assert "(margin=0.2)" in gap.advice and gap.apply({})["margin"] == 0.2
     assert answer("margin").apply({"margin": 9, "dim": 4}) == {"margin": 1.0, "normalize": True, "dim": 4}
+    unscaled = answer("margin", untrained_distance=3.0, reach=None).apply({"margin": 9, "normalize": None})
+    assert unscaled == {"margin": 3.0, "normalize": None}, "the recipe cannot fix the scale"
 
 
 def test_its_signals_stand_beside_their_limits():

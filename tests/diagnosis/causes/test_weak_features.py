@@ -63,3 +63,4 @@ def test_it_names_its_reasons():
     assert "embeddings use 1.5 dimensions, inputs are blurred." in found.summary
     assert "no other cause was found" in answer("weak_features").summary
     assert found.apply({}) == {"width": 128, "embedding_dim": 32, "blur": 0.0}
+    assert found.apply({"width": 512, "embedding_dim": 8})["width"] == 512, "nothing gets smaller"
