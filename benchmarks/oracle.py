@@ -15,6 +15,9 @@ DIR contains `fashion_mnist_small.npz`. See `planted/samples.py` for the data.
 
 import argparse
 import contextlib
+import gc
+import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -27,7 +30,9 @@ import measure
 
 EPOCHS = 9  # of a trial; Hyperband's brackets are powers of three
 TRIALS = 10  # of random search and Bayesian optimization
+LIMIT = 6  # DiagnosisOracle's epochs, in full trials: more than half of those of the others
 SPACES = ("blobs", "digits", "garments")
+SEEDS = range(5)
 PEERS = ("RandomSearch", "BayesianOptimization", "Hyperband")
 
 
@@ -35,10 +40,10 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", default="torch", help="one of them")
     parser.add_argument("--spaces", default=",".join(SPACES), help="comma-separated")
-    parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="comma-separated")
     parser.add_argument("--kinds", default=",".join([*PEERS, "DiagnosisOracle"]), help="comma-separated")
     parser.add_argument("--toy", action="store_true", help="one space, one seed, few epochs, nothing written")
-    parser.add_argument("--output", help="JSON file to write instead of benchmarks/results/oracle.json")
+    parser.add_argument("--rows", help="file of JSON lines: searches that it holds are not run again, others are added")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -50,22 +55,28 @@ def main():
         return
     environment = {**os.environ, "KERAS_BACKEND": options.backends.split(",")[0], "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
-    rows = []
+    rows = known_rows(options.rows)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("{"):
                 rows.append(json.loads(line))
-                print(shown(rows[-1]), flush=True)
+                print(f"{environment['KERAS_BACKEND']}: {shown(rows[-1])}", flush=True)
+                if options.rows:
+                    with open(options.rows, "a") as file:
+                        file.write(line)
     if process.returncode:
         sys.exit(process.returncode)
-    if options.toy:
-        return
-    about = measure.surroundings("torch", "keras-tuner", "scikit-learn")
-    found = {"surroundings": about, "command": "KERAS_SIAMESE_DATA=… python benchmarks/oracle.py", "rows": rows}
-    if options.output:
-        Path(options.output).write_text(json.dumps(found))
-    else:
-        print(measure.write("oracle", found))
+    if len(rows) == len(SPACES) * len(SEEDS) * (1 + len(PEERS)):
+        rows.sort(key=lambda row: (row["space"], row["seed"]))
+        about = measure.surroundings("torch", "keras-tuner", "scikit-learn")
+        command = "KERAS_SIAMESE_DATA=… python benchmarks/oracle.py"
+        print(measure.write("oracle", {"surroundings": about, "command": command, "rows": rows}))
+
+
+def known_rows(file):
+    """The rows that a file of JSON lines holds; none without a file."""
+    held = Path(file).read_text().splitlines() if file and Path(file).exists() else []
+    return [json.loads(line) for line in held]
 
 
 def shown(row):
@@ -75,16 +86,19 @@ def shown(row):
 
 
 def work(options):
+    importlib.import_module("keras_tuner")  # so that it is frozen
+    gc.freeze()  # KerasTuner collects garbage twice a trial, which would take longer than the trial
     spaces, seeds = options.spaces.split(","), [int(seed) for seed in options.seeds.split(",")]
     sizes = {"epochs": EPOCHS, "trials": TRIALS}
     if options.toy:
         spaces, seeds, sizes = ["blobs"], [0], {"epochs": 1, "trials": 1}
-    for space in spaces:
-        for seed in seeds:
-            for kind in options.kinds.split(","):
-                with contextlib.redirect_stdout(sys.stderr):
-                    row = search(space, seed, kind, **sizes)
-                print(json.dumps({"space": space, "seed": seed, "kind": kind, **row}), flush=True)
+    held = {(row["space"], row["seed"], row["kind"]) for row in known_rows(options.rows)}
+    wanted = [one for one in itertools.product(spaces, seeds, options.kinds.split(",")) if one not in held]
+    for space, seed, kind in wanted:
+        with contextlib.redirect_stdout(sys.stderr):
+            row = search(space, seed, kind, **sizes)
+        print(json.dumps({"space": space, "seed": seed, "kind": kind, **row}), flush=True)
+        gc.freeze()
 
 
 def space_of(name):
@@ -163,7 +177,7 @@ def search(name, seed, kind, epochs, trials):
 
         def on_epoch_end(self, epoch, logs=None):
             trace.append(None if logs["val_eer"] != logs["val_eer"] else logs["val_eer"])
-            if len(trace) >= epochs * trials and kind == "DiagnosisOracle":
+            if len(trace) >= epochs * LIMIT and kind == "DiagnosisOracle":
                 raise keras_tuner.errors.FatalError("the epochs are used up")
 
     hypermodel = ks.tuning.SiameseHyperModel(encoder, space)

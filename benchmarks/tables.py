@@ -280,6 +280,49 @@ def point(side, names):
     return ", ".join(f"{side['best'][name]:g}" for name in names)
 
 
+def oracle(found):
+    """For each space and peer: the epochs until the peer's best EER is reached, and in relation to the peer's."""
+    by = {(row["space"], row["seed"], row["kind"]): row["trace"] for row in found["rows"]}
+    spaces, seeds, kinds = (list(dict.fromkeys(key[at] for key in by)) for at in range(3))
+    lines = []
+    for space in spaces:
+        for peer in [kind for kind in kinds if kind != "DiagnosisOracle"]:
+            pairs = [(by[space, seed, peer], by[space, seed, "DiagnosisOracle"]) for seed in seeds]
+            lines.append([space, peer, *against(pairs)])
+    header = [
+        "space",
+        "search",
+        "its best EER",
+        "its epochs",
+        "until its best",
+        "DiagnosisOracle: epochs until that EER",
+    ]
+    header += ["÷ its epochs", "÷ those until its best", "seeds with at most half of its epochs", "best EER after half"]
+    return table(header, lines) + "\n\n" + footnote(found)
+
+
+def against(pairs):
+    """The cells of a peer: medians over the seeds of pairs `(its trace, ours)` of EERs an epoch; None is NaN."""
+    found = []
+    for peer, own in pairs:
+        peer, own = ([1.0 if value is None else value for value in trace] for trace in (peer, own))
+        best, count = min(peer), len(peer)
+        reached = next((epoch for epoch, value in enumerate(own, 1) if value <= best), float("inf"))
+        until = 1 + peer.index(best)
+        found.append((best, count, until, reached, reached / count, reached / until, min(own[: count // 2])))
+    best, count, until, reached, share, of_best, after = map(statistics.median, zip(*found, strict=True))
+    halves = sum(one[4] <= 0.5 for one in found)
+    numbers = [f"{best:.3f}", f"{count:.0f}", f"{until:.0f}", *map(or_never, (reached, share, of_best))]
+    return [*numbers, f"{halves} of {len(found)}", f"{after:.3f}"]
+
+
+def or_never(number):
+    """A number of epochs, or a ratio of two, as text."""
+    if number == float("inf"):
+        return "not reached"
+    return f"{number:.2f}" if number != round(number) else f"{number:.0f}"
+
+
 TABLES = {
     "losses": losses,
     "losses_gpu": losses,
@@ -295,6 +338,7 @@ TABLES = {
     "omniglot": omniglot,
     "omniglot_long": omniglot,
     "tuning": tuning,
+    "oracle": oracle,
 }
 
 

@@ -19,7 +19,7 @@ keras_tuner = _checks.check_installed("keras_tuner", "tuner")
 
 ATTEMPTS = 50  # draws of a new point, before the space counts as exhausted
 SAME = 0.02  # two values of a range are the same if they differ by less than this share of it
-STEP, SHORTEST, SHORTER = 0.2, 0.05, 0.85  # standard deviation of a step, as a share of a range; its decay
+STEP, SHORTEST, SHORTER = 0.12, 0.04, 0.85  # standard deviation of a step, as a share of a range; its decay
 ANYWHERE = 0.1  # share of points that are drawn from the whole space although there is a trial to start from
 
 
@@ -44,8 +44,13 @@ class Tried:
 
     @property
     def repairs(self):
-        """The findings, but for those of severity "info", that ask for another value of a hyperparameter."""
-        return [one for one in self.findings if one["changes"] and one["severity"] != "info"]
+        """The errors and warnings that ask for another value of a hyperparameter."""
+        return [one for one in self.findings if one["changes"] and one["severity"] in ("error", "warning")]
+
+    @property
+    def hints(self):
+        """The findings that ask for another value although nothing is wrong."""
+        return [one for one in self.findings if one["changes"] and one["severity"] == "hint"]
 
 
 class Proposal(NamedTuple):
@@ -61,8 +66,9 @@ def propose(space, trials, rng):
 
     Trials are gone through from the best to the first one without a fault, and the first repair that leads to a new
     point is proposed: first all of a trial's repairs together, then each of them alone. Causes whose repairs have not
-    helped in this search are left out. Otherwise it is a step from the best trial, and one time in ten a point from the
-    whole space.
+    helped in this search are left out. Otherwise it is a step from the best trial: what its curve hints at, or the move
+    that led to it once more, or a random step. One time in ten it is a point from the whole space instead of a random
+    step.
 
     Args:
         space: KerasTuner's `HyperParameters`; its values are not used.
@@ -79,18 +85,47 @@ def propose(space, trials, rng):
         if trial.score is not None and not trial.repairs:
             break
     best = ended[0] if ended and ended[0].score is not None else None
-    if best is not None and rng.random() >= ANYWHERE:
-        failed = sum(one.is_ended for one in trials[1 + trials.index(best) :])
-        width = max(SHORTEST, STEP * SHORTER**failed)
-        for _ in range(ATTEMPTS):
-            values = step(space, best.values, width, rng)
-            if is_new(space, values, known):
-                return Proposal(values, best.name)
+    for causes, values in points_from(space, best, trials, useless, rng):
+        if values is not None and is_new(space, values, known):
+            return Proposal(values, best.name, causes)
     for _ in range(ATTEMPTS):
         values = complete(space, {}, rng)
         if is_new(space, values, known):
             return Proposal(values)
     return None
+
+
+def points_from(space, best, trials, useless, rng):
+    """`(causes, values)` to try from the best trial: what it hints at, its own move once more, and random steps."""
+    if best is None:
+        return
+    for hint in best.hints:
+        if hint["cause"] not in useless:
+            yield (hint["cause"],), changed(space, best.values, hint["changes"], rng)
+    for parent in trials:
+        if parent.name == best.parent and not best.causes:
+            yield (), onward(space, parent.values, best.values, rng)
+    if rng.random() < ANYWHERE:
+        return
+    failed = sum(one.is_ended for one in trials[1 + trials.index(best) :])
+    width = max(SHORTEST, STEP * SHORTER**failed)
+    for _ in range(ATTEMPTS):
+        yield (), step(space, best.values, width, rng)
+
+
+def onward(space, start, now, rng):
+    """`now` moved on by as much as it differs from `start`, in numbers; None if no number differs."""
+    moved = {}
+    for hp in active(space, now):
+        if hp.name in start and is_ordered(hp) and start[hp.name] != now[hp.name]:
+            here = place(hp, now[hp.name])
+            moved[hp.name] = hp.prob_to_value(inside(2 * here - place(hp, start[hp.name])))
+    return complete(space, {**now, **moved}, rng) if moved else None
+
+
+def inside(share):
+    """A place in a range, in [0, 1)."""
+    return min(max(share, 0.0), 1.0 - 1e-9)
 
 
 def useless_causes(trials):
@@ -99,8 +134,9 @@ def useless_causes(trials):
     balance = collections.Counter()
     for one in trials:
         if one.is_ended and one.parent in scores:
-            for cause in one.causes:
-                balance[cause] += 1 if one.rank() < scores[one.parent] else -1
+            has_helped = one.rank() < scores[one.parent]
+            for cause in one.causes if has_helped or len(one.causes) == 1 else ():  # of several, any may be to blame
+                balance[cause] += 1 if has_helped else -1
     return {cause for cause, count in balance.items() if count < 0}
 
 
@@ -155,7 +191,7 @@ def step(space, values, width, rng):
         share = width * rng.standard_normal()
         if choices is not None:  # at least to the next value
             share = math.copysign(max(abs(share), 1.01 / len(choices)), share)
-        moved[hp.name] = hp.prob_to_value(min(max(place(hp, now) + share, 0.0), 1.0 - 1e-9))
+        moved[hp.name] = hp.prob_to_value(inside(place(hp, now) + share))
     return complete(space, {**values, **moved}, rng)
 
 

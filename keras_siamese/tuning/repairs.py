@@ -2,7 +2,8 @@
 
 Contract: a worker calls `findings_of` after each fit and writes the result into the folder of its trial with `keep`.
 The oracle reads it with `read`. A *finding* is a dict, as JSON: `cause`, `severity`, and `changes`, the repaired
-values by name of the hyperparameter; `changes` is empty if the repair would change none of the trial.
+values by name of the hyperparameter; `changes` is empty if the repair would change none of the trial. A finding of
+severity "hint" is not of the diagnosis: it says whether the curve asks for another learning rate.
 
     keep(folder, fold=0, findings=findings_of(monitor.diagnosis, values, margin=loss.margin))
     agreed(read(folder))                        # findings of most folds, worst first
@@ -18,12 +19,16 @@ import numpy as np
 from keras_siamese.tuning.folds import write_json
 
 FINDINGS = "findings.json"
-SEVERITIES = ("error", "warning", "info")  # worst first
+SEVERITIES = ("error", "warning", "info", "hint")  # worst first
+CURVE, FACTOR = 5, 3.0  # epochs that a hint needs; by what it changes the learning rate
 LOOKS = (1, 2)  # epochs, from 1; DivergenceMonitor itself looks at later ones
 
 
 def findings_of(diagnosis, values, margin=None):
-    """The findings of a `Diagnosis` as JSON, in its order; none that another finding explains.
+    """The findings of a `Diagnosis` as JSON, in its order, and the hints of its curve.
+
+    A finding that another one explains is left out, unless the space has no repair of that other one: then it is the
+    next thing to change, a "warning".
 
     Args:
         diagnosis: `Diagnosis` of a trial, or None.
@@ -32,11 +37,32 @@ def findings_of(diagnosis, values, margin=None):
     """
     if diagnosis is None:
         return []
-    return [
-        {"cause": one.cause, "severity": one.severity, "changes": changes_of(one.apply, values, margin)}
+    changes = {one.cause: changes_of(one.apply, values, margin) for one in diagnosis.findings}
+    found = [
+        {
+            "cause": one.cause,
+            "severity": "warning" if one.explained_by else one.severity,
+            "changes": changes[one.cause],
+        }
         for one in diagnosis.findings
-        if one.explained_by is None
+        if not changes.get(one.explained_by)
     ]
+    return found + hints_of(diagnosis.observed.history.get("eer", []), values)
+
+
+def hints_of(eer, values):
+    """What the held-out EER of each epoch says of the learning rate of a run without a fault, as findings.
+
+    If the last epoch is the best one, training was not finished: a larger rate. If the best one is in the first half,
+    the steps are too large to settle: a smaller rate.
+    """
+    if "learning_rate" not in values or len(eer) < CURVE or np.isnan(eer).any():
+        return []
+    best = 1 + int(np.argmin(eer))
+    if len(eer) // 2 < best < len(eer):
+        return []
+    cause, factor = ("unfinished", FACTOR) if best == len(eer) else ("unsettled", 1 / FACTOR)
+    return [{"cause": cause, "severity": "hint", "changes": {"learning_rate": values["learning_rate"] * factor}}]
 
 
 def changes_of(repair, values, margin=None):

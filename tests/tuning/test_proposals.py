@@ -83,6 +83,43 @@ def test_faults_of_trials_behind_a_sound_one_are_left_alone():
     assert propose(space, [faulty, sound, told], rng(1)).causes == ()
 
 
+def test_a_cause_whose_repair_did_not_help_is_not_repaired_again():
+    space = space_of(**PAIRS)
+    first = Tried("0", values_of(space), 0.5, [found("margin", margin=1.0)])
+    worse = Tried("1", values_of(space, margin=1.0), 0.6, parent="0", causes=("margin",))
+    other = Tried("2", values_of(space, learning_rate=0.1), 0.4, [found("margin", margin=0.5)])
+    assert propose(space, [first, worse, other], rng(1)).causes == ()
+    better = Tried("1", values_of(space, margin=1.0), 0.45, parent="0", causes=("margin",))
+    assert propose(space, [first, better, other], rng(1)).causes == ("margin",)
+    several = Tried("1", values_of(space, margin=1.0), 0.6, parent="0", causes=("margin", "mining"))
+    assert propose(space, [first, several, other], rng(1)).causes == ("margin",), "the other one may be to blame"
+
+
+def test_a_hint_is_followed_where_nothing_is_to_be_repaired():
+    space = space_of(**PAIRS)
+    hinted = Tried("0", values_of(space), 0.3, [found("unfinished", "hint", learning_rate=3e-5)])
+    proposal = propose(space, [hinted], rng())
+    assert (proposal.causes, proposal.values["learning_rate"]) == (("unfinished",), pytest.approx(3e-5))
+    both = Tried("0", values_of(space), 0.3, [*hinted.findings, found("margin", margin=1.0)])
+    assert propose(space, [both], rng()).causes == ("margin",)
+    behind = Tried("1", values_of(space, margin=1.0), 0.2)
+    assert propose(space, [hinted, behind], rng()).causes == ()
+
+
+def test_a_step_that_helped_is_made_once_more():
+    space = space_of(**PAIRS, encoder={"kind": ["a", "b", "c"]})
+    start = values_of(space, kind="a")
+    now = {**start, "learning_rate": 1e-4, "margin": 0.5, "kind": "b"}
+    trials = [Tried("0", start, 0.3), Tried("1", now, 0.2, parent="0")]
+    proposal = propose(space, trials, rng())
+    assert proposal.parent == "1" and proposal.values["kind"] == "b"
+    assert proposal.values["learning_rate"] == pytest.approx(1e-3) and proposal.values["margin"] == 1.0
+    trials.append(Tried("2", proposal.values, 0.25, parent="1"))
+    assert propose(space, trials, rng()).values != proposal.values
+    repaired = [trials[0], Tried("1", now, 0.2, parent="0", causes=("learning_rate",))]
+    assert propose(space, repaired, rng()).values["learning_rate"] != pytest.approx(1e-3), "a repair is no step"
+
+
 def test_a_failed_trial_is_repaired_and_a_running_one_is_not_started_from():
     space = space_of(**PAIRS)
     failed = Tried("0", values_of(space, learning_rate=1.0), None, [found("undetermined", learning_rate=0.1)])

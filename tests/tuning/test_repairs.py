@@ -18,6 +18,16 @@ def found(cause, severity="error", **changed):
     return {"cause": cause, "severity": severity, "changes": changed}
 
 
+def finding(cause, severity, explained_by=None, **changed):
+    """A finding as a diagnosis has it."""
+    options = {"explained_by": explained_by, "apply": lambda recipe: {**recipe, **changed}}
+    return SimpleNamespace(cause=cause, severity=severity, **options)
+
+
+def diagnosis_of(*findings, eer=()):
+    return SimpleNamespace(findings=findings, observed=SimpleNamespace(history={"eer": list(eer)}))
+
+
 def test_repairs_of_causes_change_the_hyperparameters_of_their_names():
     values = {"learning_rate": 1e-6, "margin": 0.01, "positive_fraction": 0.01, "depth": 3}
     slow = {"update_size_largest": 1e-4}
@@ -56,13 +66,32 @@ def test_numbers_are_those_of_json():
 
 
 def test_findings_of_a_diagnosis_leave_out_what_is_explained():
-    finding = SimpleNamespace(cause="margin", severity="error", apply=lambda recipe: {**recipe, "margin": 1.0})
-    both = [
-        SimpleNamespace(**vars(finding), explained_by=None),
-        SimpleNamespace(**vars(finding), explained_by="learning_rate"),
-    ]
-    assert repairs.findings_of(SimpleNamespace(findings=both), {"margin": 0.1}) == [found("margin", margin=1.0)]
-    assert repairs.findings_of(None, {"margin": 0.1}) == []
+    diagnosis = diagnosis_of(
+        finding("collapse", "error", learning_rate=1e-3),
+        finding("margin", "info", "collapse", margin=1.0),
+        finding("mining", "info", mining="none"),
+    )
+    both = {"learning_rate": 0.1, "margin": 0.1}
+    assert repairs.findings_of(diagnosis, both) == [found("collapse", learning_rate=1e-3), found("mining", "info")]
+    only = repairs.findings_of(diagnosis, {"margin": 0.1})
+    assert only == [found("collapse"), found("margin", "warning", margin=1.0), found("mining", "info")]
+    assert repairs.findings_of(None, both) == []
+
+
+@pytest.mark.parametrize(
+    ("eer", "expected"),
+    [
+        ([0.5, 0.4, 0.3, 0.2, 0.1], [found("unfinished", "hint", learning_rate=pytest.approx(0.03))]),
+        ([0.3, 0.1, 0.2, 0.2, 0.2], [found("unsettled", "hint", learning_rate=pytest.approx(0.01 / 3))]),
+        ([0.5, 0.4, 0.1, 0.2, 0.3], []),
+        ([0.5, 0.4, 0.3, 0.1], []),
+        ([0.5, float("nan"), 0.3, 0.2, 0.1], []),
+        ([], []),
+    ],
+)
+def test_the_curve_hints_at_another_learning_rate(eer, expected):
+    assert repairs.findings_of(diagnosis_of(eer=eer), {"learning_rate": 0.01}) == expected
+    assert repairs.findings_of(diagnosis_of(eer=eer), {"margin": 0.01}) == []
 
 
 def test_findings_are_kept_fold_by_fold_and_begin_anew_with_the_first(tmp_path):
