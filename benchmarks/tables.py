@@ -287,8 +287,9 @@ def oracle(found):
     lines = []
     for space in spaces:
         for peer in [kind for kind in kinds if kind != "DiagnosisOracle"]:
-            pairs = [(by[space, seed, peer], by[space, seed, "DiagnosisOracle"]) for seed in seeds]
-            lines.append([space, peer, *against(pairs)])
+            sides = [[by.get((space, seed, kind)) for kind in (peer, "DiagnosisOracle")] for seed in seeds]
+            if pairs := [side for side in sides if all(side)]:
+                lines.append([space, peer, *against(pairs)])
     header = [
         "space",
         "search",

@@ -27,9 +27,11 @@ class DiagnosisOracle(keras_tuner.Oracle):
 
     Each trial of a `SiameseHyperModel` is diagnosed. If its margin is too small, its learning rate too high, or if it
     has too few genuine pairs, the next trial has the repaired values, rounded to the nearest values of the space.
-    Repairs start from the best trial. Where nothing is found, or every repair was tried, the next trial is a small
-    random step from the best one, and one time in ten a random point of the space. Hyperparameters that no repair
-    knows, such as the number of layers, change in these steps only. The first trial is random.
+    Repairs start from the best trial, and those of a cause that have made a trial worse are not tried again. Where
+    nothing is found, the learning rate rises by a factor of 3 if the last epoch of the best trial was its best one, and
+    falls by as much if an epoch in the first half was. After that the oracle repeats the step that led to the best
+    trial, or makes a small random one, or, one time in ten, draws a point of the whole space. Hyperparameters that no
+    repair knows, such as the number of layers, change in these steps only. The first trial is random.
 
     The value of a hyperparameter is repaired if its name is that of a field of `SearchSpace` or, for a parameter of the
     encoder, that of a repair: `normalize`, `width`, `momentum`. With folds, a finding counts if at least half of the
