@@ -144,6 +144,7 @@ def test_other_oracles_neither_diagnose_nor_keep_findings(monkeypatch, tmp_path)
     assert not list(tmp_path.rglob(repairs.FINDINGS))
 
 
+@pytest.mark.each_backend
 def test_a_search_from_a_margin_that_is_far_too_small(tmp_path):
     """Without any script: the diagnosis finds the margin, "stop" ends the fit early, and the next trial is better."""
     x, labels = digits()
