@@ -169,16 +169,17 @@ def findings_by(found, findings, suspects):
 def by_confirmation(findings):
     """Sort `findings`: confirmed ones first, refuted ones last, each as they were ranked. A confirmed one comes before
     another only if it gains clearly more (its interval is above that of the other) by other means: a repair that
-    contains that of the other explains nothing more. A confirmed cause is explained by no other; a refuted one is only
-    "info".
+    contains that of the other explains nothing more. A cause that another one explains stays behind it, unless that one
+    is refuted. A refuted cause is only "info".
     """
     placed = {"confirmed": [], None: [], "refuted": []}
+    refuted = {one.cause for one in findings if verdict_of(one) == "refuted"}
     for finding in findings:
-        tested = finding.confirmation
-        verdict = None if tested is None else tested.verdict
-        if verdict == "confirmed":
+        verdict = verdict_of(finding)
+        if verdict == "confirmed" and finding.explained_by in (None, *refuted):
             severity = "warning" if finding.severity == "info" else finding.severity
             finding = replace(finding, severity=severity, explained_by=None)
+            tested = finding.confirmation
             above = [place for place, one in enumerate(placed[verdict]) if surpasses(tested, one.confirmation)]
             placed[verdict].insert(min(above, default=len(placed[verdict])), finding)
         elif verdict == "refuted":
@@ -186,6 +187,10 @@ def by_confirmation(findings):
         else:
             placed[None].append(finding)
     return [finding for kind in placed.values() for finding in kind]
+
+
+def verdict_of(finding):
+    return None if finding.confirmation is None else finding.confirmation.verdict
 
 
 def surpasses(tested, other):

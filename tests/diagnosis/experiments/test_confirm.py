@@ -145,6 +145,12 @@ def test_confirmed_causes_come_first_and_refuted_ones_last():
     assert found[2].explained_by is None
 
 
+def test_a_cause_that_another_explains_stays_behind_it_unless_that_is_refuted():
+    first, explained = finding("a", "error", "undecided", 0.0), finding("b", "info", "confirmed", 0.1, by="a")
+    found = by_confirmation([first, explained])
+    assert [(one.cause, one.severity, one.explained_by) for one in found] == [("a", "error", None), ("b", "info", "a")]
+
+
 def test_a_repair_that_contains_that_of_another_does_not_pass_it():
     narrow = finding("learning_rate", "error", "confirmed", 0.1, made=("rate",))
     broad = finding("collapse", "error", "confirmed", 0.3, made=("normalize", "rate"))
