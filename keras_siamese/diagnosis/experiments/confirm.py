@@ -25,6 +25,7 @@ from keras_siamese.diagnosis.suspects import wants_explaining
 from keras_siamese.verification.pairs import progress_bar
 
 SAMPLES = 200  # resamples of an interval
+LOWER = {"error": "warning", "warning": "info"}
 NO_PROGRAM = "a compiled model and training data that can be read again, as `train`"
 NO_REPAIR = "a repair that can be made here: only a person can act"
 
@@ -170,7 +171,7 @@ def by_confirmation(findings):
     """Sort `findings`: confirmed ones first, refuted ones last, each as they were ranked. A confirmed one comes before
     another only if it gains clearly more (its interval is above that of the other) by other means: a repair that
     contains that of the other explains nothing more. A cause that another one explains stays behind it, unless that one
-    is refuted. A refuted cause is only "info".
+    is refuted. A refuted error becomes a warning, since its evidence remains, and a refuted warning becomes "info".
     """
     placed = {"confirmed": [], None: [], "refuted": []}
     refuted = {one.cause for one in findings if verdict_of(one) == "refuted"}
@@ -183,7 +184,7 @@ def by_confirmation(findings):
             above = [place for place, one in enumerate(placed[verdict]) if surpasses(tested, one.confirmation)]
             placed[verdict].insert(min(above, default=len(placed[verdict])), finding)
         elif verdict == "refuted":
-            placed[verdict].append(replace(finding, severity="info"))
+            placed[verdict].append(replace(finding, severity=LOWER.get(finding.severity, "info")))
         else:
             placed[None].append(finding)
     return [finding for kind in placed.values() for finding in kind]

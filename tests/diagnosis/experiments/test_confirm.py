@@ -141,7 +141,7 @@ def test_confirmed_causes_come_first_and_refuted_ones_last():
         ]
     )
     assert [one.cause for one in found] == ["d", "f", "c", "b", "e", "a"]
-    assert [one.severity for one in found] == ["error", "error", "warning", "warning", "warning", "info"]
+    assert [one.severity for one in found] == ["error", "error", "warning", "warning", "warning", "warning"]
     assert found[2].explained_by is None
 
 
