@@ -205,7 +205,8 @@ def search(name, seed, kind, epochs, trials):
                 name: value for name, value in one.hyperparameters.values.items() if not name.startswith("tuner/")
             }
             tried.append({"values": values, "score": one.score, **reasons.get(one.trial_id, {})})
-    return {"trace": trace, "trials": tried, "seconds": seconds}
+    found = {"trace": trace, "seconds": seconds}
+    return found | ({"trials": tried} if reasons else {})
 
 
 if __name__ == "__main__":
