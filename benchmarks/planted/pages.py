@@ -60,9 +60,10 @@ def tests(found, table):
         for kind, verdicts in judged["verdicts"].items()
     ]
     text = (
-        f"Suspects were tested in {judged['runs']} of these faulty runs and {judged['controls']} healthy ones. Verdicts "
-        f"{'; '.join(said)}. All tests of a run take at most half of its epochs, and {judged['median_seconds']:.1f} s in "
-        f"the median; the fit itself takes {judged['median_seconds_of_the_fit']:.1f} s."
+        f"Suspects were tested in {judged['runs']} of these faulty runs and {judged['controls']} healthy ones. "
+        f"Verdicts {'; '.join(said)}. All tests of a run take at most half of its epochs, and "
+        f"{judged['median_seconds']:.1f} s in the median; the fit itself takes "
+        f"{judged['median_seconds_of_the_fit']:.1f} s."
     )
     return targets(judged, TEST_TARGETS, table) + "\n\n" + text
 
@@ -77,9 +78,9 @@ def restored(found, table):
         "changed": ("it changes the program", ""),
     }
     text = (
-        f"{judged['runs']} faulty programs were given to `ks.repair`, which trained {judged['mean_epochs']:.0f} epochs in "
-        "the mean, all attempts together, besides the tests. Left out are faults that training cannot repair: too few "
-        "identities, and wrong figures (leakage, thresholds, an inverted metric)."
+        f"{judged['runs']} faulty programs were given to `ks.repair`, which trained {judged['mean_epochs']:.0f} "
+        "epochs in the mean, all attempts together, besides the tests. Left out are faults that training cannot "
+        "repair: too few identities, and wrong figures (leakage, thresholds, an inverted metric)."
     )
     return targets(judged, wanted, table) + "\n\n" + text
 

@@ -163,8 +163,13 @@ def findings_by(found, findings, suspects):
     """
     shown = {cause for cause, one in found.items() if one is not None and one.verdict == "confirmed"}
     shown -= {one.cause for one in findings}
+    ranked = by_confirmation([replace(one, confirmation=found.get(one.cause)) for one in findings])
     added = [one.finding for one in suspects if one.cause in shown]
-    return by_confirmation([replace(one, confirmation=found.get(one.cause)) for one in (*findings, *added)])
+    added = [replace(one, confirmation=found[one.cause], severity="warning", explained_by=None) for one in added]
+    # Without evidence of its own, a suspect comes after errors that are not refuted.
+    stays = [one.severity == "error" or verdict_of(one) == "confirmed" for one in ranked]
+    place = next((place for place, stay in enumerate(stays) if not stay), len(ranked))
+    return [*ranked[:place], *added, *ranked[place:]]
 
 
 def by_confirmation(findings):
