@@ -152,9 +152,9 @@ def space_of(name):
 
 def parts_of(name, seed):
     """`(train, valid)` of a data set, each `(x, labels)`."""
-    from planted import programs, samples
+    from planted import recipes, samples
 
-    parts = samples.parts_of({**programs.COMMON, "data": name}, seed)
+    parts = samples.parts_of({**recipes.COMMON, "data": name}, seed)
     x, labels = parts["valid"]
     held_out = labels < labels.min() + 40  # enough, and an epoch is measured faster
     return parts["train"], (x[held_out], labels[held_out])
