@@ -38,8 +38,8 @@ def implied_fraction(loss, genuine, impostor):
     weight, is `genuine` and that of an impostor pair `impostor`; in [0, 1]. None if both are equal, so that it cannot
     be told.
 
-    >>> implied_fraction(0.1, genuine=0.9, impostor=0.0)
-    0.1111111111111111
+    >>> round(implied_fraction(0.1, genuine=0.9, impostor=0.0), 3)
+    0.111
     """
     apart = genuine - impostor
     return float(np.clip((loss - impostor) / apart, 0.0, 1.0)) if apart else None
