@@ -25,7 +25,9 @@ def encoder(dropout=0.0, norm=False, dim=12):
     return keras.Sequential([*parts, layers.Dense(8, kernel_initializer=last), layers.UnitNormalization()])
 
 
-def fitted(margin=1.0, rate=3e-3, epochs=4, positive_fraction=0.5, confirm=False, schedule=False, **options):
+def fitted(
+    margin=1.0, rate=3e-3, epochs=4, positive_fraction=0.5, similar_label=1, confirm=False, schedule=False, **options
+):
     """`(model, monitor, train, valid)` after a fit of a siamese model on pairs."""
     keras.utils.set_random_seed(7)  # `fit` shuffles batches by global generators
     x, labels = identities()
@@ -36,7 +38,9 @@ def fitted(margin=1.0, rate=3e-3, epochs=4, positive_fraction=0.5, confirm=False
     model = ks.SiameseWrapper(encoder(**options))
     if schedule:
         rate = keras.optimizers.schedules.ExponentialDecay(rate, 100, 0.9)
-    model.compile(keras.optimizers.Adam(rate), loss=ks.losses.ContrastiveLoss(margin=margin))
+    model.compile(
+        keras.optimizers.Adam(rate), loss=ks.losses.ContrastiveLoss(margin=margin, similar_label=similar_label)
+    )
     model((x[:2], x[:2]))
     monitor = ks.callbacks.DivergenceMonitor(valid, on_divergence=lambda diagnosis: None, confirm=confirm)
     model.fit(train, epochs=epochs, callbacks=[monitor], verbose=0)

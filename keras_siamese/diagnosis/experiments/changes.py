@@ -119,7 +119,10 @@ def _(program, value, observed):
     """Labels the other way round in training."""
     batches = program.batches
     try:
-        labels = batches.labels if isinstance(batches, Batches) else np.concatenate([batches.at(0)[1]]).reshape(-1)
+        if isinstance(batches, Batches):
+            labels = batches.labels
+        else:
+            labels = np.concatenate([np.reshape(batches.at(step)[1], -1) for step in range(batches.steps)])
     except (ValueError, IndexError):
         return None
     ends = np.unique(labels)

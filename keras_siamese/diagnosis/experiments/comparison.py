@@ -108,14 +108,15 @@ def of_pairs(program, encoder, options, observed):
     anatomy, present = program.anatomy, observed.loss
     head = "logistic" if options.get("head") == "logistic" else None
     distance = options.get("distance") or anatomy.distance or "euclidean"
+    as_given = False
     if head is not None:
         loss = "binary_crossentropy"
     elif isinstance(present, SiameseLoss) and present.expects == "distance" and not options.get("loss"):
-        config = {**present.get_config(), "similar_label": 1}
-        loss = type(present).from_config(config | {one: options[one] for one in ("margin",) if one in options})
+        config = present.get_config() | {one: options[one] for one in ("margin",) if one in options}
+        loss, as_given = type(present).from_config(config), True  # what it takes for the same is not what is tested
     else:
         loss = ContrastiveLoss(margin=options.get("margin", 1.0))
-    batches = Pairs(program.batches, anatomy, observed.genuine_label)
+    batches = Pairs(program.batches, anatomy, observed.genuine_label, as_given)
     try:
         model = SiameseWrapper(encoder, distance=distance, head=head)
         model(tuple(ops.convert_to_tensor(one[:1]) for one in batches.at(0)[0]))
@@ -126,10 +127,10 @@ def of_pairs(program, encoder, options, observed):
 
 
 class Pairs:
-    """Batches as the user's model takes them, read as `((left, right), same)`."""
+    """Batches as the user's model takes them, read as `((left, right), same)`; or with the labels `as_given`."""
 
-    def __init__(self, batches, anatomy, similar_label):
-        self.batches, self.anatomy, self.steps = batches, anatomy, batches.steps
+    def __init__(self, batches, anatomy, similar_label, as_given=False):
+        self.batches, self.anatomy, self.steps, self.as_given = batches, anatomy, batches.steps, as_given
         direction = anatomy.direction
         self.similar_label = similar_label if direction is None else direction.similar_label
 
@@ -138,6 +139,8 @@ class Pairs:
         labels = np.asarray(tree.flatten(y)[0])
         labels = labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] == 2 else labels.reshape(-1)
         left, right, _ = pairs_of(self.anatomy, x, np.arange(len(labels)) % 2)
+        if self.as_given:
+            return (left, right), labels.astype("float32")
         return (left, right), (labels == self.similar_label).astype("float32")
 
 
@@ -156,7 +159,8 @@ def all_trainable(model):
             stack.enter_context(same_attributes(layer, ("_trainable",)))
         for variable in variables:
             stack.enter_context(same_attributes(variable, ("trainable",)))
-        model.trainable = True
+        for layer in layers:
+            layer.trainable = True
         yield
 
 

@@ -111,6 +111,7 @@ def run(program, steps, on_step=None):
     """
     model, losses = program.model, []
     with untouched(model), own_seeds(), begun(program):
+        model.reset_metrics()
         for step in range(steps):
             losses.append(float(model.train_on_batch(*program.batches.at(step), return_dict=True)["loss"]))
             model.reset_metrics()

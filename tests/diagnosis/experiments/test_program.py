@@ -33,6 +33,7 @@ def test_from_the_initial_weights_the_losses_are_those_of_the_fit():
     _, monitor, train, _ = small_programs.fitted(epochs=1, confirm=True)
     other = small_programs.fitted(epochs=0)[0]  # the same seeds: the initial weights
     losses = []
+    other.reset_metrics()
     for step in range(3):
         losses.append(float(other.train_on_batch(*train.batch(0, step), return_dict=True)["loss"]))
         other.reset_metrics()
@@ -56,7 +57,7 @@ def test_on_step_is_called_after_each_step(program):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(program):
-    broken = replace(program, batches=program.batches.changed(x=lambda array: array * np.float32(np.nan)))
+    broken = replace(program, batches=program.batches.changed(y=lambda array: array * np.float32(np.nan)))
     assert len(run(broken, 5).losses) == 1
 
 
