@@ -49,14 +49,7 @@ def form(name, up=True, labels=(0, 1)):
 
 def run(recipe, seed):
     """Trains one model by `recipe` and returns a `Found`."""
-    keras.utils.set_random_seed(1000 + seed)
-    parts, rng = parts_of(recipe, seed), np.random.default_rng([seed, 1])
-    kind = form_of(recipe)
-    left, right, same = training_pairs(recipe, *parts["train"], rng)
-    held_out = held_out_pairs(recipe, *parts["valid"], recipe["validation_pairs"] or VALID_PAIRS, rng)
-    model = model_of(recipe, kind, left.shape[1:], seed)
-    x, y = [left, right], labelled(kind, same)
-    validation = list(held_out[:2]), labelled(kind, held_out[2])
+    kind, parts, rng, model, (x, y), validation = program_of(recipe, seed)
     monitor = ks.callbacks.DivergenceMonitor(validation, on_divergence=lambda diagnosis: None, train=(x, y))
     callbacks = [monitor]
     if recipe["early_stopping"]:
@@ -81,6 +74,16 @@ def run(recipe, seed):
 
 def repaired(recipe, seed):
     """`(outcome, repair)`: the EER of the final check after `ks.repair` of the untrained program, and the `Repair`."""
+    kind, parts, rng, model, (x, y), validation = program_of(recipe, seed)
+    found = ks.repair(model, (x, y), validation, epochs=recipe["epochs"], batch_size=BATCH, progress=False)
+    left, right, same = held_out_pairs(recipe, *parts["check"], CHECK_PAIRS, rng)
+    anatomy, trials = ks.scoring.attach(found.model, ([left, right], labelled(kind, same)))
+    scored = ks.scoring.score(anatomy, trials)
+    return (ks.verification.eer(trials.same, scored.scores) if scored.is_finite else 0.5), found
+
+
+def program_of(recipe, seed):
+    """`(form, parts, rng, compiled model, training pairs, held-out pairs)`, before any training."""
     keras.utils.set_random_seed(1000 + seed)
     parts, rng = parts_of(recipe, seed), np.random.default_rng([seed, 1])
     kind = form_of(recipe)
@@ -88,12 +91,7 @@ def repaired(recipe, seed):
     held_out = held_out_pairs(recipe, *parts["valid"], recipe["validation_pairs"] or VALID_PAIRS, rng)
     model = model_of(recipe, kind, left.shape[1:], seed)
     validation = list(held_out[:2]), labelled(kind, held_out[2])
-    train = [left, right], labelled(kind, same)
-    found = ks.repair(model, train, validation, epochs=recipe["epochs"], batch_size=BATCH, progress=False)
-    left, right, same = held_out_pairs(recipe, *parts["check"], CHECK_PAIRS, rng)
-    anatomy, trials = ks.scoring.attach(found.model, ([left, right], labelled(kind, same)))
-    scored = ks.scoring.score(anatomy, trials)
-    return (ks.verification.eer(trials.same, scored.scores) if scored.is_finite else 0.5), found
+    return kind, parts, rng, model, ([left, right], labelled(kind, same)), validation
 
 
 def outcome(recipe, scores, same):

@@ -196,8 +196,9 @@ def sensitivity(found, table):
         [
             f"With the limits as they are: {'; '.join(sizes)}.",
             table(header, lines),
-            f"Change no judgement ({len(unmoved)}): {listed(unmoved)}.",
-            f"Only measured or drawn with, so that records cannot tell ({len(measured)}): {listed(measured)}.",
+            f"{len(unmoved)} limits change no judgement: {listed(unmoved)}.",
+            f"{len(measured)} limits are used when facts are measured or drawn, so that records cannot tell: "
+            f"{listed(measured)}.",
         ]
     )
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
-from keras_siamese._seeds import own_seeds
+from keras_siamese._seeds import own_seeds, same_generators, same_names
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.graph import shows_parts
 from keras_siamese.attach.orient import are_pairs
 from keras_siamese.attach.passing import Passing, is_readable
 from keras_siamese.callbacks.divergence import DivergenceMonitor
 from keras_siamese.callbacks.fitting import named, replaced, seen_data
+from keras_siamese.diagnosis.experiments.untouched import variables_of
 from keras_siamese.scoring import readable
 
 PREFIX = "keras-siamese watch: "
@@ -205,64 +205,24 @@ def quietly(model):
     Nothing here draws from the generators of Python and NumPy. Their states are not put back, because a thread of the
     program may draw from them meanwhile: TensorFlow reads generators ahead.
     """
-    restore = [restore_variables(model), restore_random(), restore_names()]
+    restore = restore_variables(model)
     try:
-        with own_seeds(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with own_seeds(), same_generators(), same_names(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
     finally:
-        for one in restore:
-            one()
-
-
-def variables_of(model):
-    """All variables of `model`, also of its random generators and its optimizer, by identity."""
-    variables = [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) else [])]
-    return {id(one): one for one in variables if getattr(one, "_value", None) is not None}
+        restore()
 
 
 def restore_variables(model):
     """A function that gives the variables of `model` their present values."""
-    kept = [(one, np.array(keras.ops.convert_to_numpy(one))) for one in variables_of(model).values()]
+    kept = [(one, np.array(keras.ops.convert_to_numpy(one))) for one in variables_of(model)]
 
     def restore():
         for variable, value in kept:
             if np.asarray(keras.ops.convert_to_numpy(variable)).tobytes() != value.tobytes():
                 variable.assign(value)
-
-    return restore
-
-
-def restore_random():
-    """A function that puts the random states of Keras and PyTorch back."""
-    torch = sys.modules.get("torch")
-    states = None if torch is None else torch.random.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_initialized() else None
-    generator = global_state.get_global_attribute("global_seed_generator")
-    seed = None if generator is None else np.array(keras.ops.convert_to_numpy(generator.state))
-
-    def restore():
-        if states is not None:
-            torch.random.set_rng_state(states)
-        if devices is not None:
-            torch.cuda.set_rng_state_all(devices)
-        global_state.set_global_attribute("global_seed_generator", generator)
-        if generator is not None:
-            generator.state.assign(seed)
-
-    return restore
-
-
-def restore_names():
-    """A function that puts back Keras's counters, from which new layers and models get their names."""
-    counters = global_state.get_global_attribute("object_name_uids")
-    kept = None if counters is None else dict(counters)
-
-    def restore():
-        now = global_state.get_global_attribute("object_name_uids")
-        if now is not None:
-            now.clear()
-            now.update(kept or {})
 
     return restore
 

@@ -356,8 +356,8 @@ def diagnose(
         similar_label: the label of a pair that means the same; by default 1 in `(left, right, same)`, and found in
             pairs as the model takes them.
         probe: whether to train for some hundred steps on the batches of `train`, a sequence, and put all weights back.
-            This tells the size of steps where no `DivergenceMonitor` has watched the run, whether the network can
-            overfit eight samples, and whether another learning rate lowers the loss more (see `experiments.probes`).
+            It measures how far a step moves the weights, whether the network can overfit eight samples, and whether
+            another learning rate lowers the loss more (see `experiments.probes`).
             The model must be compiled.
         confirm: whether to test the leading causes: the repair of each is made in a copy of the run, which trains
             briefly beside a copy without it. The model is as before, bit for bit. It must be compiled, and `train` be
@@ -400,7 +400,10 @@ def diagnose(
         run.not_finite_since = nan_from(run.curves)
         return diagnosis_of(Observed(run, broken, **recipe))
     options["probed"] = probe_steps(model, check_probe(model, train)) if probe else {}
-    observed = Observed(run, valid, trained, **options, **recipe_of(siamese, source, fed))
+    recipe = recipe_of(siamese, source, fed)
+    if seen is not None and getattr(seen.siamese, "model", None) is model:  # experiments start as its run did
+        recipe |= {"steps": seen.steps, "initial": seen.initial}
+    observed = Observed(run, valid, trained, **options, **recipe)
     program = program_of(observed) if probe else None
     if program is not None:
         observed = replace(observed, probed=observed.probed | probes.probed(program))

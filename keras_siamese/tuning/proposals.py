@@ -1,7 +1,7 @@
 """What a search tries next: the repair of what was found in its best trial, or a step from the best trial.
 
-Contract: `propose` is a pure function of the search space (KerasTuner's `HyperParameters`), the trials so far and a
-generator. It reads and writes no file. Scores are such that less is better.
+Contract: `propose` takes the search space (KerasTuner's `HyperParameters`), the trials so far and a random generator,
+and returns the next values. It reads and writes no file. A lower score is better.
 
     finding = {"cause": "learning_rate", "severity": "error", "changes": {"learning_rate": 1e-3}}
     propose(hp, [Tried("0", {"learning_rate": 1e-5}, 0.4, [finding])], np.random.default_rng(0))

@@ -65,3 +65,15 @@ def plain(epochs=4, rate=3e-3):
     monitor = ks.callbacks.DivergenceMonitor(valid, on_divergence=lambda diagnosis: None, train=(pairs, y))
     model.fit(pairs, y, batch_size=50, epochs=epochs, callbacks=[monitor], verbose=0)
     return model, monitor, (pairs, y), valid
+
+
+def batchwise(epochs=4, **options):
+    """`(model, monitor, train, valid)` of an encoder that is trained on batches of identities by a triplet loss."""
+    keras.utils.set_random_seed(7)
+    train, valid = ks.data.BalancedBatchSequence(*identities(), classes_per_batch=10, seed=0), identities(20, seed=1)
+    model = encoder()
+    model.compile(keras.optimizers.Adam(3e-3), loss=ks.losses.BatchTripletLoss(**{"margin": 0.2, **options}))
+    monitor = ks.callbacks.DivergenceMonitor(valid, on_divergence=lambda diagnosis: None, train=train)
+    callbacks = [ks.callbacks.SetEpoch(train), monitor]
+    model.fit(train, epochs=epochs, callbacks=callbacks, verbose=0)
+    return model, monitor, train, valid

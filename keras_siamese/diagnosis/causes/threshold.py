@@ -1,6 +1,6 @@
 """Threshold: the embedding ranks pairs well, but the accuracy uses a threshold that does not fit the scores.
 
-A threshold that the user has chosen should be nearly as good as any; ½, which Keras takes by default for a probability,
+A threshold that the user has chosen should be nearly as good as the best one. Keras's default of ½ for probabilities
 may lose a little more.
 """
 

@@ -20,10 +20,17 @@ from keras_siamese.data import BalancedBatchSequence, PairSequence
 from keras_siamese.data.sources import count_samples, map_arrays, subset, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
-from keras_siamese.diagnosis.experiments.comparison import OPTIONS, recompiled
+from keras_siamese.diagnosis.experiments.comparison import differing, recompiled
 from keras_siamese.diagnosis.experiments.untouched import same_attributes
 
 CHANGES = {}
+# What tells how a sequence draws its batches: for pairs, and for batches of identities.
+KINDS = {
+    PairSequence: ("batch_size", "positive_fraction", "pairs_per_epoch", "weighting", "similar_label"),
+    BalancedBatchSequence: ("classes_per_batch", "samples_per_class", "batches_per_epoch", "weighting"),
+}
+OF_ALL = ("seed", "augment")
+CLASSES = 16  # identities in a batch that is drawn from samples without a sequence
 
 
 def changes(*names):
@@ -52,12 +59,9 @@ def changed(program, options, observed):
         one = CHANGES[name](program, value, observed) if name in CHANGES else None
         if one is not None:
             program, made = one, [*made, name]
-    compared = {name: value for name, value in options.items() if name in OPTIONS}
-    if compared:
-        one = recompiled(program, compared, observed)
-        if one is not None:
-            program, made = one, [*made, *compared]
-    return program, tuple(made)
+    compared = differing(program, options, observed)
+    one = recompiled(program, compared, observed) if compared else None
+    return (program, tuple(made)) if one is None else (one, (*made, *compared))
 
 
 @changes("learning_rate")
@@ -71,9 +75,9 @@ def _(program, value, observed):
     batches, source = program.batches, observed.source
     if isinstance(batches, Batches):
         return replace(program, batches=balanced(batches, value))
-    if not hasattr(source, "labels") or not hasattr(source, "positive_fraction"):
+    if not has_identities(source) or not hasattr(source, "positive_fraction"):
         return None
-    return replace(program, batches=Sequence(pairs_anew(source, positive_fraction=value), batches.on_batch))
+    return replace(program, batches=Sequence(anew(source, positive_fraction=value), batches.on_batch))
 
 
 def balanced(batches, share):
@@ -90,28 +94,45 @@ def balanced(batches, share):
     return batches.resampled(np.concatenate([rng.choice(few, count), rng.choice(many, len(labels) - count)]))
 
 
-def pairs_anew(source, **options):
-    """A `PairSequence` of the samples of `source`, with its options as far as it has them."""
-    names = ("batch_size", "positive_fraction", "pairs_per_epoch", "weighting", "similar_label", "seed", "augment")
-    kept = {name: getattr(source, name) for name in names if getattr(source, name, None) is not None}
-    return PairSequence(source.x, source.identities[source.labels], **{**kept, **options})
+def anew(source, rows=None, **options):
+    """A sequence like `source`, with its options as far as it has them, of its samples `rows` `(m,)`; None keeps all.
+
+    `source` has samples and identities: a sequence of pairs or of balanced batches, or `(x, labels)`.
+    """
+    if isinstance(source, tuple):
+        x, labels = source
+        kind, names = BalancedBatchSequence, ()
+        options = {"classes_per_batch": min(CLASSES, len(np.unique(labels))), **options}
+    else:
+        x, labels = source.x, source.identities[source.labels]
+        kind, names = next((kind, names) for kind, names in KINDS.items() if all(hasattr(source, one) for one in names))
+    kept = {name: getattr(source, name) for name in (*names, *OF_ALL) if getattr(source, name, None) is not None}
+    if rows is not None:
+        x, labels = subset(x, rows), np.asarray(labels)[rows]
+    return kind(x, labels, **{**kept, **options})
+
+
+def has_identities(source):
+    """Whether new batches can be drawn from `source`."""
+    if isinstance(source, tuple):
+        return len(source) == 2 and source[1] is not None
+    is_known = any(all(hasattr(source, one) for one in names) for names in KINDS.values())
+    return hasattr(source, "identities") and is_known
+
+
+def are_equal(batch, other):
+    """Whether two batches hold the same numbers."""
+    return all(map(np.array_equal, tree.flatten(batch), tree.flatten(other)))
 
 
 @changes("weighting", "easy_pairs", "one_identity", "pairs")
 def _(program, value, observed):
-    source = observed.source
-    if hasattr(source, "labels") and hasattr(source, "positive_fraction"):
-        options = {"weighting": value} if isinstance(value, str) and value == "balanced" else {}
-        return replace(program, batches=Sequence(pairs_anew(source, **options)))
-    if isinstance(source, tuple) and program.anatomy.model is observed.siamese.model:
-        return replace(program, batches=Sequence(groups_of(*source)))
-    return None
-
-
-def groups_of(x, labels, classes=16, samples=4):
-    """Batches in which each identity has as many samples, as losses over a whole batch need them."""
-    count = len(np.unique(labels))
-    return BalancedBatchSequence(x, labels, classes_per_batch=min(classes, count), samples_per_class=samples)
+    """Pairs, or batches of identities, that are drawn as the package draws them."""
+    if not has_identities(observed.source):
+        return None
+    options = {"weighting": "balanced"} if value == "balanced" else {}
+    batches = Sequence(anew(observed.source, **options))
+    return None if are_equal(batches.at(0), program.batches.at(0)) else replace(program, batches=batches)
 
 
 @changes("similar_label")
@@ -147,14 +168,10 @@ def _(program, value, observed):
     if isinstance(batches, Batches):
         count = len(tree.flatten(batches.x)[0])
         return replace(program, batches=batches.resampled(np.setdiff1d(np.arange(count), rows)))
-    if not hasattr(source, "labels"):
+    if not has_identities(source):
         return None
-    kept = np.setdiff1d(np.arange(count_samples(source.x)), rows)
-    x, labels = subset(source.x, kept), source.identities[source.labels[kept]]
-    if hasattr(source, "positive_fraction"):
-        options = {name: getattr(source, name) for name in ("batch_size", "pairs_per_epoch", "similar_label")}
-        return replace(program, batches=Sequence(PairSequence(x, labels, **options)))
-    return replace(program, batches=Sequence(groups_of(x, labels)))
+    count = count_samples(source[0] if isinstance(source, tuple) else source.x)
+    return replace(program, batches=Sequence(anew(source, np.setdiff1d(np.arange(count), rows))))
 
 
 @changes("input_scale")

@@ -28,23 +28,48 @@ OF_LOSS = ("margin", "positives", "negatives", "distance")
 OPTIONS = (*OF_LOSS, "normalize", "verify_distance", "head", "loss", "online", "shared", "trainable", "width")
 
 
+def differing(program, options, observed):
+    """Those of the `options` that change something in the program. A loss without a margin, say, has none to change."""
+    anatomy, loss = program.anatomy, observed.loss
+    config = loss.get_config() if isinstance(loss, SiameseLoss) else {}
+    known = {"head", "loss", "trainable", "width"}
+    if is_batchwise(loss):
+        known |= {name for name in OF_LOSS if name in config and config[name] != options.get(name)} | {
+            "verify_distance"
+        }
+    else:
+        known |= {"distance"} | ({"margin"} if "margin" in config or not config else set())
+        known |= {"online"} if getattr(loss, "mining", None) is not None else set()
+        known |= {"shared"} if anatomy.other is not None else set()
+    if not have_unit_norm(observed.valid.embeddings):
+        known.add("normalize")
+    return {name: value for name, value in options.items() if name in known and name in OPTIONS}
+
+
+def is_batchwise(loss):
+    """Whether the loss compares all items of a batch."""
+    return isinstance(loss, SiameseLoss) and loss.kind == "batch"
+
+
+def have_unit_norm(embeddings):
+    return bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=float(limits.EQUAL_NORMS)))
+
+
 def recompiled(program, options, observed):
     """The program with another comparison, loss or encoder; None if the model has no embeddings or no such part."""
     anatomy = program.anatomy
     if not anatomy.has_embeddings or anatomy.encoder is None:
         return None
-    is_batchwise = isinstance(observed.loss, SiameseLoss) and observed.loss.kind == "batch"
     encoder, settings = anatomy.encoder, []
-    if options.get("width"):  # everything else stays, so that it is the encoder alone that is tested
-        return with_encoder(program, observed, is_batchwise)
     if options.get("trainable") is True:
         settings.append(partial(all_trainable, encoder))
     if options.get("normalize"):
         encoder = keras.Sequential([encoder, keras.layers.UnitNormalization()])
-    if is_batchwise:
-        changed = of_batches(program, encoder, options, observed)
+    if options.get("width"):  # everything else stays, so that it is the encoder alone that is tested
+        changed = with_encoder(program, observed)
     else:
-        changed = of_pairs(program, encoder, options, observed)
+        of_kind = of_batches if is_batchwise(observed.loss) else of_pairs
+        changed = of_kind(program, encoder, options, observed)
     if changed is None:
         return None
     model = changed.model
@@ -55,13 +80,14 @@ def recompiled(program, options, observed):
     return replace(changed, settings=(*program.settings, *settings))
 
 
-def with_encoder(program, observed, is_batchwise):
+def with_encoder(program, observed):
     """The program with a usual encoder in place of its own; None if its inputs or its comparison do not allow it."""
     anatomy, sample = program.anatomy, sample_of(program, observed)
-    encoder = usual_encoder(sample, observed.valid.embeddings, is_batchwise or anatomy.parts is None)
+    is_free = is_batchwise(observed.loss) or anatomy.parts is None
+    encoder = usual_encoder(sample, observed.valid.embeddings, is_free)
     if encoder is None:
         return None
-    if is_batchwise:
+    if is_batchwise(observed.loss):
         return of_batches(program, encoder, {}, observed)
     if anatomy.parts is None:
         model = SiameseWrapper(encoder, distance=anatomy.distance, head=anatomy.head)
@@ -77,7 +103,6 @@ def with_encoder(program, observed, is_batchwise):
         found = copy.copy(anatomy)
         found.model, found.encoder, found.wrapper = model, encoder, None
     model.compile(optimizer_like(program.model), loss=observed.loss)
-    model.optimizer.build(model.trainable_variables)
     return replace(program, model=model, anatomy=found)
 
 
@@ -113,7 +138,10 @@ def of_pairs(program, encoder, options, observed):
         loss = "binary_crossentropy"
     elif isinstance(present, SiameseLoss) and present.expects == "distance" and not options.get("loss"):
         config = present.get_config() | {one: options[one] for one in ("margin",) if one in options}
-        loss, as_given = type(present).from_config(config), True  # what it takes for the same is not what is tested
+        kind, as_given = type(present), True  # what it takes for the same is not what is tested
+        if options.get("online") is False:  # all pairs in place of those that the loss mines
+            kind, config = ContrastiveLoss, {one: config[one] for one in ("margin", "similar_label")}
+        loss = kind.from_config(config)
     else:
         loss = ContrastiveLoss(margin=options.get("margin", 1.0))
     batches = Pairs(program.batches, anatomy, observed.genuine_label, as_given)
@@ -184,7 +212,7 @@ def usual_encoder(sample, embeddings, is_free):
     )
     width = int(limits.USUAL_WIDTH)
     layers = [keras.Input(sample.shape[1:]), norm, keras.layers.Flatten()]
-    dim, norms = embeddings.shape[1], np.linalg.norm(embeddings, axis=1)
+    dim = embeddings.shape[1]
     layers += [keras.layers.Dense(width, "relu"), keras.layers.Dense(max(dim, width // 4) if is_free else dim)]
-    layers += [keras.layers.UnitNormalization()] * bool(np.allclose(norms, 1, atol=float(limits.EQUAL_NORMS)))
+    layers += [keras.layers.UnitNormalization()] * have_unit_norm(embeddings)
     return keras.Sequential(layers)

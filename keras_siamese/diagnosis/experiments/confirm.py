@@ -16,11 +16,10 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_number
-from keras_siamese._seeds import own_seeds
+from keras_siamese._seeds import own_seeds, same_generators, same_names
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.changes import changed, options_of
 from keras_siamese.diagnosis.experiments.program import program_of, run
-from keras_siamese.diagnosis.experiments.untouched import same_generators
 from keras_siamese.diagnosis.suspects import wants_explaining
 from keras_siamese.verification.pairs import progress_bar
 
@@ -85,6 +84,9 @@ def confirm(findings, observed, program, steps, seconds=None, on_step=None):
     arms = {cause: arm for cause, arm in arms.items() if cause not in found}
     trains = [cause for cause, (arm, _) in arms.items() if arm.start is not None]
     each = steps // (1 + len(trains))
+    if trains and not each:
+        found |= {cause: untestable(f"a budget of at least {1 + len(trains)} training steps") for cause in trains}
+        arms, trains = {cause: arm for cause, arm in arms.items() if cause not in trains}, []
     count = None if on_step is None else partial(on_step, 1)
     base = or_why(run, program, each, count) if trains else None
     present = or_why(run, replace(program, start=None), 0)
@@ -137,7 +139,7 @@ def tested(diagnosis, budget_epochs=None, budget_seconds=None, progress=False, p
         return diagnosis
     if budget_epochs is None:
         budget_epochs = 5.0 if observed.epoch is None else (observed.epoch + 1) / 2
-    with same_generators(), own_seeds():
+    with same_generators(python=True), same_names(), own_seeds():
         program = program_of(observed) if program is None else program
         steps = 0 if program is None else max(1, round(budget_epochs * program.batches.steps))
         bar = progress_bar(steps, "step", progress and steps > 0)

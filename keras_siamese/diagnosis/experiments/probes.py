@@ -12,10 +12,9 @@ from dataclasses import replace
 import numpy as np
 from keras import tree
 
-from keras_siamese._seeds import own_seeds
+from keras_siamese._seeds import own_seeds, same_generators, same_names
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.program import run
-from keras_siamese.diagnosis.experiments.untouched import same_generators
 
 FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
 FEW = 8  # samples that every network can learn
@@ -67,7 +66,7 @@ def probed(program):
     """The facts of all probes: `overfit_loss_left`, and of the sweep `rate_loss_left` at the program's own rate,
     `best_rate_loss_left` and `best_rate_factor` at the best one.
     """
-    with same_generators(), own_seeds():
+    with same_generators(python=True), same_names(), own_seeds():
         left = sweep(program)
         best = min(left, key=left.get)
         found = {"overfit_loss_left": overfit(program), "rate_loss_left": left[1.0]}

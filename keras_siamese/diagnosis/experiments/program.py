@@ -127,13 +127,37 @@ def run(program, steps, on_step=None):
 def begun(program):
     """The model of `program` has its initial values, and its settings and its learning rate within the block."""
     with ExitStack() as stack:
+        if program.settings or (program.rate != 1 and is_scheduled(program.model.optimizer)):
+            stack.enter_context(compiled_anew(program.model))
         for setting in program.settings:
             stack.enter_context(setting())
-            program.model.train_function = None  # what was compiled has the former settings
         if program.start is not None:
             set_values(program)
         stack.enter_context(at_rate(program.model, program.rate))
         yield
+
+
+@contextmanager
+def compiled_anew(model):
+    """The training step is compiled anew in the block, and again after it: what was compiled has the former settings.
+
+    JAX takes what it has compiled for the same method, so that the step must be a function of its own.
+    """
+    step = model.train_step
+
+    def train_step(*args, **kwargs):
+        return step(*args, **kwargs)
+
+    with same_attributes(model, ("train_function",), train_function=None):
+        model.train_step = train_step
+        try:
+            yield
+        finally:
+            del model.train_step
+
+
+def is_scheduled(optimizer):
+    return isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
 
 
 def set_values(program):
@@ -155,19 +179,17 @@ def at_rate(model, factor):
     if factor == 1:
         yield
         return
-    is_scheduled = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-    present = None if is_scheduled else float(ops.convert_to_numpy(optimizer.learning_rate))
-    with same_attributes(optimizer, ("_learning_rate",)):
-        if is_scheduled:
-            optimizer._learning_rate = Scaled(optimizer._learning_rate, factor)
-            model.train_function = None
-        else:
-            optimizer.learning_rate = present * factor
-        try:
+    if is_scheduled(optimizer):
+        scaled = Scaled(optimizer._learning_rate, factor)
+        with same_attributes(optimizer, ("_learning_rate",), _learning_rate=scaled):
             yield
-        finally:
-            if not is_scheduled:
-                optimizer.learning_rate = present
+        return
+    present = float(ops.convert_to_numpy(optimizer.learning_rate))
+    optimizer.learning_rate = present * factor
+    try:
+        yield
+    finally:
+        optimizer.learning_rate = present
 
 
 class Scaled(keras.optimizers.schedules.LearningRateSchedule):

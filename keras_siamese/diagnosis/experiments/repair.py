@@ -19,10 +19,11 @@ from keras_siamese import verification
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._tables import aligned
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.diagnose import Diagnosis, diagnosis_of, fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
 from keras_siamese.diagnosis.experiments.changes import changed, options_of
-from keras_siamese.diagnosis.experiments.confirm import compare, tested
+from keras_siamese.diagnosis.experiments.confirm import compare, eer_of, or_why, tested, verdict_of
 from keras_siamese.diagnosis.experiments.program import Outcome, begun, program_of, values_of
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorder import RunRecorder
@@ -37,7 +38,7 @@ class Attempt:
     """One training of a `repair`.
 
     Attributes:
-        cause: the suspected cause whose repair was tried; None for the program as it was given.
+        finding: the `Finding` whose repair was tried; None for the program as it was given.
         options: the options that were changed, under this package's argument names; see `Finding.apply`.
         eer: held-out EER at the end.
         epochs: that were trained.
@@ -45,12 +46,17 @@ class Attempt:
         diagnosis: the `Diagnosis` of this training.
     """
 
-    cause: str | None
+    finding: Finding | None
     options: dict
     eer: float
     epochs: int
     kept: bool
     diagnosis: Diagnosis
+
+    @property
+    def cause(self):
+        """The suspected cause whose repair was tried, or None."""
+        return None if self.finding is None else self.finding.cause
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,8 @@ class Repair:
 
     Attributes:
         model: the best model, with its weights. It is the one that was given, unless its comparison, loss or encoder
-            had to be replaced.
+            had to be replaced. Its learning rate and other settings are as given: before you train it further, change
+            them as `code` says, and compile it again.
         attempts: all `Attempt`s, in order.
         why: why no further attempt was made, a sentence.
     """
@@ -86,11 +93,7 @@ class Repair:
     @property
     def code(self):
         """What a person would write: the advice of each change that was kept."""
-        found, advised = [], self.kept[0].diagnosis.findings
-        for attempt in self.kept[1:]:
-            finding = next(one for one in advised if one.cause == attempt.cause)
-            found.append(f"# {finding.summary}\n{finding.advice}")
-            advised = attempt.diagnosis.findings
+        found = [f"# {one.finding.summary}\n{one.finding.advice}" for one in self.kept[1:]]
         return "\n\n".join(found)
 
     def __str__(self):
@@ -167,6 +170,8 @@ def program_to_train(model, train, validation, batch_size, similar_label):
     options = {"max_items": int(limits.REPAIR_ITEMS), "similar_label": similar_label}
     anatomy, trials = attach(model, validation, **options)
     fed = fed_of(train)
+    if fed is None:
+        raise ValueError("`train` must be training data as `fit` takes them, (x, y) or a sequence; got None")
     source, _ = training_of(anatomy, fed)
     observed = Observed(Run(), score(anatomy, trials), **recipe_of(anatomy, source, fed), initial=values_of(model))
     program = program_of(observed)
@@ -180,36 +185,34 @@ class Search:
 
     def __init__(self, epochs, budget, target_eer, progress):
         self.epochs, self.left, self.target_eer, self.progress = epochs, budget, target_eer, progress
-        self.attempts, self.tried = [], set()
+        self.attempts, self.examined, self.tried = [], [], set()
 
     def run(self, program):
         """The `Repair` of `program`."""
-        best, diagnosis, values = program, *self.train(program)
-        outcome = Outcome([], diagnosis.observed.valid)
-        self.note(None, {}, diagnosis, kept=True)
+        best, diagnosis, outcome, values = program, *self.train(program)
+        self.note(None, {}, outcome, diagnosis, kept=True)
         while (why := self.why_ended(diagnosis)) is None:
-            diagnosis, chosen = self.choose(best, diagnosis)
+            diagnosis = self.test(best, diagnosis)
+            chosen = self.choose(best, diagnosis)
             if chosen is None:
                 why = "No other repair is left to try."
                 break
-            cause, options, repaired = chosen
-            found, new_values = self.train(repaired)
-            gained = compare(outcome, Outcome([], found.observed.valid)).verdict == "confirmed"
-            self.note(cause, options, found, kept=gained)
+            finding, options, repaired = chosen
+            found, new_outcome, new_values = self.train(repaired)
+            gained = compare(outcome, new_outcome).verdict == "confirmed"
+            self.note(finding, options, new_outcome, found, kept=gained)
             if gained:
-                best, diagnosis, values = repaired, found, new_values
-                outcome = Outcome([], found.observed.valid)
+                best, diagnosis, outcome, values = repaired, found, new_outcome, new_values
         for variable in best.model.variables:
             variable.assign(values[id(variable)])
         return Repair(best.model, tuple(self.attempts), why)
 
-    def note(self, cause, options, diagnosis, kept):
-        eer = diagnosis.observed.eer.estimate if diagnosis.observed.is_finite else 0.5
-        self.attempts.append(Attempt(cause, options, eer, self.epochs, kept, diagnosis))
+    def note(self, finding, options, outcome, diagnosis, kept):
+        self.attempts.append(Attempt(finding, options, eer_of(outcome), self.epochs, kept, diagnosis))
 
     def why_ended(self, diagnosis):
         """Why no further attempt is made, a sentence, or None."""
-        eer = self.attempts[-1].eer if not diagnosis.observed.is_finite else diagnosis.observed.eer.estimate
+        eer = next(one.eer for one in reversed(self.attempts) if one.kept)
         if self.target_eer is not None and eer <= self.target_eer:
             return f"The held-out EER {eer:.3f} has reached the target."
         if not wants_explaining(diagnosis.facts, diagnosis.findings):
@@ -218,25 +221,37 @@ class Search:
             return "The budget is spent."
         return None
 
+    def test(self, program, diagnosis):
+        """The diagnosis of the best program so far, with its suspects tested, once."""
+        if diagnosis in self.examined or not diagnosis.observed.is_finite:
+            return diagnosis
+        spent = min(self.epochs / 2, self.left)
+        diagnosis = tested(diagnosis, budget_epochs=spent, progress=self.progress, program=program)
+        self.left -= spent
+        self.examined.append(diagnosis)
+        place = max(place for place, one in enumerate(self.attempts) if one.kept)
+        self.attempts[place] = replace(self.attempts[place], diagnosis=diagnosis)
+        return diagnosis
+
     def choose(self, program, diagnosis):
-        """The diagnosis, whose causes were tested, and `(cause, options, program)` of the first repair to try."""
-        if diagnosis.findings[0].confirmation is None and diagnosis.observed.is_finite:
-            spent = min(self.epochs / 2, self.left)
-            diagnosis = tested(diagnosis, budget_epochs=spent, progress=self.progress, program=program)
-            self.left -= spent
+        """`(finding, options, program)` of the first repair to try; None if none is left."""
         for finding in diagnosis.findings:
-            verdict = getattr(finding.confirmation, "verdict", None)
             options = options_of(finding, diagnosis.observed.facts)
-            repaired, made = changed(program, options, diagnosis.observed)
+            found = or_why(changed, program, options, diagnosis.observed)
+            if isinstance(found, str) or verdict_of(finding) == "refuted":
+                continue
+            repaired, made = found
             options = {name: options[name] for name in made}
             key = repr(sorted(options.items(), key=repr))
-            if verdict != "refuted" and made and repaired.start is not None and key not in self.tried:
+            if made and repaired.start is not None and key not in self.tried:
                 self.tried.add(key)
-                return diagnosis, (finding.cause, options, repaired)
-        return diagnosis, None
+                return finding, options, repaired
+        return None
 
     def train(self, program):
-        """`(diagnosis, values)`: train `program` and diagnose it; the values of its variables at the end."""
+        """`(diagnosis, outcome, values)`: train `program` and diagnose it; its scored pairs, and the values of its
+        variables, at the end.
+        """
         model, steps = program.model, program.batches.steps
         recorder, bar = RunRecorder(target_eer=self.target_eer), progress_bar(self.epochs, "epoch", self.progress)
         recorder.begin_fit(self.epochs)
@@ -259,9 +274,8 @@ class Search:
             else:
                 valid = recorder.scored or valid
             recipe = recipe_of(program.anatomy, source, fed) | {"initial": program.start}
-            diagnosis = diagnosis_of(recorder.observed(valid, trained, **recipe))
-            diagnosis.findings  # noqa: B018  (facts are measured while the settings hold)
-        return diagnosis, values_of(model)
+            diagnosis = diagnosis_of(recorder.observed(valid, trained, **recipe))  # measured while the settings hold
+        return diagnosis, Outcome([], scored), values_of(model)
 
 
 def figures(scored):

@@ -1,19 +1,16 @@
 """`untouched`: what training in a block changes is put back at its end, bit for bit.
 
-Contract: weights, optimizer slots, BatchNormalization statistics, states of metrics and of seed generators, and the
-global generators of Python, NumPy, Keras and PyTorch are the same before and after the block. Numbers that TensorFlow's
-own operations draw (`tf.random`) are not put back.
+Contract: weights, optimizer slots, BatchNormalization statistics, states of metrics and of seed generators, the global
+generators of Python, NumPy, Keras and PyTorch, and the counters for names of layers are the same before and after the
+block. The state of TensorFlow's own random operations (`tf.random`) is not put back.
 
     with untouched(model):
         model.train_on_batch(x, y)
 """
 
-import random
 from contextlib import ExitStack, contextmanager
 
-import keras
-import numpy as np
-
+from keras_siamese._seeds import same_generators, same_names
 from keras_siamese.diagnosis.facts.model import restored
 
 OF_TRAINING = ("train_function", "stop_training")  # attributes of a model that are put back as well
@@ -23,7 +20,8 @@ OF_TRAINING = ("train_function", "stop_training")  # attributes of a model that 
 def untouched(*models):
     """Put back what the block changes in `models`, compiled or not, and in the global generators."""
     with ExitStack() as stack:
-        stack.enter_context(same_generators())
+        stack.enter_context(same_generators(python=True))
+        stack.enter_context(same_names())
         for model in models:
             stack.enter_context(restored(variables_of(model)))
             stack.enter_context(same_attributes(model, OF_TRAINING))
@@ -33,8 +31,8 @@ def untouched(*models):
 def variables_of(model):
     """All variables that training changes: those of the model, its optimizer and its metrics."""
     optimizer = getattr(model, "optimizer", None)
-    held = [*model.variables, *getattr(model, "metrics_variables", ())]
-    return held if optimizer is None else [*held, *optimizer.variables]
+    held = [*model.variables, *getattr(model, "metrics_variables", ()), *getattr(optimizer, "variables", ())]
+    return [one for one in {id(one): one for one in held}.values() if getattr(one, "_value", None) is not None]
 
 
 @contextmanager
@@ -48,22 +46,3 @@ def same_attributes(thing, names, **values):
     finally:
         for name, value in kept.items():
             setattr(thing, name, value)
-
-
-@contextmanager
-def same_generators():
-    """Put the states of the global random generators back at the end of the block."""
-    python, numpy, torch = random.getstate(), np.random.get_state(), None
-    if keras.backend.backend() == "torch":
-        import torch
-
-        drawn = torch.get_rng_state()
-    shared = keras.src.backend.common.global_state.get_global_attribute("global_seed_generator")
-    try:
-        with restored([] if shared is None else [shared.state]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        if torch is not None:
-            torch.set_rng_state(drawn)

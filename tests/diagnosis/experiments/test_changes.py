@@ -9,23 +9,7 @@ import pytest
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.experiments.changes import CHANGES, changed, options_of, standardised
 from keras_siamese.diagnosis.experiments.comparison import OPTIONS
-from keras_siamese.diagnosis.experiments.program import program_of
 from keras_siamese.diagnosis.facts.table import Facts
-from tests.support import small_programs
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    """`(program, observed)` of a siamese model on a sequence with few genuine pairs."""
-    observed = small_programs.fitted(epochs=1, positive_fraction=0.1, norm=True)[1].diagnosis.observed
-    return program_of(observed), observed
-
-
-@pytest.fixture(scope="module")
-def plain():
-    """The same of a plain Keras program on arrays of pairs."""
-    observed = small_programs.plain(epochs=1)[1].diagnosis.observed
-    return program_of(observed), observed
 
 
 def labels_of(program):
@@ -150,3 +134,26 @@ def test_the_momentum_holds_while_the_program_runs(pairs):
     with found.settings[-1]():
         assert norm.momentum == 0.5
     assert norm.momentum == 0.99
+
+
+def test_a_repair_of_mining_changes_nothing_where_nothing_is_mined(pairs):
+    program, observed = pairs
+    mining = {"positives": "all", "negatives": "all", "easy_pairs": False, "online": False}
+    assert changed(program, mining, observed) == (program, ())
+
+
+def test_batches_of_identities_are_drawn_anew_as_the_source_draws_them(batchwise):
+    program, observed = batchwise
+    assert changed(program, {"pairs": "drawn"}, observed) == (program, ())  # they are the same
+    observed.facts.rows["suspected_labels"] = [0, 1, 2, 3, 4, 5]  # all samples of an identity
+    found, made = changed(program, {"label_noise": 0.0}, observed)
+    observed.facts.rows["suspected_labels"] = []
+    source = found.batches.source
+    assert made == ("label_noise",) and source.classes_per_batch == 10 and len(source.identities) == 29
+
+
+def test_samples_without_a_sequence_get_batches_of_several_identities(batchwise):
+    program, observed = batchwise
+    x, labels = observed.source.x, observed.source.labels
+    found, made = changed(program, {"weighting": "balanced"}, replace(observed, source=(x, labels)))
+    assert made == ("weighting",) and len(np.unique(found.batches.at(0)[1])) == 16

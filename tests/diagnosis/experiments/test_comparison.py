@@ -4,28 +4,11 @@ from dataclasses import replace
 
 import keras
 import numpy as np
-import pytest
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.experiments.comparison import all_trainable, recompiled, usual_encoder
-from keras_siamese.diagnosis.experiments.program import program_of, run
+from keras_siamese.diagnosis.experiments.comparison import all_trainable, differing, recompiled, usual_encoder
+from keras_siamese.diagnosis.experiments.program import run
 from tests.support import small_programs
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    observed = small_programs.fitted(epochs=1)[1].diagnosis.observed
-    return program_of(observed), observed
-
-
-@pytest.fixture(scope="module")
-def plain():
-    observed = small_programs.plain(epochs=1)[1].diagnosis.observed
-    return program_of(observed), observed
-
-
-def kernels(program):
-    return [one for one in program.model.variables if len(one.shape) == 2]
 
 
 def test_the_encoder_is_the_users_own(pairs, plain):
@@ -57,21 +40,33 @@ def test_normalised_embeddings_have_unit_norm(pairs):
     assert np.allclose(np.linalg.norm(keras.ops.convert_to_numpy(z), axis=1), 1, atol=1e-5)
 
 
-def test_a_loss_over_batches_keeps_its_other_options():
-    x, labels = small_programs.identities()
-    model = small_programs.encoder()
-    loss = ks.losses.BatchTripletLoss(margin=0.01, negatives="hard", positives="hard")
-    model.compile("adam", loss=loss)
-    monitor = ks.callbacks.DivergenceMonitor(
-        small_programs.identities(20, seed=1), lambda diagnosis: None, train=(x, labels)
-    )
-    model.fit(x, labels, batch_size=60, epochs=1, callbacks=[monitor], verbose=0)
-    observed = monitor.diagnosis.observed
-    found = recompiled(program_of(observed), {"negatives": "all", "margin": 0.2}, observed)
+def test_a_loss_over_batches_keeps_its_other_options(batchwise):
+    program, observed = batchwise
+    found = recompiled(program, {"negatives": "hard", "margin": 0.1}, observed)
     config = found.model.loss.get_config()
-    assert (config["margin"], config["negatives"], config["positives"]) == (0.2, "all", "hard")
-    assert found.model is not model and model.loss is loss
+    assert (config["margin"], config["negatives"], config["positives"]) == (0.1, "hard", "all")
+    assert found.model is not program.model and program.model.loss.get_config()["margin"] == 0.2
     assert len(run(found, 3).losses) == 3
+
+
+def test_a_loss_over_batches_trains_another_encoder(batchwise):
+    program, observed = batchwise
+    found = recompiled(program, {"width": 128}, observed)
+    assert found.anatomy.encoder is not program.anatomy.encoder and run(found, 3).scored.is_finite
+
+
+def test_only_what_the_program_has_is_changed(pairs, plain, batchwise):
+    asked = {"positives": "all", "negatives": "hard", "online": False, "margin": 0.5, "normalize": True, "shared": True}
+    for (program, observed), made in ((pairs, ["margin"]), (batchwise, ["margin", "negatives"]), (plain, ["margin"])):
+        assert sorted(differing(program, asked, observed)) == made  # embeddings have unit norm already
+
+
+def test_a_loss_that_mines_is_replaced_by_one_over_all_pairs(pairs):
+    program, observed = pairs
+    mines = replace(observed, loss=ks.losses.OnlineContrastiveLoss(margin=0.7))
+    assert differing(program, {"online": False}, mines) == {"online": False}
+    loss = recompiled(program, {"online": False}, mines).model.loss
+    assert type(loss) is ks.losses.ContrastiveLoss and loss.margin == 0.7
 
 
 def test_all_layers_can_be_trained_within_the_block():

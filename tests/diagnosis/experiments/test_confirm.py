@@ -83,6 +83,8 @@ def test_what_cannot_be_tested_says_what_it_would_need(inverted):
     assert "training data" in confirm([margin], observed, None, 10)["margin"].needs
     assert "1e-09 seconds" in confirm([margin], observed, program_of(observed), 4, seconds=1e-9)["margin"].needs
 
+    assert "2 training steps" in confirm([margin], observed, program_of(observed), 1)["margin"].needs
+
     class Broken:
         steps = 3
 

@@ -65,12 +65,14 @@ def test_a_loss_that_is_not_finite_ends_the_training(program):
 def test_the_rate_is_changed_within_the_block_with_a_schedule_too(schedule):
     model = small_programs.fitted(epochs=1, schedule=schedule)[0]
     before = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    assert "train_step" not in vars(model)
     with at_rate(model, 10.0):
         inside = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     after = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     assert np.isclose(inside, 10 * before) and after == before
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("schedule", [False, True])
 def test_no_rate_moves_no_weights(schedule):
     program = program_of(small_programs.fitted(epochs=1, schedule=schedule)[1].diagnosis.observed)

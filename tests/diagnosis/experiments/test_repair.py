@@ -1,10 +1,15 @@
 """Tests of `repair`: a broken program is trained until it verifies, and its model has the best weights."""
 
+import importlib
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
 import keras_siamese as ks
+from keras_siamese.diagnosis.causes import Finding
+from keras_siamese.diagnosis.causes.base import change
 from tests.support import small_programs
 
 
@@ -85,5 +90,31 @@ def test_a_plain_program_on_arrays_is_repaired():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="build_or_model.*compiled"):
         ks.repair(ks.SiameseWrapper(small_programs.encoder()), pairs(), VALID)
+    with pytest.raises(ValueError, match="`train` must be training data"):
+        ks.repair(siamese(), None, VALID)
     with pytest.raises(ValueError, match="budget"):
         ks.repair(siamese(), pairs(), VALID, budget=2, epochs=5)
+
+
+def test_what_only_a_test_has_shown_is_repaired_and_explained(monkeypatch):
+    """A run that verifies badly and has no finding: its suspects alone are left."""
+    module = importlib.import_module("keras_siamese.diagnosis.experiments.repair")
+    shown = Finding("learning_rate", "warning", None, "It is too small.", {}, "rate = 1", change(learning_rate=3e-3))
+    judged = module.diagnosis_of
+    monkeypatch.setattr(module, "diagnosis_of", lambda observed: replace(judged(observed), findings=()))
+    monkeypatch.setattr(module, "wants_explaining", lambda facts, findings: True)
+    monkeypatch.setattr(module, "tested", lambda diagnosis, **options: replace(diagnosis, findings=(shown,)))
+    found = ks.repair(siamese(rate=1e-7), pairs(), VALID, epochs=5, progress=False)
+    assert [one.cause for one in found.kept] == [None, "learning_rate"]
+    assert found.code == "# It is too small.\nrate = 1" and found.why == "No other repair is left to try."
+    assert found.kept[0].diagnosis.findings == (shown,)  # what was tested is kept
+
+
+def test_training_that_ends_with_nan_is_no_gain():
+    def explode(y_true, y_pred):
+        return keras.ops.sqrt(y_pred - y_pred) * y_true + keras.ops.log(y_pred - 1e9)
+
+    model = siamese()
+    model.compile(keras.optimizers.Adam(1e-3), loss=explode)
+    found = ks.repair(model, pairs(), VALID, epochs=2, budget=2, progress=False)
+    assert found.attempts[0].eer == pytest.approx(0.5)
