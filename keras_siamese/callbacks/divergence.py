@@ -15,9 +15,10 @@ import numpy as np
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor, figures
-from keras_siamese.diagnosis.diagnose import diagnosis_of, fed_of, recipe_of, training_of, training_trials
+from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
+from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of, training_trials
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, score
 

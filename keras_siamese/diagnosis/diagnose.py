@@ -1,322 +1,27 @@
-"""`Diagnosis`: the verdict, the ranked findings and what was ruled out; and `diagnose`, which makes one after the fact.
+"""`diagnose`: the `Diagnosis` of a trained model, after the fact.
 
 diagnosis = diagnose(siamese, train=(x, labels), validation=(x_valid, labels_valid), history=history)
 print(diagnosis)
-diagnosis.to_html("report.html")
 """
 
-import json
-import platform
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 
-import keras
 import numpy as np
-from keras import tree
 
-from keras_siamese import verification
-from keras_siamese._checks import check_number, check_writable
-from keras_siamese._version import __version__
-from keras_siamese.attach.feed import gather
-from keras_siamese.attach.orient import orient, pairs_of
-from keras_siamese.data import ExplicitPairs
-from keras_siamese.data.sources import take
-from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
+from keras_siamese._checks import check_number
+from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments import probes
-from keras_siamese.diagnosis.experiments.confirm import check_budget, tested, with_confirmations
+from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import program_of
-from keras_siamese.diagnosis.facts.model import learning_rate_of
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
-from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.observed import Observed, latest_of
-from keras_siamese.diagnosis.recorded import Recorded
-from keras_siamese.diagnosis.report.errors import errors_dict
-from keras_siamese.diagnosis.run import Run, plain
-from keras_siamese.diagnosis.suspects import suspects_of
-from keras_siamese.scoring import Trials, attach, readable, spread_over_identities
+from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
+from keras_siamese.diagnosis.run import Run
+from keras_siamese.scoring import attach, readable
 from keras_siamese.scoring import score as scored
 
-SCHEMA = "keras_siamese.diagnosis/2.3"  # of report.schema.json
 MAX_ITEMS = 2_000
-MAX_TRAIN_ITEMS = 1_000
 MAX_PAIRS = 50_000
-MAX_TRAIN_PAIRS = 20_000
-
-
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
-    """What was found about one run.
-
-    Attributes:
-        diverging: whether the loss fell while verification did not follow, at any epoch.
-        findings: `Finding`s, ranked; "undetermined" first if the run diverged for good and nothing explains it.
-        ruled_out: `RuledOut` causes with what was measured.
-        not_examined: `NotExamined` causes with what they would have needed.
-        observed: the `Observed` that it was made from, or the `Recorded` that was read from JSON. Older names of it,
-            `run` and `evidence`, remain.
-    """
-
-    observed: Observed | Recorded
-    findings: tuple[Finding, ...]
-    ruled_out: tuple[RuledOut, ...]
-    not_examined: tuple[NotExamined, ...]
-
-    @property
-    def run(self):
-        """An older name of `observed`."""
-        return self.observed
-
-    evidence = run
-
-    @property
-    def facts(self):
-        """The `Facts` that the causes have judged: numbers, words and rows, by name."""
-        return self.observed.facts
-
-    @property
-    def diverging(self):
-        return bool(self.observed.flags)
-
-    @property
-    def flags(self):
-        """Flagged epochs, as `trend.Flag`s in order."""
-        return self.observed.flags
-
-    @property
-    def verdict(self):
-        """One sentence: whether the run diverged, since when, and why."""
-        if not self.observed.is_finite:
-            return "; ".join([*nan_since(self.observed), *self._causes]) + "."
-        eer = f"held-out EER {self.observed.eer.estimate:.3f}"
-        if self.diverging:
-            since = f"{self.flags[0].place} ({self.flags[0].reason})"
-            if self.observed.recovered:
-                state = f"The loss fell and verification did not follow at {since}, but has since"
-            else:
-                state = f"The loss falls and verification does not follow since {since}"
-        elif self.observed.why_no_flags is not None:
-            state = f"Whether verification follows the loss is not known ({self.observed.why_no_flags})"
-        else:
-            state = "Verification is not seen to fall behind the loss"
-        return "; ".join([state, eer, *self._causes]) + "."
-
-    @property
-    def leading(self):
-        """The leading `Finding`, or those that explain the evidence equally well, as a list; empty if none counts."""
-        leading = [one for one in self.findings if one.explained_by is None and one.severity != "info"]
-        if not self.observed.is_finite and leading[0].cause == "undetermined":
-            return []
-        tested = [one for one in leading if one.confirmation is not None and one.confirmation.verdict == "confirmed"]
-        if tested:
-            most = tested[0].confirmation.gain
-            return [one for one in tested if one.confirmation.gain > 0.8 * most]
-        if self.diverging:  # a threshold, say, moves neither AUC nor EER
-            leading = explaining_flags(leading) or leading[:1]
-        return [
-            one for one in leading if one.severity == leading[0].severity and one.strength > 0.8 * leading[0].strength
-        ]
-
-    @cached_property
-    def suspects(self):
-        """The causes that may be behind the run, as a tuple of `Suspect`s: the leading findings first, then the others,
-        then causes that were ruled out, but not by far. These are given only if the run verifies badly.
-        """
-        return suspects_of(self.facts, self.findings, self.leading)
-
-    @property
-    def also_possible(self):
-        """The `suspects` that were not found."""
-        return [suspect for suspect in self.suspects if suspect.limit is not None]
-
-    @property
-    def is_alarming(self):
-        """Whether an error was found that explains why verification does not follow, even if no epoch is flagged."""
-        return any(one.severity == "error" for one in explaining_flags(self.leading))
-
-    @property
-    def _causes(self):
-        """The leading causes as a list of one clause, or of none."""
-        if not self.leading:
-            return []
-        causes = " or ".join(finding.cause.replace("_", " ") for finding in self.leading)
-        tie = ", which explain it equally well" if len(self.leading) > 1 else ""
-        return [f"{'cause' if self.diverging else 'found'}: {causes}{tie}"]
-
-    def __str__(self):
-        lines = [self.verdict]
-        if references := references_of(self.facts):
-            beside = ", ".join(f"{title} {eer:.3f}" for _, title, eer in references)
-            lines.append(f"Held-out EER of references, on the same pairs: {beside}.")
-        for number, finding in enumerate(self.findings, 1):
-            by = f", explained by {finding.explained_by}" if finding.explained_by else ""
-            lines.append(f"\n{number}. {finding.cause} ({finding.severity}{by}): {finding.summary}")
-            lines += [f"     {signal.line(name)}" for name, signal in finding.evidence.items()]
-            lines += [f"   {finding.confirmation}"] if finding.confirmation else []
-            lines += ["   advice:"] + [f"     {line}" for line in finding.advice.splitlines()]
-        for suspect in self.also_possible:
-            lines.append(f"\nAlso possible: {suspect.cause}; {suspect.reason}")
-            lines += [f"     {signal.line(name)}" for name, signal in suspect.evidence.items()]
-        if self.ruled_out:
-            lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
-        lines += [f"Not examined: {', '.join(causes)} (needs {needs})." for needs, causes in self.needed.items()]
-        return "\n".join(lines)
-
-    @property
-    def needed(self):
-        """What the causes that were not examined would have needed, and which need it: a dict of lists."""
-        needed = {}
-        for answer in self.not_examined:
-            needed.setdefault(answer.needs, []).append(answer.cause)
-        return needed
-
-    def to_dict(self):
-        """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
-        return plain(
-            {
-                "schema": SCHEMA,
-                "verdict": self.verdict,
-                "diverging": self.diverging,
-                "flags": [flag.to_dict() for flag in self.flags],
-                "findings": [finding_dict(finding) for finding in self.findings],
-                "suspects": [suspect.to_dict() for suspect in self.suspects],
-                "ruled_out": [asdict(answer) for answer in self.ruled_out],
-                "not_examined": [asdict(answer) for answer in self.not_examined],
-                "signals": self.facts.numbers,
-                "facts": {"words": self.facts.words, "rows": self.facts.rows},
-                "references": {
-                    name: {"title": title, "eer": eer, "behind": self.facts.get(f"behind_{name}")}
-                    | {"standard_error": self.facts.get(f"behind_{name}_se")}
-                    for name, title, eer in references_of(self.facts)
-                },
-                "run": {
-                    name: getattr(self.observed, name) for name in ("recovered", "not_finite_since", "why_no_flags")
-                },
-                "history": self.observed.history,
-                "parts": self.observed.parts,
-                **measured_dict(self.observed),
-                "settings": self.observed.settings,
-            }
-        )
-
-    def to_json(self, path):
-        """Writes `to_dict()` as JSON to `path`; returns the path."""
-        path = check_writable("path", path)
-        path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        return path
-
-    @classmethod
-    def from_json(cls, path):
-        """The `Diagnosis` of a report that `to_json` wrote: its causes are judged again from the recorded facts.
-
-        This takes milliseconds and needs neither the model nor its data. `to_html` cannot draw such a diagnosis.
-
-        Raises:
-            ValueError: if `path` is no report of a diagnosis, or of a version before 2.1, which recorded less.
-        """
-        text = Path(path).read_text(encoding="utf-8")
-        report = json.loads(text) if text.lstrip().startswith("{") else {}
-        if not {"schema", "facts", "run"} <= set(report):
-            found = report.get("schema", "no schema")
-            raise ValueError(
-                f"`path` must be a report that Diagnosis.to_json wrote, with the schema {SCHEMA!r}; {str(path)!r} has "
-                f"{found!r}. Diagnose the run again to write one"
-            )
-        return with_confirmations(
-            diagnosis_of(Recorded(report)), {one["cause"]: one.get("confirmation") for one in report["findings"]}
-        )
-
-    def to_html(self, path):
-        """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
-        if isinstance(self.observed, Recorded):
-            raise ValueError(
-                "A diagnosis that was read from JSON has no samples and scores, so its page cannot be drawn. Call "
-                "to_html on the diagnosis of the model itself"
-            )
-        if not self.observed.valid.is_finite:
-            raise ValueError("No embeddings of this run are finite, so it has no page. Call to_json instead")
-        from keras_siamese.diagnosis.report.page import render
-
-        path = check_writable("path", path)
-        # A file's name may hold what is no text: its bytes are spelt out.
-        path.write_text(render(self), encoding="utf-8", errors="backslashreplace")
-        return path
-
-
-def measured_dict(observed):
-    """What a report says of the held-out verification, its errors, and the versions that measured it."""
-    versions = {"keras_siamese": __version__, "keras": keras.__version__, "backend": keras.backend.backend()}
-    versions |= {"numpy": np.__version__, "python": platform.python_version()}
-    if isinstance(observed, Recorded):
-        return {name: observed.report[name] for name in ("verification", "errors", "versions")}
-    valid = observed.valid
-    if not valid.is_finite:
-        return {"verification": None, "errors": None, "versions": versions}
-    genuine = int(np.count_nonzero(valid.same))
-    figures = {"items": len(valid.embeddings), "genuine_pairs": genuine, "impostor_pairs": len(valid.same) - genuine}
-    for name, found in observed.intervals.items():
-        figures |= {name: found.estimate, f"{name}_interval": [found.low, found.high]}
-    errors = errors_dict(valid, verification.eer_point(valid.same, valid.scores).threshold)
-    versions = {"keras_siamese": __version__, "keras": keras.__version__, "backend": keras.backend.backend()}
-    versions |= {"numpy": np.__version__, "python": platform.python_version()}
-    return {"verification": figures, "errors": errors, "versions": versions}
-
-
-def diagnosis_of(observed):
-    """The `Diagnosis` of `observed`: every cause examined, "undetermined" where a diverging run is left unexplained."""
-    findings, others = examine(observed.facts)
-    if not observed.is_finite and not findings:
-        findings = [not_finite(observed)]
-    ruled_out, not_examined = (
-        tuple(answer for answer in others if isinstance(answer, kind)) for kind in (RuledOut, NotExamined)
-    )
-    if observed.is_finite and observed.flags and not observed.recovered and not explaining_flags(findings):
-        findings = [undetermined(observed, ruled_out), *findings]
-    return Diagnosis(observed, tuple(findings), ruled_out, not_examined)
-
-
-def undetermined(observed, ruled_out):
-    """The finding that no examined cause explains the flags, with what a person may start from."""
-    auc, facts = observed.auc, observed.facts
-    signals = {"auc": Signal(auc.estimate, None, 0.5, auc.low, auc.high), "spread": Signal(facts["spread"], None, 1.0)}
-    signals["effective_rank"] = Signal(facts["effective_rank"])
-    if "intra_inter_ratio" in facts:
-        signals["genuine_over_impostor_distance"] = Signal(facts["intra_inter_ratio"], None, 1.0)
-    return Finding(
-        "undetermined",
-        "warning",
-        observed.epoch,
-        "The loss falls and verification does not follow; none of the examined causes explains it. "
-        f"Ruled out: {', '.join(answer.cause for answer in ruled_out) or 'nothing'}.",
-        signals,
-        "print(ks.diagnose(siamese, train=(x, labels), validation=(x_valid, labels_valid), history=history))",
-    )
-
-
-def nan_since(observed):
-    """Clauses that say since when embeddings are not finite, and how they verified before."""
-    if observed.not_finite_since is None:
-        return ["Embeddings are NaN or infinite"]
-    known = isinstance(observed, Recorded) or observed.valid.is_finite
-    since = f"Embeddings are NaN or infinite since epoch {observed.not_finite_since + 1}"
-    has_figures = known and hasattr(observed, "eer")
-    return [since, f"held-out EER {observed.eer.estimate:.3f} before"] if has_figures else [since]
-
-
-def not_finite(observed):
-    """The finding that training has left NaN or infinity, and no examined cause explains it."""
-    since = "" if observed.not_finite_since is None else f"From epoch {observed.not_finite_since + 1} on "
-    return Finding(
-        "undetermined",
-        "error",
-        observed.epoch,
-        f"{since or 'The '}embeddings are NaN or infinite: a step was too large, or the loss or the data hold NaN."
-        + (" Figures are of the last epoch before." if since else ""),
-        {},
-        "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
-        "keras.callbacks.TerminateOnNaN()",
-        lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", 1e-3) / 10},
-    )
 
 
 def diagnose(
@@ -356,8 +61,9 @@ def diagnose(
         similar_label: the label of a pair that means the same; by default 1 in `(left, right, same)`, and found in
             pairs as the model takes them.
         probe: whether to train for some hundred steps on the batches of `train`, a sequence, and put all weights back.
-            It measures how far a step moves the weights, whether the network can overfit eight samples, and whether
-            another learning rate lowers the loss more (see `experiments.probes`).
+            It measures how far a step moves the weights, whether the network can overfit eight samples, whether another
+            learning rate lowers the loss more, and how much more identities help, or samples without their augmentation
+            (see `experiments.probes`).
             The model must be compiled.
         confirm: whether to test the leading causes: the repair of each is made in a copy of the run, which trains
             briefly beside a copy without it. The model is as before, bit for bit. It must be compiled, and `train` be
@@ -406,7 +112,7 @@ def diagnose(
     observed = Observed(run, valid, trained, **options, **recipe)
     program = program_of(observed) if probe else None
     if program is not None:
-        observed = replace(observed, probed=observed.probed | probes.probed(program))
+        observed = replace(observed, probed=observed.probed | probes.probed(program, observed.source))
     diagnosis = diagnosis_of(observed)
     return tested(diagnosis, *budget, progress=True) if confirm or any(budget) else diagnosis
 
@@ -433,88 +139,3 @@ def check_probe(model, train):
         has = f"a {type(train).__name__}" if is_compiled else "no optimizer"
         raise ValueError(f"`probe=True` must be given a compiled model and its training sequence as `train`; got {has}")
     return train
-
-
-def training_of(anatomy, train):
-    """`(source, trials)` of training data: what tells how training pairs are made, and some of them as `Trials`.
-
-    Pairs as the model takes them become an `ExplicitPairs`. Without data both are None.
-    """
-    train = fed_of(train)
-    is_fed = isinstance(train, (tuple, list)) and anatomy is not None
-    if not is_fed or not anatomy.are_pairs(train[0]):
-        return train, None if train is None else training_trials(train)
-    x, y = gather(train)
-    left, right, labels = pairs_of(anatomy, x, y)
-    direction = anatomy.direction or orient(anatomy, left, right, labels, x=x, y=y)
-    similar = 1 if y is None else direction.similar_label
-    same = labels == similar
-    rows = np.sort(np.random.default_rng(0).permutation(len(same))[:MAX_TRAIN_ITEMS])
-    trials = Trials.from_pairs(take(left, rows), take(right, rows), same[rows])
-    items = tree.map_structure(lambda *sides: np.concatenate(sides), left, right)
-    places = np.arange(len(same))
-    similar_label = 0 if similar < labels.max() else 1
-    return ExplicitPairs(items, places, places + len(same), same, similar_label=similar_label), trials
-
-
-def training_trials(train):
-    """Trials of at most 1,000 training items, from `(x, labels)` or a sequence with `x` and `labels`."""
-    if hasattr(train, "labels"):  # checked already: it looks only at the samples that it takes
-        kept = spread_over_identities(train.labels, MAX_TRAIN_ITEMS, np.random.default_rng(0))
-        trials = Trials.from_labels(
-            take(train.x, kept), train.identities[train.labels[kept]], max_pairs=MAX_TRAIN_PAIRS, name="train "
-        )
-        return replace(trials, rows=kept)
-    if isinstance(train, (tuple, list)) and len(train) == 2:
-        x, labels = train
-    else:
-        raise ValueError(
-            f"`train` must be (x, labels) or a sequence with `x` and `labels`; got a {type(train).__name__}"
-        )
-    return Trials.from_labels(x, labels, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS, name="train ")
-
-
-def recipe_of(siamese, train, fed=None):
-    """What the causes need to know of the recipe: the loss, what the model puts out, how training pairs are made, and
-    what `fit` was `fed`.
-    """
-    model, loss = siamese.model, getattr(siamese.model, "loss", None)
-    return {
-        "loss": loss,
-        "bounds": siamese.bounds,
-        "output_kind": siamese.output_kind,
-        "scale_free": siamese.scale_free,
-        "positive_fraction": getattr(train, "positive_fraction", None),
-        "data_similar_label": getattr(train, "similar_label", None),
-        "siamese": siamese,
-        "source": train,
-        "fed": train if fed is None else fed,
-        "learning_rate": learning_rate_of(model),
-        "settings": {
-            "model": type(model).__name__,
-            "distance": None if siamese.distance is None else repr(siamese.distance),
-            "loss": settings_of(loss),
-            "train": repr(train) if hasattr(train, "positive_fraction") else None,
-        },
-    }
-
-
-def fed_of(train):
-    """Training data that can be read more than once, `(x, y)` or a sequence of this package; None without any."""
-    if isinstance(train, (tuple, list)) and len(train) > 1 and train[1] is None:  # as fit takes a data set
-        train = train[0] if not isinstance(train[0], (tuple, list, dict)) else tuple(train)
-    return readable(train)
-
-
-def settings_of(loss):
-    """The class and options of a loss object, the name of a function, or whatever else `compile` was given, as text."""
-    if isinstance(loss, keras.losses.Loss):
-        return {"class": type(loss).__name__, **loss.get_config()}
-    return getattr(loss, "__name__", None) or (None if loss is None else str(loss))
-
-
-def finding_dict(finding):
-    """A finding as a plain dict; whether it can be applied stands for the function."""
-    left_out = ("apply", "stage", "explains_flag")
-    own = {name: value for name, value in asdict(finding).items() if name not in left_out}
-    return own | {"can_apply": finding.apply is not None}

@@ -164,7 +164,7 @@ class RunRecorder:
         Args:
             valid, train: `ScoredTrials`, as in `Observed`; held-out ones of the latest finite embeddings if None.
             threshold: as in `Observed`. None is 0.5 for a model that puts out probabilities and logs an accuracy.
-            **recipe: what `diagnose.recipe_of` returns.
+            **recipe: what `recipe.recipe_of` returns.
         """
         is_default = threshold is None and recipe["output_kind"] == "score" and self.run.has_accuracy
         if is_default:

@@ -7,7 +7,8 @@ import pytest
 
 from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes import Cause, Finding, NotExamined, RuledOut
-from keras_siamese.diagnosis.diagnose import diagnose, diagnosis_of
+from keras_siamese.diagnosis.diagnose import diagnose
+from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run

@@ -6,7 +6,7 @@
 import numpy as np
 
 from keras_siamese.data.sources import check_source
-from keras_siamese.diagnosis.diagnose import diagnosis_of
+from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report.panels import PANELS
 from keras_siamese.diagnosis.run import Run

@@ -25,6 +25,7 @@ class Memorising(Cause):
         bound = min(limits.TOLD_APART, held_out / limits.TIMES_BETTER)
         signals = {"eer_gap": Signal(gap, limits.GAP, 0.0, low, high)}
         signals |= signals_of(facts, eer=None, train_eer=bound, train_identities=None, best_eer=None)
+        signals |= signals_of(facts, identities_gain=(limits.CONFIRMED_GAIN, 0.0))
         # A gap is usual. It is no fault if it is small and held-out identities share most of what training has gained.
         untrained = facts.get("untrained_eer", held_out)
         is_shared = (
@@ -37,6 +38,8 @@ class Memorising(Cause):
             f"The encoder tells its training identities apart (EER {trained:.3f}), but not the held-out ones (EER "
             f"{held_out:.3f}): it has overfitted to its {count}training identities."
         )
+        if facts.get("identities_gain_low", 0.0) > 0:
+            what += f" Training on half of them costs {facts['identities_gain']:.3f} of EER: more identities will help."
         severity = "error" if facts["flagged"] or gap > limits.LARGE_EER_GAP else "warning"
         repair = change(augment=True, early_stopping=True, identities=None)
         return self.found(facts, severity, what, signals, gap / limits.GAP, repair)

@@ -1,15 +1,13 @@
 """Preprocessing mismatch: held-out inputs were prepared in another way than training inputs.
 
 Their range, orientation or channel order differs, on one side of the pairs or on both. Data sets differ for harmless
-reasons too, so this counts only if held-out pairs are told apart much worse than training pairs; if inputs differ by
-more than data sets do, such as pixels in [0, 255] beside [0, 1], or one side of the pairs beside the other, clearly
-worse is enough.
+reasons too, so this counts only if held-out pairs are told apart better once the difference is undone, or much worse
+than training pairs.
 """
-
-import numpy as np
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.facts.preparation import BEYOND
 
 
 class PreprocessingMismatch(Cause):
@@ -22,29 +20,23 @@ class PreprocessingMismatch(Cause):
     )
 
     def judge(self, facts):
-        beyond = {
-            "held_out_spread": (limits.SCALES_APART, 0.0),
-            "held_out_shift": (limits.INPUTS_SHIFTED, 0.0),
-            "held_out_difference": (limits.OTHER_VALUES, 0.0),
-            "turned": (limits.TURNED, 0.0),
-            "swapped_channels": (limits.SIGMAS, 0.0),
-            "one_side": (limits.SCALES_APART, 0.0),
-        }
+        beyond = {name: (limit, 0.0) for name, limit in {**BEYOND, "one_side": limits.SCALES_APART}.items()}
         # One side of the held-out pairs against the other, where both sides of the training pairs are alike.
         is_known = "drawn_towers" in facts and "held_out_towers" in facts
         apart = facts["held_out_towers"] - facts["drawn_towers"] if is_known else 0.0
         values = {name: facts.get(name, 0.0) for name in beyond} | {"one_side": apart}
-        signals = signals_of(facts, **beyond, gap=(limits.GAP, 0.0), eer=None, train_eer=None)
+        least_gain = limits.ERRORS_WORSE * facts.get("undone_gain_se", 0.0)
+        gains = {"undone_gain": (least_gain, 0.0), "gap": (limits.GAP, 0.0)}
+        signals = signals_of(facts, **beyond, **gains, eer=None, train_eer=None)
         if is_known:
             signals["one_side"] = Signal(apart, *beyond["one_side"])
         strength = {name: abs(values[name]) / limit for name, (limit, _) in beyond.items()}
         name = max(strength, key=strength.get)
-        is_worse = facts["gap"] > max(limits.SOME_GAP, limits.ERRORS_WORSE * facts.get("gap_error", np.inf))
-        harms = facts["gap"] > limits.GAP or (is_worse and strength[name] > limits.TWICE)
+        harms = facts["gap"] > limits.GAP and is_imperfect(facts, limits.FAILED_EER)
+        harms = harms or facts.get("undone_gain", 0.0) > least_gain
         # If one side of the training pairs is scaled, its samples differ from those that the pairs are made of.
         is_scaled = abs(facts.get("drawn_towers", 0.0)) > limits.SCALES_APART
-        harms = harms and is_imperfect(facts, limits.FAILED_EER) and not is_scaled
-        if strength[name] <= 1 or not harms:
+        if strength[name] <= 1 or not harms or is_scaled:
             return RuledOut(self.name, signals)
         if name == "turned":
             seen = "are turned, mirrored or reversed, compared with training inputs"
@@ -58,4 +50,6 @@ class PreprocessingMismatch(Cause):
                 f"shifted by {facts['held_out_shift']:.3g} of these spreads"
             )
         what = f"Held-out inputs {seen}: the two sets were not prepared in the same way."
+        if facts.get("undone_gain", 0.0) > least_gain:
+            what += f" If that is undone, the EER is {facts['eer'] - facts['undone_gain']:.3f}, not {facts['eer']:.3f}."
         return self.found(facts, "error", what, signals, strength[name], change(preprocessing="same"))

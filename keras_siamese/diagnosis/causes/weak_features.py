@@ -30,8 +30,8 @@ class WeakFeatures(Cause):
         signals = signals_of(facts, train_eer=limits.UNLEARNED, eer=None, untrained_eer=None, train_input_eer=None)
         signals |= signals_of(facts, effective_rank=None, embedding_dim=limits.FEW_DIMENSIONS)
         signals |= signals_of(facts, detail=(limits.BLURRED, 1.0), unseen_share=(limits.UNSEEN_SHARE, 0.0))
-        signals |= signals_of(facts, overfit_loss_left=None)
-        signals |= signals_of(facts, reference_linear=None)
+        signals |= signals_of(facts, overfit_loss_left=None, reference_linear=None)
+        signals |= signals_of(facts, unaugmented_gain=(limits.CONFIRMED_GAIN, 0.0))
         behind = is_behind(facts, signals)
         possible = min(dim, facts.get("train_identities", np.inf) - 1)
         lowest = max(limits.LEAST_RANK, limits.RANK_SHARE * possible)
@@ -41,6 +41,9 @@ class WeakFeatures(Cause):
             "inputs are blurred": facts.get("detail", 1.0) < limits.BLURRED,
             f"{unseen:.0%} of what a linear model uses of the inputs is in parts that do not change the embedding": (
                 behind and unseen > limits.UNSEEN_SHARE
+            ),
+            "their augmentation hides what tells them apart": (
+                facts.get("unaugmented_gain", 0.0) > limits.CONFIRMED_GAIN and facts["unaugmented_gain_low"] > 0
             ),
         }
         why = [reason for reason, holds in reasons.items() if holds]

@@ -22,6 +22,8 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
 from keras_siamese.diagnosis.experiments.comparison import differing, recompiled
 from keras_siamese.diagnosis.experiments.untouched import same_attributes
+from keras_siamese.diagnosis.facts.preparation import undone
+from keras_siamese.diagnosis.facts.references import has_numbers
 
 CHANGES = {}
 # What tells how a sequence draws its batches: for pairs, and for batches of identities.
@@ -224,19 +226,11 @@ class Scaled:
 
 @changes("preprocessing")
 def _(program, value, observed):
-    """Each held-out side with the mean and the standard deviation of the training inputs; nothing is trained."""
-    x, trials = program.batches.at(0)[0], program.trials
-    items = take(trials.items, slice(None))
-    if isinstance(items, dict) or items.dtype.kind not in "fiu":
+    """Held-out inputs prepared like the training inputs; nothing is trained."""
+    drawn = tree.flatten(program.batches.at(0)[0])
+    if not has_numbers(program.trials.items) or any(one.shape[1:] != program.trials.items.shape[1:] for one in drawn):
         return None
-    wanted = np.concatenate([np.ravel(one).astype(float) for one in tree.flatten(x)])
-    items, done = np.array(items, "float32"), np.zeros(len(items), bool)
-    for side in (trials.left, trials.right):
-        rows = np.setdiff1d(np.unique(side), np.flatnonzero(done))
-        if len(rows) and (spread := items[rows].std()):
-            items[rows] = (items[rows] - items[rows].mean()) / spread * wanted.std() + wanted.mean()
-        done[rows] = True
-    return replace(program, trials=replace(trials, items=items), start=None)
+    return replace(program, trials=undone(program.trials, np.concatenate(drawn)), start=None)
 
 
 @changes("momentum")

@@ -20,12 +20,13 @@ from keras_siamese._checks import check_integer, check_number
 from keras_siamese._tables import aligned
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes import Finding
-from keras_siamese.diagnosis.diagnose import Diagnosis, diagnosis_of, fed_of, recipe_of, training_of
+from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
 from keras_siamese.diagnosis.experiments.changes import changed, options_of
 from keras_siamese.diagnosis.experiments.confirm import compare, eer_of, or_why, tested, verdict_of
 from keras_siamese.diagnosis.experiments.program import Outcome, begun, program_of, values_of
 from keras_siamese.diagnosis.observed import Observed
+from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.recorder import RunRecorder
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.diagnosis.suspects import wants_explaining
@@ -234,8 +235,8 @@ class Search:
         return diagnosis
 
     def choose(self, program, diagnosis):
-        """`(finding, options, program)` of the first repair to try; None if none is left."""
-        for finding in diagnosis.findings:
+        """`(finding, options, program)` of the first repair to try, near misses last; None if none is left."""
+        for finding in (*diagnosis.findings, *(one.finding for one in diagnosis.also_possible)):
             options = options_of(finding, diagnosis.observed.facts)
             found = or_why(changed, program, options, diagnosis.observed)
             if isinstance(found, str) or verdict_of(finding) == "refuted":

@@ -21,6 +21,7 @@ from keras_siamese.diagnosis.facts.loss import of_loss
 from keras_siamese.diagnosis.facts.model import frozen_layers, of_model
 from keras_siamese.diagnosis.facts.output import of_output
 from keras_siamese.diagnosis.facts.pairs import of_pairs
+from keras_siamese.diagnosis.facts.preparation import of_preparation
 from keras_siamese.diagnosis.facts.references import of_references
 from keras_siamese.diagnosis.facts.training import of_history, of_training, step_sizes
 from keras_siamese.diagnosis.facts.verification import of_verification
@@ -77,6 +78,7 @@ def measure(observed):
         of_output,
         of_pairs,
         of_inputs,
+        of_preparation,
         of_exchange,
         of_model,
     ):

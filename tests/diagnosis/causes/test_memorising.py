@@ -50,3 +50,8 @@ def test_a_small_gap_is_no_fault_if_held_out_identities_share_the_gain():
     assert severity_and_strength("memorising", **hard, untrained_eer=0.335) is None
     assert severity_and_strength("memorising", **hard, untrained_eer=0.2) is not None
     assert severity_and_strength("memorising", eer=0.2, train_eer=0.01, gap=0.19, untrained_eer=0.5) is not None
+
+
+def test_a_probe_that_left_out_half_of_the_identities_is_told():
+    assert "0.040 of EER" in answer("memorising", identities_gain=0.04, identities_gain_low=0.01).summary
+    assert "of EER" not in answer("memorising", identities_gain=0.04, identities_gain_low=-0.01).summary

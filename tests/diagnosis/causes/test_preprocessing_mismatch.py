@@ -17,13 +17,10 @@ from tests.support.facts_by_hand import answer, examined, severity_and_strength
         ({"held_out_spread": 0.0, "held_out_shift": 0.0, "held_out_difference": 0.0, "turned": 0.6}, ("error", 2.0)),
         ({"gap": 0.05}, None),  # the encoder does not mind, or learns nothing at all
         ({"eer": 0.05}, None),
-        ({"gap": 0.08, "gap_error": 0.03}, ("error", 10.0)),  # 40 times the spread is no chance
-        ({"gap": 0.08, "gap_error": 0.05}, None),
-        ({"gap": 0.08, "gap_error": 0.03, "held_out_spread": 0.5, "held_out_shift": 1.9}, ("error", 2.25)),
-        (
-            {"gap": 0.08, "gap_error": 0.03, "held_out_spread": 0.5, "held_out_shift": 1.9, "held_out_difference": 0.7},
-            None,
-        ),
+        ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.01}, ("error", 10.0)),
+        ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.02}, None),
+        ({"gap": 0.01, "undone_gain": -0.03, "undone_gain_se": 0.01}, None),
+        ({"undone_gain": -0.03, "undone_gain_se": 0.01}, ("error", 10.0)),  # what differs could not be undone
         ({"drawn_towers": 1.0}, None),  # one side of the training pairs is scaled as well
     ],
 )
@@ -36,6 +33,7 @@ def test_it_says_how_the_inputs_differ():
     assert "39.8 times the spread" in answer("preprocessing_mismatch").summary
     assert "mirrored" in answer("preprocessing_mismatch", **alike, turned=0.9).summary
     assert "another order" in answer("preprocessing_mismatch", **alike, swapped_channels=9.0).summary
+    assert "EER is 0.250, not 0.400" in answer("preprocessing_mismatch", undone_gain=0.15, undone_gain_se=0.01).summary
 
 
 def test_one_side_of_the_held_out_pairs_may_be_prepared_otherwise():

@@ -64,3 +64,9 @@ def test_it_names_its_reasons():
     assert "no other cause was found" in answer("weak_features").summary
     assert found.apply({}) == {"width": 128, "embedding_dim": 32, "blur": 0.0}
     assert found.apply({"width": 512, "embedding_dim": 8})["width"] == 512, "nothing gets smaller"
+
+
+def test_augmentation_that_a_probe_has_found_to_hide_the_identities_is_a_reason():
+    known = {"unaugmented_gain": 0.05, "unaugmented_gain_low": 0.02}
+    assert "augmentation hides" in answer("weak_features", **known).summary
+    assert "augmentation" not in answer("weak_features", **known | {"unaugmented_gain_low": -0.01}).summary

@@ -11,11 +11,7 @@ from keras_siamese.diagnosis.facts.inputs import (
     detail,
     first_inputs,
     of_inputs,
-    other_scale,
     root_mean_square,
-    swapped_channels,
-    turned,
-    value_difference,
 )
 from keras_siamese.scoring import Trials
 from tests.support import plantings
@@ -65,46 +61,3 @@ def test_token_ids_that_an_embedding_looks_up_have_no_scale(rng):
 
     assert "input_scale" not in facts(keras.Sequential(lookup)) and "input_scale" not in facts(nested)
     assert 700 < facts(keras.Sequential([keras.Input((24,)), keras.layers.Dense(8)]))["input_scale"] < 800
-
-
-def pictures(rng, count, shift=0.0):
-    """Pictures `(count, 12, 12, 3)` of one scene, brighter at the top left, in reddish light."""
-    scene = np.add.outer(np.linspace(1, 0, 12), np.linspace(0.5, 0, 12))[..., None] * [1.0, 0.8, 0.6]
-    return scene + 0.1 * rng.normal(size=(count, 12, 12, 3)) + 0.1 * rng.normal(size=(count, 1, 1, 1)) + shift
-
-
-def test_another_scale_is_told_in_spreads_of_the_training_inputs(rng):
-    x, y = rng.normal(size=(200, 5)), rng.normal(size=(300, 5))
-    spread, shift = other_scale(x, 40 * y + 128)
-    assert spread == pytest.approx(np.log10(40), abs=0.05) and shift == pytest.approx(128, rel=0.1)
-    assert max(map(abs, other_scale(x, y))) < 0.1 and other_scale(x, np.zeros((3, 5))) == (0.0, 0.0)
-
-
-def test_the_difference_of_values_equals_a_slow_one(rng):
-    x, y = rng.normal(size=(30, 2)), rng.normal(0.5, 2, size=(20, 2))
-    expected = max(abs(np.mean(x <= at) - np.mean(y <= at)) for at in np.concatenate([x.ravel(), y.ravel()]))
-    assert value_difference(x, y) == pytest.approx(expected)
-    assert value_difference(x, x) == 0
-
-
-def test_turned_and_mirrored_samples_are_found_and_healthy_ones_are_not(rng):
-    train, held_out = pictures(rng, 80), pictures(rng, 60, shift=0.3)
-    assert turned(train, held_out) < 0.05
-    assert turned(train, held_out[:, ::-1]) > 0.3 and turned(train, np.rot90(held_out, 2, axes=(1, 2))) > 0.3
-    ramps = np.linspace(0, 1, 20)[:, None] + 0.1 * rng.normal(size=(50, 20, 2))
-    assert turned(ramps, ramps[:, ::-1]) > 0.3 and turned(ramps, ramps) == 0
-
-
-def test_a_few_people_without_a_common_shape_are_not_turned(rng):
-    def curves(people):
-        waves = np.cumsum(rng.normal(size=(people, 40, 2)), axis=1)
-        return np.repeat(waves - waves.mean(axis=1, keepdims=True), 10, axis=0)
-
-    assert max(turned(curves(8), curves(40)) for _ in range(20)) == 0
-
-
-def test_exchanged_channels_are_found_in_any_light(rng):
-    train, held_out = pictures(rng, 80), pictures(rng, 60, shift=0.3)
-    assert swapped_channels(train, held_out) == 0
-    assert swapped_channels(train, held_out[..., ::-1]) > 3
-    assert swapped_channels(train.mean(axis=3), held_out.mean(axis=3)) == 0

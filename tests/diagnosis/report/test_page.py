@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from keras_siamese.diagnosis.causes import Signal
-from keras_siamese.diagnosis.diagnose import SCHEMA
+from keras_siamese.diagnosis.diagnosis import SCHEMA
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH
 from keras_siamese.diagnosis.suspects import Suspect

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.diagnosis.causes import Finding
-from keras_siamese.diagnosis.diagnose import Diagnosis, diagnosis_of
+from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed

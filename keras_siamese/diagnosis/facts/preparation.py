@@ -1,0 +1,213 @@
+"""Facts of how held-out inputs were prepared, beside training inputs: their values, their orientation, and the order of
+their channels.
+
+Data sets differ for harmless reasons too. So what differs clearly is undone on a copy of the held-out items, as far as
+that is possible, and the model scores them again: if it then tells pairs apart better, the difference did harm.
+
+Contract: pure functions of arrays; `of_preparation` asks the run for its samples and scores.
+
+    other_scale(train, held_out)        # (log10 of the ratio of spreads, difference of the means)
+    prepared_like(train, held_out)      # held-out samples, turned back and on the scale of the training samples
+"""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+
+from keras_siamese import verification
+from keras_siamese.data.sources import count_samples, take
+from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.facts.references import has_numbers
+from keras_siamese.diagnosis.facts.verification import gain_error, widening
+from keras_siamese.scoring import score
+
+SOME = 512  # samples that are compared
+BEYOND = {  # from where on a difference is clear
+    "held_out_spread": limits.SCALES_APART,
+    "held_out_shift": limits.INPUTS_SHIFTED,
+    "held_out_difference": limits.OTHER_VALUES,
+    "turned": limits.TURNED,
+    "swapped_channels": limits.SIGMAS,
+}
+VALUES = ("held_out_spread", "held_out_shift", "held_out_difference")  # differences of the numbers, in any place
+
+
+def of_preparation(observed):
+    """How the held-out inputs differ from the training inputs, as numbers and as pictures; of pairs, each side.
+
+    If they differ clearly, also the EER that is gained by undoing it, `undone_gain`, with its standard error.
+    """
+    valid = observed.valid.trials
+    if observed.train is None:
+        return {}
+    drawn, sides = some_of(observed.train.trials.items), [some_of(take_side(valid, rows)) for rows in sides_of(valid)]
+    if any(not has_numbers(side) or side.shape[1:] != getattr(drawn, "shape", ())[1:] for side in (drawn, *sides)):
+        return {}
+    each = [differences(drawn, side) for side in sides]
+    found = {name: max((one[name] for one in each), key=abs) for name in each[0]}
+    if observed.siamese is None or not is_clear(found):
+        return found
+    scored, pairs = score(observed.siamese, undone(valid, drawn)), observed.valid
+    if not scored.is_finite:
+        return found
+    gain = observed.eer.estimate - verification.eer(pairs.same, scored.scores)
+    error = gain_error(pairs.same, pairs.scores, scored.scores, *valid.pair_identities) * widening(valid)
+    return {**found, "undone_gain": gain, "undone_gain_se": error}
+
+
+def some_of(items):
+    """At most `SOME` of the samples `items`, evenly spaced."""
+    return take(items, np.unique(np.linspace(0, count_samples(items) - 1, SOME).astype(int)))
+
+
+def sides_of(trials):
+    """Rows of the items on each side of pairs; all rows at once if identities are known, whose items have no side."""
+    if trials.identities is not None:
+        return [np.arange(count_samples(trials.items))]
+    left = np.unique(trials.left)
+    return [rows for rows in (left, np.setdiff1d(trials.right, left)) if len(rows)]
+
+
+def take_side(trials, rows):
+    """The items in the `rows` of `trials`; all of them as they are, so that lazy ones are not read."""
+    return trials.items if len(rows) == count_samples(trials.items) else take(trials.items, rows)
+
+
+def differences(train, held_out):
+    """How the samples `held_out` differ from the samples `train`, by the names in `BEYOND`; 0 is no difference."""
+    spread, shift = other_scale(train, held_out)
+    found = {"held_out_spread": spread, "held_out_shift": shift}
+    found["held_out_difference"] = value_difference(train, held_out)
+    if is_clear(found):
+        held_out = with_values_of(train, held_out)
+    return found | {"turned": turned(train, held_out)[0], "swapped_channels": swapped_channels(train, held_out)[0]}
+
+
+def is_clear(found):
+    """Whether a difference that was found is beyond its limit."""
+    return any(abs(value) > BEYOND[name] for name, value in found.items())
+
+
+def undone(trials, train):
+    """The `trials` with their items prepared like the samples `train` `(n, …)`, each side of pairs for itself."""
+    items = np.array(take(trials.items, slice(None)), "float32")
+    for rows in sides_of(trials):
+        items[rows] = prepared_like(train, items[rows])
+    return replace(trials, items=items)
+
+
+def prepared_like(train, held_out):
+    """The samples `held_out` with the values, the orientation and the channels of the samples `train`, where they
+    differ clearly.
+    """
+    found = differences(train, held_out)
+    if is_clear({name: found[name] for name in VALUES}):
+        held_out = with_values_of(train, held_out)
+    if found["turned"] > BEYOND["turned"]:
+        order, flipped = turned(train, held_out)[1]
+        order = (0, *(1 + axis for axis in order), *range(1 + len(order), held_out.ndim))
+        held_out = np.flip(held_out.transpose(order), [1 + axis for axis in flipped])
+    if found["swapped_channels"] > BEYOND["swapped_channels"]:
+        channels = list(range(held_out.shape[-1]))
+        one, other = swapped_channels(train, held_out)[1]
+        channels[one], channels[other] = other, one
+        held_out = held_out[..., channels]
+    return held_out
+
+
+def with_values_of(train, held_out):
+    """The samples `held_out` with the mean and the spread of all numbers in `train`: `(n, …)` float32.
+
+    They are also negated, as dark for light, if their numbers then are distributed much more like those of `train`.
+    """
+    train, held_out = (np.asarray(side, float) for side in (train, held_out))
+    if not held_out.std() > 0:
+        return held_out.astype("float32")
+    scaled = (held_out - held_out.mean()) / held_out.std() * train.std()
+    as_it_is, negated = (value_difference(train, sign * scaled + train.mean()) for sign in (1, -1))
+    sign = -1 if limits.TWICE * negated < as_it_is else 1
+    return (sign * scaled + train.mean()).astype("float32")
+
+
+def other_scale(train, held_out):
+    """`(log10 of the ratio of spreads, difference of the means in spreads of the training inputs)` of two samples."""
+    train, held_out = (np.asarray(side, float) for side in (train, held_out))
+    spread = train.std()
+    if not min(spread, held_out.std()) > 0:
+        return 0.0, 0.0
+    return float(np.log10(held_out.std() / spread)), float((held_out.mean() - train.mean()) / spread)
+
+
+def value_difference(train, held_out, most=20_000):
+    """The largest difference of the distribution functions of all numbers in two samples: in [0, 1], 0 if equal."""
+    sides = []
+    for side in (train, held_out):
+        values = np.asarray(side, float).ravel()
+        sides.append(np.sort(values[np.linspace(0, len(values) - 1, min(most, len(values))).astype(int)]))
+    at = np.concatenate(sides)
+    below = [np.searchsorted(side, at, side="right") / len(side) for side in sides]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def turned(train, held_out):
+    """`(gain, (order, flipped))`: how much better the mean held-out sample correlates with the mean training sample
+    once its axes are brought into the `order` and those in `flipped` are reversed.
+
+    The gain is at most 2, and 0 if it is best as it is, or if the samples of one set have no shape in common.
+
+    Mean samples of a few identities differ by chance. K identities without a common shape give a mean that explains
+    1/K of the variance, so both means must explain more than five would.
+    """
+    means = []
+    for side in (train, held_out):
+        side = without_channels(np.asarray(side, float))
+        if side.ndim < 2 or np.prod(side.shape[1:]) < limits.LEAST_PLACES:
+            return 0.0, None
+        mean = side.mean(axis=0)
+        if mean.var() < limits.COMMON_SHAPE * side.var() or not mean.var() > 0:
+            return 0.0, None
+        means.append(mean)
+    axes = range(means[0].ndim)
+    orders = [order for order in itertools.permutations(axes) if means[1].transpose(order).shape == means[0].shape]
+    flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+    found = {
+        (order, flip): np.corrcoef(means[0].ravel(), np.flip(means[1].transpose(order), flip).ravel())[0, 1]
+        for order in orders
+        for flip in flips
+    }
+    way = max(found, key=found.get)
+    return (float(found[way] - found[tuple(axes), ()]), way) if found[way] > limits.SAME_SHAPE else (0.0, None)
+
+
+def without_channels(x):
+    """Samples `(n, …)` averaged over their last axis, if it holds channels: at most four, beside a longer axis."""
+    return x.mean(axis=-1) if has_channels(x) else x
+
+
+def has_channels(x):
+    return x.ndim > 2 and 1 <= x.shape[-1] <= limits.MOST_CHANNELS and max(x.shape[1:-1]) > limits.MOST_CHANNELS
+
+
+def swapped_channels(train, held_out):
+    """`(errors, (one, other))`: how clearly two channels of the held-out samples `(n, …, channels)` are exchanged, in
+    standard errors by which the smaller of both differences of their means lies beyond 0, on opposite sides; 0 if no
+    two are. Both differences must
+    be of the same size to a factor of two. The errors are widened for samples of one identity.
+
+    Differences within a sample do not depend on how bright it is.
+    """
+    train, held_out = np.asarray(train, float), np.asarray(held_out, float)
+    if not has_channels(train):
+        return 0.0, None
+    means = [side.mean(axis=tuple(range(1, side.ndim - 1))) for side in (train, held_out)]
+    most = 0.0, None
+    for one, other in itertools.combinations(range(train.shape[-1]), 2):
+        gaps = [side[:, one] - side[:, other] for side in means]
+        errors = [float(limits.SHARED) * gap.std() / np.sqrt(len(gap)) for gap in gaps]
+        sizes = [gap.mean() for gap in gaps]
+        if sizes[0] * sizes[1] >= 0 or not 0.5 <= abs(sizes[0] / sizes[1]) <= 2:
+            continue
+        least = min(abs(size) / max(error, 1e-12) for size, error in zip(sizes, errors, strict=True))
+        most = max(most, (float(min(least, 1 / limits.SMALLEST_SHARE)), (one, other)), key=lambda found: found[0])
+    return most
