@@ -18,7 +18,7 @@ from keras import layers, ops
 
 import keras_siamese as ks
 from planted.encoders import encoder_of, input_of, optimizer_of, pretrain
-from planted.programs import Found
+from planted.programs import Found, error_rates
 from planted.samples import parts_of
 
 BATCH, VALID_PAIRS, CHECK_PAIRS = 250, 1500, 4000
@@ -69,7 +69,8 @@ def run(recipe, seed):
     seconds = time.perf_counter() - started
     left, right, same = held_out_pairs(recipe, *parts["check"], CHECK_PAIRS, rng)
     output = model.predict([left, right], batch_size=512, verbose=0)[:, -1]
-    return Found(outcome(recipe, output if kind.up else -output, same), monitor, history.history, seconds)
+    found, fitted = outcome(recipe, monitor, output if kind.up else -output, same)
+    return Found(found, monitor, history.history, seconds, fitted)
 
 
 def repaired(recipe, seed):
@@ -94,13 +95,13 @@ def program_of(recipe, seed):
     return kind, parts, rng, model, ([left, right], labelled(kind, same)), validation
 
 
-def outcome(recipe, scores, same):
-    """EER of the final check; the error rate at 0.5 if the recipe logs an accuracy."""
+def outcome(recipe, monitor, scores, same):
+    """EER of the final check, and None; the `error_rates` at 0.5 if the recipe logs an accuracy."""
     if not np.isfinite(scores).all():
-        return 0.5
+        return 0.5, None
     if recipe["threshold"] == "logged":
-        return float(np.mean((scores >= 0.5) != same))
-    return ks.verification.eer(same, scores)
+        return error_rates(0.5, monitor, same, scores)
+    return ks.verification.eer(same, scores), None
 
 
 def labelled(kind, same):

@@ -14,7 +14,7 @@ from keras_siamese.diagnosis.experiments.confirm import Confirmation, findings_b
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.suspects import suspects_of
 from planted.baselines import BASELINES
-from planted.plantings import split_pair
+from planted.plantings import ALSO_RIGHT, split_pair
 from planted.recipes import family_of
 
 ALARMING = ("warning", "error")
@@ -59,9 +59,18 @@ def named_after_tests(record):
     return [finding.cause for finding in ranked if finding.severity in ALARMING]
 
 
+def is_right(record, names):
+    """Whether one of the causes `names` is what was planted in the run of the `record`."""
+    return not {record["name"], *ALSO_RIGHT.get((record["name"], record["dose"]), ())}.isdisjoint(names)
+
+
 def is_repairable(record):
-    """Whether training can make good what a fault costs: it cannot if the figures are wrong, or too few identities."""
-    return record["name"] not in ("leakage", "threshold", "memorising") and record["dose"] != "in the metric only"
+    """Whether training can make good what a fault costs. It cannot if figures or held-out inputs are wrong, or if the
+    data lack what is needed: identities, most of their samples, or the right pairs.
+    """
+    elsewhere = ("leakage", "threshold", "preprocessing_mismatch")
+    elsewhere += ("memorising", "identity_imbalance", "pair_construction")
+    return record["name"] not in elsewhere and record["dose"] != "in the metric only"
 
 
 def key_of(record):
@@ -71,11 +80,14 @@ def key_of(record):
 def harm_of(fault, healthy):
     """By how much a planted fault makes the outcome worse than that of the healthy run with the same base and seed.
 
-    For leakage it is by how much the held-out EER looks better than it is.
+    For leakage it is by how much the held-out EER looks better than it is. A threshold is compared with the one that is
+    best on the validation pairs of the same run: an error rate is no EER.
     """
     if fault["name"] == "leakage":
         eers = [one["facts"]["numbers"].get("eer", 0.5) if one["facts"] else 0.5 for one in (healthy, fault)]
         return eers[0] - eers[1]
+    if "fitted" in fault and fault["kind"] == "fault":
+        return fault["outcome"] - fault["fitted"]
     return fault["outcome"] - healthy["outcome"]
 
 
@@ -192,13 +204,13 @@ def counted(record, repair, healthy):
     names = alarms_of(record)
     repair = None if record["name"] == "leakage" else repair  # leakage costs nothing that a repair could restore
     restores = repair is not None and is_restored(record, repair, healthy)
-    is_first = names[:1] == [record["name"]]
+    is_first = is_right(record, names[:1])
     counts = {
         "runs": 1,
         "detected": bool(names),
         "named": is_first,
         "at_1": is_first or (bool(names) and restores),
-        "at_3": record["name"] in named_first_three(record) or (bool(names) and restores),
+        "at_3": is_right(record, named_first_three(record)) or (bool(names) and restores),
         "abstained": names[:1] == ["undetermined"],
         "repaired": restores,
         "repairs": repair is not None,
@@ -215,9 +227,9 @@ def judged_tests(faults, controls):
     count, verdicts = Counter(runs=len(faults), controls=len(controls)), defaultdict(Counter)
     for record in faults:
         alarms, names = alarms_of(record), named_after_tests(record)
-        count.update(rules=alarms[:1] == [record["name"]], tests=names[:1] == [record["name"]], detected=bool(names))
+        count.update(rules=is_right(record, alarms[:1]), tests=is_right(record, names[:1]), detected=bool(names))
         for cause, test in record["tests"].items():
-            verdicts["planted" if cause == record["name"] else "other"][test["verdict"]] += 1
+            verdicts["planted" if is_right(record, [cause]) else "other"][test["verdict"]] += 1
     count.update(false_alarms=sum(bool(named_after_tests(record)) for record in controls))
     cost = [record["test_seconds"] for record in faults if record["test_steps"]]
     return {
@@ -234,23 +246,32 @@ def judged_tests(faults, controls):
 
 
 def judged_restored(records, kill, healthy):
-    """How often `ks.repair` restores at least `RESTORED` of the lost outcome, of the runs that training can repair."""
+    """How often `ks.repair` restores at least `RESTORED` of the lost outcome, of the runs that training can repair, by
+    fault.
+
+    Counted are runs that have lost more than healthy runs of the same program differ from seed to seed: two standard
+    deviations of these.
+    """
     faults = {(*plant_of(run), run["seed"]): run for run in records if run["kind"] == "fault"}
-    count = Counter()
+    outcomes, counts = defaultdict(list), defaultdict(Counter)
+    for run in healthy.values():
+        outcomes[run["base"]].append(run["outcome"])
     for record in records:
         fault = faults.get((*plant_of(record), record["seed"]))
-        if record["kind"] != "restored" or fault is None or not kill[plant_of(record)][0]:
+        if record["kind"] != "restored" or fault is None or not is_repairable(fault) or not kill[plant_of(record)][0]:
             continue
-        lost = fault["outcome"] - healthy[record["base"], record["seed"]]["outcome"]
-        if lost <= 0:  # nothing to restore with this seed
+        sound = healthy[record["base"], record["seed"]]
+        if fault["outcome"] - sound["outcome"] <= 2 * np.std(outcomes[record["base"]], ddof=1):
             continue
-        restored = is_restored(fault, record, healthy[record["base"], record["seed"]])
-        count.update({"runs": 1, "restored": restored, "changed": bool(record["kept"]), "epochs": record["epochs"]})
+        count = {"runs": 1, "restored": is_restored(fault, record, sound), "changed": bool(record["kept"])}
+        counts[record["name"]].update({**count, "epochs": record["epochs"]})
+    total = sum(counts.values(), Counter())
     return {
-        "restored": list(clopper_pearson(count["restored"], count["runs"])),
-        "changed": list(clopper_pearson(count["changed"], count["runs"])),
-        "runs": count["runs"],
-        "mean_epochs": count["epochs"] / max(count["runs"], 1),
+        "restored": list(clopper_pearson(total["restored"], total["runs"])),
+        "changed": list(clopper_pearson(total["changed"], total["runs"])),
+        "runs": total["runs"],
+        "mean_epochs": total["epochs"] / max(total["runs"], 1),
+        "causes": {cause: dict(count) for cause, count in sorted(counts.items())},
     }
 
 
@@ -280,7 +301,7 @@ def judged_baseline(rule, faults, controls):
     names = [rule(record) for record in faults]
     return {
         "detected": sum(map(bool, names)),
-        "named": sum(found[:1] == [record["name"]] for found, record in zip(names, faults, strict=True)),
+        "named": sum(is_right(record, found[:1]) for found, record in zip(names, faults, strict=True)),
         "false_alarms": sum(bool(rule(record)) for record in controls),
     }
 

@@ -80,9 +80,14 @@ def restored(found, table):
     text = (
         f"{judged['runs']} faulty programs were given to `ks.repair`, which trained {judged['mean_epochs']:.0f} "
         "epochs in the mean, all attempts together, besides the tests. Left out are faults that training cannot "
-        "repair: too few identities, and wrong figures (leakage, thresholds, an inverted metric)."
+        "repair: wrong figures (leakage, thresholds, an inverted metric), wrong held-out inputs, and data that lack "
+        "identities, most of their samples, or the right pairs. Runs that have lost less than two standard deviations "
+        "of healthy runs are left out, too."
     )
-    return targets(judged, wanted, table) + "\n\n" + text
+    names = ("runs", "restored", "changed")
+    lines = [[f"`{cause}`", *(str(count[name]) for name in names)] for cause, count in judged["causes"].items()]
+    by_cause = table(["planted", "programs", "restored", "changed"], lines)
+    return "\n\n".join([targets(judged, wanted, table), text, by_cause])
 
 
 def by_family(found, table):

@@ -214,6 +214,8 @@ CONTROLS = {
     "temperature × 2": changed(BATCHES, PROXIES, temperature=2.0),
     "margin of 0": changed(PROXIES, margin=0.0),
 }
+# Other right names of a fault: what made it collapse was planted, too.
+ALSO_RIGHT = {("collapse", "hardest mining, rate × 30, no norm"): ("learning_rate", "mining")}
 NOISE, IMBALANCE, LEAK = ("label_noise", "40 %"), ("pair_imbalance", "1:200"), ("leakage", "same images")
 FEW = ("memorising", "12 identities, long")
 TOGETHER = (  # pairs of faults that real programs have at once

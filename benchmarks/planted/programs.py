@@ -28,12 +28,14 @@ class Found(NamedTuple):
         monitor: the `DivergenceMonitor` after the run.
         logs: curves that Keras kept.
         seconds: of the fit, including its callbacks.
+        fitted: of a threshold, the error rate that the one which is best on the validation pairs has instead.
     """
 
     outcome: float
     monitor: object
     logs: dict
     seconds: float
+    fitted: float | None = None
 
 
 def run(recipe, seed):
@@ -67,7 +69,9 @@ def run(recipe, seed):
     history = model.fit(
         **options, epochs=recipe["epochs"], callbacks=callbacks, validation_data=held_out, shuffle=True, verbose=0
     )
-    return Found(outcome(recipe, model, monitor, parts), monitor, history.history, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    found, fitted = outcome(recipe, monitor, parts)
+    return Found(found, monitor, history.history, seconds, fitted)
 
 
 def repaired(recipe, seed):
@@ -248,19 +252,24 @@ def verify_distance(recipe, model):
     return recipe["verify_distance"] or recipe["distance"]
 
 
-def outcome(recipe, model, monitor, parts):
-    """EER on the identities of the final check, or the error rate there at the threshold in use."""
+def outcome(recipe, monitor, parts):
+    """EER on the identities of the final check, and None; if the recipe has a threshold, see `error_rates`."""
     if not np.isfinite(monitor.history["eer"][-1]):
-        return 0.5
+        return 0.5, None
     scored = ks.scoring.score(monitor.attach(), check_of(recipe, parts))
     if not scored.is_finite:
-        return 0.5
-    same = scored.same
+        return 0.5, None
     if monitor.threshold is not None:
         rows = scored.trials.balanced()
-        return float(np.mean((scored.scores[rows] >= monitor.threshold) != same[rows]))
-    eer = ks.verification.eer(same, scored.scores)
-    return float(1 - eer if recipe["validation_similar_label"] == 0 else eer)
+        return error_rates(monitor.threshold, monitor, scored.same[rows], scored.scores[rows])
+    eer = ks.verification.eer(scored.same, scored.scores)
+    return float(1 - eer if recipe["validation_similar_label"] == 0 else eer), None
+
+
+def error_rates(threshold, monitor, same, scores):
+    """The error rate on pairs `(n,)` at the `threshold` in use, and at the one that is best on the validation pairs."""
+    best = monitor.diagnosis.observed.valid.accuracy[1]
+    return tuple(float(np.mean((scores >= one) != same)) for one in (threshold, best))
 
 
 def check_of(recipe, parts):

@@ -68,6 +68,8 @@ def record_of(job, recipe=None, with_tests=False):
         "flags": [flag.epoch for flag in diagnosis.flags] if diagnosis else [],
         "facts": facts_of(diagnosis),
     }
+    if found.fitted is not None:
+        record["fitted"] = found.fitted
     return {**record, **tests_of(diagnosis)} if with_tests else record
 
 
