@@ -100,8 +100,8 @@ FAULTS = {
     "margin": {
         "× .01": both(*2 * [scaled(margin=0.01)], in_form("distance", margin=0.01)),
         "× 100": both(far_margin, far_margin),
-        "temperature × 100": changed(BATCHES, PROXIES, temperature=100.0),
-        "temperature × .01": changed(BATCHES, PROXIES, temperature=0.01),
+        "temperature × 100": scaled(BATCHES, PROXIES, temperature=100),
+        "temperature × .01": scaled(BATCHES, PROXIES, temperature=0.01),
     },
     "mining": {
         "only easy pairs": both(of_numbers(changed(easy_pairs=True)), changed(positives="easy", negatives="easy")),
@@ -211,11 +211,14 @@ CONTROLS = {
     "each pair twice": changed(HEADS, pairs="each twice", pairs_drawn=6000),
     "exponential of a distance": in_form("exponential of a distance"),
     "two classes": in_form("two classes"),
-    "temperature × 2": changed(BATCHES, PROXIES, temperature=2.0),
+    "temperature × 2": scaled(BATCHES, PROXIES, temperature=2),
     "margin of 0": changed(PROXIES, margin=0.0),
 }
-# Other right names of a fault: what made it collapse was planted, too.
-ALSO_RIGHT = {("collapse", "hardest mining, rate × 30, no norm"): ("learning_rate", "mining")}
+# Other right names of a fault, which say what was planted as well.
+ALSO_RIGHT = {
+    ("collapse", "hardest mining, rate × 30, no norm"): ("learning_rate", "mining"),
+    ("weak_features", "frozen random encoder"): ("frozen_part",),
+}
 NOISE, IMBALANCE, LEAK = ("label_noise", "40 %"), ("pair_imbalance", "1:200"), ("leakage", "same images")
 FEW = ("memorising", "12 identities, long")
 TOGETHER = (  # pairs of faults that real programs have at once

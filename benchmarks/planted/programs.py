@@ -110,14 +110,14 @@ def triplet_loss(recipe):
 
 LOSSES = {  # of batches of identities
     "BatchTriplet": triplet_loss,
-    "SupCon": lambda recipe: ks.losses.SupConLoss(0.1 * recipe["temperature"]),
-    "NTXent": lambda recipe: ks.losses.NTXentLoss(0.07 * recipe["temperature"]),
-    "SmoothAP": lambda recipe: ks.losses.SmoothAPLoss(0.01 * recipe["temperature"]),
+    "SupCon": lambda recipe: ks.losses.SupConLoss(recipe["temperature"]),
+    "NTXent": lambda recipe: ks.losses.NTXentLoss(recipe["temperature"]),
+    "SmoothAP": lambda recipe: ks.losses.SmoothAPLoss(recipe["temperature"]),
     "MultiSimilarity": lambda recipe: ks.losses.MultiSimilarityLoss(
-        2 / recipe["temperature"], 50 / recipe["temperature"]
+        0.04 / recipe["temperature"], 1 / recipe["temperature"]
     ),
-    "ArcFace": lambda recipe: ks.losses.ArcFaceLoss(recipe["margin"], scale=16 / recipe["temperature"]),
-    "ProxyAnchor": lambda recipe: ks.losses.ProxyAnchorLoss(recipe["margin"], scale=32 / recipe["temperature"]),
+    "ArcFace": lambda recipe: ks.losses.ArcFaceLoss(recipe["margin"], scale=1 / recipe["temperature"]),
+    "ProxyAnchor": lambda recipe: ks.losses.ProxyAnchorLoss(recipe["margin"], scale=1 / recipe["temperature"]),
 }
 
 

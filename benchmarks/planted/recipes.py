@@ -31,7 +31,7 @@ COMMON = {
     "joint": True,
     "loss": None,
     "margin": None,
-    "temperature": 1.0,  # times the usual one of a batch or proxy loss
+    "temperature": None,  # of the cosines in a batch or proxy loss
     "distance": "euclidean",
     "verify_distance": None,
     "similar_label": 1,
@@ -82,16 +82,19 @@ PROGRAMS = {  # program: (family that is reported, options)
     "contrastive": (PAIRS, {"margin": 1.0}),
     "triplet": (TRIPLETS, TRIPLET),
     "head": (HEADS, HEAD),
-    "supcon": (BATCHES, {"loss": "SupCon", "distance": "cosine"}),
-    "ntxent": (BATCHES, {"loss": "NTXent", "distance": "cosine"}),
-    "multisimilarity": (BATCHES, {"loss": "MultiSimilarity", "distance": "cosine"}),
-    "smoothap": (BATCHES, {"loss": "SmoothAP", "distance": "cosine"}),
-    "arcface": (PROXIES, {**PROXY, "loss": "ArcFace", "margin": 0.2}),
-    "proxyanchor": (PROXIES, {**PROXY, "loss": "ProxyAnchor", "margin": 0.1}),
+    "supcon": (BATCHES, {"loss": "SupCon", "temperature": 0.1, "distance": "cosine"}),
+    "ntxent": (BATCHES, {"loss": "NTXent", "temperature": 0.07, "distance": "cosine"}),
+    "multisimilarity": (BATCHES, {"loss": "MultiSimilarity", "temperature": 0.02, "distance": "cosine"}),
+    "smoothap": (BATCHES, {"loss": "SmoothAP", "temperature": 0.01, "distance": "cosine"}),
+    "arcface": (PROXIES, {**PROXY, "loss": "ArcFace", "margin": 0.2, "temperature": 1 / 16}),
+    "proxyanchor": (PROXIES, {**PROXY, "loss": "ProxyAnchor", "margin": 0.1, "temperature": 1 / 32}),
     "tuned": (TUNED, {**TRIPLET, **FINE_TUNED}),
 }
 DATA = {"digits": {}, "garments": {}, "blobs": {}, "text": {}, "tokens": {"noise": 0.7}}
-OWN = {"text-head": {"noise": 0.5, "dropout": 0.5}}  # options that one base program needs to be healthy
+OWN = {
+    "text-head": {"noise": 0.5, "dropout": 0.5},
+    "tokens-triplet": {"noise": 0.4},
+}  # options that one base program needs to be healthy
 BASES = {
     f"{data}-{program}": {
         **COMMON,

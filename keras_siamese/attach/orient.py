@@ -97,8 +97,11 @@ def outputs_of(anatomy, left, right):
     embedded = [ops.convert_to_tensor(one) for one in anatomy.embed([left, right])]
     shifted = ops.roll(embedded[1], 1, axis=0)
     pairs = [embedded, [embedded[1], embedded[1]], [embedded[1], shifted]]
+    if anatomy.other is not None and (anatomy.learned or embedded[0].shape != embedded[1].shape):
+        # With weights of its own, it may expect the embeddings of each side elsewhere.
+        return ops.convert_to_numpy(anatomy.compare(*embedded))[:, 0], 0
     outputs, equal, different = (ops.convert_to_numpy(anatomy.compare(*pair))[:, 0] for pair in pairs)
-    return outputs, equal_end(equal, different) if anatomy.other is None else 0
+    return outputs, equal_end(equal, different)
 
 
 def loss_of(anatomy, x, y, labels):

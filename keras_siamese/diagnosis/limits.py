@@ -153,7 +153,7 @@ SCALES_APART = Limit(
 )
 LARGE_INPUT = Limit(20.0, "root mean square", "tuned; pixels in [0, 255] are above twice of it", "causes.input_scale")
 SMALL_INPUT = Limit(0.005, "root mean square", "tuned", "causes.input_scale")
-LEAST_SIDE = Limit(12, "pixels", "derivation: two octaves of frequencies", "facts.inputs")
+LEAST_SIDE = Limit(8, "pixels", "derivation: two octaves of frequencies", "facts.inputs")
 MODE_GAP = Limit(0.1, "EER", "tuned: inference less training mode", "causes.batch_norm")
 STATISTICS_OFF = Limit(
     1.5, "spreads, or powers of 2", "convention: three times another spread, or beyond it", "causes.batch_norm"
@@ -194,6 +194,16 @@ REACHED = Limit(0.99, "share of the impostor pairs", "convention", "facts.loss")
 ALL_ACTIVE = Limit(0.99, "share of the impostor pairs", "tuned", "causes.margin report.panels")
 SMALL_MARGIN = Limit(0.1, "untrained distances of impostors", "tuned", "causes.margin")
 LARGE_MARGIN = Limit(8.0, "untrained distances of impostors", "tuned", "causes.margin")
+SMALL_TEMPERATURE = Limit(
+    0.002, "cosine", "a fifth of CLIP's lowest, https://arxiv.org/abs/2103.00020", "causes.margin facts.loss"
+)
+LARGE_TEMPERATURE = Limit(
+    0.7,
+    "cosine",
+    "between SimCLR's usual .5 and 1, which costs it 7 points, https://arxiv.org/abs/2002.05709",
+    "causes.margin facts.loss",
+)
+USUAL_TEMPERATURE = Limit(0.1, "cosine", "SupCon, https://arxiv.org/abs/2004.11362", "facts.loss")
 USUAL_GAP = Limit(0.2, "distance", "FaceNet, CVPR 2015, https://arxiv.org/abs/1503.03832", "causes.margin")
 SMALL_UPDATE = Limit(
     0.01,
@@ -238,7 +248,9 @@ PRETRAINED = Limit(
     0.05, "EER", "two standard errors of 500 pairs: less than new random weights have", "causes.frozen_part"
 )
 BLURRED = Limit(0.1, "ratio of powers", "tuned; natural images are between .27 and 1.8", "causes.weak_features")
-WITH_REASON = Limit(3, "ratio of EERs", "tuned: a visible reason needs less proof", "causes.weak_features")
+WITH_REASON = Limit(
+    3, "ratio of EERs", "tuned: a visible reason needs less proof", "causes.weak_features causes.batch_norm"
+)
 
 BEHIND = Limit(0.02, "EER", "SWAP_GAIN, of a linear model", "causes.weak_features")
 UNSEEN_SHARE = Limit(

@@ -42,6 +42,9 @@ class SiameseLoss(keras.losses.Loss):
         mining: `(positives, negatives)`, which of them an anchor uses, with the names of `BatchTripletLoss`; None if it
             uses all of them.
         minimum: a lower bound of the loss.
+        compares_cosines: whether it compares cosines, in [−1, 1].
+        cosine_temperature: what differences of cosines are divided by before they are compared, by an exponential or a
+            sigmoid; None if the loss has no such number, or compares other things.
     """
 
     expects = "distance"
@@ -49,6 +52,7 @@ class SiameseLoss(keras.losses.Loss):
     margin_is_gap = False
     mining = None
     minimum = 0.0
+    compares_cosines = False
 
     @property
     def kind(self):
@@ -57,6 +61,12 @@ class SiameseLoss(keras.losses.Loss):
     @property
     def expected_range(self):
         return RANGES.get(self.expects, (-math.inf, math.inf))
+
+    @property
+    def cosine_temperature(self):
+        scale = getattr(self, "scale", None)
+        temperature = getattr(self, "temperature", None if scale is None else 1 / scale)
+        return temperature if self.compares_cosines else None
 
     def value_at_collapse(self, positive_fraction=None):
         """The loss of an encoder that gives all inputs the same embedding, or None if it is not known.

@@ -32,7 +32,7 @@ class LossCharacter:
     """Properties of a loss; None where one is not known.
 
     Attributes:
-        kind, expects, expected_range, mining, margin_is_gap: as in `SiameseLoss`.
+        kind, expects, expected_range, mining, margin_is_gap, cosine_temperature: as in `SiameseLoss`.
         similar_label: for a pair loss, the label of genuine pairs: the one whose loss pulls the distance down.
         margin: in units of the distance: where the loss of an impostor pair ends, or the gap between two distances.
         minimum: a lower bound of the loss; −inf if it falls without end.
@@ -51,6 +51,7 @@ class LossCharacter:
     minimum: float | None = None
     at_zero: tuple | None = None
     collapsed: float | None = None
+    cosine_temperature: float | None = None
     is_stated: bool = False
 
     def value_at_collapse(self, positive_fraction=None):
@@ -91,7 +92,7 @@ def stated(loss):
     """`LossCharacter` of a `SiameseLoss`, from its attributes."""
     pairs = loss.kind == "pair" and loss.expects == "distance"
     ends = [loss.value_at_collapse(fraction) for fraction in (0.0, 1.0)] if pairs else (None, None)
-    same = "kind", "expects", "expected_range", "mining", "margin_is_gap", "minimum"
+    same = "kind", "expects", "expected_range", "mining", "margin_is_gap", "minimum", "cosine_temperature"
     return LossCharacter(
         **{name: getattr(loss, name) for name in same},
         similar_label=getattr(loss, "similar_label", None),

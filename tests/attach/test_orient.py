@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from keras import ops
+from keras.layers import Dense
 
 from keras_siamese.attach.anatomy import dissect
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
@@ -97,3 +98,18 @@ def test_the_loss_of_a_pair_is_that_of_the_output_that_compares():
     orient(anatomy, *x, labels, x=x, y=[classes, labels])
     losses = np.array([anatomy.pair_loss(1, value) for value in (0.0, 1.0, 3.0)])
     np.testing.assert_allclose(losses - losses[1], [1, 0, 4], atol=1e-4)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_comparison_of_two_encoders_tells_its_direction_if_it_learns_nothing(x, sign):
+    """Whatever the new encoders make of items: only equal embeddings are told to the comparison."""
+    one, other = encoder_model("one"), encoder_model("other")
+    model = two_towers(lambda a, b: sign * DistanceLayer()([one(a), other(b)]))
+    direction = orient(dissect(model, x[:4]), x[:15], x[15:], np.arange(15) % 2, similar_label=1)
+    assert direction.end == -sign and direction.up == (sign < 0)
+
+
+def test_the_learned_comparison_of_two_encoders_does_not(x):
+    one, other = encoder_model("one"), encoder_model("other")
+    model = two_towers(lambda a, b: Dense(1)(DistanceLayer()([one(a), other(b)])))
+    assert orient(dissect(model, x[:4]), x[:15], x[15:], np.arange(15) % 2, similar_label=1).end == 0

@@ -242,3 +242,18 @@ def test_a_character_is_a_value():
     assert dataclasses.asdict(LossCharacter(kind="pair"))["kind"] == "pair"
     with pytest.raises(dataclasses.FrozenInstanceError):
         LossCharacter().kind = "pair"
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (losses.SupConLoss(0.2), 0.2),
+        (losses.ArcFaceLoss(scale=20.0), 0.05),
+        (losses.ProxyNCALoss(scale=1.0), 0.5),
+        (losses.MultiSimilarityLoss(beta=40.0), 0.025),
+        (losses.NCALoss(), None),
+        (losses.VICRegLoss(), None),
+    ],
+)
+def test_the_temperature_is_what_differences_of_cosines_are_divided_by(loss, expected):
+    assert character_of(loss).cosine_temperature == expected

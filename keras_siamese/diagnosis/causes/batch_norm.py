@@ -2,7 +2,7 @@
 takes those of the batch in inference too, because `training=True` stands in the call.
 
 Running statistics that are far from those of a batch have not caught up with the inputs. That harms if training pairs
-are not told apart in inference mode, whatever they are in training mode.
+are not told apart in inference mode, whatever they are in training mode, or are told apart somewhat worse than there.
 """
 
 import numpy as np
@@ -24,14 +24,16 @@ class BatchNorm(Cause):
 
     def judge(self, facts):
         few = limits.FEW_IN_BATCH
-        signals = signals_of(facts, batch_normalization=0.5, mode_gap=(limits.MODE_GAP, 0.0), batch_identities=few)
+        signals = signals_of(facts, batch_normalization=0.5, batch_identities=few)
         signals |= signals_of(facts, mode_eer_training=None, mode_eer_inference=None)
         gap, seen = facts.get("mode_gap", 0.0), facts.get("batch_identities", np.inf)
         off, learned = facts.get("statistics_off", 0.0), facts.get("train_eer", 1.0) <= limits.UNLEARNED
         signals |= signals_of(facts, statistics_off=(limits.STATISTICS_OFF, 0.0))
-        is_behind = off > limits.STATISTICS_OFF and not learned and "train_eer" in facts
-        differs, depends = gap > limits.MODE_GAP, facts.get("batch_dependence", 0.0)
-        signals |= signals_of(facts, batch_dependence=(limits.DEPENDS, 0.0))
+        is_off, depends = off > limits.STATISTICS_OFF, facts.get("batch_dependence", 0.0)
+        is_behind = is_off and not learned and "train_eer" in facts
+        least = limits.MODE_GAP / limits.WITH_REASON if is_off else limits.MODE_GAP
+        differs = gap > least
+        signals |= signals_of(facts, mode_gap=(least, 0.0), batch_dependence=(limits.DEPENDS, 0.0))
         is_found = differs or is_behind or seen < few or depends > limits.DEPENDS
         if not facts["batch_normalization"] or not is_found or not is_imperfect(facts, limits.WELL_EER):
             return RuledOut(self.name, signals)
@@ -61,5 +63,5 @@ class BatchNorm(Cause):
                 "samples of a batch have in common, which is then their identity."
             )
         repair = change(momentum=0.9, joint=True, one_identity=False)
-        strength = max(gap / limits.MODE_GAP, few / seen, off / limits.STATISTICS_OFF if is_behind else 0.0)
+        strength = max(gap / limits.MODE_GAP, few / seen, off / limits.STATISTICS_OFF if is_off else 0.0)
         return self.found(facts, "error", what, signals, strength, repair)

@@ -42,6 +42,8 @@ class LearningRate(Cause):
         )
         signals = signals_of(facts, **sizes, **shown, **probed)
         gained = facts.get("untrained_eer", 0.5) - facts.get("train_eer", facts.get("eer", 0.5))
+        if "first_eer" in facts:  # if steps are so small, the first epoch has left what it was given: new or pretrained
+            gained = min(gained, facts["first_eer"] - facts.get("eer", 0.5))
         left = facts.get("rate_left", 1.0)
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
@@ -49,7 +51,7 @@ class LearningRate(Cause):
             factor = power_of_ten(limits.USUAL_UPDATE / max(moved, limits.TINY), 4)
             what = (
                 f"In one epoch the weights move by {moved:.2g} of their size, while a tenth is usual: the encoder "
-                "has hardly changed since its initialization."
+                "has hardly changed since training began."
             )
             severity = "error" if moved < limits.SMALL_UPDATE / limits.STRONGEST else "warning"
             strength = limits.SMALL_UPDATE / max(moved, limits.SMALL_UPDATE / limits.STRONGEST)

@@ -1,22 +1,53 @@
 """Margin: on the scale of the embedding, the margin is so small that all impostor pairs satisfy it, or so large that
-none can.
+none can. Or the temperature of a loss on cosines is so high that all pairs count alike, or so low that only one counts.
 
-The scale of the embeddings is that of the encoder before training.
+The scale of the embeddings is that of the encoder before training. Cosines have one scale, [−1, 1].
 """
 
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import (
+    Cause,
+    Finding,
+    NotExamined,
+    RuledOut,
+    Signal,
+    change,
+    is_imperfect,
+    signals_of,
+)
 
 
 class Margin(Cause):
     stage = "objective"
     needs_embeddings = True
-    reads = ("margin", "untrained_distance")
-    needs = "a loss with a margin, and an encoder that Keras can copy"
+    needs = "a loss with a margin or a temperature, and an encoder that Keras can copy"
 
     def judge(self, facts):
+        has_margin = "margin" in facts and "untrained_distance" in facts
+        tempered = self.of_temperature(facts) if "temperature" in facts else NotExamined(self.name, self.needs)
+        return self.of_margin(facts) if has_margin and not isinstance(tempered, Finding) else tempered
+
+    def of_temperature(self, facts):
+        """The answer of a loss that divides cosines by a temperature."""
+        temperature, usual = facts["temperature"], facts["usual_temperature"]
+        low, high = limits.SMALL_TEMPERATURE, limits.LARGE_TEMPERATURE
+        is_high = temperature > high
+        signals = signals_of(facts, temperature=(high if is_high else low, usual), loss_fallen=None)
+        if low <= temperature <= high or not is_imperfect(facts, limits.WELL_EER):
+            return RuledOut(self.name, signals)
+        what = f"The loss divides cosines, which differ by 2 at most, by the temperature {temperature:.3g}: "
+        what += "all pairs count nearly alike." if is_high else "only the hardest pair of each sample counts."
+        advice = (
+            f"loss = ks.losses.{facts.words['loss']}(temperature={usual:.3g})\n"
+            f"# of a loss that takes a scale: scale={1 / usual:.3g}"
+        )
+        strength = temperature / high if is_high else low / temperature
+        return self.found(facts, "error", what, signals, strength, change(temperature=usual), advice)
+
+    def of_margin(self, facts):
+        """The answer of a loss with a margin."""
         margin, natural = facts["margin"], facts["untrained_distance"]
         reach = facts.get("reach", float("inf"))
         relative = margin / natural if natural else 0.0

@@ -137,6 +137,17 @@ def _(program, value, observed):
     return None if are_equal(batches.at(0), program.batches.at(0)) else replace(program, batches=batches)
 
 
+@changes("temperature")
+def _(program, value, observed):
+    """Cosines divided by the temperature `value` in the loss."""
+    loss, present = observed.loss, observed.character.cosine_temperature
+    if present is None:
+        return None
+    factors = {"temperature": value / present} | dict.fromkeys(("scale", "alpha", "beta"), present / value)
+    values = {name: getattr(loss, name) * factor for name, factor in factors.items() if hasattr(loss, name)}
+    return replace(program, settings=(*program.settings, partial(same_attributes, loss, tuple(values), **values)))
+
+
 @changes("similar_label")
 def _(program, value, observed):
     """Labels the other way round in training."""

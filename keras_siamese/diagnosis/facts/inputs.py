@@ -52,21 +52,22 @@ def root_mean_square(x):
 
 def detail(images):
     """Power of the finest octave of `(n, height, width[, channels])` over that of the next coarser one: between .27 and
-    1.8 for natural images and drawings of any size, and at most .05 if they are blurred.
+    1.8 for natural images and drawings of any size, and at most .1 if they are blurred.
 
     Field, *Relations between the statistics of natural images and the response properties of cortical cells*, JOSA A 4,
     1987, https://doi.org/10.1364/JOSAA.4.002379: the amplitude falls as 1/frequency, so all octaves have equal power.
 
     >>> noise = np.random.default_rng(0).normal(size=(50, 16, 16))
     >>> round(detail(noise)), round(detail(np.cumsum(np.cumsum(noise, axis=1), axis=2)), 1)
-    (5, 0.4)
+    (4, 0.6)
     """
+    from scipy.fft import dctn  # imported here, since it is slow to import
+
     images = np.asarray(images, float)
     grey = images.mean(axis=3) if images.ndim == 4 else images
-    # The window hides the borders of the image, which the Fourier transform would take for edges.
-    window = np.hanning(grey.shape[1])[:, None] * np.hanning(grey.shape[2])
-    power = (np.abs(np.fft.fft2((grey - grey.mean(axis=(1, 2), keepdims=True)) * window)) ** 2).mean(axis=0)
-    rows, columns = (np.abs(np.fft.fftfreq(size)) for size in grey.shape[1:])
+    # A cosine transform mirrors the image at its borders, which a Fourier transform would take for edges.
+    power = (dctn(grey, axes=(1, 2), norm="ortho") ** 2).mean(axis=0)
+    rows, columns = (np.arange(size) / (2 * size) for size in grey.shape[1:])  # cycles per pixel
     frequency = np.maximum(rows[:, None], columns)
     finest, coarser = power[frequency >= 0.25].sum(), power[(frequency >= 0.125) & (frequency < 0.25)].sum()
     return float(finest / coarser) if coarser else 1.0

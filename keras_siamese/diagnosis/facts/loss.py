@@ -13,6 +13,8 @@ def of_loss(observed):
     found["loss_mines"] = float(loss.mining is not None)
     if loss.margin is not None:
         found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
+    if loss.cosine_temperature is not None:
+        found |= {"temperature": loss.cosine_temperature, "usual_temperature": usual_temperature(observed.loss)}
     if np.isfinite(bounds[1]):
         found["reach"] = bounds[1]
     if (loss.kind, loss.expects, observed.output_kind) == ("pair", "distance", "distance") and train is not None:
@@ -31,6 +33,16 @@ def of_loss(observed):
         kinds = weights[0] * found["genuine_loss"], weights[1] * found["impostor_loss"]
         found["implied_fraction"] = implied_fraction(losses[-1], *kinds)
     return found
+
+
+def usual_temperature(loss):
+    """The temperature of cosines that a loss of this class has by default, if it is one to begin with; else .1."""
+    try:
+        usual = type(loss)().cosine_temperature
+    except TypeError:  # it has an argument without a default
+        usual = float(limits.USUAL_TEMPERATURE)
+    fits = limits.SMALL_TEMPERATURE <= usual <= limits.LARGE_TEMPERATURE
+    return usual if fits else float(limits.USUAL_TEMPERATURE)
 
 
 def implied_fraction(loss, genuine, impostor):

@@ -164,7 +164,7 @@ def batch_identities(observed):
     source = observed.source
     if hasattr(source, "pairs") and hasattr(source, "labels"):
         sides, size = np.stack([source.labels[rows] for rows in source.pairs()[:2]]), source.batch_size
-        if getattr(observed.siamese, "joint", True):
+        if getattr(getattr(observed.siamese, "model", None), "joint", False):  # else each side is a call of its own
             sides, size = sides.T.reshape(1, -1), 2 * size
         starts = range(0, sides.shape[1], size)
         return min(float(np.mean([len(np.unique(side[at : at + size])) for at in starts])) for side in sides)

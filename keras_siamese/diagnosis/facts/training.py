@@ -37,7 +37,7 @@ def of_history(observed):
         found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), limits.TINY)
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
     if np.isfinite(eers).any():
-        found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1}
+        found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1, "first_eer": eers[0]}
     found |= rate_left(observed.history.get("learning_rate", []))
     return found | logged_accuracy(observed) | step_sizes(observed)
 

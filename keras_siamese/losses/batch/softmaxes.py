@@ -26,6 +26,8 @@ class CosineLoss(BatchLoss):
         **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
     """
 
+    compares_cosines = True
+
     def measure(self, a, b):
         return cosines(a, b)
 
@@ -148,6 +150,10 @@ class MultiSimilarityLoss(CosineLoss):
         self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
         self.base = check_number("base", base, low=-1, high=1)
         self.epsilon = None if epsilon is None else check_number("epsilon", epsilon, low=0, open_high=True)
+
+    @property
+    def cosine_temperature(self):
+        return 1 / self.beta
 
     def terms(self, rows):
         options = self.alpha, self.beta, self.base, self.epsilon

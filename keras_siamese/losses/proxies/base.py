@@ -32,6 +32,7 @@ class ProxyLoss(SiameseLoss):
     """
 
     expects = "cosine"
+    compares_cosines = True
     several_centers = False
 
     def __call__(self, y_true, y_pred, sample_weight=None):

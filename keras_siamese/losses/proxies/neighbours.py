@@ -71,6 +71,10 @@ class ProxyNCALoss(ProxyLoss):
         super().__init__(**kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
+    @property
+    def cosine_temperature(self):
+        return 1 / (2 * self.scale)
+
     def per_row(self, target, cosine):
         return softmax_loss(target, 2.0 * self.scale * cosine)
 

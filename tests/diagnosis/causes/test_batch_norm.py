@@ -37,6 +37,8 @@ def test_it_says_which_of_the_two_it_is():
         ({"train_eer": 0.15}, None),  # inference mode verifies all the same
         ({"train_eer": None}, None),
         ({"mode_gap": 0.3}, ("error", 3.0)),
+        ({"mode_gap": 0.05, "train_eer": 0.1}, ("error", 2.0)),  # worse than in training mode, too
+        ({"mode_gap": 0.03, "train_eer": 0.1}, None),
         ({"eer": 0.04}, None),
     ],
 )

@@ -20,6 +20,8 @@ def steps(size):
         (steps(0.01), None),
         ({"train_eer": 0.24, "untrained_eer": 0.35}, None),  # it has learned something
         ({"train_eer": 0.26, "untrained_eer": 0.35}, ("error", 10.0)),
+        ({"train_eer": 0.1, "first_eer": 0.45, "eer": 0.4}, ("error", 10.0)),  # a pretrained encoder
+        ({"train_eer": 0.1, "first_eer": 0.45, "eer": 0.3}, None),
         ({"eer": 0.099}, None),
         (steps(1.0), None),
         (steps(2.0), ("warning", 2.0)),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_siamese.diagnosis.causes import NotExamined
 from tests.support.facts_by_hand import BAD, answer, severity_and_strength
 
 
@@ -42,3 +43,22 @@ def test_its_signals_stand_beside_their_limits():
     relative = signals["margin_over_untrained_distance"]
     assert (relative.value, relative.threshold, relative.null) == (0.02, 0.1, 1.0)
     assert signals["margin"].threshold == 2.0 and signals["active_impostors"].threshold == 0.99
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"), [(7.0, ("error", 10.0)), (1.4, ("error", 2.0)), (0.5, None), (0.001, ("error", 2.0))]
+)
+def test_a_temperature_that_is_far_from_the_range_of_cosines_is_an_error(temperature, expected):
+    known = {"margin": None, "temperature": temperature, "usual_temperature": 0.07}
+    assert severity_and_strength("margin", **known) == expected
+    assert severity_and_strength("margin", **known, eer=0.049) is None
+
+
+def test_the_usual_temperature_is_advised_and_a_margin_is_judged_beside_a_sound_one():
+    known = {"temperature": 7.0, "usual_temperature": 0.05}
+    found = answer("margin", **known)
+    assert "temperature=0.05" in found.advice and "scale=20" in found.advice and "alike" in found.summary
+    assert found.apply({"margin": 1.0}) == {"margin": 1.0, "temperature": 0.05}
+    assert "hardest" in answer("margin", **known | {"temperature": 1e-4}).summary
+    assert "margin 0.01" in answer("margin", **known | {"temperature": 0.1}, margin=0.01).summary
+    assert isinstance(answer("margin", margin=None), NotExamined)

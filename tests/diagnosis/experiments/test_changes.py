@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_siamese as ks
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.experiments.changes import CHANGES, changed, options_of, standardised
 from keras_siamese.diagnosis.experiments.comparison import OPTIONS
@@ -134,6 +135,24 @@ def test_the_momentum_holds_while_the_program_runs(pairs):
     with found.settings[-1]():
         assert norm.momentum == 0.5
     assert norm.momentum == 0.99
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "value"),
+    [
+        (ks.losses.SupConLoss(5.0), "temperature", 0.1),
+        (ks.losses.ProxyAnchorLoss(scale=0.2), "scale", 10.0),
+        (ks.losses.MultiSimilarityLoss(alpha=0.4, beta=0.2), "alpha", 20.0),
+    ],
+)
+def test_the_temperature_holds_while_the_program_runs(batchwise, loss, name, value):
+    program, observed = batchwise
+    before = loss.get_config()
+    found, made = changed(program, {"temperature": 0.1}, replace(observed, loss=loss))
+    assert made == ("temperature",) and loss.get_config() == before
+    with found.settings[-1]():
+        assert getattr(loss, name) == pytest.approx(value) and loss.cosine_temperature == pytest.approx(0.1)
+    assert loss.get_config() == before
 
 
 def test_a_repair_of_mining_changes_nothing_where_nothing_is_mined(pairs):

@@ -92,9 +92,9 @@ def test_identities_that_are_drawn_and_those_of_one_batch():
         labels=labels, batch_size=2, pairs=lambda: (np.array([0, 0, 2, 4]), np.array([1, 2, 3, 5]), None)
     )
     assert drawn_counts(pairs).tolist() == [3, 3, 2]
-    together, apart = SimpleNamespace(joint=True), SimpleNamespace(joint=False)
+    together, apart = (SimpleNamespace(model=SimpleNamespace(joint=joint)) for joint in (True, False))
     assert batch_identities(SimpleNamespace(source=pairs, siamese=together)) == 2.0  # {0, 1} and {1, 2}
-    assert batch_identities(SimpleNamespace(source=pairs, siamese=None)) == 2.0
+    assert batch_identities(SimpleNamespace(source=pairs, siamese=SimpleNamespace(model=None))) == 1.5
     assert batch_identities(SimpleNamespace(source=pairs, siamese=apart)) == 1.5  # the left sides: {0} and {1, 2}
     batches = SimpleNamespace(labels=labels, rows=lambda: np.array([[0, 1, 2, 3]]), classes_per_batch=2)
     assert drawn_counts(batches).tolist() == [2, 2] and batch_identities(SimpleNamespace(source=batches)) == 2.0
