@@ -129,7 +129,8 @@ def training(recipe, parts, seed):
         return contrastive(recipe, x, labels, augment, seed)
     model = pretrained(recipe, encoder_of(recipe, x.shape[1:]), seed)
     if recipe["family"] == PROXIES:
-        model = keras.Sequential([model, ks.layers.ProxyLogits(int(labels.max()) + 1)])
+        classes = 1 + max(int(known.max()) for known in (labels, parts["seen"][1]))
+        model = keras.Sequential([model, ks.layers.ProxyLogits(classes)])
     model.compile(optimizer_of(recipe), loss=LOSSES[recipe["loss"]](recipe))
     if recipe["share_of_two"] and recipe["weighting"] == "natural":
         return (x, labels), model, (x, labels)  # without balanced batches

@@ -13,7 +13,7 @@ from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.model import rate_left
 from keras_siamese.diagnosis.run import LOGGED
-from keras_siamese.scoring import embed, score_embeddings
+from keras_siamese.scoring import embed, score_embeddings, to_numpy
 
 LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
 
@@ -102,8 +102,9 @@ def of_training(observed):
         scores = score_embeddings(siamese, embeddings, trials.left, trials.right)
         if np.isfinite(scores).all():
             found["untrained_eer"] = verification.eer(trials.same, scores)
-        found["untrained_distance"] = impostor_distance(embeddings, trials)
-        found["impostor_distance"] = impostor_distance(trained.embeddings, trials)
+        distance = distance_of_loss(observed)
+        found["untrained_distance"] = impostor_distance(embeddings, trials, distance)
+        found["impostor_distance"] = impostor_distance(trained.embeddings, trials, distance)
     return found
 
 
@@ -122,10 +123,21 @@ def closeness(trials, most=int(limits.SOME_PAIRS)):
     return area, np.sqrt((1 / genuine + 1 / (len(same) - genuine)) / 12)
 
 
-def impostor_distance(embeddings, trials):
-    """Median Euclidean distance of impostor pairs."""
-    z, rows = np.asarray(embeddings, float), ~trials.same
-    return np.median(np.linalg.norm(z[trials.left[rows]] - z[trials.right[rows]], axis=1))
+def distance_of_loss(observed):
+    """The distance that the loss compares with its margin, a function of the embeddings of both sides `(n, dim)`: the
+    loss's own, or that of the model whose output it takes; None, for the Euclidean distance, if it has none.
+    """
+    own, anatomy = getattr(getattr(observed.loss, "distance", None), "rowwise", None), observed.siamese
+    is_output = observed.character.expects == "distance" == observed.output_kind
+    return anatomy.compare if own is None and is_output and not anatomy.learned else own
+
+
+def impostor_distance(embeddings, trials, distance=None):
+    """Median of the `distance` of impostor pairs; None takes the Euclidean distance."""
+    sides = [np.asarray(embeddings, "float32")[side[~trials.same]] for side in (trials.left, trials.right)]
+    if distance is None:
+        return np.median(np.linalg.norm(sides[0] - sides[1], axis=1))
+    return np.median(to_numpy(distance(*map(ops.convert_to_tensor, sides))))
 
 
 def untrained_copy(encoder, x):

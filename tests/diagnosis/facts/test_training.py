@@ -10,9 +10,17 @@ from keras import ops
 
 import keras_siamese as ks
 from keras_siamese import verification
-from keras_siamese.diagnosis.facts.training import copied_embeddings, of_history, untrained_copy
+from keras_siamese.attach.anatomy import dissect
+from keras_siamese.diagnosis.facts.training import (
+    copied_embeddings,
+    distance_of_loss,
+    impostor_distance,
+    of_history,
+    untrained_copy,
+)
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import Run
+from keras_siamese.losses.character import character_of
 from keras_siamese.scoring import Trials, score
 from tests.support import plantings
 from tests.support.measured import encoder
@@ -114,3 +122,19 @@ def test_a_subclassed_encoder_is_copied_from_its_config_or_not_at_all():
     assert untrained_embeddings(model, x) is None  # not built, so it has no weights to compare
     own = ops.convert_to_numpy(model(x))
     assert untrained_embeddings(model, x).shape == own.shape
+
+
+@pytest.mark.parametrize(
+    ("loss", "apart"),
+    [
+        (ks.losses.BatchTripletLoss(distance="manhattan"), 7.0),
+        (ks.losses.BatchTripletLoss(), 5.0),
+        (ks.losses.ContrastiveLoss(), 25.0),  # of what the model puts out
+    ],
+)
+def test_impostors_are_apart_by_the_distance_of_the_loss(loss, apart):
+    model = ks.SiameseWrapper(encoder(), distance="squared_euclidean")
+    known = SimpleNamespace(loss=loss, siamese=dissect(model), output_kind="distance", character=character_of(loss))
+    z = np.array([[0.0, 0.0], [3.0, 4.0]])
+    trials = SimpleNamespace(same=np.array([False]), left=np.array([0]), right=np.array([1]))
+    assert impostor_distance(z, trials, distance_of_loss(known)) == pytest.approx(apart)
