@@ -7,22 +7,24 @@ that is possible, and the model scores them again: if it then tells pairs apart 
 Contract: pure functions of arrays; `of_preparation` asks the run for its samples and scores.
 
     other_scale(train, held_out)        # (log10 of the ratio of spreads, difference of the means)
-    prepared_like(train, held_out)      # held-out samples, turned back and on the scale of the training samples
+    preparing(train, held_out)          # a function that turns samples back and scales them like training samples
 """
 
+import functools
 import itertools
 from dataclasses import replace
 
 import numpy as np
 
 from keras_siamese import verification
-from keras_siamese.data.sources import count_samples, take
+from keras_siamese.data.sources import Rows, count_samples, named_arrays, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.references import has_numbers
 from keras_siamese.diagnosis.facts.verification import gain_error, widening
 from keras_siamese.scoring import score
 
-SOME = 512  # samples that are compared
+SOME, NUMBERS = 512, 16_000_000  # samples that are compared, fewer if they have more numbers, but at least FEW
+FEW = 32
 BEYOND = {  # from where on a difference is clear
     "held_out_spread": limits.SCALES_APART,
     "held_out_shift": limits.INPUTS_SHIFTED,
@@ -58,7 +60,9 @@ def of_preparation(observed):
 
 def some_of(items):
     """At most `SOME` of the samples `items`, evenly spaced."""
-    return take(items, np.unique(np.linspace(0, count_samples(items) - 1, SOME).astype(int)))
+    size = sum(np.prod(array.shape[1:], dtype=float) for _, array in named_arrays("items", items))
+    most = int(np.clip(NUMBERS / max(size, 1), FEW, SOME))
+    return take(items, np.unique(np.linspace(0, count_samples(items) - 1, most).astype(int)))
 
 
 def sides_of(trials):
@@ -80,7 +84,7 @@ def differences(train, held_out):
     found = {"held_out_spread": spread, "held_out_shift": shift}
     found["held_out_difference"] = value_difference(train, held_out)
     if is_clear(found):
-        held_out = with_values_of(train, held_out)
+        held_out = revalued(train, held_out)(held_out)
     return found | {"turned": turned(train, held_out)[0], "swapped_channels": swapped_channels(train, held_out)[0]}
 
 
@@ -90,44 +94,69 @@ def is_clear(found):
 
 
 def undone(trials, train):
-    """The `trials` with their items prepared like the samples `train` `(n, …)`, each side of pairs for itself."""
-    items = np.array(take(trials.items, slice(None)), "float32")
-    for rows in sides_of(trials):
-        items[rows] = prepared_like(train, items[rows])
-    return replace(trials, items=items)
-
-
-def prepared_like(train, held_out):
-    """The samples `held_out` with the values, the orientation and the channels of the samples `train`, where they
-    differ clearly.
+    """The `trials` with their items prepared like the samples `train` `(n, …)` when they are read, each side of pairs
+    for itself.
     """
-    found = differences(train, held_out)
+    sides = sides_of(trials)
+    functions = [preparing(train, some_of(take_side(trials, rows))) for rows in sides]
+    of_item = np.zeros(count_samples(trials.items), int)
+    for number, rows in enumerate(sides):
+        of_item[rows] = number
+    return replace(trials, items=Rows(Prepared(trials.items, functions, of_item)))
+
+
+class Prepared:
+    """A source of `items`, each changed by the one of the `functions` whose number is in `of_item` `(items,)`."""
+
+    def __init__(self, items, functions, of_item):
+        self.items, self.functions, self.of_item = items, functions, of_item
+
+    def __len__(self):
+        return len(self.of_item)
+
+    def __getitem__(self, rows):
+        rows = np.asarray(rows)
+        samples, numbers = np.asarray(take(self.items, rows)), self.of_item[rows]
+        changed = np.empty(samples.shape, "float32")
+        for number in np.unique(numbers):
+            changed[numbers == number] = self.functions[number](samples[numbers == number])
+        return changed
+
+
+def preparing(train, held_out):
+    """A function that gives samples like `held_out` `(n, …)` the values, the orientation and the channels of samples
+    like `train`, where both differ clearly.
+    """
+    found, steps = differences(train, held_out), []
     if is_clear({name: found[name] for name in VALUES}):
-        held_out = with_values_of(train, held_out)
+        steps.append(revalued(train, held_out))
+        held_out = steps[-1](held_out)
     if found["turned"] > BEYOND["turned"]:
         order, flipped = turned(train, held_out)[1]
         order = (0, *(1 + axis for axis in order), *range(1 + len(order), held_out.ndim))
-        held_out = np.flip(held_out.transpose(order), [1 + axis for axis in flipped])
+        axes = [1 + axis for axis in flipped]
+        steps.append(lambda x: np.flip(x.transpose(order), axes))
     if found["swapped_channels"] > BEYOND["swapped_channels"]:
         channels = list(range(held_out.shape[-1]))
         one, other = swapped_channels(train, held_out)[1]
         channels[one], channels[other] = other, one
-        held_out = held_out[..., channels]
-    return held_out
+        steps.append(lambda x: x[..., channels])
+    return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
 
-def with_values_of(train, held_out):
-    """The samples `held_out` with the mean and the spread of all numbers in `train`: `(n, …)` float32.
+def revalued(train, held_out):
+    """A function that gives samples like `held_out` `(n, …)` the mean and the spread of all numbers in `train`.
 
-    They are also negated, as dark for light, if their numbers then are distributed much more like those of `train`.
+    It also negates them, as dark for light, if their numbers then are distributed much more like those of `train`.
     """
-    train, held_out = (np.asarray(side, float) for side in (train, held_out))
-    if not held_out.std() > 0:
-        return held_out.astype("float32")
-    scaled = (held_out - held_out.mean()) / held_out.std() * train.std()
-    as_it_is, negated = (value_difference(train, sign * scaled + train.mean()) for sign in (1, -1))
-    sign = -1 if limits.TWICE * negated < as_it_is else 1
-    return (sign * scaled + train.mean()).astype("float32")
+    spread, middle = float(np.std(held_out)), float(np.mean(held_out))
+    factor, mean = float(np.std(train)) / spread if spread > 0 else 1.0, float(np.mean(train))
+
+    def change(x, sign):
+        return (sign * factor * (np.asarray(x, "float32") - middle) + mean).astype("float32")
+
+    as_it_is, negated = (value_difference(train, change(held_out, sign)) for sign in (1, -1))
+    return functools.partial(change, sign=-1 if limits.TWICE * negated < as_it_is else 1)
 
 
 def other_scale(train, held_out):

@@ -8,7 +8,8 @@ from keras_siamese.diagnosis.facts.preparation import (
     differences,
     is_clear,
     other_scale,
-    prepared_like,
+    preparing,
+    some_of,
     swapped_channels,
     turned,
     undone,
@@ -77,13 +78,14 @@ def test_exchanged_channels_are_found_in_any_light(rng):
 def test_what_differs_clearly_is_undone(rng, spoil):
     """Up to the means and spreads of the two sets, which differ a little."""
     train, held_out = pictures(rng, 80) ** 2, pictures(rng, 60) ** 2
-    back = prepared_like(train, np.ascontiguousarray(spoil(held_out), "float32"))
+    spoilt = np.ascontiguousarray(spoil(held_out), "float32")
+    back = preparing(train, spoilt)(spoilt)
     assert back.shape == held_out.shape and np.abs(back - held_out).mean() < 0.1 * held_out.std()
 
 
 def test_what_does_not_differ_is_left_as_it_is(rng):
     train, held_out = pictures(rng, 80), pictures(rng, 60, shift=0.1)
-    assert not is_clear(differences(train, held_out)) and prepared_like(train, held_out) is held_out
+    assert not is_clear(differences(train, held_out)) and preparing(train, held_out)(held_out) is held_out
 
 
 def test_each_side_of_pairs_is_undone_for_itself(rng):
@@ -91,6 +93,8 @@ def test_each_side_of_pairs_is_undone_for_itself(rng):
     trials = Trials.from_pairs(100 * left + 7, right, np.arange(50) % 2)
     back = undone(trials, rng.normal(size=(300, 6)))
     assert np.abs(back.items[:50] - left).mean() < 0.2 and np.array_equal(back.items[50:], right)
+    mixed = back.items[np.array([60, 3, 3])]
+    assert np.array_equal(mixed, np.stack([back.items[60], *2 * [back.items[3]]])), "in any order, repeated"
     assert back.left is trials.left
 
 
@@ -100,3 +104,9 @@ def test_the_eer_is_measured_again_only_if_something_differs(rng):
     alike, other = (facts_of(model, train) for train in ((x, labels), (40 * x + 128, labels)))
     assert "undone_gain" not in alike and "held_out_shift" in alike
     assert other["undone_gain_se"] > 0 and abs(other["undone_gain"]) < other["eer"]
+
+
+def test_of_large_samples_fewer_are_compared(rng):
+    assert len(some_of(np.zeros((2000, 4)))) == 512 and len(some_of(np.zeros((5, 4)))) == 5
+    assert len(some_of({"a": np.zeros((900, 100_000), "int8")})["a"]) == 160
+    assert len(some_of(np.broadcast_to(np.float32(0), (900, 1000, 1000)))) == 32
