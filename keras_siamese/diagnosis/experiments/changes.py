@@ -239,7 +239,8 @@ class Scaled:
 def _(program, value, observed):
     """Held-out inputs prepared like the training inputs; nothing is trained."""
     drawn = tree.flatten(program.batches.at(0)[0])
-    if not has_numbers(program.trials.items) or any(one.shape[1:] != program.trials.items.shape[1:] for one in drawn):
+    items = program.trials.items
+    if not has_numbers(items) or items.dtype.kind == "i" or any(one.shape[1:] != items.shape[1:] for one in drawn):
         return None
     return replace(program, trials=undone(program.trials, np.concatenate(drawn)), start=None)
 

@@ -48,7 +48,8 @@ def of_preparation(observed):
         return {}
     each = [differences(drawn, side) for side in sides]
     found = {name: max((one[name] for one in each), key=abs) for name in each[0]}
-    if observed.siamese is None or not is_clear(found):
+    # Signed whole numbers are usually codes, such as those of words, and cannot be scaled.
+    if observed.siamese is None or not is_clear(found) or drawn.dtype.kind == "i":
         return found
     scored, pairs = score(observed.siamese, undone(valid, drawn)), observed.valid
     if not scored.is_finite:

@@ -1,12 +1,17 @@
 """How held-out inputs were prepared, beside training inputs, and what undoes it."""
 
+from types import SimpleNamespace
+
+import keras
 import numpy as np
 import pytest
 
 import keras_siamese as ks
+from keras_siamese.attach.anatomy import dissect
 from keras_siamese.diagnosis.facts.preparation import (
     differences,
     is_clear,
+    of_preparation,
     other_scale,
     preparing,
     some_of,
@@ -15,7 +20,7 @@ from keras_siamese.diagnosis.facts.preparation import (
     undone,
     value_difference,
 )
-from keras_siamese.scoring import Trials
+from keras_siamese.scoring import Trials, score
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -110,3 +115,13 @@ def test_of_large_samples_fewer_are_compared(rng):
     assert len(some_of(np.zeros((2000, 4)))) == 512 and len(some_of(np.zeros((5, 4)))) == 5
     assert len(some_of({"a": np.zeros((900, 100_000), "int8")})["a"]) == 160
     assert len(some_of(np.broadcast_to(np.float32(0), (900, 1000, 1000)))) == 32
+
+
+def test_codes_are_not_scaled(rng):
+    """The encoder would look up codes that it does not have."""
+    lookup = [keras.Input((6,)), keras.layers.Embedding(50, 4), keras.layers.Flatten(), keras.layers.Dense(8)]
+    ids, labels = rng.integers(0, 10, (60, 6)), np.arange(60) // 3
+    siamese = dissect(ks.SiameseWrapper(keras.Sequential(lookup)), ids[:4])
+    valid, train = (score(siamese, Trials.from_labels(x, labels)) for x in (ids + 40, ids))
+    facts = of_preparation(SimpleNamespace(valid=valid, train=train, siamese=siamese))
+    assert facts["held_out_difference"] == 1.0 and "undone_gain" not in facts
