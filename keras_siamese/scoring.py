@@ -322,8 +322,9 @@ def embed(encoder, x, batch_size=256):
     """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32."""
     # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
     run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
-    starts = range(0, count_samples(x), batch_size)
-    return np.concatenate([to_numpy(run(take(x, slice(i, i + batch_size)))) for i in starts])
+    blocks = (take(x, slice(start, start + batch_size)) for start in range(0, count_samples(x), batch_size))
+    # Each replica of a TensorFlow strategy embeds the whole block, and Keras joins what they return.
+    return np.concatenate([to_numpy(run(block))[: count_samples(block)] for block in blocks])
 
 
 def has_finite_weights(model):

@@ -13,6 +13,7 @@ from keras_siamese.scoring import (
     embed,
     score,
 )
+from tests.support.fresh_python import fresh
 
 FEATURES = 4
 # JAX has none unless it is told so for the whole process.
@@ -56,6 +57,43 @@ def test_each_item_is_embedded_once(x):
     scored = score(siamese, Trials.of((x, LABELS)), batch_size=8)
     assert encoder.rows == [8, 8, 8, 6] and len(scored.scores) == 435
     np.testing.assert_allclose(scored.embeddings, x, rtol=1e-6)
+
+
+TWO_REPLICAS = """
+import json, sys
+import tensorflow as tf
+(device,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(device, 2 * [tf.config.LogicalDeviceConfiguration()])
+import keras, numpy as np, keras_siamese as ks
+rng = np.random.default_rng(0)
+labels = np.repeat(np.arange(50), 12)
+x = (rng.normal(size=(50, 6))[labels] + rng.normal(size=(600, 6))).astype("float32")
+weights = rng.normal(size=(6, 4)).astype("float32")
+found = []
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        siamese = ks.SiameseWrapper(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, use_bias=False)]))
+        siamese.compile("sgd", ks.losses.ContrastiveLoss())
+        siamese.encoder.set_weights([weights])
+    monitor = ks.callbacks.DivergenceMonitor((x, labels), on_divergence=lambda diagnosis: None)
+    monitor.start(siamese)
+    found.append([monitor.record(0, loss=1.0)[name] for name in ("val_eer", "val_auc")])
+    found[-1].append(ks.diagnose(siamese, validation=(x, labels), train=(x, labels)).facts["eer"])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.deep
+@pytest.mark.tensorflow
+def test_two_replicas_measure_what_one_device_does():
+    """Each embeds every block; 600 items are more than one block."""
+    one, two = fresh(TWO_REPLICAS)
+    assert two == pytest.approx(one, abs=1e-6)
+
+
+def test_rows_that_replicas_have_added_are_left_out(x):
+    twice = embed(lambda block: np.concatenate([block, block + 1]), x, batch_size=8)
+    np.testing.assert_array_equal(twice, x)
 
 
 @pytest.mark.each_backend
