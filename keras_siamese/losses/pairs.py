@@ -17,6 +17,7 @@ from keras import ops
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
+from keras_siamese.losses.replicas import gathered
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, pair_rows
 
@@ -96,7 +97,7 @@ class PairLoss(SiameseLoss):
     def values_and_statistics(self, y_true, y_pred, wanted):
         label, prediction = pair_rows(y_true, y_pred)
         prediction = at_least_float32(prediction)
-        label = ops.cast(label, prediction.dtype)
+        (label, prediction), own = gathered(ops.cast(label, prediction.dtype), prediction)
         same = label if self.similar_label == 1 else 1.0 - label
         losses, statistics = self.per_pair(same, prediction), {}
         if wanted:
@@ -107,7 +108,7 @@ class PairLoss(SiameseLoss):
             }
         if not self.positive_weight == self.negative_weight == 1.0:
             losses = losses * (self.positive_weight * same + self.negative_weight * (1.0 - same))
-        return losses, statistics
+        return own(losses), statistics
 
     def statistic_names(self):
         return STATISTICS if self.expects == "distance" else ()

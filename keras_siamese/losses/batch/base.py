@@ -21,6 +21,7 @@ from keras import ops
 from keras_siamese import distances
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids, without_wide_mask
+from keras_siamese.losses.replicas import gathered
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, column, count, masked_sum, unit
 
@@ -159,9 +160,10 @@ class EmbeddingLoss(SiameseLoss):
         if len(y_true.shape) == 1:
             y_true = split_ids("y_true", y_true)
         embeddings = at_least_float32(y_pred)
+        (y_true, embeddings), own = gathered(y_true, embeddings)
         labels, flaw = joined_ids(y_true)
         sums, statistics = self.costs_of(as_batch(labels, embeddings), wanted)
-        values = ops.where(flaw | ops.any(ops.isnan(embeddings), axis=1), float("nan"), shares(sums))
+        values = own(ops.where(flaw | ops.any(ops.isnan(embeddings), axis=1), float("nan"), shares(sums)))
         totals = [ops.sum(statistic) for statistic in statistics]
         return values, dict(zip(self.statistic_names(), zip(totals[::2], totals[1::2], strict=True), strict=wanted))
 

@@ -14,6 +14,7 @@ from keras import ops
 from keras_siamese._export import export
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids
 from keras_siamese.losses.batch.base import check_identities
+from keras_siamese.losses.replicas import refuse_replicas
 from keras_siamese.ops import at_least_float32, column
 
 
@@ -68,6 +69,7 @@ class NpairsLoss(SiameseLoss):
         return super().__call__(split_ids("y_true", labels), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
+        refuse_replicas(self)
         if len(y_true.shape) == 1:
             y_true = split_ids("y_true", y_true)
         labels, flaw = joined_ids(y_true)
@@ -109,6 +111,7 @@ class NpairsMultilabelLoss(SiameseLoss):
         return super().__call__(classes, check_similarities(y_pred, classes.shape[0]), sample_weight)
 
     def call(self, y_true, y_pred):
+        refuse_replicas(self)
         logits = at_least_float32(y_pred)
         classes = ops.cast(y_true, logits.dtype)
         return softmax_towards(logits, ops.matmul(classes, ops.transpose(classes)))

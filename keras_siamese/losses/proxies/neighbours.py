@@ -12,6 +12,7 @@ from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese.losses.proxies.angular import cosface
 from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
+from keras_siamese.losses.replicas import gathered
 
 
 def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
@@ -108,7 +109,8 @@ class ProxyAnchorLoss(ProxyLoss):
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def per_row(self, target, cosine):
-        return proxy_anchor(target, cosine, self.margin, self.scale)
+        (target, cosine), own = gathered(target, cosine)  # a proxy compares all rows of the batch
+        return own(proxy_anchor(target, cosine, self.margin, self.scale))
 
 
 @export
