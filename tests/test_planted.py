@@ -193,6 +193,39 @@ def test_of_two_faults_both_must_be_named_in_the_first_three_places(planted, mon
     assert found["overall"]["both"][0] == pytest.approx(1 / 3) and found["left_out"] == []
 
 
+def test_a_control_that_verifies_clearly_worse_is_none(planted):
+    from planted.judging import unhealthy_controls
+
+    sound = {("digits-contrastive", seed): run_of("control", "healthy", "", seed, 0.1) for seed in range(3)}
+    outcomes = {"logits": 0.2, "BatchNormalization": 0.11, "healthy but hard": 0.3}
+    runs = [run_of("control", name, "", seed, eer + seed / 1000) for name, eer in outcomes.items() for seed in range(3)]
+    assert unhealthy_controls(runs, sound) == {("digits-contrastive", "logits"): pytest.approx(0.101)}
+
+
+def test_a_threshold_is_held_against_the_fitted_one_and_names_that_were_planted_too_are_right(planted):
+    from planted.judging import harm_of, is_right
+
+    sound, fault = run_of("control", "healthy", "", 0, 0.1), run_of("fault", "threshold", "fixed 1", 0, 0.16)
+    assert harm_of({**fault, "fitted": 0.15}, sound) == pytest.approx(0.01)
+    assert harm_of(fault, sound) == pytest.approx(0.06)
+    collapse = run_of("fault", "collapse", "hardest mining, rate × 30, no norm", 0, 0.3)
+    assert is_right(collapse, ["learning_rate"]) and not is_right(collapse, ["weak_features"])
+    assert is_right(fault, ["margin", "threshold"]) and not is_right(fault, [])
+
+
+def test_repairs_count_where_more_was_lost_than_seeds_differ_by(planted):
+    from planted.judging import judged_restored
+
+    healthy = {
+        ("digits-contrastive", seed): run_of("control", "healthy", "", seed, 0.1 + seed / 100) for seed in (0, 1)
+    }
+    faults = [run_of("fault", "margin", "x", 0, 0.3), run_of("fault", "mining", "x", 0, 0.11)]
+    restored = [{**run_of("restored", name, "x", 0, 0.12), "kept": ["a"], "epochs": 9} for name in ("margin", "mining")]
+    kill = {("digits-contrastive", name, "x"): (True,) for name in ("margin", "mining")}
+    found = judged_restored([*faults, *restored], kill, healthy)
+    assert found["runs"] == 1 and found["causes"] == {"margin": {"runs": 1, "restored": 1, "changed": 1, "epochs": 9}}
+
+
 def test_figures_of_families_add_up(planted):
     from planted import judging
 

@@ -14,7 +14,7 @@ from keras_siamese.diagnosis.experiments.confirm import Confirmation, findings_b
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.suspects import suspects_of
 from planted.baselines import BASELINES
-from planted.plantings import ALSO_RIGHT, split_pair
+from planted.plantings import ALSO_RIGHT, HARDER, split_pair
 from planted.recipes import family_of
 
 ALARMING = ("warning", "error")
@@ -102,6 +102,23 @@ def killed(records):
     return {key: tested(values) for key, values in harms.items()}
 
 
+def unhealthy_controls(records, healthy):
+    """`{(base, name): harm}` of the controls that verify worse than the healthy run of their program, by the test that
+    a fault must pass, and lose a quarter of its EER at least: another form of a program may suit its data badly.
+    """
+    harms = defaultdict(list)
+    for record in records:
+        sound = healthy.get((record["base"], record["seed"]))
+        if record["kind"] == "control" and record["name"] not in ("healthy", *HARDER) and sound is not None:
+            harms[record["base"], record["name"]].append((record["outcome"] - sound["outcome"], sound["outcome"]))
+    means = {key: np.mean(values, axis=0) for key, values in harms.items()}
+    return {
+        key: float(means[key][0])
+        for key, values in harms.items()
+        if tested([harm for harm, _ in values])[0] and means[key][0] > 0.25 * means[key][1]
+    }
+
+
 def tested(harms):
     """`(kept, harm, p, d, runs)` of the harms over seeds, by a t-test."""
     values = np.array(harms)
@@ -156,7 +173,8 @@ def judged(records):
     healthy = {(r["base"], r["seed"]): r for r in records if r["kind"] == "control" and r["name"] == "healthy"}
     repairs = {(*key_of(r)[:1], *key_of(r)[2:]): r for r in records if r["kind"] == "repair"}
     faults = [r for r in records if r["kind"] == "fault" and kill.get(plant_of(r), (False,))[0]]
-    controls = [r for r in records if r["kind"] == "control"]
+    unhealthy = unhealthy_controls(records, healthy)
+    controls = [r for r in records if r["kind"] == "control" and (r["base"], r["name"]) not in unhealthy]
     by_cause, by_family = defaultdict(Counter), defaultdict(Counter)
     confusion, misses = defaultdict(Counter), []
     for record in faults:
@@ -185,6 +203,7 @@ def judged(records):
         "restored": judged_restored(records, kill, healthy),
         "confusion": {cause: dict(count) for cause, count in sorted(confusion.items())},
         "controls": dict(Counter(record["name"] for record in controls)),
+        "unhealthy": [[*key, harm] for key, harm in sorted(unhealthy.items())],
         "false_alarms": false,
         "misses": misses,
         "flagged": {

@@ -156,6 +156,7 @@ def by_name(found):
         f"{' '.join(map(str, one['run'][:1] + one['run'][2:]))}: {', '.join(one['named'])}"
         for one in found["false_alarms"]
     ]
+    worse = [f"{name} on {base} (EER + {harm:.2f})" for base, name, harm in found.get("unhealthy", [])]
     missed = {}
     for miss in found["misses"]:
         base, _, cause, dose, seed = miss["run"]
@@ -166,6 +167,7 @@ def by_name(found):
     lines = [f"- {key} (seeds {', '.join(seeds)})" for key, seeds in sorted(missed.items())]
     return (
         f"Healthy runs with an alarm: {'; '.join(alarms) or 'none'}.\n\n"
+        f"Controls that verify worse than the healthy run, and were left out: {'; '.join(worse) or 'none'}.\n\n"
         f"Planted faults without significant harm, which were left out: {'; '.join(discarded) or 'none'}.\n\n"
         "<details><summary>All runs in which another cause, or none, was named first</summary>\n\n"
         + "\n".join(lines)

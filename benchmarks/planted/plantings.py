@@ -214,6 +214,9 @@ CONTROLS = {
     "temperature × 2": scaled(BATCHES, PROXIES, temperature=2),
     "margin of 0": changed(PROXIES, margin=0.0),
 }
+# Controls whose data are harder on purpose. The others are healthy only if they verify as well as the healthy run does.
+HARDER = ("healthy but hard", "small validation", "2-D embeddings", "frozen backbone, fine-tuned head")
+HARDER += ("frozen pretrained encoder", "held-out brighter", "held-out noisier", "held-out lit from one side")
 # Other right names of a fault, which say what was planted as well.
 ALSO_RIGHT = {
     ("collapse", "hardest mining, rate × 30, no norm"): ("learning_rate", "mining"),

@@ -90,11 +90,8 @@ PROGRAMS = {  # program: (family that is reported, options)
     "proxyanchor": (PROXIES, {**PROXY, "loss": "ProxyAnchor", "margin": 0.1, "temperature": 1 / 32}),
     "tuned": (TUNED, {**TRIPLET, **FINE_TUNED}),
 }
-DATA = {"digits": {}, "garments": {}, "blobs": {}, "text": {}, "tokens": {"noise": 0.7}}
-OWN = {
-    "text-head": {"noise": 0.5, "dropout": 0.5},
-    "tokens-triplet": {"noise": 0.4},
-}  # options that one base program needs to be healthy
+DATA = {"digits": {}, "garments": {}, "blobs": {}, "text": {}, "tokens": {"noise": 0.25}}
+OWN = {"text-head": {"noise": 0.5, "dropout": 0.5}}  # options that one base program needs to be healthy
 BASES = {
     f"{data}-{program}": {
         **COMMON,

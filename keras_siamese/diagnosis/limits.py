@@ -102,7 +102,8 @@ STRONGEST = Limit(
     "convention: beyond it, the strengths of two causes count as equal",
     "causes.base causes.inverted_labels causes.leakage causes.collapse causes.mining causes.input_scale "
     "causes.unshared_weights causes.margin causes.learning_rate causes.nan_gradient "
-    "causes.frozen_part causes.head_sign causes.loss_mismatch causes.pair_construction facts.output",
+    "causes.frozen_part causes.head_sign causes.loss_mismatch causes.pair_construction causes.preprocessing_mismatch "
+    "facts.output",
 )
 
 TWICE = Limit(

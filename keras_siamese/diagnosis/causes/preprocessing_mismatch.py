@@ -2,7 +2,8 @@
 
 Their range, orientation or channel order differs, on one side of the pairs or on both. Data sets differ for harmless
 reasons too, so this counts only if held-out pairs are told apart better once the difference is undone, or much worse
-than training pairs.
+than training pairs. No harmless reason makes values ten times as far apart as that, such as pixels in [0, 255] beside
+[0, 1]: this is a warning in any case.
 """
 
 from keras_siamese.diagnosis import limits
@@ -36,7 +37,8 @@ class PreprocessingMismatch(Cause):
         harms = harms or facts.get("undone_gain", 0.0) > least_gain
         # If one side of the training pairs is scaled, its samples differ from those that the pairs are made of.
         is_scaled = abs(facts.get("drawn_towers", 0.0)) > limits.SCALES_APART
-        if strength[name] <= 1 or not harms or is_scaled:
+        is_gross = strength[name] >= limits.STRONGEST
+        if strength[name] <= 1 or not (harms or is_gross) or is_scaled:
             return RuledOut(self.name, signals)
         if name == "turned":
             seen = "are turned, mirrored or reversed, compared with training inputs"
@@ -52,4 +54,6 @@ class PreprocessingMismatch(Cause):
         what = f"Held-out inputs {seen}: the two sets were not prepared in the same way."
         if facts.get("undone_gain", 0.0) > least_gain:
             what += f" If that is undone, the EER is {facts['eer'] - facts['undone_gain']:.3f}, not {facts['eer']:.3f}."
-        return self.found(facts, "error", what, signals, strength[name], change(preprocessing="same"))
+        return self.found(
+            facts, "error" if harms else "warning", what, signals, strength[name], change(preprocessing="same")
+        )

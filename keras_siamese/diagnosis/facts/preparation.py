@@ -148,7 +148,8 @@ def preparing(train, held_out):
 def revalued(train, held_out):
     """A function that gives samples like `held_out` `(n, …)` the mean and the spread of all numbers in `train`.
 
-    It also negates them, as dark for light, if their numbers then are distributed much more like those of `train`.
+    It also negates them, as dark for light, if the mean sample then fits that of `train` better in some orientation; if
+    the samples have no shape in common, if their numbers are then distributed much more like those of `train`.
     """
     spread, middle = float(np.std(held_out)), float(np.mean(held_out))
     factor, mean = float(np.std(train)) / spread if spread > 0 else 1.0, float(np.mean(train))
@@ -156,8 +157,13 @@ def revalued(train, held_out):
     def change(x, sign):
         return (sign * factor * (np.asarray(x, "float32") - middle) + mean).astype("float32")
 
-    as_it_is, negated = (value_difference(train, change(held_out, sign)) for sign in (1, -1))
-    return functools.partial(change, sign=-1 if limits.TWICE * negated < as_it_is else 1)
+    fits = orientations(train, held_out).values()
+    if fits:
+        is_negated = -min(fits) > max(fits)
+    else:
+        as_it_is, negated = (value_difference(train, change(held_out, sign)) for sign in (1, -1))
+        is_negated = limits.TWICE * negated < as_it_is
+    return functools.partial(change, sign=-1 if is_negated else 1)
 
 
 def other_scale(train, held_out):
@@ -185,6 +191,17 @@ def turned(train, held_out):
     once its axes are brought into the `order` and those in `flipped` are reversed.
 
     The gain is at most 2, and 0 if it is best as it is, or if the samples of one set have no shape in common.
+    """
+    found = orientations(train, held_out)
+    way = max(found, key=found.get, default=None)
+    if way is None or found[way] <= limits.SAME_SHAPE:
+        return 0.0, None
+    return float(found[way] - found[tuple(sorted(way[0])), ()]), way
+
+
+def orientations(train, held_out):
+    """How the mean held-out sample correlates with the mean training sample in each orientation, by `(order, flipped)`
+    as in `turned`; {} if the samples of one set have no shape in common.
 
     Mean samples of a few identities differ by chance. K identities without a common shape give a mean that explains
     1/K of the variance, so both means must explain more than five would.
@@ -193,21 +210,19 @@ def turned(train, held_out):
     for side in (train, held_out):
         side = without_channels(np.asarray(side, float))
         if side.ndim < 2 or np.prod(side.shape[1:]) < limits.LEAST_PLACES:
-            return 0.0, None
+            return {}
         mean = side.mean(axis=0)
         if mean.var() < limits.COMMON_SHAPE * side.var() or not mean.var() > 0:
-            return 0.0, None
+            return {}
         means.append(mean)
     axes = range(means[0].ndim)
     orders = [order for order in itertools.permutations(axes) if means[1].transpose(order).shape == means[0].shape]
     flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
-    found = {
+    return {
         (order, flip): np.corrcoef(means[0].ravel(), np.flip(means[1].transpose(order), flip).ravel())[0, 1]
         for order in orders
         for flip in flips
     }
-    way = max(found, key=found.get)
-    return (float(found[way] - found[tuple(axes), ()]), way) if found[way] > limits.SAME_SHAPE else (0.0, None)
 
 
 def without_channels(x):

@@ -15,11 +15,12 @@ from tests.support.facts_by_hand import answer, examined, severity_and_strength
         ({"held_out_spread": 0.0, "held_out_shift": -1.5, "held_out_difference": 0.3}, ("error", 1.5)),
         ({"held_out_spread": 0.0, "held_out_shift": 0.0, "held_out_difference": 0.8}, ("error", 2.0)),
         ({"held_out_spread": 0.0, "held_out_shift": 0.0, "held_out_difference": 0.0, "turned": 0.6}, ("error", 2.0)),
-        ({"gap": 0.05}, None),  # the encoder does not mind, or learns nothing at all
-        ({"eer": 0.05}, None),
+        ({"gap": 0.05, "held_out_shift": 9.9}, None),  # the encoder does not mind, or learns nothing at all
+        ({"eer": 0.05, "held_out_shift": 9.9}, None),
+        ({"eer": 0.05}, ("warning", 10.0)),  # 80 spreads away
         ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.01}, ("error", 10.0)),
-        ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.02}, None),
-        ({"gap": 0.01, "undone_gain": -0.03, "undone_gain_se": 0.01}, None),
+        ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.02, "held_out_shift": 9.9}, None),
+        ({"gap": 0.01, "undone_gain": -0.03, "undone_gain_se": 0.01, "held_out_shift": 9.9}, None),
         ({"undone_gain": -0.03, "undone_gain_se": 0.01}, ("error", 10.0)),  # what differs could not be undone
         ({"drawn_towers": 1.0}, None),  # one side of the training pairs is scaled as well
     ],

@@ -88,6 +88,13 @@ def test_what_differs_clearly_is_undone(rng, spoil):
     assert back.shape == held_out.shape and np.abs(back - held_out).mean() < 0.1 * held_out.std()
 
 
+def test_numbers_that_are_spread_evenly_are_negated_by_their_shape_alone(rng):
+    """The distribution of the numbers is the same either way."""
+    ramp = np.linspace(-1, 1, 40) + 0.1 * rng.normal(size=(80, 40))
+    back = preparing(ramp, 5 - ramp)(5 - ramp)
+    assert np.abs(back - ramp).max() < 0.1
+
+
 def test_what_does_not_differ_is_left_as_it_is(rng):
     train, held_out = pictures(rng, 80), pictures(rng, 60, shift=0.1)
     assert not is_clear(differences(train, held_out)) and preparing(train, held_out)(held_out) is held_out
