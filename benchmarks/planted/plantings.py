@@ -221,6 +221,7 @@ HARDER += ("frozen pretrained encoder", "held-out brighter", "held-out noisier",
 ALSO_RIGHT = {
     ("collapse", "hardest mining, rate × 30, no norm"): ("learning_rate", "mining"),
     ("weak_features", "frozen random encoder"): ("frozen_part",),
+    ("unreachable_output", "cosine distance, margin 5"): ("margin",),
 }
 NOISE, IMBALANCE, LEAK = ("label_noise", "40 %"), ("pair_imbalance", "1:200"), ("leakage", "same images")
 FEW = ("memorising", "12 identities, long")

@@ -168,9 +168,10 @@ def findings_by(found, findings, suspects):
     ranked = by_confirmation([replace(one, confirmation=found.get(one.cause)) for one in findings])
     added = [one.finding for one in suspects if one.cause in shown]
     added = [replace(one, confirmation=found[one.cause], severity="warning", explained_by=None) for one in added]
-    # Without evidence of its own, a suspect comes after errors that are not refuted.
-    stays = [one.severity == "error" or verdict_of(one) == "confirmed" for one in ranked]
-    place = next((place for place, stay in enumerate(stays) if not stay), len(ranked))
+    # Without evidence of its own, a suspect comes after what alarms and is not refuted: many repairs help whatever the
+    # cause is.
+    stays = [one.severity != "info" and verdict_of(one) != "refuted" for one in ranked]
+    place = max((place + 1 for place, stay in enumerate(stays) if stay), default=0)
     return [*ranked[:place], *added, *ranked[place:]]
 
 
@@ -178,18 +179,19 @@ def by_confirmation(findings):
     """Sort `findings`: confirmed ones first, refuted ones last, each as they were ranked. A confirmed one comes before
     another only if it gains clearly more (its interval is above that of the other) by other means: a repair that
     contains that of the other explains nothing more. A cause that another one explains stays behind it, unless that one
-    is refuted. A refuted error becomes a warning, since its evidence remains, and a refuted warning becomes "info".
+    is refuted. Information that is confirmed becomes a warning, but comes after what has alarmed without a test. A
+    refuted error becomes a warning, since its evidence remains, and a refuted warning becomes "info".
     """
-    placed = {"confirmed": [], None: [], "refuted": []}
+    placed = {"confirmed": [], None: [], "info": [], "refuted": []}
     refuted = {one.cause for one in findings if verdict_of(one) == "refuted"}
     for finding in findings:
         verdict = verdict_of(finding)
         if verdict == "confirmed" and finding.explained_by in (None, *refuted):
+            kind = placed["info" if finding.severity == "info" else verdict]
             severity = "warning" if finding.severity == "info" else finding.severity
             finding = replace(finding, severity=severity, explained_by=None)
-            tested = finding.confirmation
-            above = [place for place, one in enumerate(placed[verdict]) if surpasses(tested, one.confirmation)]
-            placed[verdict].insert(min(above, default=len(placed[verdict])), finding)
+            above = [at for at, one in enumerate(kind) if surpasses(finding.confirmation, one.confirmation)]
+            kind.insert(min(above, default=len(kind)), finding)
         elif verdict == "refuted":
             placed[verdict].append(replace(finding, severity=LOWER.get(finding.severity, "info")))
         else:

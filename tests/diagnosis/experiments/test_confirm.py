@@ -139,7 +139,7 @@ def test_confirmed_causes_come_first_and_refuted_ones_last():
             finding("e", "warning", "undecided", 0.01),
         ]
     )
-    assert [one.cause for one in found] == ["d", "f", "c", "b", "e", "a"]
+    assert [one.cause for one in found] == ["d", "f", "b", "e", "c", "a"]
     assert [one.severity for one in found] == ["error", "error", "warning", "warning", "warning", "warning"]
     assert found[2].explained_by is None
 
