@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keras_siamese import demo
 from keras_siamese._checks import check_installed, check_writable
+from keras_siamese._files import write_text
 from keras_siamese._version import __version__
 from keras_siamese.callbacks import launching
 from keras_siamese.diagnosis import diagnose
@@ -130,7 +131,7 @@ def run_evaluate(options):
     print(report)
     if options.json is not None:
         text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        write_text(options.json, text + "\n")
     if options.html is not None:
         report.to_html(options.html, f"Verification of {options.scores}")
     return 0

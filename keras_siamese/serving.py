@@ -17,6 +17,7 @@ import keras
 from keras import tree
 
 from keras_siamese._checks import check_installed
+from keras_siamese._files import replacing
 from keras_siamese.attach.graph import is_functional
 from keras_siamese.layers.siamese import map_shapes
 
@@ -111,4 +112,5 @@ def name_outputs(path):
     for output, name in zip(model.graph.output, OUTPUTS, strict=True):
         model.graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
         output.name = name
-    onnx.save(model, path)
+    with replacing(path) as draft:
+        onnx.save(model, draft)

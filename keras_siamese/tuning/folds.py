@@ -11,7 +11,7 @@ Contract: samples are a source `(n, …)`, labels `(n,)`, objectives KerasTuner'
 
 import copy
 import json
-import os
+import logging
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +20,14 @@ import keras
 import numpy as np
 
 from keras_siamese import _checks
+from keras_siamese._files import write_text
 from keras_siamese.callbacks import DivergenceMonitor, VerificationMonitor
 from keras_siamese.data import IdentityKFold, PairSequence
 from keras_siamese.data.sources import subset
 from keras_siamese.tuning.objectives import keys_of, sign_of
 
 FILE = "folds.json"
+logger = logging.getLogger(__name__)
 
 
 class Fold(NamedTuple):
@@ -79,7 +81,8 @@ def cause_of(monitor):
     """The first cause found for a flagged run, "undetermined" if none was found, None if nothing was flagged."""
     if not monitor.flags:
         return None
-    return monitor.diagnosis.findings[0].cause if monitor.diagnosis.findings else "undetermined"
+    findings = () if monitor.diagnosis is None else monitor.diagnosis.findings  # None: it could not be diagnosed
+    return findings[0].cause if findings else "undetermined"
 
 
 def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
@@ -164,24 +167,48 @@ def is_hopeless(values, best, objective, give_up):
 
 def best_values(project, cv, objective):
     """The values `(cv,)` of the best trial in a search's folder that has measured all folds, or None."""
-    finished = [json.loads(path.read_text()) for path in sorted(Path(project).glob(f"trial_*/{FILE}"))]
-    candidates = [values_of(records, objective) for records in finished if len(records) == cv]
+    found = [known_records(path) for path in sorted(Path(project).glob(f"trial_*/{FILE}"))]
+    candidates = [values_of(records, objective) for records in found if records is not None and len(records) == cv]
     candidates = [values for values in candidates if not np.isnan(values).any()]
     return max(candidates, key=lambda values: sign_of(objective) * values.mean(), default=None)
 
 
 def write_json(path, content):
     """Writes a JSON file atomically: a reader, or a process that resumes after a crash, never sees half of it."""
-    path = Path(path)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content))
-    os.replace(draft, path)
+    write_text(path, json.dumps(content))
+
+
+def read_json(path, kind):
+    """The content of the JSON file at `path`, a `kind` ("list" or "dict"). Raises `ValueError` for another content.
+
+    A full disk, or a crash of the machine, may have cut the file short.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if type(content).__name__ != kind:
+        found = content if isinstance(content, ValueError) else f"it holds a {type(content).__name__}"
+        why = "or it was cut short, as by a full disk. Restore the file, or search in another folder"
+        raise ValueError(f"{str(path)!r} is not the JSON {kind} that a search writes ({found}), {why}")
+    return content
+
+
+def known_records(file):
+    """The records in the `file` of a trial, a list, or None if there is no file, or none that can be read."""
+    if not Path(file).exists():
+        return None
+    try:
+        return read_json(file, "list")
+    except ValueError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def claim(folder, ours, is_fresh):
     """Writes the settings of a search into its folder, which must hold the same ones already, or be fresh."""
     file = _checks.check_writable("directory", Path(folder) / "search.json")
-    held = json.loads(file.read_text()) if file.exists() else ours if is_fresh else {}
+    held = read_json(file, "dict") if file.exists() else ours if is_fresh else {}
     differ = [f"{name} {held.get(name)}, not {value}" for name, value in ours.items() if held.get(name) != value]
     if differ:
         raise ValueError(f"`directory` holds another search, in {str(file.parent)!r}: {'; '.join(differ)}")

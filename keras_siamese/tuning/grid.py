@@ -219,7 +219,7 @@ class SiameseGridSearch:
         try:
             return folding.measure(folds, objective_of(self.objective), self.give_up, file, fit, shown)
         except Exception as error:
-            number = len(json.loads(file.read_text()))  # the records of the folds before
+            number = len(folding.known_records(file) or ())  # the records of the folds before
             logger.warning("%s failed with %s: %s", title(number), type(error).__name__, error)
             raise
 
@@ -251,7 +251,7 @@ def fold_grid_search():
 
         def run_trial(self, trial):
             gc.collect()  # models hold reference cycles; without this they would fill the accelerator's memory
-            return self.evaluate(trial, Path(self.get_trial_dir(trial.trial_id)) / folding.FILE)
+            return self.evaluate(trial, self.file_of(trial.trial_id))
 
         def reload(self):
             super().reload()
@@ -261,9 +261,22 @@ def fold_grid_search():
             for previous, trial_id in itertools.pairwise([None, *oracle.start_order]):
                 oracle._ordered_ids.insert(trial_id, previous)
             oracle._populate_next = list(oracle.start_order)
-            for trial_id in [one for one in oracle.end_order if oracle.trials[one].status == "FAILED"]:
+            for trial_id in [one for one in oracle.end_order if self.is_lacking(oracle.trials[one])]:
                 oracle.end_order.remove(trial_id)
                 oracle._retry_queue.append(trial_id)
+
+        def file_of(self, trial_id):
+            return Path(self.get_trial_dir(trial_id)) / folding.FILE
+
+        def is_lacking(self, trial):
+            """Whether a trial that has ended is to be run again: it failed, or its records cannot be read."""
+            if trial.status == "FAILED":
+                return True
+            if folding.known_records(self.file_of(trial.trial_id)) is not None:
+                return False
+            logger.warning("Trial %s is measured again: its %s cannot be read", trial.trial_id, folding.FILE)
+            trial.metrics = type(trial.metrics)()  # KerasTuner would average the new values with the old ones
+            return True
 
     return FoldGridSearch
 

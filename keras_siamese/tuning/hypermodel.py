@@ -12,13 +12,14 @@ import inspect
 import json
 import logging
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_siamese import _checks
+from keras_siamese._files import write_text
 from keras_siamese._seeds import seeded
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data.sources import check_source, count_samples, subset
@@ -289,7 +290,8 @@ def reported(hp, trial):
     except Exception as error:
         text = traceback.format_exc()
         if trial is not None:
-            (trial.folder / FAILURE).write_text(text, encoding="utf-8")
+            with suppress(OSError):  # of a full disk: the error of the trial is the one to raise
+                write_text(trial.folder / FAILURE, text)
         if not isinstance(error, keras_tuner.errors.FatalError):
             name = "" if trial is None else f" {trial.name}"
             logger.warning("Trial%s of %s failed with %s: %s\n%s", name, hp.values, type(error).__name__, error, text)

@@ -11,15 +11,15 @@ folder.
 import collections
 import copy
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 
 from keras_siamese import _checks
+from keras_siamese._files import write_text
 from keras_siamese._tables import aligned
 from keras_siamese.tuning import report
-from keras_siamese.tuning.folds import FILE
+from keras_siamese.tuning.folds import FILE, read_json
 from keras_siamese.tuning.objectives import sign_of
 
 FAILURE = "failure.txt"
@@ -183,7 +183,7 @@ class SearchResults:
     def to_html(self, path):
         """Writes one self-contained HTML page with the table and a parallel-coordinates plot (extra `report`)."""
         path = _checks.check_writable("path", path)
-        path.write_text(report.render(self), encoding="utf-8")
+        write_text(path, report.render(self))
 
     def to_tensorboard(self, log_dir):
         """Writes the trials into a folder for the HParams tab of TensorBoard (package `tensorboard`)."""
@@ -193,7 +193,7 @@ class SearchResults:
 def read_trial(folder, trial, objective):
     """The `TrialResult` of KerasTuner's `trial`, with the records and the traceback in its folder."""
     file, failure = folder / FILE, folder / FAILURE
-    records = json.loads(file.read_text()) if file.exists() else []
+    records = read_json(file, "list") if file.exists() else []
     params = {name: value for name, value in trial.hyperparameters.values.items() if not name.startswith("tuner/")}
     error = None
     if trial.status in ("FAILED", "INVALID"):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_siamese._checks import check_installed, check_integer, check_number, check_writable
+from keras_siamese._files import write_text
 from keras_siamese._tables import aligned
 from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
@@ -158,7 +159,7 @@ class VerificationReport:
         Raises `ImportError` without the extra `report`, and `ValueError` if `path` cannot be written.
         """
         path = check_writable("path", path)
-        path.write_text(pages.render(self, title), encoding="utf-8")
+        write_text(path, pages.render(self, title))
 
     def __str__(self):
         pairs = self.genuines + self.impostors

@@ -151,3 +151,33 @@ def test_keras_tuner_keeps_the_trials_in_its_own_form(tmp_path):
     assert trial["hyperparameters"]["values"] == {"dim": "2"}
     folds = json.loads((folder / "trial_0001" / "folds.json").read_text())
     assert [fold["logs"]["val_eer"] for fold in folds] == [0.2, 0.2]
+
+
+@pytest.mark.parametrize("content", ['[{"epoch": 1, "sec', "", None, "{}"])
+def test_a_trial_whose_records_were_cut_short_is_measured_again(tmp_path, caplog, content):
+    calls = []
+
+    def build_fn(dim):
+        calls.append(dim)
+        return Fake({"val_eer": [0.5 - dim / 10 - len(calls) / 1000]})
+
+    def run():
+        return search_of(build_fn, {"dim": [0, 1, 2]}, directory=tmp_path, give_up=1.0).fit(*small())
+
+    whole = run()
+    file = next(tmp_path.glob("*/trial_0001/folds.json"))
+    file.unlink() if content is None else file.write_text(content)
+    calls.clear()
+    again = run()
+    assert calls == [1, 1, 2] and "Trial 0001 is measured again: its folds.json cannot be read" in caplog.text
+    assert content is None or f"{str(file)!r} is not the JSON list that a search writes" in caplog.text
+    values = whole.cv_results_["mean_val_eer"].tolist()
+    assert again.cv_results_["mean_val_eer"].tolist() == [values[0], pytest.approx(0.3985), values[2]]
+
+
+def test_settings_that_were_cut_short_are_named(tmp_path):
+    search_of(lambda: Fake({"val_eer": [0.5]}), {}, directory=tmp_path).fit(*small())
+    file = next(tmp_path.glob("*/search.json"))
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(ValueError, match=r"search.json' is not the JSON dict that a search writes"):
+        search_of(lambda: Fake({"val_eer": [0.5]}), {}, directory=tmp_path).fit(*small())

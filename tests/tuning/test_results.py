@@ -115,6 +115,10 @@ def test_a_trial_is_read_from_its_folder(tmp_path):
     (tmp_path / "folds.json").write_text(json.dumps([{"epoch": 1}]))
     assert read_trial(tmp_path, Trial("RUNNING"), aim).records == [{"epoch": 1}]
     assert np.isnan(read_trial(tmp_path, Trial("RUNNING"), aim).value)
+    (tmp_path / "folds.json").write_text('[{"epo')
+    with pytest.raises(ValueError, match=r"folds.json' is not the JSON list that a search writes"):
+        read_trial(tmp_path, Trial("COMPLETED"), aim)
+    (tmp_path / "folds.json").unlink()
     assert read_trial(tmp_path, Trial("FAILED"), aim).error == "no traceback"
     assert read_trial(tmp_path, Trial("INVALID", "message"), aim).error == "message"
     (tmp_path / FAILURE).write_text("Traceback")
