@@ -129,17 +129,20 @@ class EpochSequence(keras.utils.PyDataset):
         epoch = 0 if self.frozen else epoch
         try:
             return self._batch(self._table(epoch), epoch, index)
-        except Exception as error:
-            if multiprocessing.parent_process() is None:
-                if isinstance(error, (IndexError, StopIteration)):
-                    # These would end a loop over the sequence as if all its batches had come.
+        except BaseException as error:
+            if multiprocessing.parent_process() is None or isinstance(error, KeyboardInterrupt):
+                is_lost = threading.current_thread() is not threading.main_thread() and not isinstance(error, Exception)
+                if is_lost or isinstance(error, (IndexError, StopIteration)):
+                    # These would end a loop over the sequence as if all its batches had come. Errors that are no
+                    # `Exception`, such as SystemExit, end a pool's thread without a word.
                     raised = f"{type(error).__name__}: {error}"
                     raise RuntimeError(f"Batch {index} of epoch {epoch} raised {raised}") from error
                 raise
             failure = traceback.format_exc()
         # A worker process sends the text of an error and never the error itself: one that cannot be unpickled breaks
-        # the pool, and `fit` waits for ever. It raises outside of the `except` block, because where `tblib` is
-        # installed a pickled error takes its `__cause__` and `__context__` with it.
+        # the pool, and one that ends the process, such as SystemExit, loses the batch: `fit` then waits for ever. It
+        # raises outside of the `except` block, because where `tblib` is installed a pickled error takes its `__cause__`
+        # and `__context__` with it.
         raise RuntimeError(f"Batch {index} of epoch {epoch} failed:\n\n{failure}")
 
     def _table(self, epoch):

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import keras
 import numpy as np
@@ -199,7 +200,7 @@ def test_an_error_that_cannot_be_unpickled_comes_back_from_a_process(process):
 def test_a_process_sends_no_error_but_its_own(monkeypatch):
     """`tblib`, where it is installed, pickles the cause and the context of an error as well."""
     monkeypatch.setattr("keras_siamese.data.sequence.multiprocessing.parent_process", lambda: "a parent")
-    for error in (None, IndexError("row 7 is not there")):
+    for error in (None, IndexError("row 7 is not there"), SystemExit("row 7 is not there")):
         with pytest.raises(RuntimeError, match="(?s)Batch 0 of epoch 0 failed:.*at row 7|row 7 is not") as caught:
             broken_sequence(error)[0]
         assert type(caught.value) is RuntimeError
@@ -215,9 +216,16 @@ def test_an_index_error_in_a_source_does_not_end_the_epoch(error):
     assert caught.value.__cause__ is error
 
 
-def test_other_errors_are_raised_as_they_are():
+def test_other_errors_are_raised_as_they_are(monkeypatch):
     with pytest.raises(Misread, match="disk broke at row 7"):
         broken_sequence()[0]
+    with pytest.raises(SystemExit):
+        broken_sequence(SystemExit(3))[0]
+    with ThreadPool(1) as pool, pytest.raises(RuntimeError, match="Batch 0 of epoch 0 raised SystemExit: 3"):
+        pool.apply_async(broken_sequence(SystemExit(3)).__getitem__, (0,)).get(timeout=20)
+    monkeypatch.setattr("keras_siamese.data.sequence.multiprocessing.parent_process", lambda: "a parent")
+    with pytest.raises(KeyboardInterrupt):
+        broken_sequence(KeyboardInterrupt())[0]
 
 
 def test_refuses():
