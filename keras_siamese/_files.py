@@ -110,8 +110,8 @@ class SideWork:
         return type(self)(self.strict)
 
     def begin(self):
-        """Forget the errors of an earlier run."""
-        self.errors.clear()
+        """Forget the errors of an earlier run, and where its files went."""
+        self.errors, self.folder = [], None
 
     @contextlib.contextmanager
     def allowing(self, what, then="training goes on"):

@@ -113,7 +113,7 @@ FORMS = {
 
 @deep_elsewhere
 def test_the_blocks_of_the_guide_to_attach_run(capsys):
-    namespace = run(blocks("python", GUIDE)[:9], GUIDE)
+    namespace = run(blocks("python", GUIDE)[:10], GUIDE)
     found, less = namespace["found"], namespace["less"]
     assert found.facts["train_eer"] == less.facts["train_eer"] and "threshold" in found.facts
     printed = capsys.readouterr().out

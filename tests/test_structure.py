@@ -132,6 +132,41 @@ def test_a_circle_is_found_even_if_one_import_is_inside_a_function(tmp_path):
     assert {name.split(".")[1] for name in circle(tmp_path)} == {"a", "b", "c"}
 
 
+def whole_writers(source):
+    """The calls in a module's `source` that write a whole file under its own name, by the names of the functions."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+        owner = getattr(getattr(node.func, "value", None), "id", None)
+        modes = [
+            one.value
+            for one in [*node.args[1:2], *(key.value for key in node.keywords if key.arg == "mode")]
+            if isinstance(one, ast.Constant)
+        ]
+        if name == "open" and any(mode in ("w", "wb", "wt", "w+", "w+b") for mode in modes):
+            yield name
+        if name in ("write_text", "write_bytes") and isinstance(node.func, ast.Attribute):
+            yield name
+        if (owner, name) in (("json", "dump"), ("np", "save"), ("np", "savez"), ("pickle", "dump")):
+            yield name
+
+
+def test_files_are_written_whole_by_one_module():
+    found = {path.name: list(whole_writers(path.read_text(encoding="utf-8"))) for path in modules(ROOT).values()}
+    assert [name for name, calls in found.items() if calls] == ["_files.py"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["path.write_text('a')", "open(path, 'w')", "open(path, mode='wb')", "json.dump(a, file)", "np.save(path, a)"],
+)
+def test_writers_are_found(call):
+    assert list(whole_writers(call)) and not list(
+        whole_writers("open(path, 'ab'); write_text(path, 'a'); json.dumps(a)")
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "source", "fault"),
     [

@@ -11,8 +11,16 @@ in `monitors` and `divergence` measure held-out verification when an epoch ends;
 `logs`.
 """
 
+from keras_siamese._files import SideWorkWarning
 from keras_siamese.callbacks.divergence import DivergenceError, DivergenceMonitor
 from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch
 from keras_siamese.callbacks.monitors import VerificationMonitor
 
-__all__ = ["DivergenceError", "DivergenceMonitor", "HardPairRefresh", "SetEpoch", "VerificationMonitor"]
+__all__ = [
+    "DivergenceError",
+    "DivergenceMonitor",
+    "HardPairRefresh",
+    "SetEpoch",
+    "SideWorkWarning",
+    "VerificationMonitor",
+]

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
 from keras_siamese.attach.passing import Passing
-from keras_siamese.callbacks.monitors import VerificationMonitor, figures
+from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
@@ -60,10 +60,12 @@ class DivergenceMonitor(VerificationMonitor):
         confirm, budget_epochs, budget_seconds: when training ends, test the leading causes, as `diagnose` does with
             these arguments. The monitor keeps a copy of the initial weights for it. The model is as before.
         reference: an encoder to compare the model with, such as a pretrained network; see `diagnose`.
-        **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir` of
-            `VerificationMonitor`.
+        **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir`, `strict` of
+            `VerificationMonitor`. Without `strict`, an error in the report, the run log or the diagnosis does not end
+            `fit`: a fact or a cause that raises is not examined, and the others are reported.
 
     Attributes:
+        errors: as in `VerificationMonitor`.
         flags: flagged epochs, from 0.
         parts, flagged_steps: with `every_steps`, curves of what was measured within epochs, lists of equal length by
             name ("step", "loss", "auc", "eer", "auc_se", "eer_se"); and the flagged ones of these steps.
@@ -98,8 +100,8 @@ class DivergenceMonitor(VerificationMonitor):
     ):
         if target_eer is not None:
             check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
-        self.recorder = RunRecorder(None if log is None else RunLog(log), target_eer)
         super().__init__(validation, **kwargs)
+        self.recorder = RunRecorder(None if log is None else RunLog(log, side=self.side), target_eer)
         if not callable(on_divergence):
             check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
         self.on_divergence = on_divergence
@@ -114,7 +116,7 @@ class DivergenceMonitor(VerificationMonitor):
 
     def __deepcopy__(self, memo):
         copied = super().__deepcopy__(memo)
-        copied.recorder = self.recorder.copy()
+        copied.recorder = self.recorder.copy(copied.side)
         return copied
 
     def _forget(self):
@@ -160,30 +162,36 @@ class DivergenceMonitor(VerificationMonitor):
         if self._steps < self._next_part or not self.is_ready:
             return
         self._next_part = self._steps + self.every_steps
-        scored = self._scored = self.measure()
+        found = self._figures()
+        if self._scored is None:
+            return
         # Keras logs the mean since the epoch began; of the steps since the last measurement it follows by difference.
         total, (before, count) = float(logs["loss"]) * self._batches, self._known_loss
         loss = (total - before) / max(self._batches - count, 1)
         self._known_loss = (total, self._batches)
-        found = dict(zip(self.keys, figures(scored, self.far), strict=True))
         part = {"auc": found["val_auc"], "eer": found["val_eer"]}
-        self._end(self.recorder.end_part, self._steps, loss, scored, part)
+        self._end(self.recorder.end_part, self._steps, loss, self._scored, part)
 
     def _end(self, record, *measured):
         """Tell the recorder what was `measured`, and act if the run is flagged for the first time."""
         looked = []
 
         def looks_faulty():
-            try:
-                looked.append(self.diagnose(self._scored))
-            except Exception as error:  # a look must not end the run; at its end, the error is raised
-                about = f"{type(error).__name__}: {error}"
-                self._warn_once("look", f"The run could not be diagnosed while it trains, which goes on ({about})")
-                return False
-            return looked[0].is_alarming
+            looked.append(self._diagnosed(self._scored))
+            return looked[0] is not None and looked[0].is_alarming
 
-        if record(*measured, looks_faulty):
-            self.act(looked[0] if looked else self.diagnose(self._scored))
+        is_flagged = False
+        with self.side.allowing("The record of the run"):
+            is_flagged = record(*measured, looks_faulty)
+        if is_flagged:
+            diagnose = self.diagnose if self.on_divergence == "raise" else self._diagnosed
+            self.act(looked[0] if looked else diagnose(self._scored))
+
+    def _diagnosed(self, valid=None):
+        """The `Diagnosis` of the run so far, or None if it fails, which does not end the run."""
+        with self.side.allowing("The diagnosis"):
+            return self.diagnose(valid)
+        return None
 
     def know(self, train):
         """Tell the training data, `(x, y)` as `fit` is given them, or a `Passing`. A diagnosis reads them."""
@@ -257,38 +265,45 @@ class DivergenceMonitor(VerificationMonitor):
             train = None if train is None else score(anatomy, train, self.batch_size)
         else:
             valid, train = self.recorder.scored or valid, None
-        recipe["reference"] = self.reference
+        recipe |= {"reference": self.reference, "side": self.side}
         self.diagnosis = diagnosis_of(self.recorder.observed(valid, train, self.threshold, **recipe))
         return self.diagnosis
 
     def act(self, diagnosis):
-        """Do what `on_divergence` says."""
+        """Do what `on_divergence` says; the `diagnosis` is None if it failed."""
+        if diagnosis is None and self.on_divergence != "stop":
+            return
         if callable(self.on_divergence):
             self.on_divergence(diagnosis)
         elif self.on_divergence == "raise":
             self.write(diagnosis)
             raise DivergenceError(diagnosis)
         else:
-            warnings.warn(str(diagnosis), stacklevel=2)
+            if diagnosis is not None:
+                warnings.warn(str(diagnosis), stacklevel=2)
             if self.on_divergence == "stop":
                 self.model.stop_training = True
 
     def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        self.recorder.end_fit()
+        found = None
         if self._measured or self.recorder.scored is not None:
-            self.diagnose()
-            if self.confirm:
+            found = self._diagnosed()
+            if self.confirm and found is not None:
                 shown = bool((self.params or {}).get("verbose"))
-                self.diagnosis = tested(self.diagnosis, *self.budget, progress=shown)
-        if self.recorder.scored is not None:
-            self.write(self.diagnosis)
-        elif self.report is not None:
+                with self.side.allowing("The test of the causes"):
+                    self.diagnosis = found = tested(found, *self.budget, progress=shown)
+        if self.recorder.scored is not None and found is not None:
+            self.write(found)
+        elif self.recorder.scored is None and self.report is not None:
             warnings.warn(f"No epoch had finite embeddings: {self.report} is not written", stacklevel=2)
 
     def write(self, diagnosis):
-        """Write the report and its JSON, if `report` was given."""
+        """Write the report and its JSON, if `report` was given; into another folder if theirs cannot be written."""
         if self.report is not None:
-            diagnosis.to_html(self.report)
-            diagnosis.to_json(self.report.with_suffix(".json"))
+            self.side.write("The report", self.report, diagnosis.to_html)
+            self.side.write("The report's JSON", self.report.with_suffix(".json"), diagnosis.to_json)
 
 
 def own_buffers(model):

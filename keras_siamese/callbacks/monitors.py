@@ -12,12 +12,14 @@ measures.
 
 import logging
 import warnings
+from operator import attrgetter
 
 import keras
 import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_choice, check_integer, check_number
+from keras_siamese._files import SideWork
 from keras_siamese._frames import callers
 from keras_siamese.attach.anatomy import check_score
 from keras_siamese.attach.passing import Passing
@@ -56,6 +58,14 @@ class VerificationMonitor(CopiedCallback):
         log_dir: folder for TensorBoard (extra `tensorboard`). For each measured epoch it gets the keys as scalars,
             histograms of genuine and impostor scores, and a picture of the ROC and DET curves. KerasTuner copies the
             callbacks for each execution; each copy writes into its own subfolder. None writes nothing.
+        strict: whether an error in what stands beside the training ends `fit`. By default it does not, if it comes
+            after the first measurement (a full disk, a removed folder, a measurement that fails): one warning gives the
+            reason, `errors` keeps it, and what could not be written is written when training ends, if need be into a
+            new folder in the current one or in that for temporary files. The warning says where.
+
+    Attributes:
+        errors: what failed beside the training in this fit, a list of records with `what`, `why`, `where` and
+            `written`, the path in another folder where a file is now.
 
     Raises:
         ValueError: on construction, if `validation` has no genuine or no impostor pair, if lengths differ, if samples
@@ -75,8 +85,10 @@ class VerificationMonitor(CopiedCallback):
         similar_label=None,
         batch_size=256,
         log_dir=None,
+        strict=False,
     ):
         super().__init__()
+        self.side = SideWork(bool(strict))
         check_choice("similar_label", similar_label, (None, -1, 0, 1))
         self.validation = readable(validation)
         self.options = {"similar_label": similar_label, "max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS}
@@ -87,16 +99,20 @@ class VerificationMonitor(CopiedCallback):
         self.distance = distance
         self.score = check_score(score)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
-        self._events = None if log_dir is None else EventLog(log_dir)
+        self._events = None if log_dir is None else EventLog(log_dir, self.side)
         self._forget()
 
     def _forget(self):
         self._anatomy, self._measured, self._scored, self._warned = None, {}, None, set()
+        self._has_measured = False
 
     def __deepcopy__(self, memo):  # KerasTuner copies callbacks before each execution
         copied = super().__deepcopy__(memo)
-        copied._events = None if self._events is None else self._events.copied()
+        copied.side = SideWork(self.side.strict)
+        copied._events = None if self._events is None else self._events.copied(copied.side)
         return copied
+
+    errors = property(attrgetter("side.errors"))
 
     @property
     def keys(self):
@@ -110,7 +126,8 @@ class VerificationMonitor(CopiedCallback):
         return (getattr(self, "params", None) or {}).get("epochs")
 
     def on_train_begin(self, logs=None):
-        self._anatomy, self._measured, self._warned = None, {}, set()
+        self._anatomy, self._measured, self._warned, self._has_measured = None, {}, set(), False
+        self.side.begin()
         if self._events is not None:
             self._events.begin()
         # The other models know their output after a batch.
@@ -149,8 +166,8 @@ class VerificationMonitor(CopiedCallback):
         is_last = epoch + 1 == self.epochs_planned
         self._scored = None
         if self.is_ready and ((epoch + 1) % self.every == 0 or is_last or not self._measured):
-            self._scored = self.measure()
-            self._measured = dict(zip(self.keys, figures(self._scored, self.far), strict=True))
+            self._measured = self._figures()
+        if self._scored is not None:
             if not self._scored.is_finite:
                 found = f"Embeddings are NaN or infinite after epoch {epoch + 1}"
                 self._warn_once("not finite", f"{found}: verification is logged as NaN")
@@ -160,6 +177,24 @@ class VerificationMonitor(CopiedCallback):
             for key in self._measured.keys() & logs.keys():
                 self._warn_once(key, f"`logs` has {key!r} already; {type(self).__name__} replaces it by its own value")
             logs.update(self._measured)
+
+    def _figures(self):
+        """Measure; the figures by name. They are NaN, and `_scored` None, if this fails after it has worked before."""
+        self._scored = None
+        try:
+            scored = self.measure()
+            found = figures(scored, self.far)
+        except Exception as error:
+            if not self._has_measured:
+                raise  # what was given is wrong
+            self.side.failed("The verification", error, then="it is logged as NaN, and training goes on")
+            return dict.fromkeys(self.keys, float("nan"))
+        self._scored, self._has_measured = scored, True
+        return dict(zip(self.keys, found, strict=True))
+
+    def on_train_end(self, logs=None):
+        if self._events is not None:
+            self._events.finish()
 
     def measure(self):
         """`ScoredTrials` of the held-out trials under the present weights."""

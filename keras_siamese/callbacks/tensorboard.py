@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_installed
+from keras_siamese._files import SideWork
 
 BINS = 60
 FILES = itertools.count()
@@ -33,52 +34,100 @@ class EventLog:
     interrupted run has left in the folder. KerasTuner copies the callbacks for each execution; the files of a copy are
     in the first of the folders `log_dir/copy1`, `log_dir/copy2`, … that does not exist yet.
 
+    If an epoch cannot be written, `side` is told once. Its figures, without histograms and picture, are kept and
+    written with the next epoch, or by `finish`, if need be into another folder.
+
     Args:
         log_dir: the folder. It is made if it is missing.
+        side: the `SideWork` that is told what could not be written.
 
     Raises:
         ImportError: without the extra `tensorboard`.
         ValueError: if `log_dir` is not a folder that can be written.
     """
 
-    def __init__(self, log_dir):
+    def __init__(self, log_dir, side=None):
         for module in ("tensorboard", "matplotlib"):
             check_installed(module, "tensorboard")
-        self.log_dir, self.is_copy = check_folder("log_dir", log_dir), False
+        self.log_dir, self.is_copy, self.side = check_folder("log_dir", log_dir), False, side or SideWork()
         self.begin()
 
     def begin(self):
         """Write the next epoch into a new file."""
-        self.path = None
+        self.path, self._waiting = None, []
 
-    def copied(self):
+    def copied(self, side=None):
         """An `EventLog` for a copy of the callback."""
         copied = object.__new__(type(self))
-        copied.log_dir, copied.is_copy = self.log_dir, True
+        copied.log_dir, copied.is_copy, copied.side = self.log_dir, True, side or SideWork()
         copied.begin()
         return copied
 
     def write(self, epoch, figures, scored):
         """Add an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        try:
+            self._append([*self._waiting, event_of(epoch, summary_of(figures, scored))])
+            self._waiting = []
+        except Exception as error:
+            if not self._waiting or self.side.strict:
+                then = "the figures are kept in memory, and written when training ends or when it is possible again"
+                self.side.failed("What TensorBoard shows", error, where=self.log_dir, then=then)
+            self.path = None  # TensorBoard reads nothing after a record that was cut short
+            self._waiting.append(event_of(epoch, summary_of(figures)))
+
+    def finish(self):
+        """Write the epochs that could not be written so far, if need be into another folder."""
+        if not self._waiting:
+            return
+        try:
+            self._append(self._waiting)
+        except Exception:
+            failed, self.path = self.log_dir, None
+            folder = self.side.rescued(self._append_in)
+            if folder is None:
+                self.log_dir = failed
+            self.side.moved("What TensorBoard shows", failed, folder)
+        self.begin()
+
+    def _append_in(self, folder):
+        self.log_dir, self.is_copy = folder, False
+        self._append(self._waiting)
+
+    def _append(self, events):
+        """Add `events` to the file; make it if there is none yet."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        events = [{"step": epoch, "summary": summary_of(figures, scored)}]
-        if self.path is None:
+        is_new = self.path is None
+        if is_new:
             self.path = self.new_path()
-            start = SessionLog(status=SessionLog.START)
-            events = [{"file_version": "brain.Event:2"}, {"step": epoch, "session_log": start}, *events]
-        with open(self.path, "ab") as file:
+            start = {"step": events[0]["step"], "session_log": SessionLog(status=SessionLog.START)}
+            events = [{"file_version": "brain.Event:2"}, start, *events]
+        with open(self.path, "xb" if is_new else "r+b") as file:
+            file.seek(0, 2)
             writer = RecordWriter(file)
             for event in events:
-                writer.write(Event(wall_time=time.time(), **event).SerializeToString())
+                writer.write(serialized(event))
 
     def new_path(self):
         """The path of a new event file. A copy first creates its own folder."""
         if self.is_copy:
             self.log_dir, self.is_copy = new_folder(self.log_dir), False
+        self.log_dir.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(FILES)}"
         return self.log_dir / f"{name}.verification"
+
+
+def event_of(epoch, summary):
+    """The fields of an event of an epoch, a dict."""
+    return {"wall_time": time.time(), "step": epoch, "summary": summary}
+
+
+def serialized(event):
+    """The bytes of an event, of now if its fields hold no time."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return Event(**{"wall_time": time.time(), **event}).SerializeToString()
 
 
 def check_folder(name, folder):
@@ -103,12 +152,14 @@ def new_folder(parent):
         return folder
 
 
-def summary_of(figures, scored):
-    """The `Summary` of an epoch: `verification/…` scalars, `scores/…` histograms, and the picture `curves`."""
+def summary_of(figures, scored=None):
+    """The `Summary` of an epoch: `verification/…` scalars; with `scored` also `scores/…` histograms and the picture
+    `curves`.
+    """
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     values = [Summary.Value(tag=f"verification/{name}", simple_value=value) for name, value in figures.items()]
-    if scored.is_finite:
+    if scored is not None and scored.is_finite:
         scores = scored.scores.astype(np.float64)
         edges = np.histogram_bin_edges(scores, BINS)
         for name, chosen in (("genuine", scored.same), ("impostor", ~scored.same)):

@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_siamese._files import reason_of
 from keras_siamese._seeds import own_seeds, same_generators, same_names
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.graph import shows_parts
@@ -58,7 +59,7 @@ class Watcher:
             with quietly(model):
                 monitor, watched = self.monitored(model, args, kwargs)
         except Exception as error:
-            self.say(f"{name_of(model)} is not watched: {line_of(error)}")
+            self.say(f"{name_of(model)} is not watched: {reason_of(error)}")
         try:
             return fit(model, *watched[0], **watched[1])
         finally:
@@ -131,7 +132,7 @@ class SilentMonitor(DivergenceMonitor):
             self.state = "failed"
         except Exception as error:
             self.state = "failed"
-            self.say(f"{name_of(self.model)} is no longer watched: {line_of(error)}")
+            self.say(f"{name_of(self.model)} is no longer watched: {reason_of(error)}")
 
     def attach(self):
         """As in `DivergenceMonitor`; the report gets its path when the model is known to be siamese."""
@@ -164,13 +165,11 @@ class SilentMonitor(DivergenceMonitor):
             self.say(f"{name_of(self.model)}: no epoch ended, so nothing was measured")
             return
         diagnosis = self.diagnose()
-        written = self.path.with_suffix(".json")
-        try:
-            written = diagnosis.to_html(self.path)
-        except (ImportError, ValueError) as error:
-            self.say(f"no page was written: {line_of(error)}")
-        diagnosis.to_json(self.path.with_suffix(".json"))
-        self.say(f"{name_of(self.model)}: {diagnosis.verdict}\n{PREFIX}the report is {written}")
+        page = self.side.write("The report", self.path, diagnosis.to_html)
+        data = self.side.write("The report's JSON", self.path.with_suffix(".json"), diagnosis.to_json)
+        for error in self.errors:
+            self.say(str(error))
+        self.say(f"{name_of(self.model)}: {diagnosis.verdict}\n{PREFIX}the report is {page or data}")
 
 
 def may_be_siamese(model):
@@ -233,8 +232,3 @@ def numbered(path, number):
 
 def name_of(model):
     return f"the fit of {getattr(model, 'name', model)!r}"
-
-
-def line_of(error):
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

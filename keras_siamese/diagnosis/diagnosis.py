@@ -16,8 +16,10 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._checks import check_writable
+from keras_siamese._files import write_text
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
+from keras_siamese.diagnosis.causes.base import signals_of
 from keras_siamese.diagnosis.experiments.confirm import with_confirmations
 from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.observed import Observed
@@ -37,7 +39,7 @@ class Diagnosis:
         diverging: whether the loss fell while verification did not follow, at any epoch.
         findings: `Finding`s, ranked; "undetermined" first if the run diverged for good and nothing explains it.
         ruled_out: `RuledOut` causes with what was measured.
-        not_examined: `NotExamined` causes with what they would have needed.
+        not_examined: `NotExamined` causes with what they would have needed, or the error that made it impossible.
         observed: the `Observed` that it was made from, or the `Recorded` that was read from JSON. Older names of it,
             `run` and `evidence`, remain.
     """
@@ -107,7 +109,7 @@ class Diagnosis:
         """The causes that may be behind the run, as a tuple of `Suspect`s: the leading findings first, then the others,
         then causes that were ruled out, but not by far. These are given only if the run verifies badly.
         """
-        return suspects_of(self.facts, self.findings, self.leading)
+        return suspects_of(self.facts, self.findings, self.leading, self.observed.side)
 
     @property
     def also_possible(self):
@@ -144,14 +146,22 @@ class Diagnosis:
             lines += [f"     {signal.line(name)}" for name, signal in suspect.evidence.items()]
         if self.ruled_out:
             lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
-        lines += [f"Not examined: {', '.join(causes)} (needs {needs})." for needs, causes in self.needed.items()]
+        lines += [f"Not examined: {', '.join(causes)} ({reason})." for reason, causes in self.unexamined.items()]
         return "\n".join(lines)
+
+    @property
+    def unexamined(self):
+        """Why causes were not examined, "needs …" or "error: …", and which of them: a dict of lists."""
+        reasons = {}
+        for answer in self.not_examined:
+            reasons.setdefault(answer.reason, []).append(answer.cause)
+        return reasons
 
     @property
     def needed(self):
         """What the causes that were not examined would have needed, and which need it: a dict of lists."""
         needed = {}
-        for answer in self.not_examined:
+        for answer in [answer for answer in self.not_examined if answer.error is None]:
             needed.setdefault(answer.needs, []).append(answer.cause)
         return needed
 
@@ -166,9 +176,9 @@ class Diagnosis:
                 "findings": [finding_dict(finding) for finding in self.findings],
                 "suspects": [suspect.to_dict() for suspect in self.suspects],
                 "ruled_out": [asdict(answer) for answer in self.ruled_out],
-                "not_examined": [asdict(answer) for answer in self.not_examined],
+                "not_examined": [not_examined_dict(answer) for answer in self.not_examined],
                 "signals": self.facts.numbers,
-                "facts": {"words": self.facts.words, "rows": self.facts.rows},
+                "facts": {name: value for name, value in self.facts.to_dict().items() if name != "numbers"},
                 "references": {
                     name: {"title": title, "eer": eer, "behind": self.facts.get(f"behind_{name}")}
                     | {"standard_error": self.facts.get(f"behind_{name}_se")}
@@ -187,7 +197,7 @@ class Diagnosis:
     def to_json(self, path):
         """Writes `to_dict()` as JSON to `path`; returns the path."""
         path = check_writable("path", path)
-        path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
         return path
 
     @classmethod
@@ -224,7 +234,7 @@ class Diagnosis:
 
         path = check_writable("path", path)
         # A file's name may hold what is no text: its bytes are spelt out.
-        path.write_text(render(self), encoding="utf-8", errors="backslashreplace")
+        write_text(path, render(self), errors="backslashreplace")
         return path
 
 
@@ -247,7 +257,7 @@ def measured_dict(observed):
 
 def diagnosis_of(observed):
     """The `Diagnosis` of `observed`: every cause examined, "undetermined" where a diverging run is left unexplained."""
-    findings, others = examine(observed.facts)
+    findings, others = examine(observed.facts, observed.side)
     if not observed.is_finite and not findings:
         findings = [not_finite(observed)]
     ruled_out, not_examined = (
@@ -261,8 +271,8 @@ def diagnosis_of(observed):
 def undetermined(observed, ruled_out):
     """The finding that no examined cause explains the flags, with what a person may start from."""
     auc, facts = observed.auc, observed.facts
-    signals = {"auc": Signal(auc.estimate, None, 0.5, auc.low, auc.high), "spread": Signal(facts["spread"], None, 1.0)}
-    signals["effective_rank"] = Signal(facts["effective_rank"])
+    signals = {"auc": Signal(auc.estimate, None, 0.5, auc.low, auc.high)}
+    signals |= signals_of(facts, spread=(None, 1.0), effective_rank=None)
     if "intra_inter_ratio" in facts:
         signals["genuine_over_impostor_distance"] = Signal(facts["intra_inter_ratio"], None, 1.0)
     return Finding(
@@ -300,6 +310,11 @@ def not_finite(observed):
         "keras.callbacks.TerminateOnNaN()",
         lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", 1e-3) / 10},
     )
+
+
+def not_examined_dict(answer):
+    """A `NotExamined` as a plain dict; without its `error` if there is none."""
+    return {name: value for name, value in asdict(answer).items() if value is not None}
 
 
 def finding_dict(finding):

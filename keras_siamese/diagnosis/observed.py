@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from keras_siamese import verification
+from keras_siamese._files import SideWork
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.facts.batches import batches_of, is_pairs
 from keras_siamese.diagnosis.facts.references import fitted, has_numbers
@@ -53,6 +54,7 @@ class Observed:
     initial: dict | None = None  # values of the model's variables when the run began, `{id: array}`
     steps: int | None = None  # training steps in an epoch
     reference: object = None  # an encoder of the user's, with which the model is compared
+    side: SideWork = field(default_factory=SideWork)  # is told of facts and causes that raise
 
     @property
     def history(self):

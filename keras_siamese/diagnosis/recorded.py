@@ -9,6 +9,7 @@ samples, such as the pictures of the HTML page.
 
 from typing import NamedTuple
 
+from keras_siamese._files import SideWork
 from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.trend import Flag
 
@@ -31,7 +32,7 @@ class Recorded:
 
     def __init__(self, report):
         self.report = report
-        self.facts = Facts(report["signals"], report["facts"]["words"], report["facts"]["rows"])
+        self.facts, self.side = Facts(report["signals"], **report["facts"]), SideWork()
         self.flags = [Flag(**flag) for flag in report["flags"]]
         names = ("recovered", "not_finite_since", "why_no_flags")
         self.recovered, self.not_finite_since, self.why_no_flags = (report["run"][name] for name in names)

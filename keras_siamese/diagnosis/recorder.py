@@ -13,11 +13,11 @@ not know Keras's callbacks. Imports `run`, `observed`, `trend` and `facts`.
 
 import copy
 import itertools
-import warnings
 
 import numpy as np
 
 from keras_siamese._checks import check_writable
+from keras_siamese._files import SideWork, write_bytes
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.embeddings import HEALTH, health_of
 from keras_siamese.diagnosis.facts.model import (
@@ -54,13 +54,20 @@ class RunRecorder:
         self._kernels = self._start = None
         self.still = ()
 
-    def copy(self):
-        """A recorder of another run with the same settings. Its log is a numbered file of its own."""
-        return RunRecorder(None if self.log is None else self.log.copy(), self.target_eer)
+    def copy(self, side=None):
+        """A recorder of another run with the same settings. Its log is a numbered file of its own, with `side`."""
+        return RunRecorder(None if self.log is None else self.log.copy(side), self.target_eer)
 
     def begin_fit(self, epochs=None):
         """Tell that a fit begins, which ends before the epoch of index `epochs`."""
         self.run.epochs, self._kernels, self._start = epochs, None, None
+
+    def end_fit(self):
+        """Tell that the fit has ended. Epochs that could not be written into the log are written now, if need be into
+        another folder.
+        """
+        if self.log is not None:
+            self.log.finish()
 
     def begin_epoch(self, epoch, model):
         """Tell that an epoch begins. Recorded epochs from this one on belong to an earlier run and are removed.
@@ -188,28 +195,36 @@ def logged(logs):
 class RunLog:
     """Writes a run log, one line per epoch; if the process is killed, at most the line being written is lost.
 
-    Each line is handed to the operating system before `write` returns. If the file was changed between two lines,
-    another run writes into it: this log then warns and stops writing. It does the same if the disk is full.
+    Each line is handed to the operating system before `write` returns. If a line cannot be written, `side` is told. All
+    epochs are kept in memory: each later `write` tries to write them all, and so does `finish`, if need be into another
+    folder. If the file was changed between two lines, another run writes into it, and it is left alone.
 
     Args:
         path: the file. The file of a resumed run is continued. The folder is made if it is missing.
         numbered: whether to write into the first of path-1, path-2, … (before the suffix) that does not exist yet.
+        side: the `SideWork` that is told what could not be written.
 
     Raises:
         ValueError: if the path cannot be written, or if the file holds something else.
     """
 
-    def __init__(self, path, numbered=False):
-        self.base = check_writable("log", path)
-        self.numbered = numbered
-        self.path = None if numbered else self.base
-        self._last, self._end, self._stopped = None, None, False
+    def __init__(self, path, numbered=False, side=None):
+        self.base, self.side = check_writable("log", path), side or SideWork()
         if not numbered and self.base.exists():
             read_run_log(self.base, name="log", quiet=True)
+        self._renew(numbered)
 
-    def copy(self):
+    def _renew(self, numbered):
+        self.numbered, self.path, self._last = numbered, None if numbered else self.base, None
+        self._lines = bytearray()  # what the file holds, or would hold if it could be written
+        self._stopped = self._is_others = False
+
+    def copy(self, side=None):
         """The log of another run, in a numbered file of its own."""
-        return RunLog(self.base, numbered=True)
+        copied = copy.copy(self)
+        copied.side = side or SideWork()
+        copied._renew(numbered=True)
+        return copied
 
     def begin(self, epoch):
         """Make the file end before `epoch`. Returns the `Run` that it then holds, or None if it ended there already.
@@ -218,37 +233,77 @@ class RunLog:
         """
         if self._last is not None and epoch == self._last + 1:
             return None
+        self._last, self._lines, self._stopped, self._is_others = epoch - 1, bytearray(), False, False
+        try:
+            return self._opened(epoch)
+        except OSError as error:
+            self._stop(error)
+            return None
+
+    def _opened(self, epoch):
+        """Make the file if it is missing, and let it end before `epoch`."""
         if self.path is None:
             self.path = first_free(self.base)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         run, ends = read_run_log(self.path, name="log", before=epoch)
-        self._end = max(ends.values(), default=0)
+        end = max(ends.values(), default=0)
         with open(self.path, "r+b") as file:
-            if file.seek(0, 2) < self._end:  # the last line feed is missing
+            if file.seek(0, 2) < end:  # the last line feed is missing
                 file.write(b"\n")
-            file.truncate(self._end)
-        self._last, self._stopped = epoch - 1, False
+            file.truncate(end)
+            file.seek(0)
+            self._lines += file.read()
         return run
 
     def write(self, epoch, values, logs, flagged):
         """Add the line of an epoch; the arguments are those of `run.line_of`."""
-        self._last = epoch
-        if self._stopped:
-            return
-        line = line_of(epoch, values, logs, flagged)
+        self._last, end = epoch, len(self._lines)
+        self._lines += line_of(epoch, values, logs, flagged)
         try:
+            if self._stopped:
+                self._write_anew()
+                return
             with open(self.path, "r+b") as file:
-                if file.seek(0, 2) != self._end:
+                if file.seek(0, 2) != end:
+                    self._is_others = True
                     raise OSError("it was changed after its last line; another run may be writing into it")
-                file.write(line)
-            self._end += len(line)
+                file.write(self._lines[end:])
         except OSError as error:
-            self._stopped = True
-            warnings.warn(f"No more epochs are written to {self.path}: {error}", stacklevel=3)
+            if not self._stopped:
+                self._stop(error)
+
+    def _stop(self, error):
+        self._stopped = True
+        then = "the epochs are kept in memory, and written when training ends or when it is possible again"
+        self.side.failed("The run log", error, where=self.path or self.base, then=then)
+
+    def _write_anew(self):
+        """Write all epochs, if the file is missing or holds only what this log has written into it."""
+        if self.path is None:
+            self.path = first_free(self.base)
+        if self._is_others or (self.path.exists() and not self._lines.startswith(self.path.read_bytes())):
+            raise OSError("another run may be writing into it")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.path, self._lines)
+        self._stopped = False
+
+    def finish(self):
+        """Write what could not be written so far, if need be into another folder. Call it when the run has ended."""
+        if not self._stopped or not self._lines:
+            return
+        try:
+            self._write_anew()
+        except OSError:
+            folder = self.side.rescued(lambda folder: write_bytes(folder / self.base.name, self._lines))
+            failed, self._stopped = self.path or self.base, folder is None
+            self.path = self.path if folder is None else folder / self.base.name
+            self.side.moved("The run log", failed, None if folder is None else self.path)
 
 
 def first_free(path):
     """Create and return the first of path-1, path-2, … that does not exist, so that no other run takes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
         try:

@@ -16,8 +16,10 @@ one of its limits changed for this judgement alone. This takes some tens of mill
 from dataclasses import asdict, dataclass, field, replace
 from math import log2
 
+from keras_siamese._files import SideWork
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes import CAUSES, Finding, RuledOut, Signal, explaining_flags
+from keras_siamese.diagnosis.causes.base import answer_of
 
 STEPS = 8  # to a factor of 2
 NEAR, FAR = 2, 4  # the largest factor, after a finding and if nothing was found
@@ -55,14 +57,15 @@ def without_finding(pairs):
     return {name: value for name, value in pairs if name != "finding"}
 
 
-def suspects_of(facts, findings, leading=()):
+def suspects_of(facts, findings, leading=(), side=None):
     """The `Suspect`s of a run as a tuple: the `leading` findings, the other `findings` as they are ranked, near misses.
 
-    Near misses are left out if the run verifies as it should and nothing alarms: nothing then needs explanation.
+    Near misses are left out if the run verifies as it should and nothing alarms: nothing then needs explanation. If a
+    cause raises, `side`, a `SideWork`, is told; None raises.
     """
     found = [finding for finding in findings if finding.cause != "undetermined"]
     found.sort(key=lambda finding: all(finding is not one for one in leading))
-    near = near_misses(facts, NEAR if found else FAR) if wants_explaining(facts, findings) else ()
+    near = near_misses(facts, NEAR if found else FAR, side) if wants_explaining(facts, findings) else ()
     known = {finding.cause for finding in found}  # an experiment may have shown one of the near misses
     return (*map(of_finding, found), *(one for one in near if one.cause not in known))
 
@@ -78,22 +81,23 @@ def of_finding(finding):
     return Suspect(finding.cause, 1.0, None, f"found ({finding.severity}{by})", finding.evidence, finding)
 
 
-def near_misses(facts, reach=NEAR):
+def near_misses(facts, reach=NEAR, side=None):
     """The causes that are ruled out, but by a factor of at most `reach`, as a list of `Suspect`s, the nearest first."""
     causes = [cause for cause in CAUSES if cause.explains_flag and (cause.after_nan or "not_finite" not in facts)]
-    answers = [(cause, cause.examine(facts)) for cause in causes]
-    near = [near_miss(cause, answer, facts, reach) for cause, answer in answers if isinstance(answer, RuledOut)]
+    side = SideWork(strict=True) if side is None else side
+    answers = [(cause, answer_of(cause, facts, side)) for cause in causes]
+    near = [near_miss(cause, answer, facts, reach, side) for cause, answer in answers if isinstance(answer, RuledOut)]
     return sorted((one for one in near if one is not None), key=lambda one: one.factor)
 
 
-def near_miss(cause, ruled_out, facts, reach):
+def near_miss(cause, ruled_out, facts, reach, side):
     """The `Suspect` of a cause that is `ruled_out`, or None if it is by more than a factor of `reach`."""
     names = limits_of(cause)
     for factor in FACTORS[: int(STEPS * log2(reach))]:
         for name in names:
             limit = limits.TABLE[name]
             for value in (limit.times(factor), limit.times(1 / factor)):
-                found = judged(cause, facts, {name: value})
+                found = judged(cause, facts, {name: value}, side)
                 if isinstance(found, Finding):
                     reason = f"it would be found if {name} were {value:.3g} in place of {limit:.3g} ({limit.unit})"
                     return Suspect(cause.name, factor, name, reason, ruled_out.evidence, found)
@@ -106,7 +110,7 @@ def limits_of(cause):
     return [name for name, limit in limits.TABLE.items() if module in limit.used_by and name not in GUARDS]
 
 
-def judged(cause, facts, values):
-    """What a `cause` answers on `facts` if some limits have other `values`."""
+def judged(cause, facts, values, side):
+    """What a `cause` answers on `facts` if some limits have other `values`; `side` is told if it raises."""
     with limits.changed(**values):
-        return cause.examine(facts)
+        return answer_of(cause, facts, side)

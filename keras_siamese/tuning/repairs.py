@@ -10,13 +10,12 @@ severity "hint" is not of the diagnosis: it says whether the curve asks for anot
 """
 
 import collections
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_siamese.tuning.folds import write_json
+from keras_siamese.tuning.folds import known_records, write_json
 
 FINDINGS = "findings.json"
 SEVERITIES = ("error", "warning", "info", "hint")  # worst first
@@ -106,14 +105,13 @@ def plain(value):
 def keep(folder, fold, findings):
     """Writes the findings of a fold into the trial's folder, behind those of the folds before it."""
     file = Path(folder) / FINDINGS
-    known = json.loads(file.read_text()) if fold and file.exists() else []
+    known = (known_records(file) or []) if fold else []
     write_json(file, [*known[:fold], findings])
 
 
 def read(folder):
-    """The findings of each fold of a trial, a list of lists; empty if none were kept."""
-    file = Path(folder) / FINDINGS
-    return json.loads(file.read_text()) if file.exists() else []
+    """The findings of each fold of a trial, a list of lists; empty if none were kept, or if they cannot be read."""
+    return known_records(Path(folder) / FINDINGS) or []
 
 
 def agreed(folds):
@@ -158,5 +156,8 @@ class EarlyLook(keras.callbacks.Callback):
         self.monitor, self.is_faulty = monitor, is_faulty
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 in LOOKS and self.is_faulty(self.monitor.diagnose()):
-            self.model.stop_training = True
+        if epoch + 1 not in LOOKS:
+            return
+        with self.monitor.side.allowing("The early look at the run"):
+            if self.is_faulty(self.monitor.diagnose()):
+                self.model.stop_training = True

@@ -120,7 +120,7 @@ def test_a_look_that_fails_does_not_end_the_run(monkeypatch):
         return 1 / 0 if len(epochs) == 1 else diagnose(self, valid)
 
     monkeypatch.setattr(DivergenceMonitor, "diagnose", fails_while_it_trains)
-    with pytest.warns(UserWarning, match=r"while it trains, which goes on \(ZeroDivisionError: division by zero\)"):
+    with pytest.warns(UserWarning, match="The diagnosis failed .*ZeroDivisionError: division by zero; training goes"):
         history = fit(compiled(), monitor, epochs=6)
     assert len(history.history["loss"]) == 6 and epochs == [5, 6] and monitor.diagnosis is not None
 

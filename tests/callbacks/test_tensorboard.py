@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_siamese.callbacks import DivergenceMonitor, VerificationMonitor, tensorboard
+from keras_siamese.callbacks import DivergenceMonitor, SideWorkWarning, VerificationMonitor, tensorboard
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, score
 
@@ -122,6 +123,41 @@ def test_a_fit_that_is_interrupted_leaves_whole_files(tmp_path, plain):
     os.rename(path, tmp_path / "moved")  # no handle is held that would go on writing
     run(monitor, epochs=1)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_figures_that_could_not_be_written_come_with_the_next_epoch(tmp_path, plain):
+    """The folder is replaced by a file after the first epoch, and the file is gone after the third."""
+    log_dir = tmp_path / "logs"
+
+    class Gone(tensorboard.EventLog):
+        def write(self, epoch, figures, scored):
+            if epoch == 1:
+                shutil.rmtree(log_dir)
+                log_dir.write_text("")
+            elif epoch == 3:
+                log_dir.unlink()
+            super().write(epoch, figures, scored)
+
+    monitor = VerificationMonitor((X, LABELS), far=0.01)
+    monitor._events = Gone(log_dir, monitor.side)
+    with pytest.warns(SideWorkWarning, match="What TensorBoard shows could not be written to .*logs: ") as said:
+        written = run(monitor, 5)
+    assert sum(isinstance(one.message, SideWorkWarning) for one in said) == 1
+    assert [one.what for one in monitor.errors] == ["What TensorBoard shows"]
+    found = read(log_dir)
+    assert [event.step for event in found.Scalars("verification/val_eer")] == [1, 2, 3, 4]
+    values = [event.value for event in found.Scalars("verification/val_eer")]
+    np.testing.assert_allclose(values, [log["val_eer"] for log in written][1:], rtol=1e-6)
+    assert [event.step for event in found.Images("curves")] == [3, 4]
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "picture_of", lambda scored, threshold: 1 / 0)
+    with pytest.warns(SideWorkWarning, match="ZeroDivisionError"):
+        run(VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path), 2)
+    assert [event.step for event in read(tmp_path).Scalars("verification/val_eer")] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        run(VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path, strict=True), 2)
 
 
 def test_copies_write_into_folders_of_their_own(tmp_path, plain):

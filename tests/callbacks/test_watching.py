@@ -30,6 +30,22 @@ def watched(tmp_path):
     return watching.watch(keras.Model.fit, tmp_path / "r.html", said.append), said
 
 
+def test_a_report_that_cannot_be_written_is_put_elsewhere(program, tmp_path, monkeypatch):
+    model, x, y = program
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fit, said = watched(tmp_path / "out")
+
+    class Removes(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            (tmp_path / "out").write_text("a file")
+
+    fit(model, x, y, validation_data=(x, y), epochs=1, verbose=0, callbacks=[Removes()])
+    assert [line.split(" failed at")[0] for line in said[:2]] == ["The report", "The report's JSON"]
+    (folder,) = (tmp_path / "here").iterdir()
+    assert len(said) == 3 and f"the report is {folder / 'r.html'}" in said[2] and (folder / "r.html").exists()
+
+
 def test_an_error_of_ours_is_one_line(program, tmp_path, monkeypatch):
     model, x, y = program
     fit, said = watched(tmp_path)

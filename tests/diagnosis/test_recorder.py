@@ -1,11 +1,13 @@
 """The recorder of a run and its log: one line per epoch, continued after a crash; other files are refused."""
 
+import errno
 import json
 import math
 
 import numpy as np
 import pytest
 
+from keras_siamese._files import SideWork, SideWorkWarning
 from keras_siamese.diagnosis.facts.embeddings import health_of
 from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.recorder import CURVES, RunLog, RunRecorder
@@ -162,21 +164,80 @@ def test_copies_write_files_of_their_own(path):
     assert copies[0].path.name == "run-1.jsonl" and len(lines(copies[0].path)) == 1
 
 
-@pytest.mark.parametrize("what", ["another run", "gone"])
-def test_a_file_that_changed_is_written_no_more(path, what):
+def test_a_file_that_another_run_has_changed_is_left_alone(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     log = RunLog(path)
     write(log, 2)
-    if what == "another run":
-        write(RunLog(path), 1)
-    else:
-        path.unlink()
-    before = path.read_bytes() if path.exists() else None
-    with pytest.warns(UserWarning, match="No more epochs are written to .*run.jsonl: "):
+    write(RunLog(path), 1)
+    before = path.read_bytes()
+    with pytest.warns(SideWorkWarning, match=r"could not be written to .*run.jsonl: OSError: it was changed"):
         write(log, 3, 2)
     write(log, 6, 3)  # and says so once
-    assert (path.read_bytes() if path.exists() else None) == before
+    with pytest.warns(SideWorkWarning, match=r"The run log, which could not .*run.jsonl, is in .*run.jsonl"):
+        log.finish()
+    assert path.read_bytes() == before
+    assert log.path != path and [line["epoch"] for line in lines(log.path)] == list(range(6))
     write(log, 1)  # a new fit begins it anew
-    assert len(lines(path)) == 1
+    assert len(lines(log.path)) == 1
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_file_that_is_gone_is_written_anew_at_the_next_epoch(path, what):
+    path = path.parent / "logs" / path.name
+    log = RunLog(path)
+    write(log, 2)
+    path.unlink()
+    if what == "folder":
+        path.parent.rmdir()
+    with pytest.warns(SideWorkWarning, match="FileNotFoundError.*; the epochs are kept in memory"):
+        write(log, 3, 2)
+    assert not path.exists()
+    write(log, 5, 3)
+    assert [line["epoch"] for line in lines(path)] == list(range(5)) and [one.what for one in log.side.errors] == [
+        "The run log"
+    ]
+    log.finish()  # has nothing left to do
+    assert log.path == path
+
+
+def test_a_full_disk_leaves_half_a_line_that_is_completed_later(path, monkeypatch):
+    log = RunLog(path)
+    write(log, 2)
+
+    class Full(bytearray):
+        def __getitem__(self, chosen):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log._lines = Full(log._lines)
+    with pytest.warns(SideWorkWarning, match="No space left"):
+        write(log, 3, 2)
+    whole = bytes(log._lines)
+    path.write_bytes(whole[:-10])
+    log.finish()
+    assert path.read_bytes() == whole and len(lines(path)) == 3
+
+
+def test_a_log_that_cannot_be_opened_or_copied_to_its_folder_keeps_its_epochs(path, tmp_path, monkeypatch):
+    """The folder of the log has been replaced by a file before the fit begins."""
+    monkeypatch.chdir(tmp_path)
+    folder = path.parent / "logs"
+    log = RunLog(folder / path.name)
+    folder.rmdir()
+    folder.write_text("")
+    for one in (log, log.copy()):
+        with pytest.warns(SideWorkWarning, match="The run log could not be written to"):
+            write(one, 2)
+        with pytest.warns(SideWorkWarning, match="is in"):
+            one.finish()
+        assert len(lines(one.path)) == 2 and one.side.errors[0].written == str(one.path)
+
+
+def test_a_strict_log_raises(path):
+    log = RunLog(path, side=SideWork(strict=True))
+    write(log, 1)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        write(log, 2, 1)
 
 
 def test_logs_of_any_kind_become_json(path):

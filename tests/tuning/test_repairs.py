@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keras_siamese._files import SideWork, SideWorkWarning
 from keras_siamese.tuning import repairs
 from tests.support.facts_by_hand import answer
 
@@ -116,7 +117,7 @@ def test_folds_agree_on_what_at_least_half_of_them_found():
 
 def test_an_early_look_ends_a_fit_after_the_first_two_epochs_only():
     looked = []
-    monitor = SimpleNamespace(diagnose=lambda: looked.append(True) or "diagnosis")
+    monitor = SimpleNamespace(diagnose=lambda: looked.append(True) or "diagnosis", side=SideWork())
     look = repairs.EarlyLook(monitor, lambda diagnosis: diagnosis == "diagnosis" and len(looked) == 2)
     look.set_model(SimpleNamespace(stop_training=False))
     look.on_epoch_end(0)
@@ -125,3 +126,9 @@ def test_an_early_look_ends_a_fit_after_the_first_two_epochs_only():
     assert look.model.stop_training
     look.on_epoch_end(2)
     assert len(looked) == 2
+
+
+def test_an_early_look_that_fails_does_not_end_the_fit():
+    monitor = SimpleNamespace(diagnose=lambda: 1 / 0, side=SideWork())
+    with pytest.warns(SideWorkWarning, match="The early look at the run failed .*ZeroDivisionError"):
+        repairs.EarlyLook(monitor, bool).on_epoch_end(0)

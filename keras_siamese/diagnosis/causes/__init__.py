@@ -16,7 +16,8 @@ A new cause is a new file here with one subclass of `Cause`; nothing else has to
 import importlib
 import pkgutil
 
-from keras_siamese.diagnosis.causes.base import Cause, Finding, NotExamined, RuledOut, Signal
+from keras_siamese._files import SideWork
+from keras_siamese.diagnosis.causes.base import Cause, Finding, NotExamined, RuledOut, Signal, answer_of
 from keras_siamese.diagnosis.ranking import STAGES, rank
 
 __all__ = ["CAUSES", "Cause", "Finding", "NotExamined", "RuledOut", "Signal", "examine", "explaining_flags", "names"]
@@ -36,12 +37,18 @@ def explaining_flags(findings):
     return [finding for finding in findings if finding.explains_flag and finding.cause != "undetermined"]
 
 
-def examine(facts):
+def examine(facts, side=None):
     """Examines every cause; of a run that has left NaN in its weights, those that can be judged without its embeddings.
+
+    Args:
+        facts: the `Facts` of the run.
+        side: the `SideWork` that is told of a cause that raises; the cause is then `NotExamined`. None raises.
 
     Returns:
         `(findings, others)`: the findings as `ranking.rank` sorts them, and the `RuledOut` and `NotExamined` answers.
     """
-    answers = [cause.examine(facts) for cause in CAUSES if cause.after_nan or "not_finite" not in facts]
+    side = SideWork(strict=True) if side is None else side
+    causes = [cause for cause in CAUSES if cause.after_nan or "not_finite" not in facts]
+    answers = [answer_of(cause, facts, side) for cause in causes]
     findings = [answer for answer in answers if isinstance(answer, Finding)]
     return rank(findings), [answer for answer in answers if not isinstance(answer, Finding)]

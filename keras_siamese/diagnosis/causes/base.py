@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.facts.table import Facts
 
 WITHOUT_EMBEDDINGS = "embeddings: a model that embeds each item by itself, or `encoder=`"
 
@@ -81,10 +82,15 @@ class RuledOut:
 
 @dataclass(frozen=True)
 class NotExamined:
-    """A cause that could not be examined, and what it would have needed."""
+    """A cause that could not be examined: what it would have needed, or the error because of which it was not."""
 
     cause: str
     needs: str
+    error: str | None = None  # why it failed, if what it needs raised an error, or itself
+
+    @property
+    def reason(self):
+        return f"needs {self.needs}" if self.error is None else f"error: {self.error}"
 
 
 class Cause:
@@ -132,6 +138,47 @@ class Cause:
         strength = float(np.clip(strength, 1.0, limits.STRONGEST))
         advice = self.advice if advice is None else advice
         return Finding(self.name, severity, epoch, summary, signals, advice, apply, strength, **options)
+
+
+class Asked(Facts):
+    """Facts that remember which names were asked for and are missing, in `missing`."""
+
+    def __init__(self, facts):
+        super().__init__(facts.numbers, facts.words, facts.rows, facts.errors)
+        object.__setattr__(self, "missing", [])
+
+    def __getitem__(self, name):
+        return super().__getitem__(name) if name in self else self.numbers[name]
+
+    def __contains__(self, name):
+        if name not in self.numbers:
+            self.missing.append(name)
+        return name in self.numbers
+
+    def get(self, name, default=None):
+        return super().get(name, default) if name in self else default
+
+
+def answer_of(cause, facts, side):
+    """What `cause` answers on `facts`. If it raises, or lacks facts because measuring them did, it is `NotExamined`.
+
+    Args:
+        cause: the `Cause`.
+        facts: the `Facts`.
+        side: the `SideWork` that is told if the cause itself raises.
+    """
+    asked = Asked(facts) if facts.errors else facts
+    try:
+        answer = cause.examine(asked)
+    except Exception as error:
+        answer = error
+    if not isinstance(answer, (NotExamined, Exception)):
+        return answer
+    lost = next(filter(None, map(facts.error_of, asked.missing)), None) if facts.errors else None
+    if isinstance(answer, Exception) and not (lost and isinstance(answer, KeyError)):
+        kept = side.failed(f"The cause {cause.name}", answer, then="it is not examined, and the others are")
+        lost = f"{kept.why} ({kept.where})"
+    return answer if lost is None else NotExamined(cause.name, cause.needs, lost)
 
 
 def change(**options):

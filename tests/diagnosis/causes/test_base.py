@@ -2,11 +2,13 @@
 
 import pytest
 
+from keras_siamese._files import SideWork, SideWorkWarning
 from keras_siamese.diagnosis.causes.base import (
     Cause,
     NotExamined,
     RuledOut,
     Signal,
+    answer_of,
     change,
     is_imperfect,
     signals_of,
@@ -76,3 +78,40 @@ def test_signals_only_of_what_was_measured():
 def test_what_counts_as_imperfect():
     assert is_imperfect(Facts({"eer": 0.02})) and not is_imperfect(Facts({"eer": 0.0199}))
     assert is_imperfect(Facts({"eer": 0.1}), 0.1) and not is_imperfect(Facts({"eer": 0.0999}), 0.1)
+
+
+def broken(error):
+    """A cause that raises `error` when it judges."""
+    cause = slow()
+
+    def judge(facts):
+        raise error
+
+    cause.judge = judge
+    return cause
+
+
+def test_a_cause_that_raises_is_not_examined_and_says_why():
+    side = SideWork()
+    with pytest.warns(SideWorkWarning, match="The cause slow failed .*ZeroDivisionError: x; it is not examined"):
+        answer = answer_of(broken(ZeroDivisionError("x")), Facts({"speed": 0.5}), side)
+    assert (answer.cause, answer.needs) == ("slow", "the speed of the run")
+    assert answer.error.startswith("ZeroDivisionError: x (") and answer.reason == f"error: {answer.error}"
+    with pytest.raises(ZeroDivisionError):
+        answer_of(broken(ZeroDivisionError("x")), Facts({"speed": 0.5}), SideWork(strict=True))
+
+
+def test_a_cause_that_lacks_what_raised_says_so_and_asks_for_nothing():
+    cause, side, lost = slow(), SideWork(), {"of_loss": "ZeroDivisionError: x"}
+    assert answer_of(cause, Facts({"speed": 2.0}, errors=lost), side) == RuledOut("slow")
+    assert answer_of(cause, Facts(errors=lost), side) == NotExamined("slow", "the speed of the run")  # not of `of_loss`
+    cause.reads = ("margin",)
+    asks_within = slow()
+    asks_within.judge = lambda facts: RuledOut("slow") if "margin" in facts else NotExamined("slow", "a margin")
+    raises = slow()
+    raises.judge = lambda facts: facts["margin"]
+    for one in (cause, asks_within, raises):
+        answer = answer_of(one, Facts({"speed": 2.0}, errors=lost), side)
+        assert (answer.error, answer.reason) == ("ZeroDivisionError: x", "error: ZeroDivisionError: x")
+    assert answer_of(cause, Facts({"speed": 2.0}), side).reason == "needs the speed of the run"
+    assert side.errors == []

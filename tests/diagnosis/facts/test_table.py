@@ -1,13 +1,18 @@
 """The table of facts: numbers by name, words and rows beside them; facts that cannot be measured are missing."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.table import Facts
+from keras_siamese._files import SideWork, SideWorkWarning
+from keras_siamese.diagnosis.causes import CAUSES
+from keras_siamese.diagnosis.facts import table
+from keras_siamese.diagnosis.facts.table import NEEDED, Facts
 from keras_siamese.diagnosis.observed import Observed
-from keras_siamese.diagnosis.run import Run
+from keras_siamese.diagnosis.run import ALWAYS, Run
 from keras_siamese.scoring import Trials, score
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
@@ -30,6 +35,46 @@ def test_facts_of_two_encoders_say_so():
     x, labels = plantings.train_part()
     facts = facts_of(model, (x[:100], labels[:100]))
     assert facts["unshared"] == 1.0 and "swap_gain" not in facts
+
+
+def test_what_a_cause_needs_is_known_by_the_function_that_measures_it(monkeypatch):
+    needed = {name for names in NEEDED.values() for name in names}
+    assert needed >= {name for cause in CAUSES for name in cause.reads}
+    assert len(needed) == sum(map(len, NEEDED.values()))
+    found = {}
+
+    def recorded(part):
+        def measured(observed):
+            given = part(observed)
+            numbers = given[0] if isinstance(given, tuple) else given
+            found.update(dict.fromkeys(numbers, part.__name__))
+            return given
+
+        return measured
+
+    monkeypatch.setattr(table, "NEEDED", {recorded(part): names for part, names in NEEDED.items()})
+    x, labels = plantings.train_part()
+    model, history = ks.SiameseWrapper(encoder(), head="logistic"), {name: [0.5, 0.4] for name in ALWAYS}
+    options = {"source": ks.data.PairSequence(x, labels), "threshold": 0.5, "output_kind": "score"}
+    facts_of(model, (x, labels), history=history, loss=keras.losses.BinaryCrossentropy(), **options)
+    owners = {name: part.__name__ for part, names in NEEDED.items() for name in names}
+    assert {name: part for name, part in found.items() if name in owners and owners[name] != part} == {}
+    assert len(owners.keys() & found.keys()) > 20
+
+
+def test_the_facts_of_a_function_that_raises_are_missing_with_its_error():
+    side = SideWork()
+
+    def of_loss(observed):
+        raise ZeroDivisionError("no loss")
+
+    with pytest.warns(SideWorkWarning, match="Measuring the facts of_loss failed"):
+        errors = {}
+        assert table.measured(of_loss, SimpleNamespace(side=side), errors, {}) == {}
+    facts = Facts({"eer": 0.25}, errors=errors)
+    assert facts.error_of("margin").startswith("ZeroDivisionError: no loss (table.py, line ")
+    assert facts.error_of("spread") is None and facts.error_of("eer_of_nothing") is None
+    assert facts.to_dict()["errors"] == errors
 
 
 @pytest.mark.deep
