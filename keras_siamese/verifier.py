@@ -20,6 +20,7 @@ from keras import ops
 from keras_siamese import serving, verification
 from keras_siamese._checks import check_choice, check_finite, check_installed, check_integer, check_labels, check_number
 from keras_siamese._export import export
+from keras_siamese._files import replacing
 from keras_siamese._version import __version__
 from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.data.sources import check_source, count_samples, take
@@ -220,6 +221,20 @@ class Verifier(keras.Model):
         rows, scores = nearest(self.parts, probes, gallery.embeddings, k, gallery.index)
         accepted = scores >= np.float32(self.threshold)
         return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Save the verifier to a `.keras` file, as `keras.Model.save` does. A file that is there is replaced whole, or
+        stays as it is if saving fails.
+
+        Args:
+            filepath, overwrite, **kwargs: as in `keras.Model.save`.
+        """
+        path = str(filepath)
+        if not path.endswith(".keras") or "://" in path or not overwrite or kwargs.get("zipped") is False:
+            super().save(filepath, overwrite=overwrite, **kwargs)
+            return
+        with replacing(path) as draft:
+            super().save(draft, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Export the verifier for a runtime without Keras. Its outputs are those of `decide`, each `(n, 1)`.

@@ -1,5 +1,6 @@
 """The verifier in files: it is saved and loaded in safe mode, and files that hold no verifier are told apart."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -168,6 +169,22 @@ def test_files_that_hold_no_whole_verifier_are_told_apart(valid, tmp_path):
     (tmp_path / "hit.keras").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
     with pytest.raises(ValueError, match=r"'.*hit.keras' is (damaged|cut short)"):
         Verifier.load(tmp_path / "hit.keras")
+
+
+def test_a_save_that_fails_leaves_the_file_as_it_was(valid, tmp_path, monkeypatch):
+    path = tmp_path / "verifier.keras"
+    verifier = Verifier.calibrate(SiameseWrapper(encoder_model()), *valid)
+    verifier.save(path)
+    whole = path.read_bytes()
+
+    def fails(self, filepath, overwrite=True, **kwargs):
+        filepath.write_bytes(whole[:40])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", fails)
+    with pytest.raises(OSError, match="No space left"):
+        verifier.save(path)
+    assert path.read_bytes() == whole and [one.name for one in tmp_path.iterdir()] == ["verifier.keras"]
 
 
 def test_a_file_of_a_newer_version_says_which(valid, tmp_path):

@@ -5,11 +5,12 @@ import html
 import importlib.resources
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from keras_siamese.diagnosis.causes import Signal
+from keras_siamese.diagnosis.causes import NotExamined, Signal
 from keras_siamese.diagnosis.diagnosis import SCHEMA
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH
@@ -81,6 +82,20 @@ def test_json_is_strict_and_carries_its_schema(diagnosis, tmp_path):
 def test_the_schema_describes_what_is_written(validator, tmp_path, case):
     made_up = made() if case is None else made(**MISSING[case])
     assert [error.message for error in validator.iter_errors(written(made_up, tmp_path))] == []
+
+
+def test_errors_are_described_and_shown(validator, tmp_path):
+    error = "ZeroDivisionError: <x> (loss.py, line 3)"
+    answers = NotExamined("margin", "a loss", error), NotExamined("leakage", "training samples")
+    broken = replace(made(), not_examined=answers)
+    broken.facts.errors["of_loss"] = error
+    facts = written(broken, tmp_path)
+    assert [error.message for error in validator.iter_errors(facts)] == []
+    assert facts["facts"]["errors"] == {"of_loss": error} and facts["not_examined"][0]["error"] == error
+    assert "error" not in facts["not_examined"][1] and broken.needed == {"training samples": ["leakage"]}
+    page = broken.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Not examined: margin (error: ZeroDivisionError: &lt;x&gt; (loss.py, line 3))" in page
+    assert "Not examined: leakage (needs training samples)" in page
 
 
 def change(path, value):
