@@ -90,7 +90,7 @@ class SideError:
 
     def __str__(self):
         where = f" at {self.where}" if self.where else ""
-        return f"{self.what} failed{where}: {self.why}" + (f" It is in {self.written}" if self.written else "")
+        return f"{self.what} failed{where}: {self.why}" + (f"; it is in {self.written}" if self.written else "")
 
 
 class SideWork:

@@ -165,6 +165,6 @@ def test_a_file_that_was_moved_is_told(tmp_path):
         side.failed("The run log", OSError("full"), where="run.jsonl")
     with pytest.warns(SideWorkWarning, match=r"which could not be written to run.jsonl, is in other/run.jsonl"):
         side.moved("The run log", "run.jsonl", "other/run.jsonl")
-    assert side.errors[0].written == "other/run.jsonl" and "It is in other/run.jsonl" in str(side.errors[0])
+    assert side.errors[0].written == "other/run.jsonl" and "; it is in other/run.jsonl" in str(side.errors[0])
     with pytest.warns(SideWorkWarning, match="is lost"):
         side.moved("The run log", "run.jsonl", None)

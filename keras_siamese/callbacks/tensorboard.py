@@ -10,6 +10,7 @@ not imported; the extra `tensorboard` installs what is needed. `monitors` import
     tensorboard --logdir logs
 """
 
+import contextlib
 import io
 import itertools
 import os
@@ -103,11 +104,17 @@ class EventLog:
             self.path = self.new_path()
             start = {"step": events[0]["step"], "session_log": SessionLog(status=SessionLog.START)}
             events = [{"file_version": "brain.Event:2"}, start, *events]
-        with open(self.path, "xb" if is_new else "r+b") as file:
-            file.seek(0, 2)
-            writer = RecordWriter(file)
-            for event in events:
-                writer.write(serialized(event))
+        try:
+            with open(self.path, "xb" if is_new else "r+b") as file:
+                file.seek(0, 2)
+                writer = RecordWriter(file)
+                for event in events:
+                    writer.write(serialized(event))
+        except OSError:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+            raise
 
     def new_path(self):
         """The path of a new event file. A copy first creates its own folder."""

@@ -1,6 +1,7 @@
 """What the monitors write for TensorBoard, read back with TensorBoard's own reader."""
 
 import copy
+import errno
 import io
 import json
 import os
@@ -149,6 +150,23 @@ def test_figures_that_could_not_be_written_come_with_the_next_epoch(tmp_path, pl
     values = [event.value for event in found.Scalars("verification/val_eer")]
     np.testing.assert_allclose(values, [log["val_eer"] for log in written][1:], rtol=1e-6)
     assert [event.step for event in found.Images("curves")] == [3, 4]
+
+
+def test_a_full_disk_leaves_no_empty_files(tmp_path, plain, monkeypatch):
+    def full(event):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "here"))
+    monkeypatch.setattr(tensorboard, "serialized", full)
+    monitor = VerificationMonitor((X, LABELS), far=0.01, log_dir=tmp_path / "logs")
+    with pytest.warns(SideWorkWarning) as said:
+        run(monitor, 3)
+    told = [str(one.message) for one in said if isinstance(one.message, SideWorkWarning)]
+    assert len(told) == 2 and "No space left on device" in told[0] and "logs, is lost" in told[1]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["here", "logs"]
+    assert monitor.errors[0].written is None
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_figures(tmp_path, monkeypatch):
