@@ -76,7 +76,8 @@ def diagnose(
             pairs are scored by the cosine; see `facts.references`.
 
     Returns:
-        A `Diagnosis`.
+        A `Diagnosis`. If measuring a fact, or judging a cause, raises an error, a `callbacks.SideWorkWarning` gives it,
+        what needs it is in `not_examined` with its `error`, and all others are reported.
 
     Raises:
         ValueError: if an argument is out of its range, if there are no genuine or no impostor pairs, if the history

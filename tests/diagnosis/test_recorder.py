@@ -200,6 +200,20 @@ def test_a_file_that_is_gone_is_written_anew_at_the_next_epoch(path, what):
     assert log.path == path
 
 
+def test_a_file_that_has_become_anothers_is_not_written_anew(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = RunLog(path)
+    write(log, 2)
+    path.unlink()
+    with pytest.warns(SideWorkWarning, match="FileNotFoundError"):
+        write(log, 3, 2)
+    path.write_text("of another program")
+    write(log, 4, 3)
+    with pytest.warns(SideWorkWarning, match="is in"):
+        log.finish()
+    assert path.read_text() == "of another program" and len(lines(log.path)) == 4
+
+
 def test_a_full_disk_leaves_half_a_line_that_is_completed_later(path, monkeypatch):
     log = RunLog(path)
     write(log, 2)

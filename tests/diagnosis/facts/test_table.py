@@ -1,5 +1,6 @@
 """The table of facts: numbers by name, words and rows beside them; facts that cannot be measured are missing."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 
 import keras_siamese as ks
 from keras_siamese._files import SideWork, SideWorkWarning
+from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes import CAUSES
 from keras_siamese.diagnosis.facts import table
 from keras_siamese.diagnosis.facts.table import NEEDED, Facts
@@ -41,6 +43,8 @@ def test_what_a_cause_needs_is_known_by_the_function_that_measures_it(monkeypatc
     needed = {name for names in NEEDED.values() for name in names}
     assert needed >= {name for cause in CAUSES for name in cause.reads}
     assert len(needed) == sum(map(len, NEEDED.values()))
+    asked = "".join(path.read_text(encoding="utf-8") for path in Path(causes.__file__).parent.glob("*.py"))
+    assert [name for name in needed if f'"{name}"' not in asked] == []
     found = {}
 
     def recorded(part):
