@@ -3,7 +3,7 @@
 Their range, orientation or channel order differs, on one side of the pairs or on both. Data sets differ for harmless
 reasons too, so this counts only if held-out pairs are told apart better once the difference is undone, or much worse
 than training pairs. No harmless reason makes values ten times as far apart as that, such as pixels in [0, 255] beside
-[0, 1]: this is a warning in any case.
+[0, 1]: this is a warning in any case, unless the run verifies well.
 """
 
 from keras_siamese.diagnosis import limits
@@ -37,7 +37,7 @@ class PreprocessingMismatch(Cause):
         harms = harms or facts.get("undone_gain", 0.0) > least_gain
         # If one side of the training pairs is scaled, its samples differ from those that the pairs are made of.
         is_scaled = abs(facts.get("drawn_towers", 0.0)) > limits.SCALES_APART
-        is_gross = strength[name] >= limits.STRONGEST
+        is_gross = strength[name] >= limits.STRONGEST and is_imperfect(facts)
         if strength[name] <= 1 or not (harms or is_gross) or is_scaled:
             return RuledOut(self.name, signals)
         if name == "turned":

@@ -18,6 +18,7 @@ from tests.support.facts_by_hand import answer, examined, severity_and_strength
         ({"gap": 0.05, "held_out_shift": 9.9}, None),  # the encoder does not mind, or learns nothing at all
         ({"eer": 0.05, "held_out_shift": 9.9}, None),
         ({"eer": 0.05}, ("warning", 10.0)),  # 80 spreads away
+        ({"eer": 0.01}, None),
         ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.01}, ("error", 10.0)),
         ({"gap": 0.01, "undone_gain": 0.03, "undone_gain_se": 0.02, "held_out_shift": 9.9}, None),
         ({"gap": 0.01, "undone_gain": -0.03, "undone_gain_se": 0.01, "held_out_shift": 9.9}, None),
