@@ -33,7 +33,7 @@ NEEDED = {
     of_embeddings: ("spread", "spacing", "swap_gain", "eer_cosine", "eer_euclidean"),
     of_training: ("train_auc", "train_eer", "gap", "untrained_distance"),
     of_references: (),
-    of_loss: ("margin", "genuine_loss", "impostor_loss", "implied_fraction"),
+    of_loss: ("margin", "temperature", "genuine_loss", "impostor_loss", "implied_fraction"),
     of_output: (
         "equal_end",
         "wanted_end",
