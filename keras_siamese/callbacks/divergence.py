@@ -18,6 +18,7 @@ from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
+from keras_siamese.diagnosis.facts.references import check_reference
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of, training_trials
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, score
@@ -192,6 +193,13 @@ class DivergenceMonitor(VerificationMonitor):
         with self.side.allowing("The diagnosis"):
             return self.diagnose(valid)
         return None
+
+    def attach(self):
+        """As in `VerificationMonitor`; also checks the `reference`."""
+        is_known, anatomy = self._anatomy is not None, super().attach()
+        if not is_known:
+            check_reference(self.reference, self.trials.items)
+        return anatomy
 
     def know(self, train):
         """Tell the training data, `(x, y)` as `fit` is given them, or a `Passing`. A diagnosis reads them."""

@@ -14,6 +14,7 @@ from keras_siamese.diagnosis.experiments import probes
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import program_of
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
+from keras_siamese.diagnosis.facts.references import check_reference
 from keras_siamese.diagnosis.observed import Observed, latest_of
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.run import Run
@@ -91,6 +92,7 @@ def diagnose(
     validation = readable(validation)
     options = {"max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
     siamese, trials = attach(model, validation, encoder=encoder, score=score, **options)
+    check_reference(reference, trials.items)
     fed = fed_of(train)
     source, train_trials = training_of(siamese, fed)
     options = {"threshold": threshold, "target_eer": target_eer, "reference": reference}

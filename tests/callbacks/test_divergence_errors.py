@@ -136,6 +136,13 @@ def test_what_is_given_wrongly_is_refused_before_training(tmp_path):
             DivergenceMonitor(VALID, **{name: tmp_path / "file" / "below"})
 
 
+def test_a_wrong_reference_is_refused_when_training_begins():
+    epochs = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: pytest.fail("an epoch began"))
+    monitor = DivergenceMonitor(VALID, far=0.01, reference=lambda items: items[:, 0])
+    with pytest.raises(ValueError, match="`reference` must give an embedding for each of 4 items"):
+        fit(compiled(), [monitor, epochs], epochs=1)
+
+
 def test_the_first_measurement_raises_and_a_later_one_is_logged_as_nan(monkeypatch):
     def fails_at(epoch):
         monitor, measure, calls = DivergenceMonitor(VALID, far=0.01), VerificationMonitor.measure, []

@@ -78,6 +78,12 @@ def embedded(reference, items):
     return embeddings.reshape(len(embeddings), -1)
 
 
+def check_reference(reference, items):
+    """Raise what is wrong with the user's `reference`, None or as `embedded` takes it, on a few of the `items`."""
+    if reference is not None:
+        embedded(reference, take(items, slice(0, 4)))
+
+
 def has_numbers(items):
     """Whether samples are arrays of numbers, so that they can be compared themselves."""
     return hasattr(items, "dtype") and items.dtype.kind in "fiub" and len(items.shape) > 1
