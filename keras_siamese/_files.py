@@ -94,7 +94,7 @@ class SideError:
 
 
 class SideWork:
-    """Runs work beside a training run. Its errors are kept and warned of, each reason once; they do not end the run.
+    """Runs work beside a training run. Its errors are kept and warned of once; they do not end the run.
 
     Args:
         strict: whether errors are raised.
@@ -138,10 +138,10 @@ class SideWork:
             raise error
         why, is_path = reason_of(error), where is not None
         kept = SideError(what, why, str(where) if is_path else place_of(error), written and str(written))
-        is_known = any((one.why, one.where) == (why, kept.where) for one in self.errors)
-        if kept not in self.errors:
+        alike = [one for one in self.errors if one.where == kept.where]
+        if all(one.what != what for one in alike):  # the first reason is kept; a later one may differ in each epoch
             self.errors.append(kept)
-        if not is_known:
+        if all(one.what != what and one.why != why for one in alike):
             problem = f"could not be written to {where}" if is_path else f"failed ({kept.where})"
             warning = SideWorkWarning(f"{what} {problem}: {why}; {then}")
             warning.__cause__ = error  # where warnings are errors, the traceback is shown

@@ -67,6 +67,9 @@ def test_an_error_is_kept_and_warned_of_once_a_reason(recwarn):
             assert side.failed(what, error, then="it is not examined").why == "ZeroDivisionError: x y"
     assert side.errors == [SideError(what, "ZeroDivisionError: x y") for what in ("The cause a", "The cause b")]
     assert str(side.errors[0]) == "The cause a failed: ZeroDivisionError: x y"
+    with no_warning(recwarn):  # the same thing again, for a reason that differs a little
+        side.failed("The cause a", ZeroDivisionError("x at 12:00"))
+    assert len(side.errors) == 2
     side.begin()
     assert side.errors == []
 

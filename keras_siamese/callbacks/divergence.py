@@ -287,8 +287,11 @@ class DivergenceMonitor(VerificationMonitor):
             self.write(diagnosis)
             raise DivergenceError(diagnosis)
         else:
-            if diagnosis is not None:
-                warnings.warn(str(diagnosis), stacklevel=2)
+            text = None
+            with self.side.allowing("The text of the diagnosis"):
+                text = None if diagnosis is None else str(diagnosis)
+            if text is not None:
+                warnings.warn(text, stacklevel=2)
             if self.on_divergence == "stop":
                 self.model.stop_training = True
 

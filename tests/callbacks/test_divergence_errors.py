@@ -174,6 +174,20 @@ def test_a_diagnosis_that_fails_at_the_end_does_not_end_fit(tmp_path, monkeypatc
         fit(compiled(), monitor_in(tmp_path, strict=True), epochs=1)
 
 
+@pytest.mark.parametrize("what", ["on_divergence", "text"])
+def test_a_flag_whose_diagnosis_fails_still_stops_the_run(monkeypatch, what):
+    monitor = DivergenceMonitor(VALID, "stop", far=0.01)
+    if what == "text":
+        monkeypatch.setattr(ks.diagnosis.Diagnosis, "__str__", lambda self: 1 / 0)
+    else:
+        monkeypatch.setattr(DivergenceMonitor, "diagnose", lambda self, valid=None: 1 / 0)
+    monkeypatch.setattr(monitor.recorder, "end_epoch", lambda *_: True)  # flags the first epoch
+    monitor.recorder.scored = None
+    with pytest.warns(SideWorkWarning, match="ZeroDivisionError"):
+        history = fit(compiled(), monitor, epochs=3).history
+    assert len(history["loss"]) == 1 and len(monitor.errors) == 1
+
+
 @pytest.fixture
 def broken_pairs(monkeypatch):
     """`of_pairs` raises."""
