@@ -265,20 +265,40 @@ class InnerProductDistance(Distance):
 class SNRDistance(Distance):
     """var(a − b) / var(a) over the dimensions, where a is the anchor: noise over signal. Not symmetric.
 
-    The variance of the anchor is at least 1e-12, so a constant anchor gives a large, finite distance.
+    The variance of the anchor is at least 1e-12, so a constant anchor gives a large, finite distance. The gradient of a
+    distance by one vector is scaled down to a norm of 1e4 where it is longer, which happens for tiny anchors. It would
+    overflow float16 otherwise.
 
     Yuan, Deng, Tang, Tang, Chen, *Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning*, CVPR 2019,
     https://arxiv.org/abs/1904.02616
     """
 
     def between(self, a, b):
-        return ops.var(a - b, axis=-1) / ops.maximum(ops.var(a, axis=-1), 1e-12)
+        return noise_over_signal(ops.var(a - b, axis=-1), ops.var(a, axis=-1), a.shape[-1])
 
     def matrix(self, a, b):
         # dim·var(a − b) is the squared distance between a and b after each has its own mean subtracted.
         noise = squared_differences(*(vectors - ops.mean(vectors, axis=1, keepdims=True) for vectors in (a, b)))
-        signal = ops.maximum(ops.var(a, axis=1, keepdims=True), 1e-12)
-        return noise / (ops.cast(ops.shape(a)[1], noise.dtype) * signal)
+        return noise_over_signal(noise / a.shape[1], ops.var(a, axis=1, keepdims=True), a.shape[1])
+
+
+SIGNAL_FLOOR = 1e-12  # the smallest divisor of the signal-to-noise distance
+STEEPEST = 1e4  # its longest gradient
+
+
+def noise_over_signal(noise, signal, dim):
+    """noise / max(signal, 1e-12) of two variances over `dim` numbers, its gradient by a vector at most 1e4 long.
+
+    The gradients of noise and signal are 2·√(noise/dim) and 2·√(signal/dim) long, so the gradient of the ratio is at
+    most 2·(√noise + √signal·noise/s)/(s·√dim) long, where s is the divisor. It is scaled, and keeps its direction.
+    """
+    n, v = ops.stop_gradient(ops.minimum(noise, 1e20)), ops.stop_gradient(signal)
+    divisor = ops.maximum(v, SIGNAL_FLOOR)
+    ratio = ops.where(v > SIGNAL_FLOOR, n / divisor, 0.0)  # below the floor, the divisor does not depend on the signal
+    steepness = 2.0 * (ops.sqrt(n) + ops.sqrt(v) * ratio) / (divisor * dim**0.5)
+    factor = ops.minimum(1.0, STEEPEST / ops.maximum(steepness, 1e-30)) / divisor
+    slope = factor * noise - factor * ratio * signal  # only its gradient is used
+    return ops.stop_gradient(noise) / divisor + (slope - ops.stop_gradient(slope))
 
 
 class LearnedDistance(keras.layers.Layer, Distance):

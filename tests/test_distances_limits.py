@@ -13,7 +13,7 @@ from keras import ops
 from keras_siamese import distances
 from tests.oracles import rows as oracles
 from tests.support.distances import LEARNED, PLAIN, array, build, two_sets
-from tests.support.gradients import gradient
+from tests.support.gradients import gradient, numerical_gradient
 
 ZERO, TINY, SHORT, LONG = np.zeros(4), np.full(4, 1e-20), np.full(4, 1e-4), np.array([3.0, -1.0, 0.5, 2.0])
 
@@ -40,8 +40,38 @@ def test_degenerate_vectors_stay_finite(name, rng):
             assert np.isfinite(array(getattr(distance, form)(a[part], b[part]))).all()
     grads = gradient(lambda x, y: ops.sum(distance.rowwise(x, y)), a, b)
     assert np.isfinite(grads).all()
-    # SNR has 1/var of the anchor in it, floored at 1e-12; a direction's derivative is 1/‖a‖, floored at 1e-6.
-    assert np.abs(grads).max() <= (1e13 if name == "snr" else 1e6)
+    # A direction's derivative is 1/‖a‖, floored at 1e-6; that of SNR must not overflow float16.
+    assert np.abs(grads).max() <= (1e4 if name == "snr" else 1e6)
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize("form", ["rowwise", "pairwise"])
+def test_snr_bounds_gradients_and_keeps_values(form, rng):
+    """For an anchor without variance only the gradient is bounded: the distance is the formula's for every anchor."""
+    scales = 10.0 ** np.arange(-8, 3)
+    a, b = (rng.normal(size=(11, 8)).astype("float32") for _ in range(2))
+    a = (a * scales[:, None]).astype("float32")
+    found = array(getattr(distances.get("snr"), form)(a, b))
+    others = b if form == "rowwise" else b[None]
+    noise = np.var((a if form == "rowwise" else a[:, None]) - np.float64(others), axis=-1)
+    signal = np.maximum(np.var(np.float64(a), axis=-1), 1e-12)
+    expected = noise / (signal if form == "rowwise" else signal[:, None])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert found.max() > 1e11
+    compare = getattr(distances.get("snr"), form)
+    for grad in gradient(lambda x, y: ops.mean(compare(ops.cast(x, "float16"), ops.cast(y, "float16"))), a, b):
+        assert 100 < np.abs(grad).max() <= 1e4
+    usual = scales >= 0.1
+    rows = gradient(lambda x, y: ops.sum(compare(x, y)), a[usual], b[usual])
+    loops = numerical_gradient(lambda x, y: snr_sum(x, y, form), a[usual], b[usual])
+    for row, loop in zip(rows, loops, strict=True):
+        np.testing.assert_allclose(row, loop, rtol=2e-3, atol=1e-3)
+
+
+def snr_sum(a, b, form):
+    """Σ var(a − b)/var(a) over equal rows, or over all pairs of rows."""
+    pairs = zip(a, b, strict=True) if form == "rowwise" else [(x, y) for x in a for y in b]
+    return sum(np.var(x - y) / np.var(x) for x, y in pairs)
 
 
 @pytest.mark.each_backend

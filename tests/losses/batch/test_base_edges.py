@@ -74,10 +74,9 @@ def test_degenerate_batches_have_the_loops_values_and_finite_gradients(name, dty
     for case in BATCHES:
         labels, embeddings = batch_of(case)
         values, grad = evaluate(per_row(name), labels, embeddings, dtype)
-        # If an anchor has no variance, only the floor in the divisor bounds the signal-to-noise distance.
-        if (case, name) == ("a zero vector", "SNRContrastiveLoss"):
+        if (case, name) == ("a zero vector", "SNRContrastiveLoss"):  # an anchor without variance has a huge distance
             assert np.isfinite(values).all()
-            assert dtype == "float16" or np.isfinite(grad).all()
+            assert np.abs(grad).max() < 1e4
             continue
         assert_loops(name, values, labels, embeddings)
         assert np.isfinite(grad).all(), case
@@ -162,8 +161,7 @@ def test_a_tiny_vector_has_a_bounded_gradient(name, dtype):
     embeddings[1] = (6e-8 if dtype == "float16" else 1e-20) * np.array(B)
     values, grad = evaluate(per_row(name), labels, embeddings, dtype)
     assert np.isfinite(values).all()
-    if name != "SNRContrastiveLoss":  # as above
-        assert np.abs(grad).max() < 1e3
+    assert np.abs(grad).max() < (1e4 if name == "SNRContrastiveLoss" else 1e3)
 
 
 @every_dtype
