@@ -382,6 +382,10 @@ class FunctionDistance(Distance):
         if isinstance(function, keras.layers.Layer):
             # FunctionDistance would neither train nor save the layer's weights.
             raise TypeError(f"`function` must be a plain function; got {function!r}. Make it a LearnedDistance instead")
+        if any(cls.__module__.partition(".")[0] == "torch" for cls in type(function).__mro__):
+            # Distances of pytorch-metric-learning are modules that return all pairs, (n, n).
+            hint = "Give a name, such as 'euclidean', or write a function (a, b) → (n,) with keras.ops"
+            raise TypeError(f"`distance` must not be a PyTorch module; got {function!r}. {hint}")
         self.function = function
 
     def between(self, a, b):

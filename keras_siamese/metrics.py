@@ -25,7 +25,7 @@ __all__ += ["VerificationAUC", "VerificationAccuracy", "VerificationMetric"]
 
 
 class VerificationMetric(keras.metrics.Metric):
-    """Base class of the metrics. Its states are sums, so they can be merged.
+    """Base class of the metrics, whose states can be merged.
 
     y_true are pair labels `(batch,)` or `(batch, 1)`, 1 = same; y_pred is `(batch,)` or `(batch, 1)`. The result is NaN
     if a label is neither 0 nor 1 or an output is not finite.
@@ -35,6 +35,8 @@ class VerificationMetric(keras.metrics.Metric):
         similar_label: the label that means the same identity, 1 or 0.
         name, dtype: as in `keras.metrics.Metric`.
     """
+
+    _direction = "up"  # Keras's callbacks look here if they are not given a `mode`
 
     def __init__(self, output="distance", similar_label=1, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
@@ -64,12 +66,19 @@ class VerificationMetric(keras.metrics.Metric):
         Raises:
             ValueError: if one of them has another class or other options.
         """
+        for metric in self.alike(metrics):
+            for own, other in zip(self.variables, metric.variables, strict=True):
+                own.assign_add(other)
+
+    def alike(self, metrics):
+        """Returns `metrics` as a list, if all have this metric's class and options."""
+        metrics = list(metrics)
         for metric in metrics:
             if type(metric) is not type(self) or plain(metric) != plain(self):
                 wanted = f"of class {type(self).__name__} with the options {plain(self)}"
-                raise ValueError(f"`metrics` must be {wanted}; got a {type(metric).__name__} with {plain(metric)}")
-            for own, other in zip(self.variables, metric.variables, strict=True):
-                own.assign_add(other)
+                found = f"with {plain(metric)}" if isinstance(metric, VerificationMetric) else f"{metric!r}"
+                raise ValueError(f"`metrics` must be {wanted}; got a {type(metric).__name__} {found}")
+        return metrics
 
     def get_config(self):
         """The constructor's arguments, from the attributes with the same names."""
@@ -119,11 +128,15 @@ class VerificationAccuracy(VerificationMetric):
 class BinnedMetric(VerificationMetric):
     """Base class of the metrics over all thresholds. Its state is a histogram of scores `(bins,)` for each class.
 
-    The bins divide x / (1 + |x|), where x is the output, evenly from −1 to 1. So no range needs to be known and no
-    output is clipped; at x a bin is 2(1 + |x|)²/bins wide. All pairs in a bin count as ties. If a bin holds the share g
-    of the genuine and i of the impostor pairs, the error is at most ½ Σ g·i for the AUC, and at most the largest g + i
-    for the other metrics. The result is NaN until both classes have been seen. In float32, counts are exact up to 2²⁴
-    pairs per bin.
+    The bins divide z / (1 + |z|) evenly from −1 to 1, where z = (x − centre) / scale and x is the output. So no output
+    is clipped, and at x a bin is 2·scale·(1 + |z|)²/bins wide. The first batch chooses them: the centre is the median
+    of its outputs, the scale is the geometric mean of their distances from it. If a later batch spreads more than four
+    times as wide, or lies that far away, the bins are chosen anew, and each old bin is moved to its mean. So the
+    figures do not depend on the unit or the zero of the outputs.
+
+    All pairs in a bin count as ties. If a bin holds the share g of the genuine and i of the impostor pairs, the error
+    is at most ½ Σ g·i for the AUC, and at most the largest g + i for the other metrics. The result is NaN until both
+    classes have been seen. In float32, counts are exact up to 2²⁴ pairs per bin.
 
     Args:
         bins: number of bins, at least 2.
@@ -133,17 +146,60 @@ class BinnedMetric(VerificationMetric):
     def __init__(self, bins=16_384, output="distance", similar_label=1, name=None, dtype=None):
         super().__init__(output, similar_label, name, dtype)
         self.bins = check_integer("bins", bins, low=2)
-        self.genuines = self.add_variable(shape=(self.bins,), initializer="zeros", name="genuines")
-        self.impostors = self.add_variable(shape=(self.bins,), initializer="zeros", name="impostors")
+        # Weights of genuine pairs, weights of impostor pairs, and sums of weight · z.
+        self.counts = self.add_variable(shape=(self.bins, 3), initializer="zeros", name="counts")
+        # All replicas of a strategy choose the same bins, so the mean over them is each one's own.
+        self.centre = self.add_variable((), "zeros", aggregation="mean", name="centre")
+        self.scale = self.add_variable((), "zeros", aggregation="mean", name="scale")
 
     def add(self, score, genuine, impostor):
-        place = 0.5 * (1.0 + score / (1.0 + ops.abs(score)))
-        index = ops.clip(ops.cast(ops.floor(place * self.bins), "int32"), 0, self.bins - 1)
-        for held, weight in ((self.genuines, genuine), (self.impostors, impostor)):
-            held.assign_add(ops.cast(ops.segment_sum(weight, index, num_segments=self.bins), held.dtype))
+        if score.shape[0] == 0:
+            return
+        score = ops.cast(score, self.dtype)
+        self.choose_bins(*centre_and_scale(gathered(score)))
+        _, centre, scale = tensors(self)
+        self.counts.assign_add(self.histogram(score - centre, scale, genuine, impostor))
+
+    def histogram(self, distance, scale, genuine, impostor):
+        """The `counts` `(bins, 3)` of scores at these distances `(n,)` from the centre, with these weights `(n,)`."""
+        z = distance / ops.where(scale > 0, scale, 1.0)  # a scale of 0 means that all scores are equal to the centre
+        y = 0.5 * (1.0 + z / (1.0 + ops.abs(z)))
+        # The centre, z = 0, is inside of a bin and not between two.
+        index = ops.clip(ops.cast(ops.floor(y * (self.bins - 1) + 0.25), "int32"), 0, self.bins - 1)
+        parts = ops.stack([genuine, impostor, (genuine + impostor) * ops.cast(z, genuine.dtype)], axis=1)
+        return ops.cast(ops.segment_sum(parts, index, num_segments=self.bins), self.dtype)
+
+    def moved(self, state, centre, scale):
+        """The `counts` of a state (counts, centre, scale) in other bins; each bin is moved to its mean."""
+        genuine, impostor, sums = ops.unstack(state[0], axis=1)
+        weight = genuine + impostor
+        z = ops.where(weight > 0, sums / ops.where(weight > 0, weight, 1.0), 0.0)  # a weight of NaN stays NaN
+        return self.histogram((state[1] - centre) + state[2] * z, scale, genuine, impostor)
+
+    def choose_bins(self, centre, scale):
+        """Choose bins for scores with this centre and scale, if the present ones do not suit them."""
+        present = tensors(self)
+        is_empty = ops.sum(present[0][:, :2]) == 0
+        scale = ops.where(is_empty, scale, ops.maximum(scale, ops.abs(centre - present[1]) / 4.0))
+        new = is_empty | (scale > 4.0 * present[2])
+        state = when(new, lambda: [self.moved(present, centre, scale), centre, scale], lambda: present)
+        for held, value in zip(self.variables, state, strict=True):
+            held.assign(value)
+
+    def merge_state(self, metrics):
+        """Add the states of other metrics of the same class and options, for example from other processes.
+
+        Raises:
+            ValueError: if one of them has another class or other options.
+        """
+        for state in map(tensors, self.alike(metrics)):
+            if float(ops.sum(state[0][:, :2])) != 0:
+                self.choose_bins(*state[1:])
+                self.counts.assign_add(self.moved(state, *tensors(self)[1:]))
 
     def result(self):
-        genuines, impostors = (accepted(ops.convert_to_tensor(held)) for held in (self.genuines, self.impostors))
+        counts = ops.convert_to_tensor(self.counts)
+        genuines, impostors = accepted(counts[:, 0]), accepted(counts[:, 1])
         smaller = ops.minimum(genuines[-1], impostors[-1])
         both = smaller > 0  # False also if one of them is NaN
         found = self.figure(*(counts / ops.where(both, counts[-1], 1.0) for counts in (genuines, impostors)))
@@ -152,6 +208,44 @@ class BinnedMetric(VerificationMetric):
     def figure(self, tar, fmr):
         """The metric's value from TAR and FMR `(bins + 1,)`, both rising from 0 to 1."""
         raise NotImplementedError
+
+
+def tensors(metric):
+    """The state of a metric. A variable itself is no operand in a stateless scope on TensorFlow."""
+    return [ops.convert_to_tensor(variable) for variable in metric.variables]
+
+
+def when(condition, then, otherwise):
+    """`ops.cond`; decided at once where the condition has a value, because JAX then compiles each `cond` anew."""
+    try:
+        known = bool(condition)
+    except TypeError:  # the condition of a traced function
+        return ops.cond(condition, then, otherwise)
+    return then() if known else otherwise()
+
+
+def centre_and_scale(score):
+    """The median of scores `(n,)`, n ≥ 1, and the geometric mean of their distances from it; 0 if all are equal.
+
+    Both hardly depend on single scores that are far away, or nearly equal.
+    """
+    score = ops.stop_gradient(score)
+    centre = ops.take(ops.sort(score), ops.shape(score)[0] // 2)
+    apart = ops.abs(score - centre)
+    other = apart > 0
+    logs, count = ops.where(other, ops.log(ops.where(other, apart, 1.0)), 0.0), ops.sum(ops.cast(other, score.dtype))
+    return centre, ops.where(count > 0, ops.exp(ops.sum(logs) / ops.maximum(count, 1.0)), 0.0)
+
+
+def gathered(score):
+    """The scores of all replicas, if a strategy of TensorFlow runs several, so that all choose the same bins."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context():
+            replica = tf.distribute.get_replica_context()
+            return replica.all_gather(score, axis=0) if replica.num_replicas_in_sync > 1 else score
+    return score
 
 
 def accepted(weights):
@@ -174,6 +268,8 @@ class EqualErrorRate(BinnedMetric):
     >>> float(metric.result())
     0.5
     """
+
+    _direction = "down"
 
     def __init__(self, bins=16_384, output="distance", similar_label=1, name="eer", dtype=None):
         super().__init__(bins, output, similar_label, name, dtype)

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_labels, check_same
-from keras_siamese.attach.anatomy import dissect, is_pair
+from keras_siamese.attach.anatomy import check_model, dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
@@ -51,6 +51,7 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
     parts = {"encoder": encoder, "distance": distance, "score": score}
     if is_batched(validation) and not isinstance(validation, (Trials, PairSequence, ExplicitPairs)):
         validation = gather(validation)
+    check_model("model", model)
     takes_pairs = is_pair if score is not None else partial(are_pairs, model)
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3) and takes_pairs(validation[0]):
         x, y = gather(validation)

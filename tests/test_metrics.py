@@ -62,11 +62,62 @@ def test_is_the_figure_of_all_pairs_at_once(kind, output):
 def test_few_bins_err_by_no_more_than_stated(kind, bins):
     make, exact = KINDS[kind]
     same, distance = pairs(n=5000, seed=1, decimals=6)
-    place = np.floor((0.5 - 0.5 * distance / (1 + distance)) * bins).astype(int)
+    metric = make(bins=bins)
+    error = abs(streamed(metric, same, distance) - exact(same, -distance))
+    z = (-distance - float(metric.centre)) / float(metric.scale)
+    place = np.floor((0.5 + 0.5 * z / (1 + np.abs(z))) * (bins - 1) + 0.25).astype(int)
     genuine, impostor = (np.bincount(place[kind], minlength=bins) / kind.sum() for kind in (same, ~same))
     bound = 0.5 * np.sum(genuine * impostor) if kind == "auc" else np.max(genuine + impostor)
-    error = abs(streamed(make(bins=bins), same, distance) - exact(same, -distance))
     assert 0 < error <= bound + 1e-5
+
+
+SCALES = [*(10.0 ** np.arange(-6, 7)).tolist(), 1e-30, 1e30]
+
+
+@every_kind
+def test_the_unit_and_the_zero_of_the_outputs_do_not_matter(kind):
+    """Float32 has 24 bits, so 1,000 units of shift leave each output 14 bits: as many as there are bins."""
+    make, exact = KINDS[kind]
+    same, distance = pairs(n=3000, decimals=6)
+    for scale in SCALES:
+        for shift in (0.0, 60.0, -1000.0):
+            given = ((distance + shift) * scale).astype("float32")
+            found = streamed(make(), same, given, size=1000)
+            # All pairs of a bin are ties, so figures err by single pairs.
+            assert found == pytest.approx(exact(same, -given), abs=2e-3), (scale, shift)
+
+
+@every_kind
+@pytest.mark.parametrize("size", [7, 100])
+def test_later_batches_may_be_unlike_the_first(kind, size):
+    """Sorted outputs: each batch lies beside those before; then outliers, a constant first batch, and small ones."""
+    make, exact = KINDS[kind]
+    same, distance = pairs(n=1000, decimals=5)
+    order, place = np.argsort(distance), np.arange(1000)
+    cases = {
+        "sorted": (same[order], distance[order]),
+        "sorted the other way": (same[order][::-1], distance[order][::-1]),
+        "outliers": (same, np.where(place % 100 == 99, distance * 1e6, distance)),
+        "equal outputs first": (same, np.where(place < 100, 0.5, distance)),
+    }
+    for case, (labels, given) in cases.items():
+        given = given.astype("float32")
+        found = streamed(make(), labels, given, size)
+        assert found == pytest.approx(exact(labels, -given), abs=5e-3), case
+
+
+@every_kind
+def test_bins_that_are_chosen_anew_keep_what_was_counted(kind):
+    make, exact = KINDS[kind]
+    same, distance = pairs()
+    metric = make()
+    scales = []
+    for factor in (0.1, 1.0, 8.0):
+        streamed(metric, same, distance * np.float32(factor))
+        scales.append(float(metric.scale))
+    assert scales[2] > 4 * scales[1] > 16 * scales[0]
+    given = np.concatenate([distance * np.float32(factor) for factor in (0.1, 1.0, 8.0)])
+    assert float(metric.result()) == pytest.approx(exact(np.tile(same, 3), -given), abs=5e-3)
 
 
 @pytest.mark.each_backend
@@ -101,6 +152,22 @@ def test_merged_parts_are_the_whole(kind):
         streamed(part, same[rows], distance[rows])
     parts[0].merge_state(parts[1:])
     assert float(parts[0].result()) == pytest.approx(streamed(make(), same, distance), abs=1e-6)
+
+
+@pytest.mark.each_backend
+def test_keras_finds_the_direction_of_a_metric():
+    """EarlyStopping without `mode` looks for it."""
+    rng = np.random.default_rng(0)
+    left, right, same = *rng.normal(size=(2, 40, 3)).astype("float32"), rng.random(40) < 0.5
+    siamese = SiameseWrapper(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
+    makers = [metrics.EqualErrorRate, metrics.VerificationAUC, metrics.TARAtFAR, metrics.BestVerificationAccuracy]
+    watched = [make() for make in makers] + [metrics.VerificationAccuracy(0.5)]
+    siamese.compile("sgd", loss=ContrastiveLoss(), metrics=watched)
+    stops = [keras.callbacks.EarlyStopping(f"val_{metric.name}") for metric in watched]
+    data = (left, right), same.astype("float32")
+    siamese.fit(*data, validation_data=data, verbose=0, callbacks=stops)
+    lower = [bool(stop.monitor_op(1.0, 2.0)) for stop in stops]
+    assert lower == [True, False, False, False, False]
 
 
 def test_other_metrics_are_not_merged():

@@ -153,6 +153,17 @@ def check_score(score):
     return score
 
 
+def check_model(name, model):
+    """Return `model` if it is a Keras model or layer."""
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"`{name}` must be a Keras model or layer; got {model!r} of type {type(model).__name__}")
+    return model
+
+
+def check_encoder(encoder):
+    return None if encoder is None else check_model("encoder", encoder)
+
+
 def dissect(model, sample=None, *, encoder=None, distance=None, score=None):
     """Find the towers, the comparator and the output of a siamese model.
 
@@ -172,8 +183,8 @@ def dissect(model, sample=None, *, encoder=None, distance=None, score=None):
         TypeError: if `model` is no Keras model or layer, or `score` no function.
         ValueError: if neither towers nor an encoder are found, or if `encoder` or `distance` contradicts the model.
     """
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(f"`model` must be a Keras model or layer; got {model!r} of type {type(model).__name__}")
+    check_model("model", model)
+    check_encoder(encoder)
     if check_score(score) is not None:
         return GivenScore(model, score)
     if shows_parts(model):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_integer
-from keras_siamese.attach.anatomy import check_part, dissect
+from keras_siamese.attach.anatomy import check_encoder, check_part, dissect
 from keras_siamese.data.hardness import check_ranks
 from keras_siamese.data.sources import take
 from keras_siamese.scoring import embed
@@ -101,7 +101,7 @@ class HardPairRefresh(CopiedCallback):
         self.start = check_integer("start", start, low=0)
         self.negative_ranks = check_ranks("negative_ranks", negative_ranks)
         self.positive_ranks = check_ranks("positive_ranks", positive_ranks)
-        self.encoder = encoder
+        self.encoder = check_encoder(encoder)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self._forget()
 

@@ -17,12 +17,13 @@ from operator import attrgetter
 import keras
 import numpy as np
 
-from keras_siamese import verification
+from keras_siamese import distances, verification
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._files import SideWork
 from keras_siamese._frames import callers
-from keras_siamese.attach.anatomy import check_score
+from keras_siamese.attach.anatomy import check_encoder, check_score
 from keras_siamese.attach.passing import Passing
+from keras_siamese.callbacks.directions import set_directions
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS
@@ -95,8 +96,8 @@ class VerificationMonitor(CopiedCallback):
         self.trials = None if needs_model(self.validation) else Trials.of(self.validation, **self.options)
         self.far = check_rates(far) if self.trials is None else supported_rates(far, self.trials)
         self.every = check_integer("every", every, low=1)
-        self.encoder = encoder
-        self.distance = distance
+        self.encoder = check_encoder(encoder)
+        self.distance = None if distance is None else distances.get(distance)
         self.score = check_score(score)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self._events = None if log_dir is None else EventLog(log_dir, self.side)
@@ -133,6 +134,7 @@ class VerificationMonitor(CopiedCallback):
         # The other models know their output after a batch.
         if self.is_ready and (self.model.built or hasattr(self.model, "output_kind")):
             self.attach()
+        set_directions(beside(self), self.keys)
         for reader in readers_before(self, self.keys):
             where = f"{type(reader).__name__} stands before {type(self).__name__} in `callbacks`"
             self._warn_once(reader, f"{where} and does not see its values: put the monitor first")
@@ -236,10 +238,15 @@ def figures(scored, far):
     return [accuracy, eer, auc, *tars, threshold, verification.d_prime(same, scores)]
 
 
-def readers_before(monitor, keys):
-    """The callbacks before `monitor` that read `keys` from `logs`. Keras tells no callback about the others."""
+def beside(monitor):
+    """The callbacks of this fit, `monitor` among them. Keras tells no callback about the others."""
     lists = [one.callbacks for one in callers() if isinstance(one, keras.callbacks.CallbackList)]
-    beside = next((callbacks for callbacks in lists if monitor in callbacks), [monitor])
+    return next((callbacks for callbacks in lists if monitor in callbacks), [monitor])
+
+
+def readers_before(monitor, keys):
+    """The callbacks before `monitor` that read `keys` from `logs`."""
     loggers = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
-    before = beside[: beside.index(monitor)]
+    callbacks = beside(monitor)
+    before = callbacks[: callbacks.index(monitor)]
     return [one for one in before if getattr(one, "monitor", None) in keys or isinstance(one, loggers)]

@@ -99,9 +99,23 @@ def _as_array(name, x):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # NumPy 1 warns, and makes an array of objects, where NumPy 2 raises
         try:
-            return np.asarray(x)
+            array = np.asarray(x)
         except (ValueError, Warning) as error:
             raise ValueError(f"`{name}` has samples of inhomogeneous shapes: {error}") from error
+    return _plain(name, array) if array.dtype.kind in "OSU" or array.dtype.type is np.str_ else array
+
+
+def _plain(name, array):
+    """Strings as an array of Python strings, which `tf.convert_to_tensor` reads; other objects are refused."""
+    kinds = {type(value) for value in array.ravel().tolist()}
+    if kinds <= {str}:
+        return array.astype(object)
+    if kinds <= {bytes}:
+        return array.astype(object)
+    if kinds <= {int, float, bool}:
+        return array.astype(float if float in kinds else int)
+    found = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"`{name}` must be an array of numbers or of strings; got an array of objects: {found}")
 
 
 def is_hdf5(x):

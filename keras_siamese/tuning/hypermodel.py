@@ -102,8 +102,8 @@ class SiameseHyperModel(keras_tuner.HyperModel):
         self,
         hp,
         model,
-        x,
-        labels,
+        x=None,
+        labels=None,
         *,
         validation_data=None,
         cv=None,
@@ -146,6 +146,9 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 if unknown:
                     known = [name for name in inspect.signature(self.fit).parameters if name not in ("hp", "model")]
                     raise TypeError(f"`search` takes {', '.join(known[:-1])}; got {', '.join(unknown)}")
+                if x is None or labels is None:
+                    missing = "x" if x is None else "labels"
+                    raise TypeError(f"`{missing}` must be given: search(x, labels, …), samples and their identities")
                 options = {"epochs": _checks.check_integer("epochs", epochs, low=1), "verbose": verbose}
                 options["initial_epoch"] = _checks.check_integer("initial_epoch", initial_epoch, low=0)
                 x = check_source("x", x)

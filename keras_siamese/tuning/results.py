@@ -76,7 +76,13 @@ class SearchResults:
 
     @classmethod
     def of(cls, tuner):
-        """Reads the results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`."""
+        """Reads the results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`.
+
+        Raises:
+            TypeError: if `tuner` is no tuner.
+        """
+        if not hasattr(tuner, "oracle"):
+            raise TypeError(f"`tuner` must be a KerasTuner tuner; got {tuner!r} of type {type(tuner).__name__}")
         known = getattr(tuner.oracle, "trials", None)
         if known is None:
             raise ValueError("`tuner` must be the tuner of the chief, which knows all trials; got that of a worker")

@@ -48,7 +48,11 @@ class Range:
         low = _checks.check_number("low", self.low, low=0 if self.log else -float("inf"), open_low=True)
         _checks.check_number("high", self.high, low=low, open_low=True, open_high=True)
         if self.step is not None:
-            _checks.check_number("step", self.step, low=1 if self.log else 0, open_low=True, open_high=True)
+            step = _checks.check_number("step", self.step, low=1 if self.log else 0, open_low=True, open_high=True)
+            if step > (self.high / self.low if self.log else self.high - self.low):
+                what = "ratio" if self.log else "difference"
+                found = f"got {self.step!r} with {self.low!r} and {self.high!r}"
+                raise ValueError(f"`step` must be at most the {what} of `high` and `low`; {found}")
 
     @property
     def is_whole(self):
