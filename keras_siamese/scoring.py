@@ -22,7 +22,7 @@ from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
-from keras_siamese.data.sources import check_source, count_samples, encode, named_arrays, subset, take
+from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, subset, take
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
 
 MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
@@ -60,7 +60,7 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
         direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
         return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label).distinct()
     trials = Trials.of(validation, similar_label=similar_label, **options)
-    few = take(trials.items, slice(0, 4))
+    few = fed(take(trials.items, slice(0, 4)))
     anatomy = dissect(model, few, **parts)
     if anatomy.wrapper is None and anatomy.encoder is not None:
         rows = trials.balanced()[:FEW]
@@ -314,7 +314,7 @@ def score_items(siamese, trials):
     scores, rows = np.empty(len(trials), "float32"), max(1, int(NUMBERS / (2 * max(sum(sizes), 1))))
     for start in range(0, len(trials), rows):
         block = slice(start, start + rows)
-        items = [take(trials.items, side[block]) for side in (trials.left, trials.right)]
+        items = [fed(take(trials.items, side[block])) for side in (trials.left, trials.right)]
         scores[block] = similarity(siamese, to_numpy(siamese.compare(*siamese.embed(items)))[:, 0])
     return scores
 
@@ -323,7 +323,7 @@ def embed(encoder, x, batch_size=256):
     """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32."""
     # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
     run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
-    blocks = (take(x, slice(start, start + batch_size)) for start in range(0, count_samples(x), batch_size))
+    blocks = (fed(take(x, slice(start, start + batch_size))) for start in range(0, count_samples(x), batch_size))
     # Each replica of a TensorFlow strategy embeds the whole block, and Keras joins what they return.
     return np.concatenate([to_numpy(run(block))[: count_samples(block)] for block in blocks])
 

@@ -23,7 +23,7 @@ from keras_siamese._export import export
 from keras_siamese._files import replacing
 from keras_siamese._version import __version__
 from keras_siamese.attach.attached import AttachedModel
-from keras_siamese.data.sources import check_source, count_samples, take
+from keras_siamese.data.sources import check_source, count_samples, fed, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification, nearest
 from keras_siamese.scoring import Trials, attach, embed, score, similarity
 
@@ -120,7 +120,7 @@ class Verifier(keras.Model):
         if anatomy.direction is not None:
             evidence["similar_label"] = float(anatomy.direction.similar_label)
         verifier = cls(siamese, threshold, slope, offset, evidence)
-        verifier((take(trials.items, slice(0, 1)),) * 2)  # builds it, so that it can be saved
+        verifier((fed(take(trials.items, slice(0, 1))),) * 2)  # builds it, so that it can be saved
         return verifier
 
     @property
@@ -157,7 +157,7 @@ class Verifier(keras.Model):
         counts = count_samples(left), count_samples(right)
         if counts[0] != counts[1]:
             raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
-        left, right = take(left, slice(None)), take(right, slice(None))  # reads lazy sources
+        left, right = fed(take(left, slice(None))), fed(take(right, slice(None)))  # reads lazy sources
         output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 

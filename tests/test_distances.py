@@ -327,3 +327,11 @@ def test_function_with_a_wrong_shape_is_refused(rng):
             getattr(column, form)(a, other)
     with pytest.raises(TypeError, match="`function` must be callable"):
         distances.FunctionDistance("euclidean")
+
+
+@pytest.mark.torch
+def test_a_module_of_another_package_is_no_distance():
+    import torch
+
+    with pytest.raises(TypeError, match="`distance` must not be a PyTorch module; got .*Give a name"):
+        distances.get(torch.nn.PairwiseDistance())

@@ -15,7 +15,7 @@ import numpy as np
 from keras_siamese._checks import check_integer
 from keras_siamese.attach.anatomy import check_encoder, check_part, dissect
 from keras_siamese.data.hardness import check_ranks
-from keras_siamese.data.sources import take
+from keras_siamese.data.sources import fed, take
 from keras_siamese.scoring import embed
 
 
@@ -132,7 +132,7 @@ class HardPairRefresh(CopiedCallback):
 
     def find_encoder(self):
         """The `Anatomy` of the model, or of the `encoder` if one was given."""
-        few = take(self.sequence.x, slice(0, 4))
+        few = fed(take(self.sequence.x, slice(0, 4)))
         if self.encoder is not None:
             check_part(self.model, self.encoder)
             return dissect(self.encoder, few)

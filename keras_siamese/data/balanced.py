@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer
 from keras_siamese.data.sequence import EpochSequence
-from keras_siamese.data.sources import count_samples, take
+from keras_siamese.data.sources import count_samples, fed, take
 
 
 class BalancedBatchSequence(EpochSequence):
@@ -112,7 +112,7 @@ class BalancedBatchSequence(EpochSequence):
         samples = take(self.x, rows)
         if self.augment is not None:
             samples = self.augment(samples, self.rng(epoch, index))
-        return samples, self.labels[rows].astype("int32")
+        return fed(samples), self.labels[rows].astype("int32")
 
     def __repr__(self):
         what = [f"{count_samples(self.x)} samples of {len(self.identities)} identities"]

@@ -28,7 +28,7 @@ import numpy as np
 from keras_siamese._checks import check_integer, check_labels
 from keras_siamese._frames import callers
 from keras_siamese.data.augment import Augmentation
-from keras_siamese.data.sources import check_source, count_samples, encode, take
+from keras_siamese.data.sources import check_source, count_samples, encode, fed, take
 
 _LOADER_OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
@@ -165,7 +165,7 @@ class EpochSequence(keras.utils.PyDataset):
         towers = [take(self.x, rows) for rows in columns]
         if self.augment is not None:
             towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
-        return tuple(towers)
+        return tuple(map(fed, towers))
 
     def on_epoch_begin(self):
         """Keras's hook; warns, once, when `fit` begins a second epoch and nobody has ever set one."""

@@ -23,6 +23,7 @@ import os
 import warnings
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 
 _BLOCK = 1 << 22  # values checked together, because the check of a whole memory-mapped array would copy it
@@ -102,20 +103,43 @@ def _as_array(name, x):
             array = np.asarray(x)
         except (ValueError, Warning) as error:
             raise ValueError(f"`{name}` has samples of inhomogeneous shapes: {error}") from error
-    return _plain(name, array) if array.dtype.kind in "OSU" or array.dtype.type is np.str_ else array
+    return _plain(name, array) if array.dtype.kind in "OS" else array
 
 
 def _plain(name, array):
-    """Strings as an array of Python strings, which `tf.convert_to_tensor` reads; other objects are refused."""
+    """An array of objects or bytes as one of strings or numbers, if it holds nothing else."""
     kinds = {type(value) for value in array.ravel().tolist()}
-    if kinds <= {str}:
-        return array.astype(object)
-    if kinds <= {bytes}:
-        return array.astype(object)
-    if kinds <= {int, float, bool}:
+    if kinds == {bytes}:
+        try:
+            return np.char.decode(array.astype(bytes), "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`{name}` must hold bytes that are UTF-8 text; {error}") from error
+    if kinds == {str}:
+        return array.astype(str)
+    if kinds and kinds <= {int, float, bool}:
         return array.astype(float if float in kinds else int)
-    found = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise TypeError(f"`{name}` must be an array of numbers or of strings; got an array of objects: {found}")
+    found = ", ".join(sorted(kind.__name__ for kind in kinds)) or "none"
+    raise TypeError(f"`{name}` must be an array of numbers or of strings; got an array of objects of type {found}")
+
+
+def fed(x):
+    """A batch as a model takes it: strings as tensors of TensorFlow, because Keras takes no NumPy array of strings.
+
+    Raises:
+        TypeError: if it holds strings and the backend is not TensorFlow, since no other has tensors of strings.
+    """
+    return map_arrays(_fed_array, x)
+
+
+def _fed_array(array):
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "U":
+        return array
+    if keras.backend.backend() != "tensorflow":
+        hint = "Turn them into numbers first, for example by keras.layers.TextVectorization outside of the model"
+        raise TypeError(f"`x` holds strings, which the backend {keras.backend.backend()} cannot read. {hint}")
+    import tensorflow as tf
+
+    return tf.constant(array.astype(object), dtype=tf.string)
 
 
 def is_hdf5(x):

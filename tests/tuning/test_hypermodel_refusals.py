@@ -96,3 +96,9 @@ def test_what_the_space_chooses_the_tuner_may_not(tmp_path):
     tuner = tuner_of(SiameseHyperModel(encoder), tmp_path, loss="mse")
     with pytest.raises(keras_tuner.errors.FatalValueError, match="`loss` must be None in the tuner"):
         tuner.search(*few(), cv=2)
+
+
+@pytest.mark.parametrize(("given", "missing"), [((few()[0],), "labels"), ((), "x")])
+def test_a_search_without_samples_or_labels_ends_at_once(tmp_path, given, missing):
+    with pytest.raises(keras_tuner.errors.FatalTypeError, match=f"`{missing}` must be given: search"):
+        tuner_of(SiameseHyperModel(encoder), tmp_path).search(*given, cv=2)

@@ -129,3 +129,8 @@ def test_a_workers_tuner_is_refused():
     worker = type("Tuner", (), {"oracle": object()})
     with pytest.raises(ValueError, match="`tuner` must be the tuner of the chief.*got that of a worker"):
         SearchResults.of(worker)
+
+
+def test_something_that_is_no_tuner_is_refused():
+    with pytest.raises(TypeError, match="`tuner` must be a KerasTuner tuner; got 3 of type int"):
+        SearchResults.of(3)

@@ -167,3 +167,10 @@ def test_a_bad_space_is_refused(fields, error, message):
 def test_a_bad_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Range(**options)
+
+
+@pytest.mark.parametrize(("options", "what"), [({"step": 5}, "difference"), ({"step": 20, "log": True}, "ratio")])
+def test_a_range_of_one_value_is_refused(options, what):
+    with pytest.raises(ValueError, match=f"`step` must be at most the {what} of `high` and `low`; got"):
+        Range(1, 4, **options)
+    assert Range(1, 4, step=3).step == 3
