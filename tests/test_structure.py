@@ -228,7 +228,7 @@ def test_a_right_import_passes(tmp_path, path, source):
 @pytest.mark.parametrize(("module", "path"), modules(ROOT).items())
 def test_modules_are_short_and_named_for_what_they_hold(module, path):
     source = path.read_text(encoding="utf-8")
-    assert source.count("\n") <= 450, f"{module} has {source.count(chr(10))} lines: split it"
+    assert source.count("\n") <= 500, f"{module} has {source.count(chr(10))} lines: split it"
     assert module.rsplit(".", 1)[-1] not in ("utils", "common", "helpers", "misc")
     tree = ast.parse(source)
     assert ast.get_docstring(tree), f"{module} has no docstring"
