@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export
+from keras_siamese._replicas import gathered
 from keras_siamese.ops import at_least_float32, pair_rows
 
 __all__ = ["BestVerificationAccuracy", "EqualErrorRate", "TARAtFAR"]
@@ -156,7 +157,8 @@ class BinnedMetric(VerificationMetric):
         if score.shape[0] == 0:
             return
         score = ops.cast(score, self.dtype)
-        self.choose_bins(*centre_and_scale(gathered(score)))
+        (everywhere,), _ = gathered(score)  # all replicas choose the same bins
+        self.choose_bins(*centre_and_scale(everywhere))
         _, centre, scale = tensors(self)
         self.counts.assign_add(self.histogram(score - centre, scale, genuine, impostor))
 
@@ -198,7 +200,7 @@ class BinnedMetric(VerificationMetric):
                 self.counts.assign_add(self.moved(state, *tensors(self)[1:]))
 
     def result(self):
-        counts = ops.convert_to_tensor(self.counts)
+        counts = tensors(self)[0]
         genuines, impostors = accepted(counts[:, 0]), accepted(counts[:, 1])
         smaller = ops.minimum(genuines[-1], impostors[-1])
         both = smaller > 0  # False also if one of them is NaN
@@ -212,7 +214,7 @@ class BinnedMetric(VerificationMetric):
 
 def tensors(metric):
     """The state of a metric. A variable itself is no operand in a stateless scope on TensorFlow."""
-    return [ops.convert_to_tensor(variable) for variable in metric.variables]
+    return [ops.convert_to_tensor(variable.value) for variable in metric.variables]
 
 
 def when(condition, then, otherwise):
@@ -235,17 +237,6 @@ def centre_and_scale(score):
     other = apart > 0
     logs, count = ops.where(other, ops.log(ops.where(other, apart, 1.0)), 0.0), ops.sum(ops.cast(other, score.dtype))
     return centre, ops.where(count > 0, ops.exp(ops.sum(logs) / ops.maximum(count, 1.0)), 0.0)
-
-
-def gathered(score):
-    """The scores of all replicas, if a strategy of TensorFlow runs several, so that all choose the same bins."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context():
-            replica = tf.distribute.get_replica_context()
-            return replica.all_gather(score, axis=0) if replica.num_replicas_in_sync > 1 else score
-    return score
 
 
 def accepted(weights):

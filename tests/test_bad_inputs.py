@@ -7,7 +7,6 @@ import inspect
 import warnings
 
 import numpy as np
-import pandas
 import pytest
 
 from keras_siamese import verification
@@ -40,6 +39,7 @@ def read_only(array):
 
 def in_pandas(array):
     """With an index that runs backwards: rows count by position."""
+    pandas = pytest.importorskip("pandas")
     return pandas.DataFrame(array) if array.ndim > 1 else pandas.Series(array, index=np.arange(len(array))[::-1])
 
 

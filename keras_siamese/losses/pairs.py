@@ -16,8 +16,8 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
+from keras_siamese._replicas import gathered
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
-from keras_siamese.losses.replicas import gathered
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, pair_rows
 

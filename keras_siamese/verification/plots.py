@@ -36,7 +36,7 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
     for style, (name, threshold) in zip(cycle(("-", "--", ":")), (thresholds or {}).items(), strict=False):
         axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.2, label=f"{name} {threshold:.3g}")
     axes.set(xlabel="score (larger = more similar)", ylabel="density")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
     return axes
 
 
@@ -109,7 +109,7 @@ def plot_det(axes, same, scores):
         marks = MARKS[(ndtri(MARKS / 100) >= low) & (ndtri(MARKS / 100) <= high)]
         axis.set_ticks(ndtri(marks / 100), [f"{mark:g}" for mark in marks])
     axes.set(xlabel="false match rate, %", ylabel="false non-match rate, %", xlim=limits[0], ylim=limits[1])
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper right")
     return axes
 
 

@@ -124,7 +124,7 @@ def draw_health(figure, name, observed):
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.tick_params(labelsize="small")
     if lines:
-        axes.legend(frameon=False, fontsize="x-small")
+        axes.legend(frameon=False, fontsize="x-small", loc="upper right")
 
 
 def draw_embeddings(figure, valid):

@@ -20,8 +20,8 @@ from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese._replicas import gathered
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids, without_wide_mask
-from keras_siamese.losses.replicas import gathered
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, column, count, masked_sum, unit
 

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from keras_siamese._export import export
+from keras_siamese._replicas import refuse_replicas
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids
 from keras_siamese.losses.batch.base import check_identities
-from keras_siamese.losses.replicas import refuse_replicas
 from keras_siamese.ops import at_least_float32, column
 
 

@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._replicas import gathered
 from keras_siamese.losses.proxies.angular import cosface
 from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
-from keras_siamese.losses.replicas import gathered
 
 
 def proxy_anchor(target, cosine, margin=0.1, scale=32.0):

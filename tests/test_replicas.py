@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_siamese import losses
-from keras_siamese.losses import replicas
-from keras_siamese.losses.replicas import gathered, refuse_replicas
+from keras_siamese import _replicas, losses
+from keras_siamese._replicas import gathered, refuse_replicas
 from tests.support.fresh_python import fresh
 
 TRAINED = """
@@ -98,7 +97,7 @@ def test_the_mean_over_replicas_of_what_is_their_own_is_that_over_all_rows(monke
     values = rng.normal(size=8).astype("float32")
     parts, means = np.split(values, [sizes[0]]), []
     for number, part in enumerate(parts):
-        monkeypatch.setattr(replicas, "replica_context", lambda number=number: Context(number, parts))
+        monkeypatch.setattr(_replicas, "replica_context", lambda number=number: Context(number, parts))
         (everywhere,), own = gathered(ops.convert_to_tensor(part))
         np.testing.assert_array_equal(ops.convert_to_numpy(everywhere), values)
         means.append(ops.convert_to_numpy(own(everywhere)).mean())
@@ -113,6 +112,6 @@ def test_without_replicas_nothing_is_gathered():
 
 def test_a_similarity_matrix_of_one_replica_is_refused(monkeypatch):
     refuse_replicas(losses.NpairsLoss())
-    monkeypatch.setattr(replicas, "replica_context", lambda: Context(0, []))
+    monkeypatch.setattr(_replicas, "replica_context", lambda: Context(0, []))
     with pytest.raises(ValueError, match="NpairsLoss takes a similarity matrix, which on each of 2 replicas lacks"):
         losses.NpairsLoss()(np.array([0, 1]), np.eye(2, dtype="float32"))

@@ -1,4 +1,4 @@
-"""The global batch under a TensorFlow strategy, for losses that compare rows with each other.
+"""The global batch under a TensorFlow strategy, for losses and metrics that compare rows with each other.
 
 Under `tf.distribute.MirroredStrategy` each replica calls the loss on its own part of the batch. A loss of single rows
 does not mind, but one that compares rows would miss all pairs of rows on different replicas. So it gathers the rows of
