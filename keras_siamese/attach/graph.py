@@ -56,11 +56,14 @@ class Side:
 
 
 def node_of(tensor):
-    """The node (call of an operation) that computed the symbolic `tensor`, or None for an entry of the graph."""
+    """The node (call of an operation) that computed the symbolic `tensor`, or None for an entry of the graph, and for
+    one of a `Sequential` that was built again since, which forgets its calls.
+    """
     history = getattr(tensor, "_keras_history", None)
-    return (
-        None if history is None or history.operation is None else history.operation._inbound_nodes[history.node_index]
-    )
+    if history is None or history.operation is None:
+        return None
+    calls = history.operation._inbound_nodes
+    return calls[history.node_index] if history.node_index < len(calls) else None
 
 
 def nodes_between(inputs, outputs):

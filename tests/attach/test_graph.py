@@ -117,3 +117,12 @@ def test_a_call_is_described_as_far_as_it_could_be_traced():
     assert found == "its call reaches first, and then it cannot be traced (ZeroDivisionError: division by zero)"
     assert not broken.first._inbound_nodes
     assert understood(broken).startswith("nothing, because it is a subclass")
+
+
+def test_a_sequential_that_was_built_again_ends_the_graph():
+    """It forgets its calls, but its old output still refers to one."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    output = model.outputs[0]
+    assert node_of(output) is not None
+    output._keras_history.operation._inbound_nodes.clear()
+    assert node_of(output) is None

@@ -199,7 +199,10 @@ class Search:
                 why = "No other repair is left to try."
                 break
             finding, options, repaired = chosen
-            found, new_outcome, new_values = self.train(repaired)
+            trained = or_why(self.train, repaired)
+            if isinstance(trained, str):  # such as a step without a gradient, which PyTorch refuses
+                continue
+            found, new_outcome, new_values = trained
             gained = compare(outcome, new_outcome).verdict == "confirmed"
             self.note(finding, options, new_outcome, found, kept=gained)
             if gained:

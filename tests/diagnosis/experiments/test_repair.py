@@ -118,3 +118,18 @@ def test_training_that_ends_with_nan_is_no_gain():
     model.compile(keras.optimizers.Adam(1e-3), loss=explode)
     found = ks.repair(model, pairs(), VALID, epochs=2, budget=2, progress=False)
     assert found.attempts[0].eer == pytest.approx(0.5)
+
+
+def test_a_repair_that_cannot_be_trained_is_passed_over(monkeypatch):
+    module = importlib.import_module("keras_siamese.diagnosis.experiments.repair")
+    train, failed = module.Search.train, []
+
+    def train_once(search, program):
+        if search.attempts:
+            failed.append(program)
+            raise RuntimeError("element 0 of tensors does not require grad")
+        return train(search, program)
+
+    monkeypatch.setattr(module.Search, "train", train_once)
+    found = ks.repair(siamese(rate=1e-7), pairs(), VALID, epochs=2, progress=False)
+    assert failed and len(found.attempts) == 1 and found.why == "No other repair is left to try."
