@@ -67,7 +67,8 @@ class Repair:
     Attributes:
         model: the best model, with its weights. It is the one that was given, unless its comparison, loss or encoder
             had to be replaced. Its learning rate and other settings are as given: before you train it further, change
-            them as `code` says, and compile it again.
+            them as `code` says, and compile it again. After a repair of the scale of the inputs, it expects inputs that
+            are scaled as in training: put the normalising layer of `code` before it.
         attempts: all `Attempt`s, in order.
         why: why no further attempt was made, a sentence.
     """
