@@ -1,9 +1,10 @@
 """Write files so that neither a full disk nor an error beside the training does harm.
 
-Contract: every file that the package writes as a whole goes through `replacing` or `write_text`: its content goes to a
-temporary name in the same folder, which is then renamed, so a file is either the old one or the whole new one. Logs,
-which grow line by line, are appended to. `SideWork` runs what stands beside a training run, such as a report: an error
-is kept and warned of, and the run goes on. Any module may import this one; it imports no other module of the package.
+Contract: the package writes whole files by `replacing`, `write_text` or `write_bytes` only. These write to a temporary
+name in the same folder and then rename the file. So a file is either the old one or the whole new one. Logs grow line
+by line and are appended to. `SideWork` does what is done beside a training run, such as writing a report. If it raises an
+error, it keeps the error and warns, and training goes on. Any module may import this one; it imports no other module of
+the package.
 
     write_text("report.html", page)
     side = SideWork()

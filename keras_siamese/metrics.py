@@ -129,15 +129,16 @@ class VerificationAccuracy(VerificationMetric):
 class BinnedMetric(VerificationMetric):
     """Base class of the metrics over all thresholds. Its state is a histogram of scores `(bins,)` for each class.
 
-    The bins divide z / (1 + |z|) evenly from −1 to 1, where z = (x − centre) / scale and x is the output. So no output
-    is clipped, and at x a bin is 2·scale·(1 + |z|)²/bins wide. The first batch chooses them: the centre is the median
-    of its outputs, the scale is the geometric mean of their distances from it. If a later batch spreads more than four
-    times as wide, or lies that far away, the bins are chosen anew, and each old bin is moved to its mean. So the
-    figures do not depend on the unit or the zero of the outputs.
+    An output x becomes z = (x − centre) / scale. The bins divide z / (1 + |z|) evenly from −1 to 1, so no output is
+    clipped. At x, a bin is 2·scale·(1 + |z|)²/bins wide. The centre is the median of the outputs of the first batch,
+    and the scale is the geometric mean of their distances from it. If a later batch spreads more than four times as
+    wide, or lies that far away, a new centre and scale are chosen, and the counts of each old bin move to the new bin
+    of their mean. So the figures do not depend on the unit or the zero of the outputs.
 
-    All pairs in a bin count as ties. If a bin holds the share g of the genuine and i of the impostor pairs, the error
-    is at most ½ Σ g·i for the AUC, and at most the largest g + i for the other metrics. The result is NaN until both
-    classes have been seen. In float32, counts are exact up to 2²⁴ pairs per bin.
+    All pairs in a bin count as ties. This causes a small error. Let g and i be the shares of the genuine and of the
+    impostor pairs that are in one bin: the error of the AUC is at most ½ Σ g·i over the bins, and that of the other
+    metrics at most the largest g + i. The result is NaN until both classes have been seen. In float32, counts are exact
+    up to 2²⁴ pairs in a bin.
 
     Args:
         bins: number of bins, at least 2.

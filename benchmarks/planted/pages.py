@@ -167,8 +167,8 @@ def by_name(found):
     lines = [f"- {key} (seeds {', '.join(seeds)})" for key, seeds in sorted(missed.items())]
     return (
         f"Healthy runs with an alarm: {'; '.join(alarms) or 'none'}.\n\n"
-        f"Controls that verify worse than the healthy run, and were left out: {'; '.join(worse) or 'none'}.\n\n"
-        f"Planted faults without significant harm, which were left out: {'; '.join(discarded) or 'none'}.\n\n"
+        f"Controls that were left out, as they verify worse than healthy runs: {'; '.join(worse) or 'none'}.\n\n"
+        f"Planted faults that were left out, because they do no significant harm: {'; '.join(discarded) or 'none'}.\n\n"
         "<details><summary>All runs in which another cause, or none, was named first</summary>\n\n"
         + "\n".join(lines)
         + "\n\n</details>"

@@ -34,8 +34,8 @@ def fit(model, *args, on_divergence="warn", report=None, target_eer=None, simila
         **kwargs: the other arguments of `model.fit`.
 
     Returns:
-        Keras's `History`, with the attributes `diagnosis`, a `Diagnosis`, and `monitor`, the `DivergenceMonitor`, whose
-        `errors` list what failed beside the training without ending it.
+        Keras's `History`, with two more attributes: `diagnosis`, a `Diagnosis`, and `monitor`, the `DivergenceMonitor`
+        of this fit. `monitor.errors` lists what failed without ending the training, such as writing a report.
 
     Raises:
         ValueError: if there are no validation data, or for what `DivergenceMonitor` refuses.

@@ -126,7 +126,7 @@ def fed(x):
     """A batch as a model takes it: strings as tensors of TensorFlow, because Keras takes no NumPy array of strings.
 
     Raises:
-        TypeError: if it holds strings and the backend is not TensorFlow, since no other has tensors of strings.
+        TypeError: if it holds strings and the backend is not TensorFlow. The other backends have no tensors of strings.
     """
     return map_arrays(_fed_array, x)
 

@@ -1,10 +1,11 @@
 """Facts of how held-out inputs were prepared, beside training inputs: their values, their orientation, and the order of
 their channels.
 
-Data sets differ for harmless reasons too. So what differs clearly is undone on a copy of the held-out items, as far as
-that is possible, and the model scores them again: if it then tells pairs apart better, the difference did harm.
+Data sets differ for harmless reasons too. So a clear difference is undone, as far as that is possible: the held-out
+items are prepared like the training items, and the model scores them again. If it now tells pairs apart better, the
+difference did harm.
 
-Contract: pure functions of arrays; `of_preparation` asks the run for its samples and scores.
+Contract: all functions but `of_preparation` and `undone` take arrays and know no run.
 
     other_scale(train, held_out)        # (log10 of the ratio of spreads, difference of the means)
     preparing(train, held_out)          # a function that turns samples back and scales them like training samples
