@@ -2,9 +2,9 @@
 
 Contract: the package writes whole files by `replacing`, `write_text` or `write_bytes` only. These write to a temporary
 name in the same folder and then rename the file. So a file is either the old one or the whole new one. Logs grow line
-by line and are appended to. `SideWork` does what is done beside a training run, such as writing a report. If it raises an
-error, it keeps the error and warns, and training goes on. Any module may import this one; it imports no other module of
-the package.
+by line and are appended to. `SideWork` does what is done beside a training run, such as writing a report. If it raises
+an error, it keeps the error and warns, and training goes on. Any module may import this one; it imports no other module
+of the package.
 
     write_text("report.html", page)
     side = SideWork()
