@@ -41,7 +41,7 @@ class Margin(Cause):
         what += "all pairs count nearly alike." if is_high else "only the hardest pair of each sample counts."
         advice = (
             f"loss = ks.losses.{facts.words['loss']}(temperature={usual:.3g})\n"
-            f"# of a loss that takes a scale: scale={1 / usual:.3g}"
+            f"# or scale={1 / usual:.3g}, if the loss takes a scale in place of a temperature"
         )
         strength = temperature / high if is_high else low / temperature
         return self.found(facts, "error", what, signals, strength, change(temperature=usual), advice)
