@@ -91,7 +91,7 @@ SIGMAS = Limit(
     3.0,
     "standard errors",
     "a false alarm by chance in 1 of 700 runs",
-    "facts.verification causes.leakage facts.preparation",
+    "facts.verification causes.leakage causes.preprocessing_mismatch facts.preparation",
 )
 UPPER_TAIL = Limit(0.975, "probability", "upper end of a 95 % interval", "causes.memorising experiments.confirm")
 
@@ -163,9 +163,13 @@ DEPENDS = Limit(0.05, "share of the spread", "rounding is below 1e-4, statistics
 FEW_IN_BATCH = Limit(4, "identities", "tuned: the mean of fewer is what they have in common", "causes.batch_norm")
 
 # --- held-out inputs against those of training, and the pairs that training is shown
-INPUTS_SHIFTED = Limit(1.0, "spreads of the training inputs", "convention", "facts.preparation")
-OTHER_VALUES = Limit(0.4, "difference of distribution functions", "convention", "facts.preparation")
-TURNED = Limit(0.3, "difference of correlations", "convention", "facts.preparation")
+INPUTS_SHIFTED = Limit(
+    1.0, "spreads of the training inputs", "convention", "causes.preprocessing_mismatch facts.preparation"
+)
+OTHER_VALUES = Limit(
+    0.4, "difference of distribution functions", "convention", "causes.preprocessing_mismatch facts.preparation"
+)
+TURNED = Limit(0.3, "difference of correlations", "convention", "causes.preprocessing_mismatch facts.preparation")
 COMMON_SHAPE = Limit(0.25, "share of the variance", "derivation: above 1/5, of five identities", "facts.preparation")
 SAME_SHAPE = Limit(0.7, "correlation", "convention: half of the variance", "facts.preparation")
 LEAST_PLACES = Limit(8, "places", "fewer correlate by chance", "facts.preparation")

@@ -8,7 +8,6 @@ than training pairs. No harmless reason makes values ten times as far apart as t
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
-from keras_siamese.diagnosis.facts.preparation import BEYOND
 
 
 class PreprocessingMismatch(Cause):
@@ -21,7 +20,14 @@ class PreprocessingMismatch(Cause):
     )
 
     def judge(self, facts):
-        beyond = {name: (limit, 0.0) for name, limit in {**BEYOND, "one_side": limits.SCALES_APART}.items()}
+        beyond = {
+            "held_out_spread": (limits.SCALES_APART, 0.0),
+            "held_out_shift": (limits.INPUTS_SHIFTED, 0.0),
+            "held_out_difference": (limits.OTHER_VALUES, 0.0),
+            "turned": (limits.TURNED, 0.0),
+            "swapped_channels": (limits.SIGMAS, 0.0),
+            "one_side": (limits.SCALES_APART, 0.0),
+        }
         # One side of the held-out pairs against the other, where both sides of the training pairs are alike.
         is_known = "drawn_towers" in facts and "held_out_towers" in facts
         apart = facts["held_out_towers"] - facts["drawn_towers"] if is_known else 0.0

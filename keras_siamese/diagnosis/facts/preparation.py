@@ -26,14 +26,18 @@ from keras_siamese.scoring import score
 
 SOME, NUMBERS = 512, 16_000_000  # samples that are compared, fewer if they have more numbers, but at least FEW
 FEW = 32
-BEYOND = {  # from where on a difference is clear
-    "held_out_spread": limits.SCALES_APART,
-    "held_out_shift": limits.INPUTS_SHIFTED,
-    "held_out_difference": limits.OTHER_VALUES,
-    "turned": limits.TURNED,
-    "swapped_channels": limits.SIGMAS,
-}
 VALUES = ("held_out_spread", "held_out_shift", "held_out_difference")  # differences of the numbers, in any place
+
+
+def beyond():
+    """From where on each difference is clear, by name, with the limits of the moment."""
+    return {
+        "held_out_spread": limits.SCALES_APART,
+        "held_out_shift": limits.INPUTS_SHIFTED,
+        "held_out_difference": limits.OTHER_VALUES,
+        "turned": limits.TURNED,
+        "swapped_channels": limits.SIGMAS,
+    }
 
 
 def of_preparation(observed):
@@ -81,7 +85,7 @@ def take_side(trials, rows):
 
 
 def differences(train, held_out):
-    """How the samples `held_out` differ from the samples `train`, by the names in `BEYOND`; 0 is no difference."""
+    """How the samples `held_out` differ from the samples `train`, by the names in `beyond`; 0 is no difference."""
     spread, shift = other_scale(train, held_out)
     found = {"held_out_spread": spread, "held_out_shift": shift}
     found["held_out_difference"] = value_difference(train, held_out)
@@ -92,7 +96,7 @@ def differences(train, held_out):
 
 def is_clear(found):
     """Whether a difference that was found is beyond its limit."""
-    return any(abs(value) > BEYOND[name] for name, value in found.items())
+    return any(abs(value) > beyond()[name] for name, value in found.items())
 
 
 def undone(trials, train):
@@ -133,12 +137,12 @@ def preparing(train, held_out):
     if is_clear({name: found[name] for name in VALUES}):
         steps.append(revalued(train, held_out))
         held_out = steps[-1](held_out)
-    if found["turned"] > BEYOND["turned"]:
+    if found["turned"] > limits.TURNED:
         order, flipped = turned(train, held_out)[1]
         order = (0, *(1 + axis for axis in order), *range(1 + len(order), held_out.ndim))
         axes = [1 + axis for axis in flipped]
         steps.append(lambda x: np.flip(x.transpose(order), axes))
-    if found["swapped_channels"] > BEYOND["swapped_channels"]:
+    if found["swapped_channels"] > limits.SIGMAS:
         channels = list(range(held_out.shape[-1]))
         one, other = swapped_channels(train, held_out)[1]
         channels[one], channels[other] = other, one
