@@ -73,21 +73,29 @@ def restored(found, table):
     judged = found.get("restored", {"runs": 0})
     if not judged["runs"]:
         return ""
+    of_data = judged["data"]
+    restores = "`ks.repair` restores ≥ 80 % of the lost EER"
     wanted = {
-        "restored": ("`ks.repair` restores ≥ 80 % of the lost EER", "≥ .90"),
+        "restored": (f"{restores}: faults in the program", "≥ .90"),
         "changed": ("it changes the program", ""),
+        "of_data": (f"{restores}: faults in the data", ""),
     }
     text = (
-        f"{judged['runs']} faulty programs were given to `ks.repair`, which trained {judged['mean_epochs']:.0f} "
-        "epochs in the mean, all attempts together, besides the tests. Left out are faults that training cannot "
-        "repair: wrong figures (leakage, thresholds, an inverted metric), wrong held-out inputs, and data that lack "
-        "identities, most of their samples, or the right pairs. Runs that have lost less than two standard deviations "
-        "of healthy runs are left out, too."
+        f"{judged['runs'] + of_data['runs']} faulty programs were given to `ks.repair`. All attempts on a program "
+        f"together took {judged['mean_epochs']:.0f} epochs in the mean, besides the tests and the short runs that "
+        f"compare learning rates. {of_data['runs']} of the faults lie in the data, so that training can make good "
+        "only a part: wrong labels, blurred inputs, and pairs without identities of which few are genuine. Left out "
+        "are faults that training cannot repair at all: wrong figures (leakage, thresholds, an inverted metric), "
+        "wrong held-out inputs, and data that lack identities, most of their samples, or the right pairs. Runs that "
+        "have lost less than two standard deviations of healthy runs are left out, too."
     )
-    names = ("runs", "restored", "changed")
-    lines = [[f"`{cause}`", *(str(count[name]) for name in names)] for cause, count in judged["causes"].items()]
-    by_cause = table(["planted", "programs", "restored", "changed"], lines)
-    return "\n\n".join([targets(judged, wanted, table), text, by_cause])
+    names, lines = ("runs", "restored", "changed"), []
+    for where, one in (("program", judged), ("data", of_data)):
+        lines += [
+            [f"`{cause}`", where, *(str(count[name]) for name in names)] for cause, count in one["causes"].items()
+        ]
+    by_cause = table(["planted", "fault in", "programs", "restored", "changed"], lines)
+    return "\n\n".join([targets({**judged, "of_data": of_data["restored"]}, wanted, table), text, by_cause])
 
 
 def by_family(found, table):

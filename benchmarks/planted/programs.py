@@ -28,7 +28,8 @@ class Found(NamedTuple):
         monitor: the `DivergenceMonitor` after the run.
         logs: curves that Keras kept.
         seconds: of the fit, including its callbacks.
-        fitted: of a threshold, the error rate that the one which is best on the validation pairs has instead.
+        fitted: of a threshold, the error rate that the one which is best on the validation pairs has instead; of a
+            distance with which only the figures are made, the EER by the one that was trained.
     """
 
     outcome: float
@@ -79,9 +80,9 @@ def repaired(recipe, seed):
     keras.utils.set_random_seed(1000 + seed)
     parts = parts_of(recipe, seed)
     source, model, _ = training(recipe, parts, seed)
-    options = {"epochs": recipe["epochs"], "batch_size": 64, "progress": False}
-    found = ks.repair(model, source, validation_of(recipe, parts, seed), **options)
-    anatomy, trials = ks.scoring.attach(found.model, check_of(recipe, parts))
+    options = {"epochs": recipe["epochs"], "batch_size": 64, "distance": verify_distance(recipe, model)}
+    found = ks.repair(model, source, validation_of(recipe, parts, seed), **options, progress=False)
+    anatomy, trials = ks.scoring.attach(found.model, check_of(recipe, parts), distance=found.distance)
     scored = ks.scoring.score(anatomy, trials)
     return (ks.verification.eer(scored.same, scored.scores) if scored.is_finite else 0.5), found
 
@@ -254,7 +255,7 @@ def verify_distance(recipe, model):
 
 
 def outcome(recipe, monitor, parts):
-    """EER on the identities of the final check, and None; if the recipe has a threshold, see `error_rates`."""
+    """EER on the identities of the final check, and what it would be if the figures were made rightly; see `Found`."""
     if not np.isfinite(monitor.history["eer"][-1]):
         return 0.5, None
     scored = ks.scoring.score(monitor.attach(), check_of(recipe, parts))
@@ -264,6 +265,9 @@ def outcome(recipe, monitor, parts):
         rows = scored.trials.balanced()
         return error_rates(monitor.threshold, monitor, scored.same[rows], scored.scores[rows])
     eer = ks.verification.eer(scored.same, scored.scores)
+    if recipe["verify_distance"]:
+        anatomy, trials = ks.scoring.attach(monitor.model, scored.trials, distance=recipe["distance"])
+        return float(eer), float(ks.verification.eer(trials.same, ks.scoring.score(anatomy, trials).scores))
     return float(1 - eer if recipe["validation_similar_label"] == 0 else eer), None
 
 

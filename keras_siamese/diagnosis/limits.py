@@ -140,7 +140,9 @@ LABEL_EXCESS = Limit(0.02, "share of genuine pairs", "tuned: above held-out ones
 TRAINED_BETTER = Limit(0.02, "EER", "tuned: noise lets training be no better", "causes.label_noise")
 FEW_WRONG = Limit(0.05, "share of genuine pairs", "derivation: 2.5 % of wrong labels", "causes.label_noise")
 IMPOSTOR_TAIL = Limit(0.25, "share of the impostor pairs", "tuned: genuine pairs stay out of it", "facts.labels")
-SUSPECT_TAIL = Limit(0.9, "share of the impostor pairs", "tuned: about the share of wrong suspects", "facts.labels")
+USUAL_ROWS = Limit(
+    0.75, "quantile", "derivation: with half of the labels wrong, the median of the rest", "facts.labels"
+)
 DUPLICATES = Limit(0.01, "share of held-out samples", "tuned", "causes.leakage")
 NEAR_DUPLICATES = Limit(0.05, "share of held-out samples", "tuned: digits resemble each other", "causes.leakage")
 SHARED_AUC = Limit(0.7, "AUC", "tuned: equal names on both sides are near each other", "causes.leakage")

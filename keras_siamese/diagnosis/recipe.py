@@ -24,34 +24,37 @@ MAX_TRAIN_ITEMS = 1_000
 MAX_TRAIN_PAIRS = 20_000
 
 
-def training_of(anatomy, train):
+def training_of(anatomy, train, *, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS):
     """`(source, trials)` of training data: what tells how training pairs are made, and some of them as `Trials`.
+
+    These are at most `max_pairs` comparisons of at most `max_items` items; of given pairs, `max_items` pairs.
 
     Pairs as the model takes them become an `ExplicitPairs`. Without data both are None.
     """
     train = fed_of(train)
     is_fed = isinstance(train, (tuple, list)) and anatomy is not None
     if not is_fed or not anatomy.are_pairs(train[0]):
-        return train, None if train is None else training_trials(train)
+        return train, None if train is None else training_trials(train, max_items, max_pairs)
     x, y = gather(train)
     left, right, labels = pairs_of(anatomy, x, y)
     direction = anatomy.direction or orient(anatomy, left, right, labels, x=x, y=y)
     similar = 1 if y is None else direction.similar_label
     same = labels == similar
-    rows = np.sort(np.random.default_rng(0).permutation(len(same))[:MAX_TRAIN_ITEMS])
+    rows = np.sort(np.random.default_rng(0).permutation(len(same))[:max_items])
     trials = Trials.from_pairs(take(left, rows), take(right, rows), same[rows])
+    trials = replace(trials, rows=np.tile(rows, 2))
     items = tree.map_structure(lambda *sides: np.concatenate(sides), left, right)
     places = np.arange(len(same))
     similar_label = 0 if similar < labels.max() else 1
     return ExplicitPairs(items, places, places + len(same), same, similar_label=similar_label), trials
 
 
-def training_trials(train):
-    """Trials of at most 1,000 training items, from `(x, labels)` or a sequence with `x` and `labels`."""
+def training_trials(train, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS):
+    """Trials of at most `max_items` training items, from `(x, labels)` or a sequence with `x` and `labels`."""
     if hasattr(train, "labels"):  # checked already: it looks only at the samples that it takes
-        kept = spread_over_identities(train.labels, MAX_TRAIN_ITEMS, np.random.default_rng(0))
+        kept = spread_over_identities(train.labels, max_items, np.random.default_rng(0))
         trials = Trials.from_labels(
-            take(train.x, kept), train.identities[train.labels[kept]], max_pairs=MAX_TRAIN_PAIRS, name="train "
+            take(train.x, kept), train.identities[train.labels[kept]], max_pairs=max_pairs, name="train "
         )
         return replace(trials, rows=kept)
     if isinstance(train, (tuple, list)) and len(train) == 2:
@@ -60,7 +63,7 @@ def training_trials(train):
         raise ValueError(
             f"`train` must be (x, labels) or a sequence with `x` and `labels`; got a {type(train).__name__}"
         )
-    return Trials.from_labels(x, labels, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS, name="train ")
+    return Trials.from_labels(x, labels, max_items=max_items, max_pairs=max_pairs, name="train ")
 
 
 def recipe_of(siamese, train, fed=None):

@@ -46,8 +46,12 @@ class Batches:
         return (x,) if self.y is None else (x, tree.map_structure(lambda array: array[rows], self.y))
 
     def _order(self, epoch):
-        rows = np.arange(len(tree.flatten(self.x)[0])) if self.rows is None else self.rows
-        return np.random.default_rng([1, epoch]).permutation(rows)
+        return np.random.default_rng([1, epoch]).permutation(self.shown)
+
+    @property
+    def shown(self):
+        """The rows `(m,)` that an epoch shows."""
+        return np.arange(len(tree.flatten(self.x)[0])) if self.rows is None else self.rows
 
     @property
     def labels(self):
@@ -57,6 +61,10 @@ class Batches:
     def resampled(self, rows):
         """The same samples, of which an epoch shows `rows` `(m,)`."""
         return replace(self, rows=np.asarray(rows))
+
+    def without(self, rows):
+        """The same samples, of which those at the places `rows` in an epoch's list are left out."""
+        return self.resampled(np.delete(self.shown, rows))
 
     def changed(self, x=None, y=None):
         """These batches with every input array changed by the function `x`, and every target array by `y`."""

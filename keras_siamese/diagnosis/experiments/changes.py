@@ -17,10 +17,11 @@ import numpy as np
 from keras import tree
 
 from keras_siamese.data import BalancedBatchSequence, PairSequence
-from keras_siamese.data.sources import count_samples, map_arrays, subset, take
+from keras_siamese.data.sources import count_samples, subset, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
-from keras_siamese.diagnosis.experiments.comparison import differing, recompiled
+from keras_siamese.diagnosis.experiments.comparison import differing, recompiled, with_scaled_side, with_towers
+from keras_siamese.diagnosis.experiments.turned import turned
 from keras_siamese.diagnosis.experiments.untouched import same_attributes
 from keras_siamese.diagnosis.facts.preparation import undone
 from keras_siamese.diagnosis.facts.references import has_numbers
@@ -86,8 +87,9 @@ def balanced(batches, share):
     """The pairs of `batches`, of which as many are shown as before, the rarer label with the `share`; None if one label
     has no pairs.
     """
-    labels = batches.labels
-    kinds = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    shown = batches.shown
+    labels = batches.labels[shown]
+    kinds = [shown[labels == label] for label in np.unique(labels)]
     if len(kinds) != 2:
         return None
     few = min(kinds, key=len)
@@ -137,20 +139,9 @@ def _(program, value, observed):
     return None if are_equal(batches.at(0), program.batches.at(0)) else replace(program, batches=batches)
 
 
-@changes("temperature")
-def _(program, value, observed):
-    """Cosines divided by the temperature `value` in the loss."""
-    loss, present = observed.loss, observed.character.cosine_temperature
-    if present is None:
-        return None
-    factors = {"temperature": value / present} | dict.fromkeys(("scale", "alpha", "beta"), present / value)
-    values = {name: getattr(loss, name) * factor for name, factor in factors.items() if hasattr(loss, name)}
-    return replace(program, settings=(*program.settings, partial(same_attributes, loss, tuple(values), **values)))
-
-
 @changes("similar_label")
 def _(program, value, observed):
-    """Labels the other way round in training."""
+    """Labels swapped in training: by the loss, or in the batches of a model that cannot be compiled anew."""
     batches = program.batches
     try:
         if isinstance(batches, Batches):
@@ -162,6 +153,11 @@ def _(program, value, observed):
     ends = np.unique(labels)
     if len(ends) != 2:
         return None
+    anatomy, loss, found = program.anatomy, observed.loss, None
+    if anatomy.has_embeddings and (isinstance(loss, str) or callable(loss)):
+        found = with_towers(program, observed, anatomy.encoder, anatomy.other, turned(loss, ends.tolist()))
+    if found is not None:
+        return found
     return replace(program, batches=batches.changed(y=lambda array: (ends[0] + ends[1] - array).astype(array.dtype)))
 
 
@@ -179,32 +175,11 @@ def _(program, value, observed):
     if not rows:
         return None
     if isinstance(batches, Batches):
-        count = len(tree.flatten(batches.x)[0])
-        return replace(program, batches=batches.resampled(np.setdiff1d(np.arange(count), rows)))
+        return replace(program, batches=batches.without(rows))
     if not has_identities(source):
         return None
     count = count_samples(source[0] if isinstance(source, tuple) else source.x)
     return replace(program, batches=Sequence(anew(source, np.setdiff1d(np.arange(count), rows))))
-
-
-@changes("input_scale")
-def _(program, value, observed):
-    """Inputs with mean 0 and standard deviation 1, in training and held out."""
-    arrays = [one for one in tree.flatten(program.batches.at(0)[0]) if one.dtype.kind in "fiu"]
-    if not arrays:
-        return None
-    values = np.concatenate([np.ravel(one).astype(float) for one in arrays])
-    middle, spread = values.mean(), values.std()
-    if not spread:
-        return None
-    scaled = partial(standardised, middle=middle, spread=spread)
-    trials = replace(program.trials, items=map_arrays(scaled, take(program.trials.items, slice(None))))
-    return replace(program, batches=program.batches.changed(x=scaled), trials=trials)
-
-
-def standardised(array, middle, spread):
-    """Numbers less `middle` over `spread`; other arrays as they are."""
-    return ((array - middle) / spread).astype("float32") if array.dtype.kind in "fiu" else array
 
 
 @changes("tower_scale")
@@ -221,7 +196,9 @@ def _(program, value, observed):
     factors[side] = sizes[1 - side] / sizes[side]
     items = np.array(take(trials.items, slice(None)), "float32")
     items[np.unique((trials.left, trials.right)[side])] *= factors[side]
-    return replace(program, batches=Scaled(program.batches, factors), trials=replace(trials, items=items))
+    finish = partial(with_scaled_side, side=side, spread=float(1 / factors[side]))
+    trials = replace(trials, items=items)
+    return replace(program, batches=Scaled(program.batches, factors), trials=trials, finish=finish)
 
 
 class Scaled:

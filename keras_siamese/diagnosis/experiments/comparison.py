@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese.attach.anatomy import dissect
-from keras_siamese.attach.orient import pairs_of
+from keras_siamese.attach.orient import orient, pairs_of
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.untouched import same_attributes
 from keras_siamese.layers import SiameseWrapper
@@ -25,20 +25,20 @@ from keras_siamese.losses import ContrastiveLoss
 from keras_siamese.losses.base import SiameseLoss
 
 OF_LOSS = ("margin", "positives", "negatives", "distance")
-OPTIONS = (*OF_LOSS, "normalize", "verify_distance", "head", "loss", "online", "shared", "trainable", "width")
+OPTIONS = (*OF_LOSS, "temperature", "normalize", "verify_distance", "head", "loss", "online", "shared")
+OPTIONS += ("trainable", "width", "input_scale")
 
 
 def differing(program, options, observed):
     """Those of the `options` that change something in the program. A loss without a margin, say, has none to change."""
     anatomy, loss = program.anatomy, observed.loss
     config = loss.get_config() if isinstance(loss, SiameseLoss) else {}
-    known = {"head", "loss", "trainable", "width"}
+    known = {"trainable", *REPLACED}
     if is_batchwise(loss):
-        known |= {name for name in OF_LOSS if name in config and config[name] != options.get(name)} | {
-            "verify_distance"
-        }
+        known |= {name for name in OF_LOSS if name in config and config[name] != options.get(name)}
+        known |= {"verify_distance"} | ({"temperature"} if observed.character.cosine_temperature else set())
     else:
-        known |= {"distance"} | ({"margin"} if "margin" in config or not config else set())
+        known |= {"head", "loss", "distance"} | ({"margin"} if "margin" in config or not config else set())
         known |= {"online"} if getattr(loss, "mining", None) is not None else set()
         known |= {"shared"} if anatomy.other is not None else set()
     if not have_unit_norm(observed.valid.embeddings):
@@ -47,8 +47,8 @@ def differing(program, options, observed):
 
 
 def is_batchwise(loss):
-    """Whether the loss compares all items of a batch."""
-    return isinstance(loss, SiameseLoss) and loss.kind == "batch"
+    """Whether the loss takes items with their identities: it compares those of a batch, or each with class weights."""
+    return isinstance(loss, SiameseLoss) and loss.kind in ("batch", "proxy")
 
 
 def have_unit_norm(embeddings):
@@ -60,72 +60,122 @@ def recompiled(program, options, observed):
     anatomy = program.anatomy
     if not anatomy.has_embeddings or anatomy.encoder is None:
         return None
-    encoder, settings = anatomy.encoder, []
+    replaced = next((how for name, how in REPLACED.items() if options.get(name)), None)
+    if replaced is not None:  # everything else stays, so that this alone is tested
+        return replaced(program, observed)
+    encoder, settings = anatomy.encoder, program.settings
     if options.get("trainable") is True:
-        settings.append(partial(all_trainable, encoder))
+        settings = (*settings, partial(all_trainable, encoder))
     if options.get("normalize"):
         encoder = keras.Sequential([encoder, keras.layers.UnitNormalization()])
-    if options.get("width"):  # everything else stays, so that it is the encoder alone that is tested
-        changed = with_encoder(program, observed)
-    else:
-        of_kind = of_batches if is_batchwise(observed.loss) else of_pairs
-        changed = of_kind(program, encoder, options, observed)
-    if changed is None:
-        return None
-    model = changed.model
-    with ExitStack() as stack:
-        for setting in settings:
-            stack.enter_context(setting())
-        model.optimizer.build(model.trainable_variables)
-    return replace(changed, settings=(*program.settings, *settings))
+    of_kind = of_batches if is_batchwise(observed.loss) else of_pairs
+    changed = of_kind(program, encoder, options, observed)
+    return None if changed is None else replace(changed, settings=settings)
 
 
-def with_encoder(program, observed):
+def with_usual_encoder(program, observed):
     """The program with a usual encoder in place of its own; None if its inputs or its comparison do not allow it."""
-    anatomy, sample = program.anatomy, sample_of(program, observed)
-    is_free = is_batchwise(observed.loss) or anatomy.parts is None
-    encoder = usual_encoder(sample, observed.valid.embeddings, is_free)
-    if encoder is None:
+    anatomy, loss = program.anatomy, observed.loss
+    is_free = getattr(loss, "kind", None) == "batch" or (anatomy.parts is None and not is_batchwise(loss))
+    encoder = usual_encoder(sample_of(program), observed.valid.embeddings, is_free)
+    return None if encoder is None else with_towers(program, observed, encoder)
+
+
+def standardised(program, observed):
+    """The program whose encoders begin with a layer that gives inputs the mean 0 and the standard deviation 1."""
+    sample = sample_of(program)
+    if sample is None or not sample.std():
         return None
-    if is_batchwise(observed.loss):
-        return of_batches(program, encoder, {}, observed)
-    if anatomy.parts is None:
-        model = SiameseWrapper(encoder, distance=anatomy.distance, head=anatomy.head)
-        model(tuple(ops.convert_to_tensor(one[:1]) for one in program.batches.at(0)[0]))
+    middle, spread = float(sample.mean(dtype=float)), float(sample.std(dtype=float))
+    towers = [rescaled(one, sample, spread, middle) for one in program.anatomy.towers]
+    return with_towers(program, observed, *towers)
+
+
+def with_scaled_side(program, side, spread):
+    """The model of `program`, for inputs that are `spread` times as large on one `side`, 0 or 1; None if it takes
+    something else than two arrays.
+    """
+    towers = [program.anatomy.encoder, program.anatomy.other or program.anatomy.encoder]
+    towers[side] = rescaled(towers[side], program.batches.at(0)[0][side], spread)
+    found = with_towers(program, None, *towers, loss=program.model.loss)
+    return None if found is None else found.model
+
+
+def rescaled(encoder, sample, spread, middle=0.0):
+    """A model that applies the `encoder` to inputs like the `sample` `(n, …)`, less `middle`, over `spread`."""
+    scale = keras.layers.Rescaling(1 / spread, offset=-middle / spread)
+    return keras.Sequential([input_like(sample), scale, encoder], name=f"rescaled_{encoder.name}")
+
+
+def input_like(array):
+    """The symbolic input of a model that takes arrays like `array` `(n, …)`."""
+    return keras.Input(array.shape[1:], dtype="float32" if array.dtype.kind == "f" else array.dtype.name)
+
+
+def with_towers(program, observed, left, right=None, loss=None):
+    """The program with the encoder `left`, and `right` on the other side if it is given; the batches and the comparison
+    stay, and the loss if no other one is given. None if the model takes something else than two arrays, or compares
+    embeddings of another shape.
+    """
+    anatomy, loss = program.anatomy, observed.loss if loss is None else loss
+    if is_batchwise(loss):
+        return of_batches(program, left, {}, observed)
+    x, wrapper, found = program.batches.at(0)[0], anatomy.wrapper, copy.copy(anatomy)
+    if not isinstance(x, (tuple, list)) or len(x) != 2 or any(not hasattr(one, "shape") for one in x):
+        return None
+    if anatomy.parts is None and right is None:
+        options = {"joint": wrapper.joint, "swap": wrapper.swap} if wrapper is anatomy.model else {}
+        model = SiameseWrapper(left, distance=wrapper.distance, head=wrapper.head, **options)
+        model(tuple(ops.convert_to_tensor(one[:1]) for one in x))
         found = dissect(model)
     else:
-        comparator, x = anatomy.comparator, program.batches.at(0)[0]
-        takes = [] if comparator is None else [tuple(one.shape) for one in comparator.inputs]
-        if takes != [encoder.output_shape] * 2 or not isinstance(x, (tuple, list)):
+        inputs = [input_like(one) for one in x]
+        embedded = [tower(one) for tower, one in zip((left, right or left), inputs, strict=True)]
+        outputs = compared(anatomy, embedded)
+        if outputs is None:
             return None
-        model = Compared(encoder, comparator)
-        model([ops.convert_to_tensor(one[:1]) for one in x])
-        found = copy.copy(anatomy)
-        found.model, found.encoder, found.wrapper = model, encoder, None
-    model.compile(optimizer_like(program.model), loss=observed.loss)
+        model = keras.Model(inputs, outputs)
+        found.model, found.encoder, found.other, found.wrapper = model, left, right, None
+    model.compile(optimizer_like(program.model), loss=loss)
+    if anatomy.direction is not None:
+        y = program.batches.at(0)[1]
+        orient(found, *pairs_of(found, x, y), x=x, y=y, similar_label=anatomy.direction.similar_label)
     return replace(program, model=model, anatomy=found)
 
 
-class Compared(keras.Model):
-    """A model of two inputs, of which one `encoder` makes embeddings that the `comparator` compares."""
-
-    def __init__(self, encoder, comparator):
-        super().__init__()
-        self.encoder, self.comparator = encoder, comparator
-
-    def call(self, inputs, training=None):
-        return self.comparator([self.encoder(one, training=training) for one in inputs], training=training)
+def compared(anatomy, embedded):
+    """What the model of `anatomy` puts out for the symbolic embeddings of both sides; None if it compares others."""
+    if anatomy.parts is None:
+        return anatomy.wrapper.compare(*embedded)
+    takes = [] if anatomy.comparator is None else [tuple(one.shape) for one in anatomy.comparator.inputs]
+    return anatomy.comparator(embedded) if takes == [tuple(one.shape) for one in embedded] else None
 
 
 def of_batches(program, encoder, options, observed):
-    """A program whose loss compares all items of a batch."""
+    """A program whose loss compares all items of a batch, or an item with the weights of its class."""
     config = observed.loss.get_config()
     config |= {name: value for name, value in options.items() if name in OF_LOSS and name in config}
-    model = encoder if encoder is not program.model else keras.Sequential([encoder])
+    if options.get("temperature"):
+        config |= at_temperature(observed, config, options["temperature"])
+    model = keras.Sequential([encoder, *classifier_of(program)])
     model(tree.map_structure(lambda one: ops.convert_to_tensor(one[:1]), program.batches.at(0)[0]))
     model.compile(optimizer_like(program.model), loss=type(observed.loss).from_config(config))
     distance = options.get("verify_distance") or program.anatomy.distance
     return replace(program, model=model, anatomy=dissect(model, distance=distance))
+
+
+def at_temperature(observed, config, value):
+    """The options of a loss on cosines, of its `config`, by which it divides them by the temperature `value`."""
+    present = observed.character.cosine_temperature
+    factors = {"temperature": value / present} | dict.fromkeys(("scale", "alpha", "beta"), present / value)
+    return {name: config[name] * factor for name, factor in factors.items() if name in config}
+
+
+def classifier_of(program):
+    """The layers that follow the embedding in a model with weights for each class; [] in an encoder."""
+    own = {id(one) for one in program.anatomy.encoder.variables}
+    layers = [] if program.model is program.anatomy.encoder else getattr(program.model, "layers", [])
+    return [one for one in layers if one.variables and not own & {id(v) for v in one.variables}]
 
 
 def of_pairs(program, encoder, options, observed):
@@ -192,7 +242,7 @@ def all_trainable(model):
         yield
 
 
-def sample_of(program, observed):
+def sample_of(program):
     """Some items of the training batches, `(n, …)`; None if an item is not one array."""
     x = program.batches.at(0)[0]
     arrays = tree.flatten(x)
@@ -216,3 +266,6 @@ def usual_encoder(sample, embeddings, is_free):
     layers += [keras.layers.Dense(width, "relu"), keras.layers.Dense(max(dim, width // 4) if is_free else dim)]
     layers += [keras.layers.UnitNormalization()] * have_unit_norm(embeddings)
     return keras.Sequential(layers)
+
+
+REPLACED = {"width": with_usual_encoder, "input_scale": standardised}

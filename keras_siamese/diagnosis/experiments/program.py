@@ -40,6 +40,8 @@ class Program:
         rate: factor on the learning rate.
         settings: functions that return a context manager, in which the program is trained.
         sign: −1 if the scores of pairs are to be read the other way round.
+        finish: a function from the program to a model that takes the user's inputs, where `batches` and `trials` have
+            others; None otherwise.
     """
 
     model: keras.Model
@@ -50,6 +52,7 @@ class Program:
     rate: float = 1.0
     settings: tuple = field(default=())
     sign: float = 1.0
+    finish: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,9 @@ def begun(program):
             stack.enter_context(compiled_anew(program.model))
         for setting in program.settings:
             stack.enter_context(setting())
+        optimizer = program.model.optimizer
+        if not optimizer.built:  # of a model that was made for this program
+            optimizer.build(program.model.trainable_variables)
         if program.start is not None:
             set_values(program)
         stack.enter_context(at_rate(program.model, program.rate))

@@ -10,10 +10,11 @@ same held-out pairs after every epoch, and diagnosed. A change is kept if it low
 """
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
 from keras_siamese import verification
 from keras_siamese._checks import check_integer, check_number
@@ -24,7 +25,7 @@ from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
 from keras_siamese.diagnosis.experiments.changes import changed, options_of
 from keras_siamese.diagnosis.experiments.confirm import compare, eer_of, or_why, tested, verdict_of
-from keras_siamese.diagnosis.experiments.program import Outcome, begun, program_of, values_of
+from keras_siamese.diagnosis.experiments.program import Outcome, begun, is_scheduled, program_of, run, values_of
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.recorder import RunRecorder
@@ -32,6 +33,10 @@ from keras_siamese.diagnosis.run import Run
 from keras_siamese.diagnosis.suspects import wants_explaining
 from keras_siamese.scoring import attach, score
 from keras_siamese.verification.pairs import progress_bar
+
+RATE_FACTORS = tuple(10 ** (power / 2) for power in range(-2, 3))  # on the rate that a cause asks for
+RATE_EPOCHS = 2  # of each short run that compares rates
+TRAIN_ITEMS, TRAIN_PAIRS = 10_000, 200_000  # in which wrong labels are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +70,19 @@ class Repair:
     """What a `repair` has found.
 
     Attributes:
-        model: the best model, with its weights. It is the one that was given, unless its comparison, loss or encoder
-            had to be replaced. Its learning rate and other settings are as given: before you train it further, change
-            them as `code` says, and compile it again. After a repair of the scale of the inputs, it expects inputs that
-            are scaled as in training: put the normalising layer of `code` before it.
+        model: the best model, with its weights, compiled with the loss and the learning rate by which it was trained.
+            It takes the inputs of the model that was given. It is that model, unless its comparison, loss or encoder,
+            or the scale of its inputs, had to be changed: then it is another one over the same layers. Settings of
+            layers, such as `trainable`, and schedules are as given: before you train it further, change them as `code`
+            says.
+        distance: the `Distance` with which the model was verified; None if the model compares by itself. Pass it on to
+            `Verifier` and `diagnose`.
         attempts: all `Attempt`s, in order.
         why: why no further attempt was made, a sentence.
     """
 
     model: keras.Model
+    distance: object
     attempts: tuple
     why: str
 
@@ -126,15 +135,18 @@ def repair(
     epochs=10,
     batch_size=32,
     target_eer=None,
+    distance=None,
     similar_label=None,
     progress=True,
 ):
     """Train a siamese model, and repair its training where it does not verify.
 
-    The model is trained and diagnosed. The leading causes are tested (see `experiments.confirm`), the repair of the
-    first one is made, and the model is trained again from the same initial weights. If its held-out EER is lower, the
-    repair is kept; otherwise the next cause is tried. This ends when the run is healthy, nothing helps, or the budget
-    is spent. No file is written.
+    The model is trained and diagnosed. If there are several leading causes, they are tested (see
+    `experiments.confirm`). The repair of the first one is made, and the model is trained again from the same initial
+    weights. If its held-out EER is lower, the repair is kept; otherwise the next cause is tried. With another learning
+    rate, loss, comparison or encoder, short runs at several rates first tell which rate to train it with. Wrong labels
+    are looked for again after each training without those that were found. All this ends when the run is healthy,
+    nothing helps, or the budget is spent. No file is written.
 
     Zhang, Zhai, Ma, Shen, *AutoTrainer: An Automatic DNN Training Problem Detection and Repair System*, ICSE 2021,
     https://ieeexplore.ieee.org/document/9402077, repairs by training again, too.
@@ -144,11 +156,11 @@ def repair(
             returns one.
         train: training data as `fit` takes them, `(x, y)`, or a sequence.
         validation: held-out data, as in `diagnose`.
-        budget: epochs of training for all attempts together, at least `epochs`; by default five times as many.
+        budget: epochs of training for all attempts together, at least `epochs`; by default eight times as many.
         epochs: of each attempt, ≥ 1.
         batch_size: samples in a batch, ≥ 1, of training data that are arrays.
         target_eer: EER below which nothing is changed, in (0, 1).
-        similar_label: as in `diagnose`.
+        distance, similar_label: as in `diagnose`.
         progress: whether to show Keras's progress bar.
 
     Returns:
@@ -158,18 +170,18 @@ def repair(
         ValueError: if the model is not compiled, or for what `diagnose` refuses.
     """
     epochs = check_integer("epochs", epochs, low=1)
-    budget = check_number("budget", 5 * epochs if budget is None else budget, low=epochs)
+    budget = check_number("budget", 8 * epochs if budget is None else budget, low=epochs)
     model = build_or_model if isinstance(build_or_model, keras.layers.Layer) else build_or_model()
     if not getattr(model, "compiled", False):
         raise ValueError(f"`build_or_model` must be, or return, a compiled Keras model; got {model!r}")
     batch_size = check_integer("batch_size", batch_size, low=1)
     search = Search(epochs, budget, target_eer, progress)
-    return search.run(program_to_train(model, train, validation, batch_size, similar_label))
+    return search.run(program_to_train(model, train, validation, batch_size, similar_label, distance))
 
 
-def program_to_train(model, train, validation, batch_size, similar_label):
+def program_to_train(model, train, validation, batch_size, similar_label=None, distance=None):
     """The `Program` of a compiled `model` that was not trained yet."""
-    options = {"max_items": int(limits.REPAIR_ITEMS), "similar_label": similar_label}
+    options = {"max_items": int(limits.REPAIR_ITEMS), "similar_label": similar_label, "distance": distance}
     anatomy, trials = attach(model, validation, **options)
     fed = fed_of(train)
     if fed is None:
@@ -195,11 +207,14 @@ class Search:
         self.note(None, {}, outcome, diagnosis, kept=True)
         while (why := self.why_ended(diagnosis)) is None:
             diagnosis = self.test(best, diagnosis)
-            chosen = self.choose(best, diagnosis)
+            chosen = next(self.candidates(best, diagnosis, near_misses=True), None)
             if chosen is None:
                 why = "No other repair is left to try."
                 break
-            finding, options, repaired = chosen
+            finding, options, repaired, key = chosen
+            self.tried.add(key)
+            if "learning_rate" in options or repaired.model is not best.model:
+                finding, options, repaired = self.at_best_rate(finding, options, repaired)
             trained = or_why(self.train, repaired)
             if isinstance(trained, str):  # such as a step without a gradient, which PyTorch refuses
                 continue
@@ -210,7 +225,11 @@ class Search:
                 best, diagnosis, outcome, values = repaired, found, new_outcome, new_values
         for variable in best.model.variables:
             variable.assign(values[id(variable)])
-        return Repair(best.model, tuple(self.attempts), why)
+        if best.rate != 1 and (present := rate_of(best)) is not None:
+            best.model.optimizer.learning_rate = present * best.rate
+        model = best.model if best.finish is None else best.finish(best) or best.model
+        distance = None if best.anatomy.compares_itself else best.anatomy.distance
+        return Repair(model, distance, tuple(self.attempts), why)
 
     def note(self, finding, options, outcome, diagnosis, kept):
         self.attempts.append(Attempt(finding, options, eer_of(outcome), self.epochs, kept, diagnosis))
@@ -227,8 +246,11 @@ class Search:
         return None
 
     def test(self, program, diagnosis):
-        """The diagnosis of the best program so far, with its suspects tested, once."""
-        if diagnosis in self.examined or not diagnosis.observed.is_finite:
+        """The diagnosis of the best program so far, with its suspects tested, once. If there is one finding, its repair
+        is the test.
+        """
+        is_single = len([*islice(self.candidates(program, diagnosis), 2)]) == 1
+        if diagnosis in self.examined or is_single or not diagnosis.observed.is_finite:
             return diagnosis
         spent = min(self.epochs / 2, self.left)
         diagnosis = tested(diagnosis, budget_epochs=spent, progress=self.progress, program=program)
@@ -238,20 +260,37 @@ class Search:
         self.attempts[place] = replace(self.attempts[place], diagnosis=diagnosis)
         return diagnosis
 
-    def choose(self, program, diagnosis):
-        """`(finding, options, program)` of the first repair to try, near misses last; None if none is left."""
-        for finding in (*diagnosis.findings, *(one.finding for one in diagnosis.also_possible)):
+    def candidates(self, program, diagnosis, near_misses=False):
+        """Yield `(finding, options, program, key)` of each repair that was not tried yet, `near_misses` last."""
+        also = [one.finding for one in diagnosis.also_possible] if near_misses else []
+        for finding in (*diagnosis.findings, *also):
             options = options_of(finding, diagnosis.observed.facts)
             found = or_why(changed, program, options, diagnosis.observed)
             if isinstance(found, str) or verdict_of(finding) == "refuted":
                 continue
             repaired, made = found
             options = {name: options[name] for name in made}
-            key = repr(sorted(options.items(), key=repr))
+            rows = diagnosis.facts.rows if "label_noise" in made else {}
+            key = repr((sorted(options.items(), key=repr), rows))
             if made and repaired.start is not None and key not in self.tried:
-                self.tried.add(key)
-                return finding, options, repaired
-        return None
+                yield finding, options, repaired, key
+
+    def at_best_rate(self, finding, options, program):
+        """The same with the learning rate at which `program` verifies best after `RATE_EPOCHS`, if the budget allows to
+        compare some: another loss or comparison needs a rate of its own.
+        """
+        spent, present = RATE_EPOCHS * len(RATE_FACTORS), rate_of(program)
+        if self.left < spent + self.epochs or present is None:
+            return finding, options, program
+        self.left -= spent
+        steps = RATE_EPOCHS * program.batches.steps
+        programs = [replace(program, rate=factor * program.rate) for factor in RATE_FACTORS]
+        best = programs[int(np.argmin([eer_of(or_why(run, one, steps)) for one in programs]))]
+        if best.rate == program.rate:
+            return finding, options, program
+        rate = present * best.rate
+        advice = f"{finding.advice}\nsiamese.optimizer.learning_rate = {rate:.2g}  # the best of short runs"
+        return replace(finding, advice=advice), options | {"learning_rate": rate}, best
 
     def train(self, program):
         """`(diagnosis, outcome, values)`: train `program` and diagnose it; its scored pairs, and the values of its
@@ -272,7 +311,7 @@ class Search:
                 bar(1)
             self.left -= self.epochs
             fed = as_fit_takes(program.batches)
-            source, trials = training_of(program.anatomy, fed)
+            source, trials = training_of(program.anatomy, fed, max_items=TRAIN_ITEMS, max_pairs=TRAIN_PAIRS)
             valid, trained = scored, None
             if valid.is_finite:
                 trained = None if trials is None else score(program.anatomy, trials)
@@ -281,6 +320,12 @@ class Search:
             recipe = recipe_of(program.anatomy, source, fed) | {"initial": program.start}
             diagnosis = diagnosis_of(recorder.observed(valid, trained, **recipe))  # measured while the settings hold
         return diagnosis, Outcome([], scored), values_of(model)
+
+
+def rate_of(program):
+    """The learning rate of the optimizer, without the factor of the `program`; None if it follows a schedule."""
+    optimizer = program.model.optimizer
+    return None if is_scheduled(optimizer) else float(ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def figures(scored):

@@ -18,21 +18,28 @@ def of_labels(observed):
             found[f"{name}_se"] = np.sqrt(found[name] / (limits.IMPOSTOR_TAIL * np.count_nonzero(scored.same)))
     if observed.train is None:
         return found, {}
-    trials, scores = observed.train.trials, observed.train.scores
-    wrong, count = found["impostor_like"] - found["impostor_like_held_out"], count_samples(trials.items)
+    trials, scores, count = observed.train.trials, observed.train.scores, count_samples(observed.train.trials.items)
+    wrong = found["impostor_like"] - found["impostor_like_held_out"]
     if observed.linear is not None:
-        by_linear, linear = of_linear(observed)
+        by_linear, linear, eer = of_linear(observed)
         found |= by_linear
-        if (excess := found["linear_impostor_like"] - found["linear_impostor_like_held_out"]) > wrong:
+        excess = found["linear_impostor_like"] - found["linear_impostor_like_held_out"]
+        halfway = (verification.eer(observed.valid.same, observed.valid.scores) + 0.5) / 2  # to chance
+        if excess > wrong and eer < halfway:
             wrong, scores = excess, linear
-    suspects = suspected_labels(trials.same, scores, trials.left, trials.right, count, wrong)
-    found["suspected_labels"] = len(suspects) / count
+    if wrong <= 0:
+        suspects = np.array([], int)
+    elif trials.identities is None:
+        suspects = suspected_pairs(trials.same, scores, observed.valid.same, observed.valid.scores)
+    else:
+        suspects = suspected_labels(trials.same, scores, trials.left, trials.right, count)
+    found["suspected_labels"] = len(suspects) / (count if trials.identities is not None else len(trials.same))
     return found, {"suspected_labels": (suspects if trials.rows is None else trials.rows[suspects]).tolist()}
 
 
 def of_linear(observed):
-    """`(facts, scores)`: the same by a linear model of the raw inputs, fitted on these labels, and its scores `(n,)` of
-    the training pairs. It is too small to learn wrong labels by heart, as a network does.
+    """`(facts, scores, eer)`: the same by a linear model of the raw inputs, fitted on these labels, its scores `(n,)`
+    of the training pairs, and its held-out EER. It is too small to learn wrong labels by heart, as a network does.
     """
     train, valid = observed.train.trials, observed.valid.trials
     scores, held_out = (linear_scores(observed.linear, trials) for trials in (train, valid))
@@ -44,7 +51,7 @@ def of_linear(observed):
         found[f"linear_impostor_like{name}"] = share
         error = np.sqrt(share / (limits.IMPOSTOR_TAIL * np.count_nonzero(trials.same)))
         found[f"linear_impostor_like{name}_se"] = error
-    return found, scores
+    return found, scores, verification.eer(valid.same, held_out)
 
 
 def impostor_like(same, scores, quantile=float(limits.IMPOSTOR_TAIL)):
@@ -65,30 +72,48 @@ def impostor_like(same, scores, quantile=float(limits.IMPOSTOR_TAIL)):
     return float(min(np.mean(scores[same] < bound) / quantile, 1.0))
 
 
-def suspected_labels(same, scores, left, right, items, wrong_pairs, quantile=float(limits.SUSPECT_TAIL)):
-    """Rows `(m,)` of the `items` whose labels are probably wrong, most suspected first: those with the largest share,
-    more than half, of genuine pairs below the impostors' `quantile`. A wrong label makes all pairs of its own row
-    impostors, but only one pair of each other row.
+def suspected_labels(same, scores, left, right, items):
+    """Rows `(m,)` of the `items` whose labels are probably wrong, the most suspected first: those whose genuine pairs
+    score nearer to their impostor pairs than is usual for an item, by more than half.
 
-    At most as many rows as explain a share `wrong_pairs` of the genuine pairs: if a share r of the labels is wrong,
-    1 − (1 − r)² of these pairs have two identities.
+    A wrong label makes all pairs of its own row impostors, but only one pair of each other row. The usual difference is
+    the upper quartile, which is the median of the right rows if half of all labels are wrong.
 
     Args:
         same, scores, left, right: `(n,)` pairs of rows, as in `Trials`.
         items: the number of rows.
-        wrong_pairs: in [0, 1], the estimate of `impostor_like`, less its value for right labels.
-        quantile: in (0, 1): about the share of the wrong labels that can be found.
 
-    >>> left, right = np.triu_indices(5, 1)
-    >>> scores = np.where((left == 3) | (right == 3) | (right == 4), -1.0, 1.0)
-    >>> suspected_labels(right < 4, scores, left, right, 5, wrong_pairs=0.5).tolist()
+    >>> left, right = np.triu_indices(6, 1)
+    >>> scores = np.where((left == 3) | (right >= 3), -1.0, 1.0)
+    >>> suspected_labels(right < 4, scores, left, right, 6).tolist()
     [3]
     """
     same = np.asarray(same, bool)
-    bad = scores[same] <= np.quantile(scores[~same], quantile)
-    sides = np.stack([left[same], right[same]])
-    count, wrong = (np.bincount(rows.ravel(), minlength=items) for rows in (sides, sides[:, bad]))
-    share = np.where(count > 1, wrong / np.maximum(count, 1), 0.0)
-    most = int(np.ceil((1 - np.sqrt(1 - min(max(wrong_pairs, 0.0), 1.0))) * items))
-    order = np.argsort(-share, kind="stable")[:most]
-    return order[share[order] > 0.5]
+    sides, means = np.stack([left, right]), []
+    for kind in (same, ~same):
+        rows, values = sides[:, kind].ravel(), np.tile(scores[kind], 2)
+        count = np.bincount(rows, minlength=items)
+        means.append(np.where(count > 0, np.bincount(rows, values, minlength=items) / np.maximum(count, 1), np.nan))
+    nearer = means[0] - np.where(np.isnan(means[1]), np.mean(scores[~same]), means[1])
+    usual = np.nanquantile(nearer, limits.USUAL_ROWS)
+    order = np.argsort(nearer, kind="stable")
+    return order[nearer[order] < usual / 2]  # halfway between right and wrong labels
+
+
+def suspected_pairs(same, scores, same_held_out, scores_held_out):
+    """Rows `(m,)` of pairs `(n,)` whose labels are probably wrong, the most suspected first: those that score as the
+    other label does. For each label these are as many as there are more than among held-out pairs `(k,)`.
+
+    >>> same, scores = np.array([True, True, True, False, False, False]), np.array([5.0, 4, 0, 0, 1, 2])
+    >>> suspected_pairs(same, scores, same[[0, 1, 3, 4]], scores[[0, 1, 3, 4]]).tolist()
+    [2]
+    """
+    found, beyond = [], []
+    middle = (np.quantile(scores[same], limits.USUAL_ROWS) + np.quantile(scores[~same], 1 - limits.USUAL_ROWS)) / 2
+    for kind, sign in ((True, 1), (False, -1)):
+        rows, held_out = np.flatnonzero(same == kind), scores_held_out[same_held_out == kind]
+        far = sign * (middle - scores[rows])
+        excess = np.mean(far > 0) - np.mean(sign * (middle - held_out) > 0)
+        order = np.argsort(-far, kind="stable")[: int(max(excess, 0) * len(rows))]
+        found, beyond = [*found, *rows[order]], [*beyond, *far[order]]
+    return np.array(found, int)[np.argsort(np.negative(beyond), kind="stable")]

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import pytest
 
 import keras_siamese as ks
+from keras_siamese import scoring
 from keras_siamese.diagnosis.experiments.comparison import all_trainable, differing, recompiled, usual_encoder
-from keras_siamese.diagnosis.experiments.program import run
+from keras_siamese.diagnosis.experiments.program import program_of, run
 from tests.support import small_programs
 
 
@@ -105,3 +107,52 @@ def test_a_model_without_embeddings_cannot_be_recompiled(pairs):
         has_embeddings, encoder = False, None
 
     assert recompiled(replace(program, anatomy=Whole()), {"margin": 1.0}, observed) is None
+
+
+def test_inputs_are_standardised_by_a_layer_before_the_users_encoder(pairs, plain):
+    for program, observed in (pairs, plain):
+        large = replace(program, batches=program.batches.changed(x=lambda a: 50 * a + 7))
+        found = recompiled(large, {"input_scale": 1.0}, observed)
+        given = large.batches.at(0)[0][0]
+        scaled = (given - np.mean(large.batches.at(0)[0])) / np.std(large.batches.at(0)[0])
+        ours, theirs = found.anatomy.encoder(given), program.anatomy.encoder(scaled)
+        assert np.allclose(*map(keras.ops.convert_to_numpy, (ours, theirs)), atol=1e-4)
+        assert found.batches is large.batches and found.start is program.start and len(run(found, 3).losses) == 3
+        attached, _ = scoring.attach(found.model, (list(given[None].repeat(2, 0)), np.arange(len(given)) % 2))
+        assert len(attached.towers) == 1
+
+
+def test_inputs_of_a_loss_over_batches_are_standardised(batchwise):
+    program, observed = batchwise
+    found = recompiled(program, {"input_scale": 1.0}, observed)
+    assert found.anatomy.encoder.count_params() == program.anatomy.encoder.count_params()
+    assert run(found, 3).scored.is_finite
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "value"),
+    [
+        (ks.losses.SupConLoss(5.0), "temperature", 0.1),
+        (ks.losses.ProxyAnchorLoss(scale=0.2), "scale", 10.0),
+        (ks.losses.MultiSimilarityLoss(alpha=0.4, beta=0.2), "alpha", 20.0),
+    ],
+)
+def test_a_loss_gets_the_temperature(batchwise, loss, name, value):
+    program, observed = batchwise
+    before, observed = loss.get_config(), replace(observed, loss=loss)
+    asked = differing(program, {"temperature": 0.1}, observed)
+    found = recompiled(program, asked, observed).model.loss
+    assert getattr(found, name) == pytest.approx(value) and found.cosine_temperature == pytest.approx(0.1)
+    assert loss.get_config() == before
+
+
+def test_a_model_with_class_weights_keeps_them():
+    model, x, labels = small_programs.encoder(norm=True), *small_programs.identities()
+    model = keras.Sequential([model, ks.layers.ProxyLogits(int(labels.max()) + 1)])
+    model.compile(keras.optimizers.Adam(1e-2), loss=ks.losses.ArcFaceLoss(margin=0.1))
+    observed = ks.diagnose(model, validation=small_programs.identities(20, seed=1), train=(x, labels)).observed
+    program = program_of(observed)
+    for options in ({"width": 128}, {"trainable": True}, {"input_scale": 1.0}, {"margin": 0.2}):
+        found = recompiled(program, differing(program, options, observed), observed)
+        assert found.model.layers[-1] is model.layers[-1], options
+        assert found.model.loss.margin == options.get("margin", 0.1) and len(run(found, 2).losses) == 2
