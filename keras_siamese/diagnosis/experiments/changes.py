@@ -166,10 +166,18 @@ def _(program, value, observed):
     return replace(program, sign=-program.sign, start=None)
 
 
-@changes("label_noise", "epsilon")
+@changes("label_noise")
 def _(program, value, observed):
-    """The suspected rows are left out."""
-    names = ("suspected_labels", "equal_pairs", "zero_pairs")
+    return without(program, observed, "suspected_labels")
+
+
+@changes("epsilon")
+def _(program, value, observed):
+    return without(program, observed, "equal_pairs", "zero_pairs")
+
+
+def without(program, observed, *names):
+    """The program without the training rows that are listed under `names`; None if there are none."""
     rows = sorted({row for name in names for row in observed.facts.rows.get(name, ())})
     batches, source = program.batches, observed.source
     if not rows:

@@ -103,9 +103,9 @@ class Repair:
 
     @property
     def code(self):
-        """What a person would write: the advice of each change that was kept."""
-        found = [f"# {one.finding.summary}\n{one.finding.advice}" for one in self.kept[1:]]
-        return "\n\n".join(found)
+        """What a person would write: the advice of each change that was kept, of one at two rates the latter."""
+        found = {one.finding.summary: one.finding.advice for one in self.kept[1:]}
+        return "\n\n".join(f"# {summary}\n{advice}" for summary, advice in found.items())
 
     def __str__(self):
         rows = [("repair of", "changed", "EER", "kept")]
@@ -143,10 +143,10 @@ def repair(
 
     The model is trained and diagnosed. If there are several leading causes, they are tested (see
     `experiments.confirm`). The repair of the first one is made, and the model is trained again from the same initial
-    weights. If its held-out EER is lower, the repair is kept; otherwise the next cause is tried. With another learning
-    rate, loss, comparison or encoder, short runs at several rates first tell which rate to train it with. Wrong labels
-    are looked for again after each training without those that were found. All this ends when the run is healthy,
-    nothing helps, or the budget is spent. No file is written.
+    weights. If its held-out EER is lower, the repair is kept; otherwise the next cause is tried. Another learning rate,
+    loss, comparison or encoder may need a rate of its own: short runs at five rates tell which one is tried next. Wrong
+    labels are looked for again after each training without those that were found. All this ends when the run is
+    healthy, nothing helps, or the budget is spent. No file is written.
 
     Zhang, Zhai, Ma, Shen, *AutoTrainer: An Automatic DNN Training Problem Detection and Repair System*, ICSE 2021,
     https://ieeexplore.ieee.org/document/9402077, repairs by training again, too.
@@ -211,18 +211,17 @@ class Search:
             if chosen is None:
                 why = "No other repair is left to try."
                 break
-            finding, options, repaired, key = chosen
+            *chosen, key = chosen
             self.tried.add(key)
-            if "learning_rate" in options or repaired.model is not best.model:
-                finding, options, repaired = self.at_best_rate(finding, options, repaired)
-            trained = or_why(self.train, repaired)
-            if isinstance(trained, str):  # such as a step without a gradient, which PyTorch refuses
-                continue
-            found, new_outcome, new_values = trained
-            gained = compare(outcome, new_outcome).verdict == "confirmed"
-            self.note(finding, options, new_outcome, found, kept=gained)
-            if gained:
-                best, diagnosis, outcome, values = repaired, found, new_outcome, new_values
+            for finding, options, repaired in self.variants(*chosen, best):
+                trained = or_why(self.train, repaired)
+                if isinstance(trained, str):  # such as a step without a gradient, which PyTorch refuses
+                    continue
+                found, new_outcome, new_values = trained
+                gained = compare(outcome, new_outcome).verdict == "confirmed"
+                self.note(finding, options, new_outcome, found, kept=gained)
+                if gained:
+                    best, diagnosis, outcome, values = repaired, found, new_outcome, new_values
         for variable in best.model.variables:
             variable.assign(values[id(variable)])
         if best.rate != 1 and (present := rate_of(best)) is not None:
@@ -275,22 +274,23 @@ class Search:
             if made and repaired.start is not None and key not in self.tried:
                 yield finding, options, repaired, key
 
-    def at_best_rate(self, finding, options, program):
-        """The same with the learning rate at which `program` verifies best after `RATE_EPOCHS`, if the budget allows to
-        compare some: another loss or comparison needs a rate of its own.
+    def variants(self, finding, options, program, before):
+        """Yield `(finding, options, program)` as it is given. If the budget allows it, also yield it at another rate, if
+        it verifies best there after `RATE_EPOCHS`: another rate, loss or comparison may need a rate of its own.
         """
+        yield finding, options, program
         spent, present = RATE_EPOCHS * len(RATE_FACTORS), rate_of(program)
-        if self.left < spent + self.epochs or present is None:
-            return finding, options, program
+        is_other = "learning_rate" in options or program.model is not before.model
+        if not is_other or self.left < spent + self.epochs or present is None:
+            return
         self.left -= spent
         steps = RATE_EPOCHS * program.batches.steps
         programs = [replace(program, rate=factor * program.rate) for factor in RATE_FACTORS]
         best = programs[int(np.argmin([eer_of(or_why(run, one, steps)) for one in programs]))]
-        if best.rate == program.rate:
-            return finding, options, program
-        rate = present * best.rate
-        advice = f"{finding.advice}\nsiamese.optimizer.learning_rate = {rate:.2g}  # the best of short runs"
-        return replace(finding, advice=advice), options | {"learning_rate": rate}, best
+        if best.rate != program.rate:
+            rate = present * best.rate
+            advice = f"{finding.advice}\nsiamese.optimizer.learning_rate = {rate:.2g}  # the best of short runs"
+            yield replace(finding, advice=advice), options | {"learning_rate": rate}, best
 
     def train(self, program):
         """`(diagnosis, outcome, values)`: train `program` and diagnose it; its scored pairs, and the values of its

@@ -84,6 +84,9 @@ def test_suspected_rows_are_left_out(plain):
     shown = np.concatenate([found.batches.at(step)[0][0] for step in range(found.batches.steps)])
     assert made == ("label_noise",)
     assert not any((shown == left[row]).all(axis=1).any() for row in (0, 1, 2) if (left == left[row]).sum() == 12)
+    assert changed(program, {"epsilon": 1e-7}, observed)[1] == ()  # which leaves out only equal pairs
+    again, _ = changed(found, {"label_noise": 0.0}, observed)  # rows count among those that are left
+    assert again.batches.shown.tolist() == program.batches.shown[6:].tolist()
     observed.facts.rows["suspected_labels"] = []
     assert changed(program, {"label_noise": 0.0}, observed)[1] == ()
 
