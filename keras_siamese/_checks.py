@@ -12,8 +12,10 @@ import importlib
 import numbers
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 
 
@@ -49,9 +51,35 @@ def check_choice(name, value, choices):
     return value
 
 
+def as_array(name, values):
+    """Return `values` as a NumPy array, without a copy if they are one.
+
+    Also a tensor of PyTorch on another device, or with a gradient, as a model puts it out.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy 1 warns, and makes an array of objects, where NumPy 2 raises
+        try:
+            return np.asarray(values)
+        except (ValueError, Warning) as error:
+            raise ValueError(f"`{name}` has samples of inhomogeneous shapes: {error}") from error
+
+
+def check_reals(name, values):
+    """Return an array of real numbers or booleans; objects that are numbers become floats."""
+    array = as_array(name, values)
+    if array.dtype == object and all(isinstance(value, numbers.Real) for value in array.ravel().tolist()):
+        array = array.astype(float)
+    # By name, because NumPy does not count bfloat16 as a floating type.
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"`{name}` must be real numbers; got dtype {array.dtype}")
+    return array
+
+
 def check_finite(name, array):
     """Return `array` as a NumPy array, if it has no NaN or infinity."""
-    array = np.asarray(array)
+    array = as_array(name, array)
     # By name, because NumPy does not count bfloat16 as a floating type.
     if "float" in array.dtype.name:
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
@@ -60,9 +88,27 @@ def check_finite(name, array):
     return array
 
 
+def check_model_input(name, x):
+    """Raise if a NumPy array in the nested structure `x` holds strings or objects that no model can be given.
+
+    Keras makes no tensors of arrays of strings. On TensorFlow alone it does so of objects that are strings.
+    """
+    backend = keras.backend.backend()
+    for array in keras.tree.flatten(x) if isinstance(x, (tuple, list, dict)) else [x]:
+        kind = getattr(getattr(array, "dtype", None), "kind", None)
+        if kind not in ("U", "S", "O") or (kind == "O" and backend == "tensorflow"):
+            continue
+        is_text = kind != "O" or all(isinstance(one, (str, bytes)) for one in np.ravel(np.asarray(array))[:1])
+        what, hint = "objects", "Give an array of numbers, for example by x.astype('float32')"
+        if is_text:
+            what, hint = "strings", "Turn them into numbers first, for example by keras.layers.TextVectorization"
+            hint = f"{hint} outside of the model" if backend != "tensorflow" else "Give x.astype(object), or a tensor"
+        raise TypeError(f"`{name}` holds {what}, which the backend {backend} cannot read as they are. {hint}")
+
+
 def check_column(name, values, value, row, length=None):
     """Return an array `(n,)` with one `value` for each `row`; `(n, 1)` is flattened."""
-    values = np.asarray(values)
+    values = as_array(name, values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
@@ -75,21 +121,26 @@ def check_column(name, values, value, row, length=None):
 def check_labels(name, labels, *, length=None):
     """Return identity labels as a 1-D array of integers or strings, `(n,)`; `(n, 1)` is flattened.
 
-    Floating-point labels are accepted if each is a whole number.
+    Floating-point labels are accepted if each is a whole number. Objects that are all numbers become integers; if
+    some are not, all become strings.
     """
     labels = check_column(name, labels, "identity", "sample", length)
+    if labels.dtype == object:
+        missing = [label for label in labels if is_missing(label)]
+        if missing:
+            found = f"{len(missing)} missing, such as {missing[0]!r}"
+            raise ValueError(f"`{name}` must be whole numbers or strings; got {found}")
+        are_numbers = len(labels) and all(isinstance(label, numbers.Real) for label in labels)
+        labels = np.array(labels.tolist()) if are_numbers else labels.astype(str)
+        labels = labels.astype(str) if labels.dtype == object else labels  # whole numbers of more than 64 bits
+    if np.issubdtype(labels.dtype, np.complexfloating):
+        raise ValueError(f"`{name}` must be whole numbers or strings; got an array of {labels.dtype}")
     if np.issubdtype(labels.dtype, np.floating):
         check_finite(name, labels)
         other = labels[(labels != np.floor(labels)) | (np.abs(labels) >= 2.0**63)]
         if other.size:
             raise ValueError(f"`{name}` must be whole numbers or strings; got {other[0]!r}")
         labels = labels.astype(np.int64)
-    elif labels.dtype == object:
-        missing = [label for label in labels if is_missing(label)]
-        if missing:
-            found = f"{len(missing)} missing, such as {missing[0]!r}"
-            raise ValueError(f"`{name}` must be whole numbers or strings; got {found}")
-        labels = labels.astype(str)
     return labels
 
 

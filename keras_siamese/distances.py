@@ -17,7 +17,16 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export, exported, function_name, function_of
-from keras_siamese.ops import NORM_FLOOR, absolute, at_least_float32, safe_norm, safe_sqrt, unit, zero_diagonal
+from keras_siamese.ops import (
+    NORM_FLOOR,
+    absolute,
+    at_least_float32,
+    named_tensor,
+    safe_norm,
+    safe_sqrt,
+    unit,
+    zero_diagonal,
+)
 
 __all__ = ["AngularDistance", "ChebyshevDistance", "CosineDistance", "Distance", "EuclideanDistance"]
 __all__ += ["FunctionDistance", "InnerProductDistance", "MahalanobisDistance", "ManhattanDistance", "MinkowskiDistance"]
@@ -53,6 +62,8 @@ class Distance:
         if None not in (a.shape[0], b.shape[0]) and a.shape[0] != b.shape[0]:
             raise ValueError(f"`a` and `b` must have equally many rows; got {tuple(a.shape)} and {tuple(b.shape)}")
         wide = at_least_float32(a)
+        if a.shape[0] == 0:  # some backends have no maximum of nothing
+            return like(a, ops.zeros((0,)))
         return like(a, self.between(wide, ops.cast(b, wide.dtype)))
 
     def pairwise(self, a, b=None):
@@ -64,6 +75,8 @@ class Distance:
         """
         own = b is None or b is a
         a, b = self.checked(a, a if own else b)
+        if 0 in (a.shape[0], b.shape[0]):
+            return like(a, ops.zeros((a.shape[0], b.shape[0])))
         wide = at_least_float32(a)
         matrix = self.matrix(wide, wide if own else ops.cast(b, wide.dtype))
         if own and self.bounds[0] == 0.0:
@@ -72,7 +85,7 @@ class Distance:
 
     def checked(self, a, b):
         """Return both as tensors; refuse all shapes but `(n, dim)` and `(m, dim)`."""
-        a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+        a, b = named_tensor("a", a), named_tensor("b", b)
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
             shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
             raise ValueError(f"`a` and `b` must be embeddings of shapes (n, dim) and (m, dim); got {shapes}")
@@ -112,7 +125,8 @@ def squared_differences(a, b):
     apart = squares + ops.matmul(-2.0 * a, ops.transpose(b))
     epsilon = 2.0**-23 if keras.backend.standardize_dtype(a.dtype) == "float32" else 2.0**-52
     # Nearly equal vectors have nearly the same norm, so the norm of one of them gives the rounding error.
-    return ops.where(apart <= ops.stop_gradient(ROUNDING * epsilon * own), 0.0, apart)
+    # Where norms overflow, both sides are infinite, and the distance is not 0.
+    return ops.where(apart < ops.stop_gradient(ROUNDING * epsilon * own), 0.0, apart)
 
 
 def differences(a, b):

@@ -19,7 +19,7 @@ from keras import ops
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export
 from keras_siamese._replicas import gathered
-from keras_siamese.ops import at_least_float32, pair_rows
+from keras_siamese.ops import at_least_float32, named_tensor, pair_rows, row_vector
 
 __all__ = ["BestVerificationAccuracy", "EqualErrorRate", "TARAtFAR"]
 __all__ += ["VerificationAUC", "VerificationAccuracy", "VerificationMetric"]
@@ -48,9 +48,7 @@ class VerificationMetric(keras.metrics.Metric):
         labels, output = map(at_least_float32, pair_rows(y_true, y_pred))
         weight = ops.ones_like(output)
         if sample_weight is not None:
-            sample_weight = at_least_float32(sample_weight)
-            wide = len(sample_weight.shape) == 2
-            weight = weight * (ops.squeeze(sample_weight, axis=1) if wide else sample_weight)
+            weight = weight * pair_weights(sample_weight, output)
         sound = ops.isfinite(output) & ((labels == 0) | (labels == 1))
         weight = ops.where(sound, weight, float("nan"))
         output = ops.where(sound, output, 0.0)
@@ -85,6 +83,18 @@ class VerificationMetric(keras.metrics.Metric):
         """The constructor's arguments, from the attributes with the same names."""
         options = [name for name in inspect.signature(type(self)).parameters if name not in ("name", "dtype")]
         return {**super().get_config(), **{name: getattr(self, name) for name in options if hasattr(self, name)}}
+
+
+def pair_weights(sample_weight, output):
+    """`sample_weight`, `(batch,)`, `(batch, 1)` or a number, as a tensor that multiplies `output` `(batch,)`."""
+    weight = at_least_float32(named_tensor("sample_weight", sample_weight))
+    if len(weight.shape) == 0:
+        return weight
+    weight = row_vector("sample_weight", weight)
+    if None not in (weight.shape[0], output.shape[0]) and weight.shape[0] not in (1, output.shape[0]):
+        found = f"{tuple(weight.shape)} for {output.shape[0]} pairs"
+        raise ValueError(f"`sample_weight` must have one weight for each pair; got {found}")
+    return weight
 
 
 def plain(metric):

@@ -18,6 +18,27 @@ NORM_FLOOR = 1e-6
 LOWEST = -1e30
 
 
+def named_tensor(name, values):
+    """`values` as a tensor of the backend; a `TypeError` names them if they are no real numbers or booleans."""
+    try:
+        if hasattr(values, "detach") and keras.backend.backend() != "torch":
+            values = values.detach().cpu()
+        tensor = ops.convert_to_tensor(values)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # depends on the backend
+        raise TypeError(f"`{name}` must be a tensor of numbers; got {described(values)}") from error
+    if dtype == "string" or "complex" in dtype:
+        raise TypeError(f"`{name}` must be a tensor of real numbers; got {described(values)}")
+    return tensor
+
+
+def described(values):
+    """What is in place of a tensor, for an error: its dtype and shape, or its type."""
+    if hasattr(values, "dtype") and hasattr(values, "shape"):
+        return f"dtype {values.dtype} of shape {tuple(values.shape)}"
+    return f"a {type(values).__name__}"
+
+
 def at_least_float32(tensor):
     """`tensor` as float32 if its dtype is an integer, float16 or bfloat16; wider floats pass unchanged."""
     tensor = ops.convert_to_tensor(tensor)
@@ -43,11 +64,14 @@ def safe_norm(tensor):
 
 
 def unit(tensor):
-    """x / ‖x‖ along the last axis. Vectors shorter than 1e-6 become 0, so the gradient never exceeds 1e6."""
+    """x / ‖x‖ along the last axis. Vectors shorter than 1e-6 become 0, so the gradient never exceeds 1e6.
+
+    Vectors that are so long that the square of their norm overflows (1.8e19 in float32) become NaN.
+    """
     square = ops.sum(ops.square(tensor), axis=-1, keepdims=True)
     short = square <= NORM_FLOOR**2
     inverse = ops.rsqrt(ops.where(short, 1.0, square))
-    return tensor * ops.where(short, 0.0, inverse)
+    return tensor * ops.where(short, 0.0, ops.where(ops.isinf(square), float("nan"), inverse))
 
 
 def zero_diagonal(matrix):
@@ -97,7 +121,7 @@ def row_vector(name, tensor):
 
     Broadcasting `(batch,)` against `(batch, 1)` would give a `(batch, batch)` matrix, whose mean looks like a loss.
     """
-    tensor = ops.convert_to_tensor(tensor)
+    tensor = named_tensor(name, tensor)
     if len(tensor.shape) == 2 and tensor.shape[1] == 1:
         return ops.squeeze(tensor, axis=1)
     if len(tensor.shape) != 1:

@@ -9,6 +9,7 @@ and `verification`.
     keras_siamese.verification.eer(trials.same, scored.scores)
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -16,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_siamese._checks import check_choice, check_labels, check_same
+from keras_siamese._checks import check_choice, check_labels, check_model_input, check_same
 from keras_siamese.attach.anatomy import check_model, dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
@@ -55,6 +56,8 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
     takes_pairs = is_pair if score is not None else partial(are_pairs, model)
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3) and takes_pairs(validation[0]):
         x, y = gather(validation)
+        if score is None and keras.backend.backend() != "tensorflow":  # there a model that is called reads strings
+            check_model_input("validation", x)
         anatomy = dissect(model, x, **parts)
         left, right, labels = pairs_of(anatomy, x, y)
         direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
@@ -67,6 +70,11 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
         left, right = (take(trials.items, side[rows]) for side in (trials.left, trials.right))
         orient(anatomy, left, right, trials.same[rows].astype(int), similar_label=1)
     return anatomy, trials
+
+
+def check_similar_label(similar_label):
+    """Return the user's `similar_label`, if it can be a label of pairs."""
+    return check_choice("similar_label", similar_label, (None, -1, 0, 1))
 
 
 def readable(data):
@@ -109,8 +117,9 @@ class Trials:
         if not 0 < genuine < len(self.same):
             why = "" if self.identities is None else f": they have {len(np.unique(self.identities))} identities"
             raise ValueError(
-                f"At least one genuine and one impostor comparison are needed; these {count_samples(self.items)} "
-                f"samples give {genuine} genuine and {len(self.same) - genuine} impostor ones{why}"
+                f"`{'same' if self.identities is None else 'labels'}` must give at least one genuine and one impostor "
+                f"comparison; these {count_samples(self.items)} samples give {genuine} genuine and "
+                f"{len(self.same) - genuine} impostor ones{why}"
             )
 
     @classmethod
@@ -319,13 +328,26 @@ def score_items(siamese, trials):
     return scores
 
 
-def embed(encoder, x, batch_size=256):
-    """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32."""
+def embed(encoder, x, batch_size=256, name="x"):
+    """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32. Errors call it `name`."""
     # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
     run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
     blocks = (fed(take(x, slice(start, start + batch_size))) for start in range(0, count_samples(x), batch_size))
     # Each replica of a TensorFlow strategy embeds the whole block, and Keras joins what they return.
-    return np.concatenate([to_numpy(run(block))[: count_samples(block)] for block in blocks])
+    with naming(name, x):
+        return np.concatenate([to_numpy(run(block))[: count_samples(block)] for block in blocks])
+
+
+@contextlib.contextmanager
+def naming(name, x):
+    """Name the argument `x` in Keras's error, if the model does not take such samples."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith("`"):  # an error of this package names its argument
+            raise
+        shapes = ", ".join(f"{path} {tuple(array.shape)}" for path, array in named_arrays(name, x))
+        raise ValueError(f"`{name}` must hold samples that the model takes; got {shapes}: {error}") from error
 
 
 def has_finite_weights(model):

@@ -22,10 +22,11 @@ from keras_siamese._checks import check_choice, check_finite, check_installed, c
 from keras_siamese._export import export
 from keras_siamese._files import replacing
 from keras_siamese._version import __version__
+from keras_siamese.attach.anatomy import check_model
 from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.data.sources import check_source, count_samples, fed, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification, nearest
-from keras_siamese.scoring import Trials, attach, embed, score, similarity
+from keras_siamese.scoring import Trials, attach, embed, naming, score, similarity
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
@@ -57,6 +58,9 @@ class Verifier(keras.Model):
 
     def __init__(self, siamese, threshold, slope=1.0, offset=0.0, evidence=None, **kwargs):
         super().__init__(**kwargs)
+        check_model("siamese", siamese)
+        if not isinstance(evidence, (dict, type(None))):
+            raise TypeError(f"`evidence` must be a dict of plain values; got {evidence!r}")
         self.siamese, self.threshold = siamese, check_number("threshold", threshold)
         self.slope, self.offset = check_number("slope", slope), check_number("offset", offset)
         self.evidence = dict(evidence or {})
@@ -110,7 +114,7 @@ class Verifier(keras.Model):
         slope, offset = verification.platt(scored.same, scored.scores)
         if slope <= 0:
             found = f"{siamese.name!r} has an AUC of {verification.auc(scored.same, scored.scores):.3f} on these"
-            raise ValueError(f"Genuine pairs must score higher than impostor pairs; {found}. Check the labels")
+            raise ValueError(f"Genuine pairs must score higher than impostor pairs; {found}. Check the `labels`")
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
             costs = COSTS if costs is None else costs
@@ -158,7 +162,8 @@ class Verifier(keras.Model):
         if counts[0] != counts[1]:
             raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
         left, right = fed(take(left, slice(None))), fed(take(right, slice(None)))  # reads lazy sources
-        output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
+        with naming("left", left):
+            output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 
     def trials(self, x, labels=None, seed=0):
@@ -192,7 +197,7 @@ class Verifier(keras.Model):
         x = check_source("x", x)
         labels = None if labels is None else check_labels("labels", labels, length=count_samples(x))
         check_choice("index", index, (None, "faiss"))
-        embeddings = check_finite("embeddings", embed(self.parts.encoder, x, BATCH_SIZE))
+        embeddings = check_finite("embeddings", embed(self.parts.encoder, x, BATCH_SIZE, "x"))
         return Gallery(embeddings, labels, None if index is None else FaissIndex(self.parts, embeddings))
 
     def identify(self, probe, gallery, k=1):
@@ -217,7 +222,8 @@ class Verifier(keras.Model):
         if not isinstance(gallery, Gallery):
             gallery = self.enroll(*gallery) if isinstance(gallery, (tuple, list)) else self.enroll(gallery)
         k = check_integer("k", k, low=1, high=len(gallery))
-        probes = check_finite("embeddings", embed(self.parts.encoder, check_source("probe", probe), BATCH_SIZE))
+        probe = check_source("probe", probe)
+        probes = check_finite("embeddings", embed(self.parts.encoder, probe, BATCH_SIZE, "probe"))
         rows, scores = nearest(self.parts, probes, gallery.embeddings, k, gallery.index)
         accepted = scores >= np.float32(self.threshold)
         return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])

@@ -90,7 +90,10 @@ def test_finite_leaves_other_kinds_alone():
         ([3.0, 1.0, -3.0], "i"),
         (["b", "a", "b"], "U"),
         (np.array(["b", "a", "b"], object), "U"),
-        (np.array([3, 1, 3], object), "U"),
+        (np.array([3, 1, 3], object), "i"),
+        (np.array([3.0, 1.0, 3.0], object), "i"),
+        (np.array([3, "a", 3], object), "U"),
+        (np.array([2**70, 1, 3], object), "U"),
         (np.array([3, 1, 3], "uint8"), "u"),
     ],
 )

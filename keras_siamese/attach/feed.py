@@ -17,12 +17,13 @@ from keras import tree
 ROWS = 20_000  # samples that are read of data that come in batches
 
 
-def gather(data, rows=ROWS):
+def gather(data, rows=ROWS, name="validation"):
     """The inputs and targets of `data` as nested structures of arrays `(n, …)`; without targets they are None.
 
     Args:
         data: `(x, y)`, `(x, y, sample_weight)`, or an object that gives such batches.
         rows: number of samples to read of data that come in batches.
+        name: what errors call the data.
 
     Raises:
         ValueError: if there are no samples, or the arrays differ in length.
@@ -32,9 +33,11 @@ def gather(data, rows=ROWS):
     else:
         x, y = joined_batches(batches_of(data), rows)
     x, y = to_arrays(x), None if y is None else to_arrays(y)
-    lengths = {len(array) for array in tree.flatten((x, y)) if array is not None}
-    if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"All inputs and targets must have the same number of samples, at least one; got {lengths}")
+    arrays = [array for array in tree.flatten((x, y)) if array is not None]
+    lengths = {len(array) if array.ndim else None for array in arrays}
+    if len(lengths) != 1 or lengths in ({0}, {None}):
+        wanted = "inputs and targets with the same number of samples, at least one"
+        raise ValueError(f"`{name}` must have {wanted}; got {lengths}")
     return x, y
 
 
@@ -92,5 +95,5 @@ def pair_labels(y, pairs):
             return labels[:, 0]
     found = [tuple(array.shape) for array in tree.flatten(y) if array is not None]
     raise ValueError(
-        f"The targets must hold two labels, as 0 and 1, one for each of the {pairs} pairs; got targets of shape {found}"
+        f"The targets `y` must hold two labels, as 0 and 1, one for each of the {pairs} pairs; got shapes {found}"
     )

@@ -13,15 +13,16 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
+from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
-from keras_siamese.diagnosis.facts.references import check_reference
+from keras_siamese.diagnosis.facts.references import check_callable, check_reference
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of, training_trials
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
-from keras_siamese.scoring import may_be_items, score
+from keras_siamese.scoring import may_be_items, needs_model, score
 
 
 class DivergenceError(RuntimeError):
@@ -110,8 +111,10 @@ class DivergenceMonitor(VerificationMonitor):
         self.budget = check_budget(budget_epochs, budget_seconds)
         self.every_steps = None if every_steps is None else check_integer("every_steps", every_steps, low=1)
         self.report = None if report is None else check_report(report)
+        check_callable(reference)
         self.train, self._is_told, self.reference = train, False, reference
-        if may_be_items(train) or hasattr(train, "shape"):
+        is_data = needs_model(train) or is_batched(train) or isinstance(train, (tuple, list))
+        if may_be_items(train) or hasattr(train, "shape") or not is_data:
             training_trials(train)  # so that an error is raised now; pairs are read when the model is known
         self.threshold = None if threshold is None else check_number("threshold", threshold)
 

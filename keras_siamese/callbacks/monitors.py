@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from keras_siamese import distances, verification
-from keras_siamese._checks import check_choice, check_integer, check_number
+from keras_siamese._checks import check_integer, check_number
 from keras_siamese._files import SideWork
 from keras_siamese._frames import callers
 from keras_siamese.attach.anatomy import check_encoder, check_score
@@ -27,7 +27,7 @@ from keras_siamese.callbacks.directions import set_directions
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS
-from keras_siamese.scoring import Trials, attach, needs_model, readable, score
+from keras_siamese.scoring import Trials, attach, check_similar_label, needs_model, readable, score
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class VerificationMonitor(CopiedCallback):
     ):
         super().__init__()
         self.side = SideWork(bool(strict))
-        check_choice("similar_label", similar_label, (None, -1, 0, 1))
+        check_similar_label(similar_label)
         self.validation = readable(validation)
         self.options = {"similar_label": similar_label, "max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS}
         self.trials = None if needs_model(self.validation) else Trials.of(self.validation, **self.options)

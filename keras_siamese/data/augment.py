@@ -22,7 +22,7 @@ import threading
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_number
+from keras_siamese._checks import as_array, check_choice, check_number
 from keras_siamese.data.sources import map_arrays, named_arrays
 
 _LAYERS = threading.Lock()  # held from setting a layer's seeds until it has been called: sequences may share a layer
@@ -170,7 +170,7 @@ class image_augmenter:
         check_number("cval", self.cval)
 
     def __call__(self, images, rng):
-        images = np.asarray(images)
+        images = as_array("images", images)
         if images.ndim not in (3, 4) or not np.can_cast(images.dtype, np.longdouble):
             shapes = "(n, height, width) or (n, height, width, channels)"
             raise ValueError(f"`images` must be real, of shape {shapes}; got {images.dtype} of shape {images.shape}")

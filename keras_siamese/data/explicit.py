@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer, check_labels, check_same
+from keras_siamese._checks import as_array, check_choice, check_integer, check_labels, check_same
 from keras_siamese.data.images import ImageFiles, check_folder
 from keras_siamese.data.pairs import PairBatches
 from keras_siamese.data.sources import check_source, count_samples, encode, first_few
@@ -82,7 +82,7 @@ class ExplicitPairs(PairBatches):
         left, right = check_row_numbers("left", left, n), check_row_numbers("right", right, n)
         if len(left) != len(right) or not len(left):
             raise ValueError(f"`left` and `right` must have the same length ≥ 1; got {len(left)} and {len(right)}")
-        is_boolean = np.asarray(same).dtype == bool
+        is_boolean = as_array("same", same).dtype == bool
         same = check_same("same", same, length=len(left))
         same = same if is_boolean or similar_label == 1 else ~same
         refuse_pairs("`same` must be true if `left` and `right` are the same row", (left == right) & ~same)
@@ -117,7 +117,7 @@ def from_pairs(x, left, right, same, **options):
 
 def check_row_numbers(name, rows, n):
     """Returns row numbers `(pairs,)` of n samples as a new integer array."""
-    rows = np.asarray(rows)
+    rows = as_array(name, rows)
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
         raise ValueError(f"`{name}` must be integers of shape (pairs,); got {rows.dtype} of shape {rows.shape}")
     wrong = np.flatnonzero((rows < 0) | (rows >= n))

@@ -13,7 +13,7 @@ import time
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer
+from keras_siamese._checks import check_choice, check_integer, check_reals
 from keras_siamese.data.blocks import IdentityBlocks
 from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import count_samples
@@ -163,8 +163,8 @@ def _draw(rng, anchors, candidates, counts, draw_uniformly):
 
 def check_embeddings(name, embeddings, length):
     """Returns `embeddings` as float32 `(length, dim)`, finite."""
-    embeddings = np.asarray(embeddings)
-    if embeddings.ndim != 2 or embeddings.shape[1] == 0 or np.issubdtype(embeddings.dtype, np.complexfloating):
+    embeddings = check_reals(name, embeddings)
+    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         found = f"{embeddings.dtype} of shape {embeddings.shape}"
         raise ValueError(f"`{name}` must be real, of shape (n, dim); got {found}")
     if len(embeddings) != length:

@@ -20,11 +20,12 @@ of the K distinct labels. The other modules of `data` import this one.
 import copy
 import numbers
 import os
-import warnings
 from collections.abc import Mapping
 
 import keras
 import numpy as np
+
+from keras_siamese._checks import as_array, check_model_input
 
 _BLOCK = 1 << 22  # values checked together, because the check of a whole memory-mapped array would copy it
 _NAMED = 10  # rows or files that an error lists; the others are counted
@@ -97,12 +98,7 @@ def _clean(name, x):
 
 
 def _as_array(name, x):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy 1 warns, and makes an array of objects, where NumPy 2 raises
-        try:
-            array = np.asarray(x)
-        except (ValueError, Warning) as error:
-            raise ValueError(f"`{name}` has samples of inhomogeneous shapes: {error}") from error
+    array = as_array(name, x)
     return _plain(name, array) if array.dtype.kind in "OS" else array
 
 
@@ -135,8 +131,7 @@ def _fed_array(array):
     if not isinstance(array, np.ndarray) or array.dtype.kind != "U":
         return array
     if keras.backend.backend() != "tensorflow":
-        hint = "Turn them into numbers first, for example by keras.layers.TextVectorization outside of the model"
-        raise TypeError(f"`x` holds strings, which the backend {keras.backend.backend()} cannot read. {hint}")
+        check_model_input("x", array)
     import tensorflow as tf
 
     return tf.constant(array.astype(object), dtype=tf.string)

@@ -77,5 +77,5 @@ def _balanced(labels):
     from sklearn.utils.class_weight import compute_sample_weight  # slow to import
 
     if len(labels) == 0:
-        raise ValueError("labels must have at least one entry; got none")
+        raise ValueError("`labels` must have at least one entry; got none")
     return compute_sample_weight("balanced", labels)

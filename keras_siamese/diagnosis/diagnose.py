@@ -14,11 +14,11 @@ from keras_siamese.diagnosis.experiments import probes
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import program_of
 from keras_siamese.diagnosis.facts.model import probe as probe_steps
-from keras_siamese.diagnosis.facts.references import check_reference
+from keras_siamese.diagnosis.facts.references import check_callable, check_reference
 from keras_siamese.diagnosis.observed import Observed, latest_of
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.run import Run
-from keras_siamese.scoring import attach, readable
+from keras_siamese.scoring import attach, check_similar_label, readable
 from keras_siamese.scoring import score as scored
 
 MAX_ITEMS = 2_000
@@ -89,7 +89,8 @@ def diagnose(
         check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
     threshold = None if threshold is None else check_number("threshold", threshold)
     run, seen = Run() if history is None else Run.of(history), latest_of(history)
-    validation = readable(validation)
+    validation, similar_label = readable(validation), check_similar_label(similar_label)
+    check_callable(reference)
     options = {"max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
     siamese, trials = attach(model, validation, encoder=encoder, score=score, **options)
     check_reference(reference, trials.items)

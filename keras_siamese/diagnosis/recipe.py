@@ -35,7 +35,7 @@ def training_of(anatomy, train, *, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAI
     is_fed = isinstance(train, (tuple, list)) and anatomy is not None
     if not is_fed or not anatomy.are_pairs(train[0]):
         return train, None if train is None else training_trials(train, max_items, max_pairs)
-    x, y = gather(train)
+    x, y = gather(train, name="train")
     left, right, labels = pairs_of(anatomy, x, y)
     direction = anatomy.direction or orient(anatomy, left, right, labels, x=x, y=y)
     similar = 1 if y is None else direction.similar_label

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_siamese._checks import check_integer, check_number
+from keras_siamese._checks import check_integer, check_number, check_reals
 from keras_siamese.diagnosis import limits
 
 EXACT = 7  # the longest window for which all permutations are counted (5,040)
@@ -126,7 +126,8 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
         return []
     least = int(limits.WINDOW)
     window = least if window is None else check_integer("window", window, low=least)
-    measured = measured_epochs(curves, warmup_of(len(curves.loss) if epochs is None else epochs))
+    epochs = len(curves.loss) if epochs is None else check_integer("epochs", epochs, low=0)
+    measured = measured_epochs(curves, warmup_of(epochs))
     windows = [examine_window(curves, measured[end - window : end]) for end in range(window, len(measured) + 1)]
     return [now for before, now in pairwise(windows) if before is not None and now is not None]
 
@@ -179,11 +180,16 @@ class Curves(NamedTuple):
 
 def check_curves(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=None):
     """`Curves` of the arguments of `find_flags`, which are checked."""
-    loss, auc, eer = (np.asarray(curve, float) for curve in (loss, auc, eer))
+    given = {"loss": loss, "auc": auc, "eer": eer}
+    loss, auc, eer = (check_reals(name, curve).astype(float) for name, curve in given.items())
     if not loss.shape == auc.shape == eer.shape or loss.ndim != 1:
         raise ValueError(
             f"`loss`, `auc` and `eer` must be curves of one length; got shapes {loss.shape}, {auc.shape}, {eer.shape}"
         )
+    for name, curve in (("auc", auc), ("eer", eer)):
+        outside = curve[(curve < 0) | (curve > 1 + 1e-6)]  # NaN is an epoch without a measurement
+        if outside.size:
+            raise ValueError(f"`{name}` must be in [0, 1], or NaN where not measured; got {outside[0]:g}")
     pairs = check_integer("pairs", pairs, low=0)
     if target_eer is not None:
         check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
@@ -193,7 +199,7 @@ def check_curves(loss, auc, eer, pairs, auc_se=None, eer_se=None, target_eer=Non
 
 def standard_errors(name, figure, errors, pairs):
     """Standard errors `(n,)` of `figure` `(n,)`: those given or, if NaN, those of independent pairs times 3.6."""
-    given = np.full(figure.shape, np.nan) if errors is None else np.asarray(errors, float)
+    given = np.full(figure.shape, np.nan) if errors is None else check_reals(name, errors).astype(float)
     if given.shape not in ((), figure.shape):
         raise ValueError(f"`{name}` must be a number or a curve of shape {figure.shape}; got shape {given.shape}")
     # On n independent pairs, half genuine, an AUC of ½ has √(1/3n), and √(f(1 − f) / 0.75n) is close for other AUCs.

@@ -75,9 +75,9 @@ def check_embedding_shapes(shapes):
     """Refuse all but two or three equal shapes `(batch, dim)` with a known dim."""
     shapes = [tuple(shape) if isinstance(shape, (tuple, list)) else shape for shape in shapes]
     if len(shapes) not in (2, 3) or any(not isinstance(shape, tuple) or len(shape) != 2 for shape in shapes):
-        raise ValueError(f"A distance takes two or three embeddings of shape (batch, dim); got shapes {shapes}")
+        raise ValueError(f"`inputs` must be two or three embeddings of shape (batch, dim); got shapes {shapes}")
     if shapes[0][1] is None or len({shape[1] for shape in shapes}) > 1:
-        raise ValueError(f"Embeddings must have one known dimension in common; got shapes {shapes}")
+        raise ValueError(f"`inputs` must be embeddings with one known dimension in common; got shapes {shapes}")
 
 
 @export

@@ -13,7 +13,7 @@ import inspect
 import keras
 from keras import ops, tree
 
-from keras_siamese._checks import check_choice
+from keras_siamese._checks import check_choice, check_model_input
 from keras_siamese._export import export
 from keras_siamese.layers.distance import DistanceLayer, LogisticHead
 
@@ -96,7 +96,7 @@ class SiameseWrapper(keras.Model):
         check_towers(shapes)
         first, *others = map_shapes(lambda shape: shape[1:], shapes)
         if any(other != first for other in others):
-            raise ValueError(f"The inputs of SiameseWrapper must have the same shape, batch aside; got {shapes}")
+            raise ValueError(f"`inputs` of SiameseWrapper must have the same shape, batch aside; got {shapes}")
         embedding_shape = embedding_shape_of(self.encoder, shapes[0])
         self.distance_layer.build([embedding_shape] * len(shapes))
         if self.head is not None and not self.head.built:
@@ -147,6 +147,8 @@ class SiameseWrapper(keras.Model):
             if hasattr(loss, "check_output"):
                 loss.check_output(self.output_kind, self.bounds)
         call = inspect.signature(super().fit).bind(*args, **kwargs)
+        check_model_input("x", call.arguments.get("x"))
+        check_model_input("validation_data", call.arguments.get("validation_data"))
         data, callbacks = call.arguments.get("x"), call.arguments.get("callbacks")
         if hasattr(data, "set_epoch"):
             sync = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: data.set_epoch(epoch))
@@ -158,6 +160,16 @@ class SiameseWrapper(keras.Model):
             self.training_data = None
             if isinstance(callbacks, keras.callbacks.CallbackList) and hasattr(data, "set_epoch"):
                 callbacks.callbacks.remove(sync)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Evaluate like `keras.Model.evaluate`, `x` the inputs `(left, right)`, each `(n, …)`, or a sequence."""
+        check_model_input("x", x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Predict like `keras.Model.predict`, `x` the inputs `(left, right)`, each `(n, …)`, or a sequence."""
+        check_model_input("x", x)
+        return super().predict(x, *args, **kwargs)
 
     def get_config(self):
         parts = {"encoder": self.encoder, "distance": self.distance, "head": self.head}
@@ -230,9 +242,13 @@ def check_towers(inputs):
 
 def check_rows(inputs):
     """Refuse inputs with different numbers of rows, because the joint run could not be split again."""
-    rows = [tree.flatten(tower)[0].shape[0] for tower in inputs]
+    leaves = [tree.flatten(tower)[0] for tower in inputs]
+    missing = [type(leaf).__name__ for leaf in leaves if not hasattr(leaf, "shape")]
+    if missing:
+        raise TypeError(f"`inputs` of SiameseWrapper must be arrays or tensors; got a {missing[0]}")
+    rows = [leaf.shape[0] for leaf in leaves]
     if len({count for count in rows if isinstance(count, int)}) > 1:
-        raise ValueError(f"The inputs of SiameseWrapper must have equally many rows; got {rows}")
+        raise ValueError(f"`inputs` of SiameseWrapper must have equally many rows; got {rows}")
 
 
 def embedding_shape_of(encoder, tower_shape):

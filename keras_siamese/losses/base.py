@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_labels
 from keras_siamese.losses.statistics import BatchStatistic
+from keras_siamese.ops import named_tensor
 
 KINDS = {"distance": "pair", "score": "pair", "embedding": "batch", "similarity matrix": "batch", "cosine": "proxy"}
 RANGES = {"distance": (0.0, math.inf), "score": (0.0, 1.0), "cosine": (-1.0, 1.0)}
@@ -105,6 +106,10 @@ class SiameseLoss(keras.losses.Loss):
     def statistic_names(self):
         """The statistics that `metrics` can report for this loss."""
         return ()
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras would take a list for several outputs.
+        return super().__call__(named_tensor("y_true", y_true), named_tensor("y_pred", y_pred), sample_weight)
 
     def values_and_statistics(self, y_true, y_pred, wanted):
         """The rows' values `(batch,)` and, if `wanted`, sum and count of each statistic over the batch, by name."""

@@ -17,9 +17,9 @@ from keras import ops
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
 from keras_siamese._replicas import gathered
-from keras_siamese.losses.base import SiameseLoss, refuse_margin
+from keras_siamese.losses.base import SiameseLoss, concrete, refuse_margin
 from keras_siamese.losses.statistics import STATISTICS
-from keras_siamese.ops import at_least_float32, pair_rows
+from keras_siamese.ops import at_least_float32, named_tensor, pair_rows
 
 
 def contrastive(same, distance, margin=1.0, positive_margin=0.0, squared=True):
@@ -53,8 +53,12 @@ def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logit
 
     `prediction` `(batch,)` holds probabilities of "same", or logits; `class_weight` is None, "balanced" or `(w₀, w₁)`.
     """
-    losses = ops.binary_crossentropy(ops.expand_dims(same, 1), ops.expand_dims(prediction, 1), from_logits=from_logits)
+    # PyTorch's own function raises an error if it meets a NaN.
+    missing = ops.isnan(same) | ops.isnan(prediction)
+    columns = [ops.expand_dims(ops.where(missing, 0.5, one), 1) for one in (same, prediction)]
+    losses = ops.binary_crossentropy(*columns, from_logits=from_logits)
     losses = ops.squeeze(losses, axis=1) if len(losses.shape) == 2 else losses
+    losses = ops.where(missing, float("nan"), losses)
     if class_weight is None:
         return losses
     if isinstance(class_weight, str):
@@ -71,6 +75,9 @@ def weighted_binary_crossentropy(same, prediction, class_weight=None, from_logit
 class PairLoss(SiameseLoss):
     """Base class of the pair losses: y_true `(batch,)` 1 = same; y_pred `(batch, 1)`. A subclass defines `per_pair`.
 
+    A label may lie between 0 and 1, as smoothed ones do. One outside, such as −1 for "different", raises an error when
+    the loss is called eagerly. A compiled graph cannot raise errors; there, the loss of such a pair is NaN.
+
     Args:
         positive_weight, negative_weight: ≥ 0, factor for the losses of genuine and of impostor pairs.
         similar_label: the value of y_true that means "same", 1 (default) or 0.
@@ -82,6 +89,11 @@ class PairLoss(SiameseLoss):
         self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
         self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_true = named_tensor("y_true", y_true)
+        check_labels_between(y_true)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     @property
     def distance_margin(self):
@@ -97,7 +109,9 @@ class PairLoss(SiameseLoss):
     def values_and_statistics(self, y_true, y_pred, wanted):
         label, prediction = pair_rows(y_true, y_pred)
         prediction = at_least_float32(prediction)
-        (label, prediction), own = gathered(ops.cast(label, prediction.dtype), prediction)
+        label = ops.cast(label, prediction.dtype)
+        label = ops.where((label >= 0) & (label <= 1), label, float("nan"))
+        (label, prediction), own = gathered(label, prediction)
         same = label if self.similar_label == 1 else 1.0 - label
         losses, statistics = self.per_pair(same, prediction), {}
         if wanted:
@@ -268,6 +282,17 @@ class WeightedBinaryCrossentropy(PairLoss):
         # JSON keys are strings: a saved dict is loaded as {"0": …, "1": …}, which `check_class_weight` reads.
         weight = {str(label): value for label, value in weight.items()} if isinstance(weight, dict) else weight
         return {**super().get_config(), "class_weight": weight}
+
+
+def check_labels_between(y_true):
+    """Raises if the labels are known, and one of them is not in [0, 1]."""
+    known = concrete(y_true)
+    if known is None or not known.size:
+        return
+    low, high = float(known.min()), float(known.max())
+    if not (low >= 0 and high <= 1):  # also if one is NaN
+        hint = 'Write 1 for "same" and 0 for "different", or the other way round with similar_label=0'
+        raise ValueError(f"`y_true` must hold labels in [0, 1]; got labels from {low:g} to {high:g}. {hint}")
 
 
 def check_class_weight(class_weight):

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import distances
-from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
+from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
 from keras_siamese.verification.histogram import SLACK, ScoreHistogram
 from keras_siamese.verification.pairs import progress_bar
 
@@ -100,11 +100,9 @@ def _classes(scores, left, right, diagonal):
 
 
 def _check_embeddings(embeddings):
-    embeddings = np.asarray(embeddings)
+    embeddings = check_reals("embeddings", embeddings)
     if embeddings.ndim != 2 or not embeddings.shape[1]:
         raise ValueError(f"`embeddings` must have shape (n, dim); got shape {embeddings.shape}")
-    if embeddings.dtype.name != "bfloat16" and embeddings.dtype.kind not in "biuf":
-        raise TypeError(f"`embeddings` must be real numbers; got dtype {embeddings.dtype}")
     check_finite("embeddings", embeddings)
     return embeddings if embeddings.dtype in (np.float32, np.float64) else embeddings.astype(np.float32)
 

@@ -10,7 +10,7 @@ and counts the wrong values. Only this room imports it.
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_column, check_finite, check_labels, check_same
+from keras_siamese._checks import check_column, check_finite, check_labels, check_reals, check_same
 
 
 def check_pairs(same, scores):
@@ -36,11 +36,9 @@ def balanced_weights(same):
 
 def check_scores(scores):
     """Returns `scores` as floats `(n,)`, of a dtype as in `check_pairs`; whether they are finite is not checked."""
-    scores = check_column("scores", scores, "score", "pair")
+    scores = check_reals("scores", check_column("scores", scores, "score", "pair"))
     if scores.dtype.name == "bfloat16":
         scores = scores.astype(np.float32)
-    if scores.dtype.kind not in "biuf":
-        raise TypeError(f"`scores` must be real numbers; got dtype {scores.dtype}")
     if scores.dtype not in (np.float16, np.float32, np.float64):
         scores = scores.astype(np.float64)
     return scores

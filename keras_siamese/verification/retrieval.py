@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_siamese._checks import check_finite, check_integer, check_labels
+from keras_siamese._checks import check_finite, check_integer, check_labels, check_reals
 from keras_siamese._tables import aligned
 from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification.pairs import encode_identities, progress_bar
@@ -228,13 +228,11 @@ def _check_inputs(embeddings, labels, gallery, gallery_labels):
 
 def _check_embeddings(name, embeddings):
     """Returns finite float32 or float64 `(n, dim)`, without negative zeros, so that equal rows have equal bytes."""
-    embeddings = check_finite(name, embeddings)
+    embeddings = check_finite(name, check_reals(name, embeddings))
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(f"`{name}` must have shape (n, dim), n and dim at least 1; got shape {embeddings.shape}")
     if embeddings.dtype.name in ("float16", "bfloat16"):
         embeddings = embeddings.astype(np.float32)
-    if embeddings.dtype.kind not in "biuf":
-        raise TypeError(f"`{name}` must be real numbers; got dtype {embeddings.dtype}")
     return np.add(embeddings, 0.0, dtype=np.float32 if embeddings.dtype == np.float32 else np.float64)
 
 

@@ -104,5 +104,5 @@ def test_labels_of_pairs():
     for targets in (SAME, SAME[:, None], np.eye(2)[SAME], [np.zeros((10, 5)), SAME], {"aux": np.arange(10), "z": SAME}):
         np.testing.assert_array_equal(pair_labels(targets, 10), SAME)
     np.testing.assert_array_equal(pair_labels(2 * SAME - 1, 10), 2 * SAME - 1)
-    with pytest.raises(ValueError, match=r"two labels.*each of the 10 pairs; got targets of shape \[\(10,\)\]"):
+    with pytest.raises(ValueError, match=r"two labels.*each of the 10 pairs; got shapes \[\(10,\)\]"):
         pair_labels(np.arange(10), 10)

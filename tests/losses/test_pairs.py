@@ -215,12 +215,19 @@ def test_nan_is_not_hidden():
     assert np.isnan(value(ContrastiveLoss(), SAME, y_pred))
     for class_weight in (None, "balanced", {0: 1.0, 1: 2.0}):
         assert np.isnan(value(WeightedBinaryCrossentropy(class_weight, from_logits=True), SAME, y_pred))
-        loss = WeightedBinaryCrossentropy(class_weight)
-        if keras.backend.backend() == "torch":
-            with pytest.raises(RuntimeError, match="between 0 and 1"):
-                value(loss, SAME, y_pred)
-        else:
-            assert np.isnan(value(loss, SAME, y_pred))
+        assert np.isnan(value(WeightedBinaryCrossentropy(class_weight), SAME, y_pred))
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize("wrong", [-1.0, 2.0, np.nan])
+def test_labels_are_between_0_and_1(wrong):
+    same = np.where(SAME == 1, 1.0, wrong).astype("float32")
+    with pytest.raises(ValueError, match=r"`y_true` must hold labels in \[0, 1\]; got labels from .* similar_label=0"):
+        ContrastiveLoss()(same, DISTANCE)
+    traced = ContrastiveLoss(reduction="none").call(ops.convert_to_tensor(same), ops.convert_to_tensor(DISTANCE))
+    np.testing.assert_array_equal(np.isnan(ops.convert_to_numpy(traced)), SAME != 1)
+    smooth, right, wrong = (value(ContrastiveLoss(), one, DISTANCE) for one in (0.8 * SAME + 0.1, SAME, 1 - SAME))
+    assert smooth == pytest.approx(0.9 * right + 0.1 * wrong, rel=1e-5)
 
 
 @pytest.mark.each_backend

@@ -31,7 +31,7 @@ from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.recorder import RunRecorder
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.diagnosis.suspects import wants_explaining
-from keras_siamese.scoring import attach, score
+from keras_siamese.scoring import attach, check_similar_label, score
 from keras_siamese.verification.pairs import progress_bar
 
 RATE_FACTORS = tuple(10 ** (power / 2) for power in range(-2, 3))  # on the rate that a cause asks for
@@ -171,6 +171,10 @@ def repair(
     """
     epochs = check_integer("epochs", epochs, low=1)
     budget = check_number("budget", 8 * epochs if budget is None else budget, low=epochs)
+    check_similar_label(similar_label)
+    if not callable(build_or_model):
+        wanted = "a Keras model or a function that returns one"
+        raise TypeError(f"`build_or_model` must be {wanted}; got {build_or_model!r}")
     model = build_or_model if isinstance(build_or_model, keras.layers.Layer) else build_or_model()
     if not getattr(model, "compiled", False):
         raise ValueError(f"`build_or_model` must be, or return, a compiled Keras model; got {model!r}")

@@ -84,6 +84,12 @@ def check_reference(reference, items):
         embedded(reference, take(items, slice(0, 4)))
 
 
+def check_callable(reference):
+    """Raise if `reference`, None or the user's encoder, cannot be called."""
+    if reference is not None and not callable(reference):
+        raise TypeError(f"`reference` must be a Keras model or a function of a batch of items; got {reference!r}")
+
+
 def has_numbers(items):
     """Whether samples are arrays of numbers, so that they can be compared themselves."""
     return hasattr(items, "dtype") and items.dtype.kind in "fiub" and len(items.shape) > 1

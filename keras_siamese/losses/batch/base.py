@@ -23,7 +23,7 @@ from keras_siamese._checks import check_integer, check_number
 from keras_siamese._replicas import gathered
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids, without_wide_mask
 from keras_siamese.losses.statistics import STATISTICS
-from keras_siamese.ops import at_least_float32, column, count, masked_sum, unit
+from keras_siamese.ops import at_least_float32, column, count, masked_sum, named_tensor, unit
 
 
 class Terms(NamedTuple):
@@ -257,6 +257,7 @@ class BatchLoss(EmbeddingLoss):
 
 def check_batch(y_true, y_pred):
     """Returns identities `(batch,)` and embeddings `(batch, dim)`, or raises if the shapes do not fit."""
+    y_pred = named_tensor("y_pred", y_pred)
     if len(y_pred.shape) != 2:
         raise ValueError(f"`y_pred` must be embeddings of shape (batch, dim); got {tuple(y_pred.shape)}")
     labels = check_identities(y_true)
@@ -267,8 +268,10 @@ def check_batch(y_true, y_pred):
 
 
 def check_identities(y_true):
-    """Returns the identities `(batch,)` or `(batch, 1)` as `(batch,)`: a NumPy array if `y_true` is one or a list."""
-    labels = np.asarray(y_true) if isinstance(y_true, (list, tuple, np.ndarray)) else y_true
+    """Returns the identities `(batch,)` or `(batch, 1)` as `(batch,)`: a tensor only if `y_true` is one."""
+    if isinstance(y_true, (list, tuple)) or hasattr(y_true, "to_numpy"):
+        y_true = np.asarray(y_true)
+    labels = y_true if isinstance(y_true, np.ndarray) else named_tensor("y_true", y_true)
     shape = tuple(labels.shape)
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         raise ValueError(f"`y_true` must be identities of shape (batch,) or (batch, 1), not one-hot; got {shape}")

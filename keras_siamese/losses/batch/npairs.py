@@ -15,7 +15,7 @@ from keras_siamese._export import export
 from keras_siamese._replicas import refuse_replicas
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids
 from keras_siamese.losses.batch.base import check_identities
-from keras_siamese.ops import at_least_float32, column
+from keras_siamese.ops import at_least_float32, column, named_tensor
 
 
 def softmax_towards(logits, weights):
@@ -32,6 +32,7 @@ def softmax_towards(logits, weights):
 
 def check_similarities(y_pred, rows):
     """Returns `y_pred` if its shape is `(batch, batch)`, where batch is `rows` or unknown; raises otherwise."""
+    y_pred = named_tensor("y_pred", y_pred)
     shape = tuple(y_pred.shape)
     known = {size for size in (*shape, rows) if size is not None}
     # If only the width is known, y_pred holds embeddings.
@@ -101,7 +102,8 @@ class NpairsMultilabelLoss(SiameseLoss):
     expects = "similarity matrix"
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        classes = np.asarray(y_true) if isinstance(y_true, (list, tuple, np.ndarray)) else y_true
+        classes = np.asarray(y_true) if isinstance(y_true, (list, tuple)) else y_true
+        classes = classes if isinstance(classes, np.ndarray) else named_tensor("y_true", classes)
         if len(classes.shape) != 2:
             raise ValueError(f"`y_true` must be classes of shape (batch, classes); got {tuple(classes.shape)}")
         if isinstance(classes, np.ndarray):

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese.losses.base import SiameseLoss, concrete
-from keras_siamese.ops import at_least_float32, column, row_vector
+from keras_siamese.ops import at_least_float32, column, named_tensor, row_vector
 
 
 class ProxyLoss(SiameseLoss):
@@ -38,6 +38,7 @@ class ProxyLoss(SiameseLoss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras casts y_true to the loss's dtype, which merges large class numbers (float16: above 2048). The mask holds
         # only 0 and 1, which every dtype represents exactly.
+        y_pred = named_tensor("y_pred", y_pred)
         check_cosines(self, y_pred)
         return super().__call__(class_mask(y_true, y_pred), y_pred, sample_weight)
 
