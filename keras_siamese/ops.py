@@ -41,7 +41,7 @@ def described(values):
 
 def at_least_float32(tensor):
     """`tensor` as float32 if its dtype is an integer, float16 or bfloat16; wider floats pass unchanged."""
-    tensor = ops.convert_to_tensor(tensor)
+    tensor = named_tensor("tensor", tensor)
     wide = keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
     return tensor if wide else ops.cast(tensor, "float32")
 

@@ -168,6 +168,10 @@ class Trials:
         if shapes[0] != shapes[1]:
             found = f"{shapes[0]} and {shapes[1]}"
             raise ValueError(f"`left` and `right` of `validation` must have the same shapes; got {found}")
+        kinds = [[array.dtype.kind in "US" for _, array in named_arrays("side", side)] for side in (left, right)]
+        if kinds[0] != kinds[1]:
+            wanted = "both hold strings, or both numbers"
+            raise TypeError(f"`left` and `right` of `validation` must {wanted}; got one of each")
         rows = np.arange(count_samples(left))
         same = check_same("validation same", same, length=len(rows))
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
@@ -332,7 +336,7 @@ def embed(encoder, x, batch_size=256, name="x"):
     """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32. Errors call it `name`."""
     # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
     run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
-    blocks = (fed(take(x, slice(start, start + batch_size))) for start in range(0, count_samples(x), batch_size))
+    blocks = (fed(take(x, slice(start, start + batch_size)), name) for start in range(0, count_samples(x), batch_size))
     # Each replica of a TensorFlow strategy embeds the whole block, and Keras joins what they return.
     with naming(name, x):
         return np.concatenate([to_numpy(run(block))[: count_samples(block)] for block in blocks])

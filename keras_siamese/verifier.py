@@ -161,7 +161,7 @@ class Verifier(keras.Model):
         counts = count_samples(left), count_samples(right)
         if counts[0] != counts[1]:
             raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
-        left, right = fed(take(left, slice(None))), fed(take(right, slice(None)))  # reads lazy sources
+        left, right = fed(take(left, slice(None)), "left"), fed(take(right, slice(None)), "right")  # reads lazy sources
         with naming("left", left):
             output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
@@ -220,7 +220,8 @@ class Verifier(keras.Model):
         (['ada', 'ada'], [True, False])
         """
         if not isinstance(gallery, Gallery):
-            gallery = self.enroll(*gallery) if isinstance(gallery, (tuple, list)) else self.enroll(gallery)
+            is_labelled = isinstance(gallery, (tuple, list)) and len(gallery) == 2
+            gallery = self.enroll(*gallery) if is_labelled else self.enroll(gallery)
         k = check_integer("k", k, low=1, high=len(gallery))
         probe = check_source("probe", probe)
         probes = check_finite("embeddings", embed(self.parts.encoder, probe, BATCH_SIZE, "probe"))

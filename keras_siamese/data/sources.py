@@ -118,20 +118,24 @@ def _plain(name, array):
     raise TypeError(f"`{name}` must be an array of numbers or of strings; got an array of objects of type {found}")
 
 
-def fed(x):
+def fed(x, name="x"):
     """A batch as a model takes it: strings as tensors of TensorFlow, because Keras takes no NumPy array of strings.
+
+    Args:
+        x: a batch `(m, …)`, an array or a dict of arrays.
+        name: what errors call it.
 
     Raises:
         TypeError: if it holds strings and the backend is not TensorFlow. The other backends have no tensors of strings.
     """
-    return map_arrays(_fed_array, x)
+    return map_arrays(lambda array: _fed_array(name, array), x)
 
 
-def _fed_array(array):
+def _fed_array(name, array):
     if not isinstance(array, np.ndarray) or array.dtype.kind != "U":
         return array
     if keras.backend.backend() != "tensorflow":
-        check_model_input("x", array)
+        check_model_input(name, array)
     import tensorflow as tf
 
     return tf.constant(array.astype(object), dtype=tf.string)

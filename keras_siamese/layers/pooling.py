@@ -25,7 +25,7 @@ def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
     if valid is not None:
         features = ops.where(valid, features, ops.full_like(features, eps))
     # Divide by the largest value: powers of numbers in (0, 1] do not overflow, and their mean is at least 1/n.
-    largest = ops.stop_gradient(ops.max(features, axis=axes, keepdims=True))
+    largest = ops.stop_gradient(ops.max(features, axis=axes, keepdims=True, initial=eps))  # also of no samples
     powers = ops.power(features / largest, exponent)
     if valid is None:
         mean = ops.mean(powers, axis=axes, keepdims=True)

@@ -1,12 +1,10 @@
-"""Unusual arguments for public functions, and the verdict on what came of them.
+"""Unusual arguments for public functions, and what may come of them: a right answer, or an error that names them.
 
-A case is a function, one of its arguments, and a kind of value for it. Its outcome is right if it is an error of this
-package that names the argument, or the answer for a plain array of the same values. The cases follow from signatures:
-a room's test lists functions and one good value for each name of a parameter.
+A case is a function, one of its arguments and a kind of value. The cases of a `Room` follow from the signatures of its
+functions and from one good value for each name of an argument. Options are covered by `option_cases`.
 
-    calls = {"pair_class_weights": data.pair_class_weights}
-    for case in cases(calls, {"same": SAME}):
-        assert verdict(calls, GIVEN, *case) in RIGHT
+    room = Room({"pair_class_weights": data.pair_class_weights}, {"same": SAME})
+    assert room.wrong("pair_class_weights") == {}
 """
 
 import dataclasses
@@ -18,13 +16,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pytest
 
 import keras_siamese
 
 PACKAGE = str(Path(keras_siamese.__file__).parent)
-NAMED, ANSWER, NOT_A_NUMBER = "named error", "right answer", "NaN shown"
-RIGHT = {NAMED, ANSWER, NOT_A_NUMBER}
+NAMED, ANSWER, NOT_A_NUMBER, OF_KERAS = "named error", "right answer", "shows NaN", "refused by Keras"
+RIGHT = {NAMED, ANSWER, NOT_A_NUMBER, OF_KERAS}
 
 
 def with_first(array, value):
@@ -41,8 +38,9 @@ def read_only(array):
 
 def in_pandas(array):
     """With an index that runs backwards: rows count by position."""
-    pandas = pytest.importorskip("pandas")
-    return pandas.DataFrame(array) if array.ndim == 2 else pandas.Series([*array], index=np.arange(len(array))[::-1])
+    import pandas
+
+    return pandas.DataFrame(array) if array.ndim == 2 else pandas.Series(array, index=np.arange(len(array))[::-1])
 
 
 def own_tensor(array):
@@ -53,14 +51,13 @@ def own_tensor(array):
     return tensor
 
 
+OTHERS = [name for name in ("jax", "torch") if name != keras.backend.backend() and importlib.util.find_spec(name)]
+
+
 def other_tensor(array):
-    """A tensor of another backend, of those that are installed the one that is quickest to import."""
-    others = [name for name in ("jax", "torch") if name != keras.backend.backend()]
-    name = next((one for one in others if importlib.util.find_spec(one)), None)
-    if name is None:
-        pytest.skip("only one backend is installed")
-    module = importlib.import_module(name)
-    return module.numpy.asarray(array) if name == "jax" else module.as_tensor(array)
+    """A tensor of another backend."""
+    module = importlib.import_module(OTHERS[0])
+    return module.numpy.asarray(array) if OTHERS[0] == "jax" else module.as_tensor(array)
 
 
 # The same values: the answer must be the same.
@@ -84,89 +81,112 @@ OTHER = {
     "huge": lambda array: array * np.float32(1e30),
     "wrong rank": lambda array: np.broadcast_to(array, (2, 2, *array.shape)),
     "text": lambda array: np.full(array.shape, "a"),
-    "complex": lambda array: array.astype("complex64"),
+    "complex": lambda array: array + np.complex64(1j),
     "nothing": lambda array: None,
 }
 KINDS = {**EQUAL, **FORMS, **OTHER}
 
 
+def exists(kind, array):
+    """Whether there are such values for an array, here."""
+    if kind == "pandas":
+        return array.ndim <= 2 and importlib.util.find_spec("pandas") is not None
+    if kind == "other tensor":
+        return bool(OTHERS)
+    return kind != "huge" or array.dtype.kind == "f"
+
+
+@dataclasses.dataclass
+class Room:
+    """Some functions that are called with unusual arrays.
+
+    Args:
+        calls: functions by the name of what they call. Their arguments are names in `given`.
+        given: a good value for each argument by name.
+        tensors: whether they take tensors: a NaN then shows in the answer, as a compiled graph raises no errors.
+        also: other names that an error may give, such as those of options.
+        is_layer: whether they are layers. Some values are refused by Keras before a layer is called.
+        without: kinds that are left out.
+    """
+
+    calls: dict
+    given: dict
+    tensors: bool = False
+    also: tuple = ()
+    is_layer: bool = False
+    without: tuple = ()
+
+    def cases(self, names=None):
+        """`(function, argument, kind)` for each array that a function takes."""
+        for name in self.calls if names is None else names:
+            for argument in arguments(self.calls[name]):
+                array = self.given[argument]
+                if isinstance(array, np.ndarray):
+                    kinds = [kind for kind in KINDS if kind not in self.without and exists(kind, array)]
+                    yield from ((name, argument, kind) for kind in kinds)
+
+    def wrong(self, name):
+        """The verdicts on the cases of a function that are not right, by argument and kind."""
+        found = {case[1:]: self.verdict(*case) for case in self.cases([name])}
+        return {case: verdict for case, verdict in found.items() if verdict not in RIGHT}
+
+    def verdict(self, name, argument, kind):
+        """What came of a case: one of RIGHT, or what is wrong."""
+        function = self.calls[name]
+        good = {one: self.given[one] for one in arguments(function)}
+        found = outcome(function, {**good, argument: KINDS[kind](good[argument])})
+        if isinstance(found, Exception):
+            fault = fault_of(found, [*good, *self.also], self.is_layer)
+            return f"refused, with the same values: {found}" if fault in RIGHT and kind in EQUAL else fault
+        if kind in EQUAL or kind in FORMS:
+            return same_as(found, outcome(function, good))
+        if kind == "complex":
+            return f"takes complex numbers: {plain(found)}"
+        if kind == "NaN":
+            return NOT_A_NUMBER if self.tensors and has_nan(found) else f"hides a NaN: {plain(found)}"
+        if kind == "huge" and not (self.tensors and not is_finite(found)):
+            wide = {one: value.astype(float) if is_floats(value) else value for one, value in good.items()}
+            return same_as(found, outcome(function, {**wide, argument: wide[argument] * 1e30}))
+        if kind in ("infinite", "huge"):
+            return ANSWER if self.tensors or is_finite(found) else f"neither refused nor finite: {plain(found)}"
+        return ANSWER if not has_nan(found) else f"a NaN without a word: {plain(found)}"
+
+
 def arguments(function):
-    return [one.name for one in inspect.signature(function).parameters.values()]
+    return [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty]
 
 
-def cases(calls, given):
-    """`(function, argument, kind)` for each array that a function takes."""
-    for name, function in calls.items():
-        for argument in arguments(function):
-            if isinstance(given[argument], np.ndarray):
-                floats = given[argument].dtype.kind == "f"
-                yield from ((name, argument, kind) for kind in KINDS if floats or kind != "huge")
+def taking(names, function):
+    """`function` with a signature of these arguments alone."""
+
+    def call(**given):
+        return function(**given)
+
+    call.__signature__ = inspect.Signature([inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY) for one in names])
+    return call
 
 
-def outcome(function, arguments):
+def outcome(function, given):
     """What the function returns, or its error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return function(**arguments)
-        except pytest.skip.Exception:
-            raise
+            return function(**given)
         except Exception as error:
             return error
 
 
-def plain(answer):
-    """An answer as nested lists of NumPy arrays and strings, which can be compared."""
-    if dataclasses.is_dataclass(answer) and not isinstance(answer, type):
-        return [plain(getattr(answer, one.name)) for one in dataclasses.fields(answer)]
-    if isinstance(answer, dict):
-        return [plain(value) for value in answer.values()]
-    if isinstance(answer, (tuple, list)):
-        return [plain(value) for value in answer]
-    if answer is None or isinstance(answer, (str, type)):
-        return str(answer)
-    try:
-        array = np.asarray(keras.ops.convert_to_numpy(answer))
-        return array if array.dtype.kind in "biufSU" else str(answer)
-    except Exception:
-        return str(answer)
-
-
-def leaves(answer):
-    if isinstance(answer, list):
-        return [leaf for one in answer for leaf in leaves(one)]
-    return [answer]
-
-
-def alike(one, other, rtol=2e-4):
-    """Whether two answers are the same up to rounding."""
-    one, other = leaves(plain(one)), leaves(plain(other))
-    return len(one) == len(other) and all(map(lambda a, b: same_values(a, b, rtol), one, other))
-
-
-def same_values(a, b, rtol):
-    if isinstance(a, str) or isinstance(b, str):
-        return str(a) == str(b)
-    if a.shape != b.shape:
-        return False
-    if a.dtype.kind in "iufb" and b.dtype.kind in "iufb":
-        return bool(np.allclose(a.astype(float), b.astype(float), rtol=rtol, atol=1e-5, equal_nan=True))
-    return bool(np.array_equal(a, b))
-
-
-def has_nan(answer):
-    """Whether a number in the answer is NaN."""
-    numbers = [leaf for leaf in leaves(plain(answer)) if not isinstance(leaf, str) and leaf.dtype.kind == "f"]
-    return any(bool(np.isnan(leaf).any()) for leaf in numbers)
-
-
-def is_finite(answer):
-    numbers = [leaf for leaf in leaves(plain(answer)) if not isinstance(leaf, str) and leaf.dtype.kind == "f"]
-    return all(bool(np.isfinite(leaf).all()) for leaf in numbers)
+def fault_of(error, names, is_layer=False):
+    """NAMED if an error is a ValueError or TypeError of the package that names an argument; else what is wrong."""
+    if not isinstance(error, (ValueError, TypeError)):
+        return f"{type(error).__name__}: {error}"
+    if not is_ours(error):
+        return OF_KERAS if is_layer else f"of another package: {error}"
+    return NAMED if any(f"`{name}" in str(error) for name in names) else f"names no argument: {error}"
 
 
 def is_ours(error):
-    """Whether the error, or one that Keras has replaced by a copy with more text, was raised by the package."""
+    """Whether the error, or the one that Keras has replaced by a copy with more text, was raised by the package."""
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
         if frames and frames[-1].filename.startswith(PACKAGE):
@@ -175,49 +195,81 @@ def is_ours(error):
     return False
 
 
-def fault_of(error, names):
-    """What is wrong with an error: None if it is a ValueError or TypeError of the package that names an argument."""
-    if not isinstance(error, (ValueError, TypeError)):
-        return f"{type(error).__name__}: {error}"
-    if not any(f"`{name}" in str(error) for name in names):
-        return f"names no argument: {error}"
-    return None if is_ours(error) else f"of another package: {error}"
+def plain(answer):
+    """An answer as a flat list of NumPy arrays and strings."""
+    if dataclasses.is_dataclass(answer) and not isinstance(answer, type):
+        answer = [getattr(answer, one.name) for one in dataclasses.fields(answer)]
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    if isinstance(answer, (tuple, list)):
+        return [leaf for one in answer for leaf in plain(one)]
+    if hasattr(answer, "detach"):
+        answer = answer.detach()
+    array = np.asarray(answer)
+    return [array if array.dtype.kind in "biufSU" else str(answer)]
 
 
-def verdict(calls, given, name, argument, kind, tensors=False):
-    """What came of a case: one of RIGHT, or a sentence that says what is wrong.
+def same_as(found, expected):
+    """ANSWER if two answers are the same up to rounding; else what they are."""
+    assert not isinstance(expected, Exception), expected
+    one, other = plain(found), plain(expected)
+    if len(one) == len(other) and all(map(are_alike, one, other)):
+        return ANSWER
+    return f"another answer: {one}, not {other}"
+
+
+def are_alike(a, b):
+    if isinstance(a, str) or isinstance(b, str) or a.dtype.kind in "SU" or b.dtype.kind in "SU":
+        return str(a) == str(b)
+    close = {"rtol": 2e-4, "atol": 1e-5, "equal_nan": True}
+    return a.shape == b.shape and bool(np.allclose(a.astype(float), b.astype(float), **close))
+
+
+def is_floats(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def has_nan(answer):
+    return any(bool(np.isnan(leaf).any()) for leaf in plain(answer) if is_floats(leaf))
+
+
+def is_finite(answer):
+    return all(bool(np.isfinite(leaf).all()) for leaf in plain(answer) if is_floats(leaf))
+
+
+OF_KERAS_ITSELF = {"name", "dtype", "reduction"}  # Keras checks these options
+NUMBERS = {"a thing": object(), "NaN": float("nan"), "text": "no number"}
+TEXTS = {"a thing": object(), "a number": 3, "another text": "no such name"}
+
+
+def option_cases(function, given):
+    """`(option, kind, value)` that a function must refuse, for each option whose default is a number or a text."""
+    for one in inspect.signature(function).parameters.values():
+        known = given.get(one.name) if one.default is one.empty else one.default
+        if one.name in OF_KERAS_ITSELF or isinstance(known, (bool, np.ndarray)):
+            continue
+        if isinstance(known, (int, float)):
+            yield from ((one.name, kind, value) for kind, value in NUMBERS.items())
+        elif isinstance(known, str):
+            yield from ((one.name, kind, value) for kind, value in TEXTS.items())
+        elif known is None and one.default is None:
+            yield one.name, "a thing", object()
+
+
+def wrong_options(function, given, also=(), free=()):
+    """What is wrong with how a function takes wrong options, by option and kind.
 
     Args:
-        calls: functions by name, whose parameters are names in `given`.
-        given: a good value for each argument by name.
-        name, argument, kind: the case.
-        tensors: whether the function takes tensors. A NaN must then show in its answer, because a compiled graph
-            raises no errors. Other functions raise.
+        given: values of the arguments without default, by name.
+        also: other names that an error may give.
+        free: options that take anything.
     """
-    function = calls[name]
     good = {one: given[one] for one in arguments(function)}
-    array = good[argument]
-    found = outcome(function, {**good, argument: KINDS[kind](array)})
-    if isinstance(found, Exception):
-        fault = fault_of(found, [*good, name])
-        if fault is None:
-            return "refused, though its values are as before: " + str(found) if kind in EQUAL else NAMED
-        return fault
-    if kind in EQUAL or kind in FORMS:
-        expected = outcome(function, good)
-        assert not isinstance(expected, Exception), (name, expected)
-        return ANSWER if alike(found, expected) else f"another answer: {plain(found)} and not {plain(expected)}"
-    if kind == "NaN":
-        return NOT_A_NUMBER if tensors and has_nan(found) else f"hides a NaN: {plain(found)}"
-    if kind == "infinite":
-        return ANSWER if tensors or is_finite(found) else f"neither refused nor finite: {plain(found)}"
-    if kind == "huge":
-        if tensors and not is_finite(found):
-            return NOT_A_NUMBER
-        wide = {
-            key: value.astype(float) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-            for key, value in good.items()
-        }
-        expected = outcome(function, {**wide, argument: wide[argument] * 1e30})
-        return ANSWER if alike(found, expected) else f"in float64 {plain(expected)}, here {plain(found)}"
-    return ANSWER if not has_nan(found) else f"a NaN without a word: {plain(found)}"
+    fine = outcome(function, good)
+    assert not isinstance(fine, Exception), fine
+    found = {}
+    for option, kind, value in option_cases(function, good):
+        if option not in free:
+            error = outcome(function, {**good, option: value})
+            found[option, kind] = fault_of(error, [option, *also]) if isinstance(error, Exception) else "accepted"
+    return {case: verdict for case, verdict in found.items() if verdict != NAMED}
