@@ -88,17 +88,20 @@ def check_finite(name, array):
     return array
 
 
-def check_model_input(name, x):
+def check_model_input(name, x, called=False):
     """Raise if a NumPy array in the nested structure `x` holds strings or objects that no model can be given.
 
-    Keras makes no tensors of arrays of strings. On TensorFlow alone it does so of objects that are strings.
+    Keras makes no tensors of arrays of strings. TensorFlow alone has such tensors. There, `fit` and `predict` read
+    strings that are objects, and a model that is `called` reads arrays of strings too.
     """
     backend = keras.backend.backend()
     for array in keras.tree.flatten(x) if isinstance(x, (tuple, list, dict)) else [x]:
         kind = getattr(getattr(array, "dtype", None), "kind", None)
-        if kind not in ("U", "S", "O") or (kind == "O" and backend == "tensorflow"):
+        if kind not in ("U", "S", "O"):
             continue
         is_text = kind != "O" or all(isinstance(one, (str, bytes)) for one in np.ravel(np.asarray(array))[:1])
+        if is_text and backend == "tensorflow" and (called or kind == "O"):
+            continue
         what, hint = "objects", "Give an array of numbers, for example by x.astype('float32')"
         if is_text:
             what, hint = "strings", "Turn them into numbers first, for example by keras.layers.TextVectorization"

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_siamese._checks import check_choice, check_labels, check_model_input, check_same
+from keras_siamese._checks import check_choice, check_integer, check_labels, check_model_input, check_same
 from keras_siamese.attach.anatomy import check_model, dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
@@ -56,10 +56,11 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
     takes_pairs = is_pair if score is not None else partial(are_pairs, model)
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3) and takes_pairs(validation[0]):
         x, y = gather(validation)
-        if score is None and keras.backend.backend() != "tensorflow":  # there a model that is called reads strings
-            check_model_input("validation", x)
+        if score is None:
+            check_model_input("validation", x, called=True)
         anatomy = dissect(model, x, **parts)
         left, right, labels = pairs_of(anatomy, x, y)
+        check_kinds(left, right)
         direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
         return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label).distinct()
     trials = Trials.of(validation, similar_label=similar_label, **options)
@@ -75,6 +76,13 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
 def check_similar_label(similar_label):
     """Return the user's `similar_label`, if it can be a label of pairs."""
     return check_choice("similar_label", similar_label, (None, -1, 0, 1))
+
+
+def check_kinds(left, right):
+    """Raise if one side of pairs holds strings where the other holds numbers."""
+    kinds = [[array.dtype.kind in "USO" for array in tree.flatten(side)] for side in (left, right)]
+    if kinds[0] != kinds[1]:
+        raise TypeError("`left` and `right` of `validation` must both hold strings, or numbers; got one of each")
 
 
 def readable(data):
@@ -153,7 +161,7 @@ class Trials:
         """Make trials from samples `x` `(items, …)` with identities `labels` `(items,)`; errors begin with `name`."""
         x = check_source(f"{name}x", x)
         names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
-        rng, kept = np.random.default_rng(seed), np.arange(len(codes))
+        rng, kept = np.random.default_rng(check_integer("seed", seed, low=0)), np.arange(len(codes))
         if max_items is not None and len(codes) > max_items:
             kept = spread_over_identities(codes, max_items, rng)
             x, codes = subset(x, kept), codes[kept]
@@ -168,10 +176,7 @@ class Trials:
         if shapes[0] != shapes[1]:
             found = f"{shapes[0]} and {shapes[1]}"
             raise ValueError(f"`left` and `right` of `validation` must have the same shapes; got {found}")
-        kinds = [[array.dtype.kind in "US" for _, array in named_arrays("side", side)] for side in (left, right)]
-        if kinds[0] != kinds[1]:
-            wanted = "both hold strings, or both numbers"
-            raise TypeError(f"`left` and `right` of `validation` must {wanted}; got one of each")
+        check_kinds(left, right)
         rows = np.arange(count_samples(left))
         same = check_same("validation same", same, length=len(rows))
         items = tree.map_structure(lambda *sides: np.concatenate([side[:] for side in sides]), left, right)
@@ -344,13 +349,18 @@ def embed(encoder, x, batch_size=256, name="x"):
 
 @contextlib.contextmanager
 def naming(name, x):
-    """Name the argument `x` in Keras's error, if the model does not take such samples."""
+    """Name the argument `x` in the error of Keras or its backend, if the model does not take such samples."""
+    arrays = named_arrays(name, x)
+    is_text = any(
+        getattr(array.dtype, "kind", "U") in "US" for _, array in arrays
+    )  # `fed` makes tensors of strings only
     try:
         yield
-    except ValueError as error:
-        if str(error).startswith("`"):  # an error of this package names its argument
+    except Exception as error:
+        # An error of this package names its argument. Other kinds may come from anywhere, unless strings are given.
+        if str(error).startswith("`") or not (is_text or isinstance(error, ValueError)):
             raise
-        shapes = ", ".join(f"{path} {tuple(array.shape)}" for path, array in named_arrays(name, x))
+        shapes = ", ".join(f"{path} {tuple(array.shape)}" for path, array in arrays)
         raise ValueError(f"`{name}` must hold samples that the model takes; got {shapes}: {error}") from error
 
 

@@ -201,7 +201,12 @@ def read_lfw_pairs(
     ([0, 1], [1, 2], [True, False], ['Ada', 'Ada', 'Bo'])
     """
     with open(pairs_txt, encoding="utf-8") as file:
-        lines = file.read().rstrip().splitlines()
+        try:
+            lines = file.read().rstrip().splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"`pairs_txt` must be a text file in UTF-8; {str(pairs_txt)!r} is none: {error}"
+            ) from error
     left, right, same, fold = parse_lfw_lines(lines, os.fspath(pairs_txt))
     images = sorted({*left, *right})
     row = {image: i for i, image in enumerate(images)}

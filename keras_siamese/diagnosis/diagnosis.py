@@ -209,8 +209,11 @@ class Diagnosis:
         Raises:
             ValueError: if `path` is no report of a diagnosis, or of a version before 2.1, which recorded less.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        report = json.loads(text) if text.lstrip().startswith("{") else {}
+        try:
+            report = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:  # no UTF-8, or no JSON
+            raise ValueError(f"`path` must be a JSON report; {str(path)!r} is none: {error}") from error
+        report = report if isinstance(report, dict) else {}
         if not {"schema", "facts", "run"} <= set(report):
             found = report.get("schema", "no schema")
             raise ValueError(

@@ -245,6 +245,8 @@ def evaluate(
     confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
     seed = check_integer("seed", seed, low=0)
     if calibration is not None:
+        if not isinstance(calibration, (tuple, list, np.ndarray)) or len(calibration) != 2:
+            raise TypeError(f"`calibration` must be (slope, offset); got {calibration!r}")
         slope, offset = (check_number("calibration", value) for value in calibration)
     points = at.operating_points(same, scores)
     tar = tuple(_tar_figure(points, rate, impostors) for rate in np.ravel(far).tolist())

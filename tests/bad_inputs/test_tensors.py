@@ -42,7 +42,7 @@ def of_metrics():
         name: taking(names, lambda metric=metric, **given: measured(metric, **given))
         for name, metric in examples(metrics).items()
     }
-    return Room(calls, {"y_true": SAME, "y_pred": NUMBERS, "sample_weight": NUMBERS[::-1]}, tensors=True)
+    return Room(calls, {"y_true": SAME, "y_pred": NUMBERS, "sample_weight": 1 - NUMBERS}, tensors=True)
 
 
 def kind_of(loss):

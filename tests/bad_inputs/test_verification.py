@@ -39,7 +39,11 @@ def counted(same, scores):
     return histogram.eer()
 
 
-ROOMS = {"verification": Room(calls() | {"ScoreHistogram": counted}, GIVEN)}
+OTHERS = {
+    "ScoreHistogram": counted,
+    "bootstrap": lambda same, scores: verification.bootstrap(["eer"], same, scores, samples=20),
+}
+ROOMS = {"verification": Room(calls() | OTHERS, GIVEN)}
 
 
 @pytest.mark.parametrize("name", ROOMS["verification"].calls)

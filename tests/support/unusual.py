@@ -62,7 +62,7 @@ def other_tensor(array):
 
 # The same values: the answer must be the same.
 EQUAL = {
-    "non-contiguous": lambda array: np.repeat(array, 2, axis=0)[::2],
+    "non-contiguous": lambda array: np.repeat(array[::-1], 2, axis=0)[::-2],
     "read-only": read_only,
     "pandas": in_pandas,
     "own tensor": own_tensor,
@@ -153,7 +153,10 @@ class Room:
 
 
 def arguments(function):
-    return [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+    """The names of the arguments without a default."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.default is one.empty and one.kind not in several]
 
 
 def taking(names, function):
@@ -168,12 +171,15 @@ def taking(names, function):
 
 def outcome(function, given):
     """What the function returns, or its error."""
+    keras.config.disable_traceback_filtering()  # it hides who raised an error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return function(**given)
         except Exception as error:
             return error
+        finally:
+            keras.config.enable_traceback_filtering()
 
 
 def fault_of(error, names, is_layer=False):
@@ -243,16 +249,17 @@ TEXTS = {"a thing": object(), "a number": 3, "another text": "no such name"}
 
 
 def option_cases(function, given):
-    """`(option, kind, value)` that a function must refuse, for each option whose default is a number or a text."""
+    """`(option, kind, value)` that a function must refuse, for each argument that is no array and no boolean."""
     for one in inspect.signature(function).parameters.values():
         known = given.get(one.name) if one.default is one.empty else one.default
-        if one.name in OF_KERAS_ITSELF or isinstance(known, (bool, np.ndarray)):
+        is_several = one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        if one.name in OF_KERAS_ITSELF or is_several or isinstance(known, (bool, np.ndarray)):
             continue
         if isinstance(known, (int, float)):
             yield from ((one.name, kind, value) for kind, value in NUMBERS.items())
         elif isinstance(known, str):
             yield from ((one.name, kind, value) for kind, value in TEXTS.items())
-        elif known is None and one.default is None:
+        elif known is not None or one.default is None:
             yield one.name, "a thing", object()
 
 
