@@ -59,10 +59,12 @@ def as_array(name, values):
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy 1 warns, and makes an array of objects, where NumPy 2 raises
+        # NumPy 1 warns, and makes an array of objects, where NumPy 2 raises.
+        ragged = getattr(np, "exceptions", np).VisibleDeprecationWarning
+        warnings.simplefilter("error", ragged)
         try:
             return np.asarray(values)
-        except (ValueError, Warning) as error:
+        except (ValueError, ragged) as error:
             raise ValueError(f"`{name}` has samples of inhomogeneous shapes: {error}") from error
 
 

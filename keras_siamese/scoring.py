@@ -351,9 +351,7 @@ def embed(encoder, x, batch_size=256, name="x"):
 def naming(name, x):
     """Name the argument `x` in the error of Keras or its backend, if the model does not take such samples."""
     arrays = named_arrays(name, x)
-    is_text = any(
-        getattr(array.dtype, "kind", "U") in "US" for _, array in arrays
-    )  # `fed` makes tensors of strings only
+    is_text = any(getattr(array.dtype, "kind", "U") in "US" for _, array in arrays)  # a tensor of `fed` has no kind
     try:
         yield
     except Exception as error:

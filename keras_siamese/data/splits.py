@@ -38,7 +38,7 @@ def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, stratify=False, 
     >>> len(train_x), len(test_x), set(train_labels) & set(test_labels)
     (16, 4, set())
     """
-    if not isinstance(fractions, (tuple, list)):
+    if not np.iterable(fractions):
         raise TypeError(f"`fractions` must be a tuple of the parts' shares; got {fractions!r}")
     limits = {"low": 0, "high": 1, "open_low": True}
     fractions = [check_number(f"fractions[{i}]", value, **limits) for i, value in enumerate(fractions)]

@@ -11,6 +11,7 @@ kind and scale; the model computes them. y_true holds identities `(batch,)`, or 
 import numpy as np
 from keras import ops
 
+from keras_siamese._checks import check_reals
 from keras_siamese._export import export
 from keras_siamese._replicas import refuse_replicas
 from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids
@@ -103,7 +104,8 @@ class NpairsMultilabelLoss(SiameseLoss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         classes = np.asarray(y_true) if isinstance(y_true, (list, tuple)) else y_true
-        classes = classes if isinstance(classes, np.ndarray) else named_tensor("y_true", classes)
+        read = check_reals if isinstance(classes, np.ndarray) else named_tensor
+        classes = read("y_true", classes)
         if len(classes.shape) != 2:
             raise ValueError(f"`y_true` must be classes of shape (batch, classes); got {tuple(classes.shape)}")
         if isinstance(classes, np.ndarray):
