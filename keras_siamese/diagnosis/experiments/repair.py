@@ -279,8 +279,8 @@ class Search:
                 yield finding, options, repaired, key
 
     def variants(self, finding, options, program, before):
-        """Yield `(finding, options, program)` as it is given. If the budget allows it, also yield it at another rate, if
-        it verifies best there after `RATE_EPOCHS`: another rate, loss or comparison may need a rate of its own.
+        """Yield `(finding, options, program)` as it is given; if the budget allows it, also at another rate, if
+        it verifies best there after `RATE_EPOCHS`. Another rate, loss or comparison may need a rate of its own.
         """
         yield finding, options, program
         spent, present = RATE_EPOCHS * len(RATE_FACTORS), rate_of(program)
