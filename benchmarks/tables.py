@@ -92,6 +92,16 @@ def towers(found):
     return table(header, lines) + "\n\n" + footnote(found)
 
 
+def resume(found):
+    lines = []
+    for backend, row in found["rows"].items():
+        phases = [row["phases"][name] for name in row["phases"]]
+        lines.append([backend, f"{row['equal']} of {row['kills']}", *phases, f"{row['seconds']:.1f}"])
+    phases = next(iter(found["rows"].values()))["phases"]
+    header = ["backend", "equal to the run that was not killed", *(f"killed {name}" for name in phases), "fit, s"]
+    return f"{table(header, lines)}\n\n{footnote(found)}"
+
+
 def data(found):
     """A table for batches from arrays, then one for batches from image files."""
     lines = []
@@ -330,6 +340,7 @@ TABLES = {
     "towers": towers,
     "importing": importing,
     "data": data,
+    "resume": resume,
     "verification": verification,
     "callbacks": callbacks,
     "attach": attach,

@@ -1,10 +1,10 @@
 """Write files so that neither a full disk nor an error beside the training does harm.
 
-Contract: the package writes whole files by `replacing`, `write_text` or `write_bytes` only. These write to a temporary
-name in the same folder and then rename the file. So a file is either the old one or the whole new one. Logs grow line
-by line and are appended to. `SideWork` does what is done beside a training run, such as writing a report. If it raises
-an error, it keeps the error and warns, and training goes on. Any module may import this one; it imports no other module
-of the package.
+Contract: the package writes whole files by `replacing`, `write_text`, `write_bytes` or `write_arrays` only. These write
+to a temporary name in the same folder and then rename the file. So a file is either the old one or the whole new one.
+Logs grow line by line and are appended to. `SideWork` does what is done beside a training run, such as writing a
+report. If it raises an error, it keeps the error and warns, and training goes on. Any module may import this one; it
+imports no other module of the package.
 
     write_text("report.html", page)
     side = SideWork()
@@ -21,6 +21,8 @@ import uuid
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -67,6 +69,12 @@ def write_bytes(path, content):
     """Write the bytes `content` to `path`, as `replacing` does."""
     with replacing(path) as draft:
         draft.write_bytes(content)
+
+
+def write_arrays(path, arrays):
+    """Write `arrays` by name to the `.npz` file at `path`, as `replacing` does."""
+    with replacing(path) as draft:
+        np.savez(draft, **arrays)
 
 
 class SideWorkWarning(UserWarning):

@@ -10,7 +10,13 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name not in ("measure.py", "tables.py"))
-OF_BACKENDS = ("attach.py", "callbacks.py", "losses.py", "towers.py")  # their results depend on the backend
+OF_BACKENDS = (
+    "attach.py",
+    "callbacks.py",
+    "losses.py",
+    "resume.py",
+    "towers.py",
+)  # their results depend on the backend
 
 
 def run(*command):

@@ -112,8 +112,10 @@ FORMS = {
 
 
 @deep_elsewhere
-def test_the_blocks_of_the_guide_to_attach_run(capsys):
-    namespace = run(blocks("python", GUIDE)[:10], GUIDE)
+def test_the_blocks_of_the_guide_to_attach_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = run(blocks("python", GUIDE)[:11], GUIDE)
+    assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 4
     found, less = namespace["found"], namespace["less"]
     assert found.facts["train_eer"] == less.facts["train_eer"] and "threshold" in found.facts
     printed = capsys.readouterr().out

@@ -16,6 +16,7 @@ from keras_siamese._checks import check_choice, check_installed, check_integer, 
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
+from keras_siamese.callbacks.ordering import beside
 from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
@@ -48,9 +49,8 @@ class DivergenceMonitor(VerificationMonitor):
             it. If no epoch had finite embeddings, nothing is written and a warning is given. None writes none.
         log: path of the run log, to which each epoch adds a line during training (see `diagnosis.run`).
             `diagnose(history=log)` reads it, even if the run has crashed. A run that begins at epoch 0 starts the file
-            anew. A resumed run (`initial_epoch`, `BackupAndRestore`) reads the curves and flags of earlier epochs from
-            it and replaces the later ones. KerasTuner copies the callbacks for each execution; each copy writes into
-            the first of log-1, log-2, … that does not exist. None writes none.
+            anew. A resumed run needs it; see below. KerasTuner copies the callbacks for each execution; each copy
+            writes into the first of log-1, log-2, … that does not exist. None writes none.
         train: training data, to compare held-out with training pairs: `(x, labels)`, a sequence, or what `fit` is
             given, `(x, y)`. They are read when the run is diagnosed. Not needed if the package's siamese model is
             fitted on a sequence of pairs, because it keeps that sequence.
@@ -65,6 +65,21 @@ class DivergenceMonitor(VerificationMonitor):
         **kwargs: `far`, `every`, `encoder`, `distance`, `score`, `similar_label`, `batch_size`, `log_dir`, `strict` of
             `VerificationMonitor`. Without `strict`, an error in the report, the run log or the diagnosis does not end
             `fit`: a fact or a cause that raises is not examined, and the others are reported.
+
+    A run that was killed and is resumed (`BackupAndRestore`, or `initial_epoch` and the weights) reads from its `log`
+    what was recorded, and replaces the epochs that are trained again. In the end the log has each epoch once, and the
+    report is that of a run which was not killed. Beside the log it keeps `run.jsonl.npz`, with numbers of the first
+    weights. If the last epoch was trained but the report was not written, it is written when the program is started
+    again. `BackupAndRestore` is called directly after the monitor, also if it stands before it. These runs differ:
+
+    - Keras restores neither the generator that shuffles (pass `shuffle=False`, or a sequence that shuffles by itself),
+      nor the random states of layers such as Dropout, nor the states of callbacks such as EarlyStopping.
+    - `BackupAndRestore(save_freq=100)` saves within an epoch; Keras trains this epoch again from its first batch. Such
+      a run, and one whose log lacks epochs, gives a warning.
+    - `BackupAndRestore` writes its files in place. If the process is killed meanwhile, they cannot be read; with
+      `double_checkpoint=True`, Keras then resumes from the backup before.
+    - `on_divergence` acts at the first flag of the whole run, and not again in the resumed one.
+    - `HardPairRefresh` with `every` > 1; see there.
 
     Attributes:
         errors: as in `VerificationMonitor`.
@@ -125,7 +140,7 @@ class DivergenceMonitor(VerificationMonitor):
 
     def _forget(self):
         super()._forget()
-        self.diagnosis = self._initial = None
+        self.diagnosis, self._has_trained = None, False
 
     history = property(attrgetter("recorder.run.curves"))
     flags = property(attrgetter("recorder.run.flags"))
@@ -143,20 +158,51 @@ class DivergenceMonitor(VerificationMonitor):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._steps, self._next_part = 0, self.every_steps
-        self.recorder.begin_fit(self.epochs_planned)
-        self._initial = values_of(self.model) if self.confirm and self.model.built else None
+        self._steps, self._next_part, self._has_trained = 0, self.every_steps, False
+        initial = values_of(self.model) if self.confirm and self.model.built else None
+        self.recorder.begin_fit(self.epochs_planned, initial)
+
+    @property
+    def has_files(self):
+        return super().has_files or self.log is not None or self.report is not None
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:
             self.diagnosis = None
-        self._batches, self._known_loss = 0, (0.0, 0)
-        self.recorder.begin_epoch(epoch, self.model)
+        self._batches, self._known_loss, self._has_trained = 0, (0.0, 0), True
+        if self.recorder.begin_epoch(epoch, self.model, self.trials):
+            self._continue()
+
+    def _continue(self):
+        """Count on from where the run in the log ends, and say in what this run differs from it."""
+        last = self.recorder.run.last
+        logs, counts = last.get("logs", {}), last.get("state", {})
+        if set(self.keys) <= set(logs):  # with `every`, they are logged until the next measurement
+            self._measured = {key: float("nan") if logs[key] is None else logs[key] for key in self.keys}
+        self._steps = counts.get("steps") or 0
+        self._next_part = counts.get("next_part") or self.every_steps
+        with self.side.allowing("The verification"):  # the latest finite embeddings, in case that none follow
+            scored = self.measure()
+            self.recorder.scored = scored if scored.is_finite else self.recorder.scored
+        if self.recorder.holes:
+            self._warn_once("resumed", f"The run is resumed, but not as it was: {'; '.join(self.recorder.holes)}")
+
+    def _take_up(self):
+        """Take over a run whose last epoch was trained, but which was killed before its report was written."""
+        epochs = self.epochs_planned
+        if not self.recorder.take_up(epochs, self.model, self.trials):
+            return
+        self._continue()
+        sequences = [getattr(one, "sequence", None) for one in beside(self)]
+        for data in (getattr(self.model, "training_data", None), *sequences):
+            if hasattr(data, "set_epoch"):  # no epoch has begun in this process
+                data.set_epoch(epochs - 1)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         super().on_epoch_end(epoch, logs)
-        self._end(self.recorder.end_epoch, epoch, self.model, logs, self._scored)
+        counts = None if self.every_steps is None else {"steps": self._steps, "next_part": self._next_part}
+        self._end(self.recorder.end_epoch, epoch, self.model, logs, self._scored, counts=counts)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.every_steps is None or "loss" not in (logs or {}):
@@ -176,7 +222,7 @@ class DivergenceMonitor(VerificationMonitor):
         part = {"auc": found["val_auc"], "eer": found["val_eer"]}
         self._end(self.recorder.end_part, self._steps, loss, self._scored, part)
 
-    def _end(self, record, *measured):
+    def _end(self, record, *measured, **options):
         """Tell the recorder what was `measured`, and act if the run is flagged for the first time."""
         looked = []
 
@@ -186,7 +232,7 @@ class DivergenceMonitor(VerificationMonitor):
 
         is_flagged = False
         with self.side.allowing("The record of the run"):
-            is_flagged = record(*measured, looks_faulty)
+            is_flagged = record(*measured, looks_faulty, **options)
         if is_flagged:
             diagnose = self.diagnose if self.on_divergence == "raise" else self._diagnosed
             self.act(looked[0] if looked else diagnose(self._scored))
@@ -271,7 +317,7 @@ class DivergenceMonitor(VerificationMonitor):
         valid, anatomy = self.measure() if valid is None else valid, self.attach()
         fed, source, train = self.training()
         recipe = recipe_of(anatomy, source, self.validation if fed is None else fed)
-        recipe |= {"steps": (self.params or {}).get("steps"), "initial": self._initial}
+        recipe |= {"steps": (self.params or {}).get("steps"), "initial": self.recorder.initial}
         if valid.is_finite:
             train = None if train is None else score(anatomy, train, self.batch_size)
         else:
@@ -300,6 +346,9 @@ class DivergenceMonitor(VerificationMonitor):
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
+        if not self._has_trained:
+            with self.side.allowing("Reading the run log"):
+                self._take_up()
         self.recorder.end_fit()
         found = None
         if self._measured or self.recorder.scored is not None:
@@ -311,7 +360,8 @@ class DivergenceMonitor(VerificationMonitor):
         if self.recorder.scored is not None and found is not None:
             self.write(found)
         elif self.recorder.scored is None and self.report is not None:
-            warnings.warn(f"No epoch had finite embeddings: {self.report} is not written", stacklevel=2)
+            why = "No epoch had finite embeddings" if self._has_trained else "No epoch was trained"
+            warnings.warn(f"{why}: {self.report} is not written", stacklevel=2)
 
     def write(self, diagnosis):
         """Write the report and its JSON, if `report` was given; into another folder if theirs cannot be written."""

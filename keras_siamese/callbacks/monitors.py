@@ -14,17 +14,16 @@ import logging
 import warnings
 from operator import attrgetter
 
-import keras
 import numpy as np
 
 from keras_siamese import distances, verification
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._files import SideWork
-from keras_siamese._frames import callers
 from keras_siamese.attach.anatomy import check_encoder, check_score
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.directions import set_directions
 from keras_siamese.callbacks.epochs import CopiedCallback
+from keras_siamese.callbacks.ordering import beside, put_backups_behind, readers_before
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS
 from keras_siamese.scoring import Trials, attach, check_similar_label, needs_model, readable, score
@@ -122,6 +121,11 @@ class VerificationMonitor(CopiedCallback):
         return ["val_verification_accuracy", "val_eer", "val_auc", *tars, "val_threshold", "val_d_prime"]
 
     @property
+    def has_files(self):
+        """Whether files are written during training."""
+        return self._events is not None
+
+    @property
     def epochs_planned(self):
         """Number of epochs that this fit will have, None before it begins."""
         return (getattr(self, "params", None) or {}).get("epochs")
@@ -135,6 +139,8 @@ class VerificationMonitor(CopiedCallback):
         if self.is_ready and (self.model.built or hasattr(self.model, "output_kind")):
             self.attach()
         set_directions(beside(self), self.keys)
+        if self.has_files:
+            put_backups_behind(self)
         for reader in readers_before(self, self.keys):
             where = f"{type(reader).__name__} stands before {type(self).__name__} in `callbacks`"
             self._warn_once(reader, f"{where} and does not see its values: put the monitor first")
@@ -236,17 +242,3 @@ def figures(scored, far):
     tars = verification.tar_at_far(same, scores, far).tolist()
     eer, auc = verification.eer(same, scores), verification.auc(same, scores)
     return [accuracy, eer, auc, *tars, threshold, verification.d_prime(same, scores)]
-
-
-def beside(monitor):
-    """The callbacks of this fit, `monitor` among them. Keras tells no callback about the others."""
-    lists = [one.callbacks for one in callers() if isinstance(one, keras.callbacks.CallbackList)]
-    return next((callbacks for callbacks in lists if monitor in callbacks), [monitor])
-
-
-def readers_before(monitor, keys):
-    """The callbacks before `monitor` that read `keys` from `logs`."""
-    loggers = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
-    callbacks = beside(monitor)
-    before = callbacks[: callbacks.index(monitor)]
-    return [one for one in before if getattr(one, "monitor", None) in keys or isinstance(one, loggers)]

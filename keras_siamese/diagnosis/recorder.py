@@ -17,8 +17,8 @@ import itertools
 import numpy as np
 
 from keras_siamese._checks import check_writable
-from keras_siamese._files import SideWork, write_bytes
-from keras_siamese.diagnosis import limits
+from keras_siamese._files import SideWork, write_arrays, write_bytes
+from keras_siamese.diagnosis import limits, resuming
 from keras_siamese.diagnosis.facts.embeddings import HEALTH, health_of
 from keras_siamese.diagnosis.facts.model import (
     kernels_of,
@@ -46,21 +46,23 @@ class RunRecorder:
         run: the `Run` so far.
         scored: `ScoredTrials` of the latest epoch with finite embeddings, or None.
         still: names of the layers whose kernels have not moved since the fit began.
+        initial: values of the model's variables when the fit began, `{id: array}`, or None.
+        holes: in what a resumed run differs from the interrupted one, sentences.
     """
 
     def __init__(self, log=None, target_eer=None):
         self.log, self.target_eer = log, target_eer
         self.run, self.scored = Run({name: [] for name in CURVES}), None
-        self._kernels = self._start = None
-        self.still = ()
+        self._kernels = self._start = self.initial = None
+        self._arrays, self._parts_before, self.still, self.holes = {}, (0, 0), (), []
 
     def copy(self, side=None):
         """A recorder of another run with the same settings. Its log is a numbered file of its own, with `side`."""
         return RunRecorder(None if self.log is None else self.log.copy(side), self.target_eer)
 
-    def begin_fit(self, epochs=None):
-        """Tell that a fit begins, which ends before the epoch of index `epochs`."""
-        self.run.epochs, self._kernels, self._start = epochs, None, None
+    def begin_fit(self, epochs=None, initial=None):
+        """Tell that a fit begins, which ends before the epoch of index `epochs`, and the `initial` values."""
+        self.run.epochs, self._kernels, self._start, self.initial, self.holes = epochs, None, None, initial, []
 
     def end_fit(self):
         """Tell that the fit has ended. Epochs that could not be written into the log are written now, if need be into
@@ -69,24 +71,84 @@ class RunRecorder:
         if self.log is not None:
             self.log.finish()
 
-    def begin_epoch(self, epoch, model):
+    def begin_epoch(self, epoch, model, trials=None):
         """Tell that an epoch begins. Recorded epochs from this one on belong to an earlier run and are removed.
 
-        If the log holds earlier epochs of this run, their curves and flags are taken from it.
+        If the log holds earlier epochs of this run, all that was recorded is taken from it; `trials` are the held-out
+        ones. `holes` then says what is missing.
+
+        Returns:
+            Whether the run goes on with what the log holds.
         """
-        if self._kernels is None:  # not in begin_fit: BackupAndRestore may load other weights after it
+        is_first = self._kernels is None
+        if is_first:  # not in begin_fit: BackupAndRestore may load other weights after it
             self._kernels, self._start = sampled_kernels(model), kernels_of(model)
         if epoch == 0:
             self.scored = self.run.not_finite_since = None
             self.run.parts, self.run.flagged_steps = {}, []
         self.run.cut(epoch)
         earlier = None if self.log is None else self.log.begin(epoch)
-        if earlier is not None and earlier.curves:
-            known = [name for name in earlier.curves if name in CURVES or name.startswith(LOGGED)]
-            self.run.curves |= {name: earlier.curves[name] for name in known}
-            self.run.flags = earlier.flags
+        is_resumed = earlier is not None and bool(earlier.last)
+        if is_resumed:
+            self.holes = resuming.holes_of(earlier.last, epoch, self._kernels)
+            self._continue(earlier, trials)
+        elif is_first and self.log is not None:
+            self._keep(resuming.arrays_of(self._start, self.initial))
+        self._parts_before = len(self.run.parts.get("step", [])), len(self.run.flagged_steps)
+        return is_resumed
 
-    def end_epoch(self, epoch, model, logs, scored=None, looks_faulty=None):
+    def take_up(self, epochs, model, trials=None):
+        """Read the whole run from the log if no epoch of it is left to be trained. The log is not changed.
+
+        Returns:
+            Whether the log holds all `epochs`, and `model` has the weights with which the last one ended.
+        """
+        earlier = self.log.read(epochs) if self.log is not None and epochs else None
+        if earlier is None or not earlier.last or resuming.holes_of(earlier.last, epochs, sampled_kernels(model)):
+            return False
+        self._start = kernels_of(model)
+        self.run.cut(epochs)
+        self._continue(earlier, trials)
+        self._moved_share(model)
+        return True
+
+    def _continue(self, earlier, trials):
+        """Take over what an `earlier` process has recorded of this run."""
+        known = [name for name in earlier.curves if name in CURVES or name.startswith(LOGGED)]
+        self.run.curves |= {name: earlier.curves[name] for name in known}
+        for name in ("flags", "logged", "not_finite_since", "parts", "flagged_steps", "last"):
+            setattr(self.run, name, getattr(earlier, name))
+        path = resuming.beside(self.log.path)
+        self._arrays = resuming.kept(path)
+        start = resuming.kernels_in(self._arrays, like=self._start)
+        if start is None:
+            self.holes.append(
+                f"{path} is missing or of another model, so that weights are compared to the present ones"
+            )
+        self._start = start or self._start
+        if self.initial is not None:
+            self.initial = resuming.initial_in(self._arrays, like=self.initial) or self.initial
+        self.scored = resuming.scored_in(self._arrays, trials) if self.run.not_finite_since is not None else None
+
+    def _keep(self, arrays):
+        """Write `arrays` beside the log, for a resumed run."""
+        self._arrays = arrays
+        try:
+            write_arrays(resuming.beside(self.log.path or self.log.base), arrays)
+        except OSError as error:
+            path, then = resuming.beside(self.log.base), "training goes on; if it is resumed, its report will differ"
+            self.log.side.failed("What a resumed run needs", error, where=path, then=then)
+
+    def _moved_share(self, model):
+        """Share of the weights in kernels that have moved since the fit began, or NaN. Sets `still`."""
+        kernels = kernels_of(model)
+        if self._start is None or len(kernels) != len(self._start):
+            return float("nan")
+        pairs = zip(self._start, kernels, strict=True)
+        self.still = tuple(dict.fromkeys(one[0] for one, other in pairs if (one[2] == other[2]).all()))
+        return moved_share(self._start, kernels)
+
+    def end_epoch(self, epoch, model, logs, scored=None, looks_faulty=None, counts=None):
         """Add an epoch to the run and to the log. Returns whether the run is flagged for the first time.
 
         An epoch is flagged if the run diverges there (see `trend.find_flags`). In addition, a run that was never
@@ -98,6 +160,7 @@ class RunRecorder:
             logs: what was logged, with "loss", and with "val_auc" and "val_eer" if `scored` is given.
             scored: `ScoredTrials` under the model's present weights, or None if they were not measured at this epoch.
             looks_faulty: a function that looks at the run so far, and tells whether it is flagged for what it finds.
+            counts: what a resumed run needs to count on, {"steps": …, "next_part": …}.
         """
         is_finite = scored is not None and scored.is_finite
         values = dict.fromkeys(CURVES, float("nan")) | {"loss": float(logs.get("loss", float("nan")))}
@@ -106,10 +169,7 @@ class RunRecorder:
         before, self._kernels = self._kernels, sampled_kernels(model)
         if before is not None:
             values["update_size"] = update_size(before, self._kernels)
-        if self._start is not None and len(kernels := kernels_of(model)) == len(self._start):
-            values["moved_share"] = moved_share(self._start, kernels)
-            pairs = zip(self._start, kernels, strict=True)
-            self.still = tuple(dict.fromkeys(one[0] for one, other in pairs if (one[2] == other[2]).all()))
+        values["moved_share"] = self._moved_share(model)
         if is_finite:
             values |= {name: logs[f"val_{name}"] for name in ("auc", "eer")}
             values |= {f"{name}_se": error for name, error in quick_errors(scored).items()}
@@ -117,6 +177,9 @@ class RunRecorder:
             self.scored, self.run.not_finite_since = scored, None
         elif scored is not None and self.run.not_finite_since is None:
             self.run.not_finite_since = epoch
+            if self.log is not None and self.scored is not None:
+                last = {"embeddings": self.scored.embeddings, "scores": self.scored.scores}
+                self._keep(self._arrays | last)
         values |= logged(logs)
         for name in values.keys() - self.run.curves.keys():
             self.run.curves[name] = [float("nan")] * epoch
@@ -126,9 +189,18 @@ class RunRecorder:
         was_flagged = self.is_flagged
         flagged = self.flagged(self.run.curves, epoch, looks_faulty, self.run.epochs) if is_finite else []
         if self.log is not None:
-            self.log.write(epoch, values, logs, flagged=epoch in flagged)
+            state = self._state(None if scored is None else is_finite) | (counts or {})
+            self.log.write(epoch, values, logs, flagged=epoch in flagged, state=state)
         self.run.flags += [flag for flag in flagged if flag not in self.run.flags]
         return bool(flagged) and not was_flagged
+
+    def _state(self, is_finite):
+        """What the line of an epoch tells a resumed run, beside the curves."""
+        parts, steps = self._parts_before
+        found = {"finite": is_finite, "weights": resuming.fingerprint(self._kernels)}
+        if self.run.parts:
+            found["parts"] = {name: values[parts:] for name, values in self.run.parts.items()}
+        return found | {"flagged_steps": self.run.flagged_steps[steps:]}
 
     def end_part(self, step, loss, scored, figures, looks_faulty=None):
         """Add a measurement within an epoch. Returns whether the run is flagged for the first time.
@@ -256,10 +328,19 @@ class RunLog:
             self._lines += file.read()
         return run
 
-    def write(self, epoch, values, logs, flagged):
+    def read(self, before):
+        """The `Run` that the file holds before the epoch `before`; None if it cannot be read. It is not changed."""
+        if self.path is None:
+            return None
+        try:
+            return read_run_log(self.path, name="log", before=before, quiet=True)[0]
+        except OSError:
+            return None
+
+    def write(self, epoch, values, logs, flagged, state=None):
         """Add the line of an epoch; the arguments are those of `run.line_of`."""
         self._last, end = epoch, len(self._lines)
-        self._lines += line_of(epoch, values, logs, flagged)
+        self._lines += line_of(epoch, values, logs, flagged, state)
         try:
             if self._stopped:
                 self._write_anew()

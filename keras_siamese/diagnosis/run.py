@@ -7,6 +7,7 @@ dict of logs, a run log, or a CSVLogger's file. A run log is a text file in UTF-
     "epoch"     index of the epoch, from 0; it increases from line to line
     "flagged"   whether the run was flagged at this epoch
     "logs"      what Keras and the callbacks before the monitor logged
+    "state"     what a resumed run needs to know; see `RunRecorder.end_epoch`
     any other   the value of a curve at this epoch: "loss", "auc", "eer", "auc_se", "eer_se", …; null if not measured
 
 `pandas.read_json(path, lines=True)` reads it as a table. Imports `_checks` and `panels`.
@@ -32,7 +33,8 @@ from keras_siamese.diagnosis.report.panels import HEALTH
 SCHEMA = "keras_siamese.run/1"
 OPENING = f'{{"schema": "{SCHEMA}", '.encode()  # every line begins with it
 MAX_EPOCHS = 1_000_000  # a larger number is a step and not an epoch
-OWN = ("schema", "epoch", "flagged", "logs")  # keys of a line that are not curves
+OWN = ("schema", "epoch", "flagged", "logs", "state")  # keys of a line that are not curves
+COUNTS = ("weights", "steps", "next_part")  # whole numbers in the "state" of a line
 ALWAYS = ("loss", "auc", "eer", "auc_se", "eer_se")
 NEEDED = ("loss", "val_auc", "val_eer")
 LOGGED = "logged_"  # what the names of curves begin with that the user's own metrics have logged
@@ -57,6 +59,7 @@ class Run:
     logged: tuple = ()  # names of what was logged at the latest epoch
     parts: dict = field(default_factory=dict)  # curves of measurements within epochs, with "step"; see `add_part`
     flagged_steps: list = field(default_factory=list)  # the flagged ones of these steps, in order
+    last: dict = field(default_factory=dict)  # the last line of the run log from which the run was read
 
     @classmethod
     def of(cls, history):
@@ -232,12 +235,27 @@ def read_run_log(path, *, name="history", before=None, quiet=False):
         warnings.warn(f"The last line of {path} is incomplete ({len(rest)} bytes): it is left out", stacklevel=3)
     names = list(dict.fromkeys(key for line in lines.values() for key in line if key not in OWN))
     curves = curves_from(lines, names, max(lines, default=-1) + 1 if before is None else before)
-    return Run(curves, [epoch for epoch, line in lines.items() if line["flagged"]]), ends
+    return continued(Run(curves, [epoch for epoch, line in lines.items() if line["flagged"]]), lines), ends
 
 
-def line_of(epoch, values, logs, flagged):
+def continued(run, lines):
+    """`run` with all else that the `lines` of its log tell, a dict by epoch."""
+    for epoch, line in lines.items():
+        state = line.get("state", {})
+        if state.get("finite") is not None:
+            started = epoch if run.not_finite_since is None else run.not_finite_since
+            run.not_finite_since = None if state["finite"] else started
+        for name, values in state.get("parts", {}).items():
+            run.parts.setdefault(name, []).extend(values if name == "step" else map(number_of, values))
+        run.flagged_steps += state.get("flagged_steps", [])
+        run.logged, run.last = tuple(line.get("logs", ())), line
+    return run
+
+
+def line_of(epoch, values, logs, flagged, state=None):
     """The line `(bytes)` of an epoch in a run log; `values` of the curves by name are NaN where not measured."""
     line = {"schema": SCHEMA, "epoch": epoch, "flagged": bool(flagged), **values, "logs": logs}
+    line |= {} if state is None else {"state": state}
     return (json.dumps(plain(line), allow_nan=False) + "\n").encode()
 
 
@@ -263,10 +281,32 @@ def check_line(what, text):
         raise ValueError(
             f"{what} must have an `epoch` from 0 to {MAX_EPOCHS:,} and `flagged`; it has {epoch!r} and {flagged!r}"
         )
+    check_state(what, line)
     for key, value in line.items():
         if key not in OWN and value is not None and type(value) not in (int, float):
             raise ValueError(f"{what} must have a number or null for {key!r}; it has {value!r}")
     return line
+
+
+def check_state(what, line):
+    """Check the parts of a line that a resumed run reads, if it has them. `what` begins the error messages."""
+    state, logs = line.get("state", {}), line.get("logs", {})
+    if not isinstance(logs, dict) or not isinstance(state, dict):
+        found = f"a {type(logs).__name__} and a {type(state).__name__}"
+        raise ValueError(f"{what} must have objects for 'logs' and 'state'; it has {found}")
+    parts, flagged = state.get("parts", {}), state.get("flagged_steps", [])
+    columns = list(parts.values()) if isinstance(parts, dict) else [None]
+    is_right = all(isinstance(one, list) for one in (flagged, *columns))
+    if is_right:
+        counts = [state[name] for name in COUNTS if state.get(name) is not None]
+        whole, numbers = [*counts, *flagged, *parts.get("step", [])], [value for one in columns for value in one]
+        is_right = set(parts) in (set(), {"step", *ALWAYS}) and len(set(map(len, columns))) < 2
+        is_right = (
+            is_right and all(type(one) is int for one in whole) and type(state.get("finite")) in (bool, type(None))
+        )
+        is_right = is_right and all(type(one) in (int, float, type(None)) for one in numbers)
+    if not is_right:
+        raise ValueError(f"{what} must have a `state` as `DivergenceMonitor` writes it; it has {str(state)[:200]}")
 
 
 def number_of(value):

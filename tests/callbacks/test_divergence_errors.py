@@ -181,7 +181,7 @@ def test_a_flag_whose_diagnosis_fails_still_stops_the_run(monkeypatch, what):
         monkeypatch.setattr(ks.diagnosis.Diagnosis, "__str__", lambda self: 1 / 0)
     else:
         monkeypatch.setattr(DivergenceMonitor, "diagnose", lambda self, valid=None: 1 / 0)
-    monkeypatch.setattr(monitor.recorder, "end_epoch", lambda *_: True)  # flags the first epoch
+    monkeypatch.setattr(monitor.recorder, "end_epoch", lambda *_, **counts: True)  # flags the first epoch
     monitor.recorder.scored = None
     with pytest.warns(SideWorkWarning, match="ZeroDivisionError"):
         history = fit(compiled(), monitor, epochs=3).history

@@ -352,6 +352,48 @@ def test_a_resumed_run_takes_curves_and_flags_from_its_log(model, path):
     assert [math.isnan(loss) for loss in late.run.curves["loss"]] == [True] * 3 + [False] * 2
 
 
+def test_a_resumed_run_knows_the_first_weights_and_what_happened_within_epochs(model, path):
+    def epochs_of(recorder, first, last):
+        one = scored(1.0)
+        for epoch in range(first, last):
+            recorder.begin_epoch(epoch, model, one.trials)
+            model.kernel = model.kernel + 0.5
+            for part in (1, 2):
+                values = {"auc": 0.5, "eer": 0.5}
+                recorder.end_part(10 * epoch + part, 0.8 ** (2 * epoch + part), one, values)
+            logs = {"loss": 0.8**epoch, "val_auc": 0.5, "val_eer": 0.5}
+            recorder.end_epoch(epoch, model, logs, one, counts={"steps": epoch, "next_part": None})
+        return recorder
+
+    whole = epochs_of(RunRecorder(RunLog(path.with_name("whole.jsonl"))), 0, 6)
+    model.kernel = np.full((2, 2), 1.0)
+    epochs_of(RunRecorder(RunLog(path)), 0, 4)
+    again = epochs_of(RunRecorder(RunLog(path)), 4, 6)
+    assert again.holes == [] and again.run.last["state"]["steps"] == 3
+    assert lines(path) == lines(path.with_name("whole.jsonl"))
+    assert again.run.parts == whole.run.parts and again.run.flagged_steps == whole.run.flagged_steps != []
+    assert str(again.run.curves) == str(whole.run.curves) and again.still == whole.still
+    model.kernel = model.kernel - 0.5
+    assert not RunRecorder(RunLog(path)).take_up(6, model)  # other weights
+    model.kernel = model.kernel + 0.5
+    assert not RunRecorder(RunLog(path)).take_up(7, model) and not RunRecorder().take_up(6, model)
+    finished = RunRecorder(RunLog(path))
+    assert finished.take_up(6, model) and str(finished.run.curves) == str(whole.run.curves)
+
+
+def test_a_disk_that_is_full_when_a_run_begins_does_not_end_it(model, path, monkeypatch):
+    from keras_siamese.diagnosis import recorder as module
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_arrays", full)
+    recorder = RunRecorder(RunLog(path))
+    with pytest.warns(SideWorkWarning, match="What a resumed run needs could not be .*run.jsonl.npz: .*No space left"):
+        record(recorder, model, 2)
+    assert len(lines(path)) == 2
+
+
 def test_a_run_that_was_not_flagged_is_looked_at_after_5_10_and_20_epochs(model, path):
     looked, recorder = [], RunRecorder(RunLog(path))
 

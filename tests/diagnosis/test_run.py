@@ -1,12 +1,13 @@
 """Runs that are read from Keras's history, a dict, a run log and a CSV file; errors name what is missing."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from keras_siamese.diagnosis.recorder import RunLog
-from keras_siamese.diagnosis.run import ALWAYS, Run
+from keras_siamese.diagnosis.run import ALWAYS, SCHEMA, Run
 from tests.support.diagnoses import history
 
 
@@ -96,6 +97,47 @@ def test_a_torn_last_row_is_left_out(tmp_path):
 def test_what_a_file_lacks_is_said(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         read(csv_of(tmp_path / "log.csv", text))
+
+
+PART = {"step": [3], **{name: [0.5] for name in ALWAYS}}
+
+
+def log_with(path, **line):
+    line = {"schema": SCHEMA, "epoch": 0, "flagged": False, "loss": 1, "auc": 0.5, "eer": 0.5, **line}
+    path.write_text(json.dumps(line) + "\n")
+    return path
+
+
+def test_a_log_tells_what_happened_within_its_epochs(tmp_path):
+    state = {"finite": False, "weights": 7, "parts": PART, "flagged_steps": [3]}
+    run = Run.of(log_with(tmp_path / "run.jsonl", logs={"loss": 1, "mine": 2}, state=state))
+    assert run.parts == PART and run.flagged_steps == [3] and run.not_finite_since == 0
+    assert run.logged == ("loss", "mine") and run.last["state"]["weights"] == 7
+    run = Run.of(log_with(tmp_path / "run.jsonl", state={"finite": True}))
+    assert run.parts == {} and run.not_finite_since is None and run.logged == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"logs": []},
+        {"state": None},
+        {"state": {"finite": 1}},
+        {"state": {"weights": 0.5}},
+        {"state": {"steps": "3"}},
+        {"state": {"flagged_steps": [None]}},
+        {"state": {"flagged_steps": {"a": 1}}},
+        {"state": {"parts": [1]}},
+        {"state": {"parts": {"step": [1]}}},
+        {"state": {"parts": PART | {"step": [1.5]}}},
+        {"state": {"parts": PART | {"loss": ["a"]}}},
+        {"state": {"parts": PART | {"loss": [1, 2]}}},
+    ],
+    ids=str,
+)
+def test_a_state_of_another_kind_is_refused(tmp_path, line):
+    with pytest.raises(ValueError, match=r"line 1 of .* must have (objects for 'logs' and 'state'|a `state` as)"):
+        Run.of(log_with(tmp_path / "run.jsonl", **line))
 
 
 def test_other_things_are_refused(tmp_path):
