@@ -76,8 +76,9 @@ class DivergenceMonitor(VerificationMonitor):
       nor the random states of layers such as Dropout, nor the states of callbacks such as EarlyStopping.
     - `BackupAndRestore(save_freq=100)` saves within an epoch; Keras trains this epoch again from its first batch. Such
       a run, and one whose log lacks epochs, gives a warning.
-    - `BackupAndRestore` writes its files in place. If the process is killed meanwhile, they cannot be read; with
-      `double_checkpoint=True`, Keras then resumes from the backup before.
+    - `BackupAndRestore` writes its files in place. If the process is killed meanwhile, Keras cannot read them and
+      raises an error. With `double_checkpoint=True` it resumes from the backup before. If it was the first backup,
+      there is none: delete the folder, and the run begins again.
     - `on_divergence` acts at the first flag of the whole run, and not again in the resumed one.
     - `HardPairRefresh` with `every` > 1; see there.
 
