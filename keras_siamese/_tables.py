@@ -45,19 +45,24 @@ def csv_rows(name, file):
     >>> columns, list(rows)
     (['epoch', 'loss'], [(2, ['0', '1.5'])])
     """
-    header = file.readline()
-    if not header.strip():
+    columns, delimiter = csv_header(name, file.readline())
+    return columns, csv_fields(name, file, delimiter, 2)
+
+
+def csv_header(name, line):
+    """The columns that the first line of a CSV file names, and the delimiter of its fields."""
+    if not line.strip():
         raise ValueError(f"{name} must begin with a header that names its columns; its first line is empty")
-    delimiter = max(",;\t", key=header.count)
-    columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter))]
+    delimiter = max(",;\t", key=line.count)
+    return [column.strip() for column in next(csv.reader([line], delimiter=delimiter))], delimiter
 
-    def rows():
-        lines = csv.reader(file, delimiter=delimiter)
-        try:
-            for fields in lines:
-                if fields:
-                    yield lines.line_num + 1, fields  # the header is line 1
-        except csv.Error as error:
-            raise ValueError(f"{name} must be a CSV file; line {lines.line_num + 1}: {error}") from error
 
-    return columns, rows()
+def csv_fields(name, lines, delimiter, first):
+    """Yields `(line number, fields)` of each row that is not empty; `first` is the number of the first of `lines`."""
+    reader = csv.reader(lines, delimiter=delimiter)
+    try:
+        for fields in reader:
+            if fields:
+                yield reader.line_num + first - 1, fields
+    except csv.Error as error:
+        raise ValueError(f"{name} must be a CSV file; line {reader.line_num + first - 1}: {error}") from error
