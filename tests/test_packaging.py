@@ -15,7 +15,7 @@ import keras_siamese
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "images", "demo", "test", "benchmarks"}
-EXTRAS |= {"tensorboard", "faiss", "onnx", "onnx-jax"}
+EXTRAS |= {"tensorboard", "faiss", "onnx", "onnx-jax", "tables"}
 LOWER_BOUND = re.compile(r"([\w-]+)(?:>=|==)([\w.]+)$")
 
 

@@ -45,19 +45,20 @@ import numpy as np
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_identities, check_pairs
-from keras_siamese.verification.points import RankedPairs
+from keras_siamese.verification.resampling import RankedPairs
 
-# Resamples are counted in blocks of about this many weights. 2 MB stay in a core's cache, which is five times faster
-# than all at once.
-BLOCK = 2**18
+# Where all operating points are kept, resamples are counted in blocks of about this many weights: 2 MB stay in a core's
+# cache. Otherwise, they are counted in blocks of at most `ROWS` resamples and about `COUNTS` counts of identities.
+BLOCK, ROWS, COUNTS = 2**18, 1024, 2**26
+
+# The range of a statistic's argument, by the name of the parameter.
+RANGES = {"far": (0, 1), "threshold": (-np.inf, np.inf)}
 
 # The function of each statistic and the names of its arguments after the operating points.
 STATISTICS = {
-    reading.__name__: (reading, list(inspect.signature(reading).parameters)[1:])
+    reading.__name__: (reading, [name for name in inspect.signature(reading).parameters if name in RANGES])
     for reading in (at.auc, at.eer, at.best_accuracy, at.tar_at_far, at.accuracy_at, at.fmr_at, at.fnmr_at)
 }
-# The range of a statistic's argument, by the name of the parameter.
-RANGES = {"far": (0, 1), "threshold": (-np.inf, np.inf)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +128,14 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
     confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
     rng = np.random.default_rng(check_integer("seed", seed, low=0))
 
-    ranked = RankedPairs(same, scores)
-    draw = _weights(identities, ranked.order, rng)
-    whole = ranked.points(np.ones((1, len(same))))
-    blocks = [[reading(rows) for reading in readings.values()] for rows in _resamples(ranked, draw, samples, len(same))]
+    every = any(reading is at.best_accuracy for reading, *_ in readings.values())
+    ranked = RankedPairs(same, scores, identities, whole=every)
+    whole = ranked.resample(np.ones((ranked.things + 1, 1), np.uint8))
+    drawn = _resamples(ranked, samples, rng)
+    blocks = [[rows.read(*reading) for reading in readings.values()] for rows in drawn]
     replicates = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
     found = zip(readings.items(), replicates, strict=True)
-    return {name: Interval.of(reading(whole)[0], values, confidence) for (name, reading), values in found}
+    return {name: Interval.of(whole.read(*reading)[0], values, confidence) for (name, reading), values in found}
 
 
 def difference(first, second):
@@ -164,7 +166,7 @@ def difference(first, second):
 
 
 def _reading(statistic):
-    """The function of operating points that computes one of the `statistics` of `bootstrap`."""
+    """The function of operating points that computes one of the `statistics` of `bootstrap`, and its arguments."""
     name, *values = (statistic,) if isinstance(statistic, str) else statistic
     if name not in STATISTICS or len(values) != len(STATISTICS[name][1]):
         known = [", ".join((f'"{known}"', *arguments)) for known, (_, arguments) in STATISTICS.items()]
@@ -172,41 +174,27 @@ def _reading(statistic):
     reading, arguments = STATISTICS[name]
     limits = [RANGES[argument] for argument in arguments]
     values = [check_number(name, value, low=low, high=high) for value, (low, high) in zip(values, limits, strict=True)]
-    return lambda points: reading(points, *values)
+    return reading, *values
 
 
-def _weights(identities, order, rng):
-    """A function of a number of rows: pair weights `(rows, n)` in `order`, from identities drawn with replacement.
-
-    Without identities, pairs are drawn. Their order does not matter then.
-    """
-    if identities is None:
-        return lambda rows: _counts(rows, len(order), rng).astype(np.float64)
-    left, right, count = identities
-    # An extra column, always 1, stands for the right side of a pair within one identity, so that its weight is w_i.
-    left, right = left[order], np.where(left == right, count, right)[order]
-
-    def draw(rows):
-        weights = np.ones((rows, count + 1))
-        weights[:, :count] = _counts(rows, count, rng)
-        return weights[:, left] * weights[:, right]
-
-    return draw
+def _resamples(ranked, samples, rng):
+    """Yields `Resamples` in blocks, of `samples` rows in total, each with weight in both classes."""
+    most = max(1, BLOCK // len(ranked.same) if ranked.whole else min(ROWS, COUNTS // ranked.things))
+    while samples:
+        rows = ranked.resample(_counts(min(samples, most), ranked.things, rng)).usable()
+        samples -= len(rows)
+        if len(rows):
+            yield rows
 
 
 def _counts(rows, things, rng):
-    """How often each of `things` is drawn in as many draws with replacement; `(rows, things)`."""
-    drawn = rng.integers(0, things, (rows, things)) + things * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * things).reshape(rows, things)
-
-
-def _resamples(ranked, draw, samples, pairs):
-    """Yields operating points in blocks of rows, `samples` rows in total, each with weight in both classes."""
-    most = max(1, BLOCK // pairs)
-    while samples:
-        points = ranked.points(draw(min(most, samples)))
-        usable = (points.genuines[:, -1] > 0) & (points.impostors[:, -1] > 0)
-        if not usable.all():
-            points = points._replace(impostors=points.impostors[usable], genuines=points.genuines[usable])
-        samples -= np.count_nonzero(usable)
-        yield points
+    """How often each of `things` is drawn in as many draws with replacement, then a row of 1; `(things + 1, rows)`."""
+    counts, step = np.ones((things + 1, rows), np.uint8), max(1, BLOCK // things)
+    for start in range(0, rows, step):
+        some = min(step, rows - start)
+        drawn = rng.integers(0, things, (some, things)) + things * np.arange(some)[:, None]
+        drawn = np.bincount(drawn.ravel(), minlength=some * things).reshape(some, things)
+        if drawn.max() > np.iinfo(counts.dtype).max:
+            counts = counts.astype(np.int64)
+        counts[:-1, start : start + some] = drawn.T
+    return counts

@@ -7,8 +7,6 @@ the same line of code computes a figure and its bootstrap replicates. Only this 
 
     points = operating_points(same, scores)         # counts (k,), one sort
     auc(points), eer(points)                        # floats
-    rows = RankedPairs(same, scores).points(w)      # counts (rows, k) under pair weights (rows, n)
-    eer(rows)                                       # (rows,)
 """
 
 import math
@@ -75,38 +73,15 @@ def just_above(score):
         return np.nextafter(score, score.dtype.type(np.inf))
 
 
-class RankedPairs:
-    """Pairs in falling order of score, to be counted many times with different weights.
+def auc(points, area=None):
+    """Area under TAR over FMR by the trapezoidal rule, which equals the rank statistic with ties at ½; `(...)`.
 
-    Attributes:
-        order: `(n,)` indices that sort the pairs by falling score.
+    `area (...)` is twice the area in units of the counts, where it is known from more points than these.
     """
-
-    def __init__(self, same, scores):
-        self.order = np.argsort(-scores, kind="stable")
-        falling = scores[self.order]
-        self._genuine = same[self.order].astype(np.float64)
-        last_of_tie = np.concatenate((falling[1:] != falling[:-1], [True]))
-        self._thresholds = np.concatenate(([just_above(falling[0])], falling[last_of_tie])).astype(np.float64)
-        self._ends = None if last_of_tie.all() else np.concatenate(([0], 1 + np.flatnonzero(last_of_tie)))
-
-    def points(self, weights):
-        """The operating points for `weights (rows, n)`, which are in this order; sums of whole numbers are exact."""
-        rows, pairs = weights.shape
-        genuines, impostors = np.zeros((rows, pairs + 1)), np.zeros((rows, pairs + 1))
-        genuine_weights = weights * self._genuine
-        np.cumsum(genuine_weights, axis=1, out=genuines[:, 1:])
-        np.cumsum(weights - genuine_weights, axis=1, out=impostors[:, 1:])
-        if self._ends is not None:
-            genuines, impostors = genuines[:, self._ends], impostors[:, self._ends]
-        return OperatingPoints(self._thresholds, impostors, genuines)
-
-
-def auc(points):
-    """Area under TAR over FMR by the trapezoidal rule, which equals the rank statistic with ties at ½; `(...)`."""
-    width = np.diff(points.impostors, axis=-1)
-    twice_height = points.genuines[..., 1:] + points.genuines[..., :-1]
-    area = np.einsum("...k,...k->...", width, twice_height)
+    if area is None:
+        width = np.diff(points.impostors, axis=-1)
+        twice_height = points.genuines[..., 1:] + points.genuines[..., :-1]
+        area = np.einsum("...k,...k->...", width, twice_height)
     return area / (2 * points.genuines[..., -1] * points.impostors[..., -1])
 
 
@@ -170,17 +145,17 @@ def tar_at_far(points, far):
 
 def accuracy_at(points, threshold):
     """The accuracy at `threshold`; `(...)`."""
-    return accuracies(points)[..., _index(points, threshold)]
+    return accuracies(points)[..., index(points, threshold)]
 
 
 def fmr_at(points, threshold):
     """The FMR at `threshold`; `(...)`."""
-    return points.fmr[..., _index(points, threshold)]
+    return points.fmr[..., index(points, threshold)]
 
 
 def fnmr_at(points, threshold):
     """The FNMR at `threshold`; `(...)`."""
-    return points.fnmr[..., _index(points, threshold)]
+    return points.fnmr[..., index(points, threshold)]
 
 
 def moments(values):
@@ -205,6 +180,7 @@ def at(values, index):
     return np.take_along_axis(values, np.expand_dims(index, -1), axis=-1)[..., 0]
 
 
-def _index(points, threshold):
-    # The thresholds after the first one are the distinct scores; this point accepts exactly those ≥ threshold.
+def index(points, threshold):
+    """The point that accepts exactly the pairs whose score is at least `threshold`."""
+    # The thresholds after the first one are the distinct scores.
     return int(np.searchsorted(-points.thresholds[1:], -threshold, side="right"))

@@ -264,7 +264,7 @@ def evaluate(
 
     intervals = {}
     if identities is not None:
-        draws = {"left": left, "right": right, "confidence": confidence, "seed": seed}
+        draws = {"left": identities[0], "right": identities[1], "confidence": confidence, "seed": seed}
         found = bootstrap(list(statistics.values()), same, scores, **draws)
         intervals = {name: found[statistic] for name, statistic in statistics.items()}
         if accepted is not None:

@@ -54,6 +54,13 @@ def test_bad_pairs_are_refused_by_name(same, scores, error, message):
         check_pairs(same, scores)
 
 
+@pytest.mark.parametrize("far", [1, 10**15, -1])
+def test_numbers_become_codes_in_their_order(far):
+    left, right, count = check_identities(np.array([2, 7, 7]) * far, np.array([7, 7, 4]) * far, 3)
+    found = np.array([left, right])
+    assert (found if far > 0 else 2 - found).tolist() == [[0, 2, 2], [2, 2, 1]] and count == 3
+
+
 def test_identities_become_codes_that_both_sides_share():
     left, right, count = check_identities(["bo", "ada", "ada"], ["ada", "ada", "cy"], 3)
     assert (left.tolist(), right.tolist(), count) == ([1, 0, 0], [0, 0, 2], 3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.verification import points as at
-from keras_siamese.verification.points import OperatingPoint, OperatingPoints, RankedPairs, just_above, operating_points
+from keras_siamese.verification.points import OperatingPoint, OperatingPoints, just_above, operating_points
 
 SAME = np.array([True, True, False, True, False, False, True])
 SCORES = np.array([0.9, 0.7, 0.7, 0.5, 0.4, 0.2, 0.2])
@@ -63,24 +63,6 @@ def test_the_stricter_of_two_points_is_nearest():
     # |FMR − FNMR| is ½ before and after the crossing.
     points = operating_points(np.array([True, True, False, False]), np.array([2.0, 1.0, 1.0, 1.0]))
     assert at.nearest_to_eer(points) == OperatingPoint(2.0, 0.0, 0.5)
-
-
-def test_weights_of_one_count_pairs(points):
-    ranked = RankedPairs(SAME, SCORES)
-    rows = ranked.points(np.ones((2, 7)))
-    for found, expected in zip(rows, points, strict=True):
-        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
-    assert rows.impostors.shape == rows.genuines.shape == (2, 6)
-
-
-def test_a_weight_is_a_number_of_copies():
-    copies = np.array([2, 0, 1, 1, 3, 1, 2])
-    ranked = RankedPairs(SAME, SCORES)
-    rows = ranked.points(copies[ranked.order][None].astype(float))
-    whole = operating_points(np.repeat(SAME, copies), np.repeat(SCORES, copies))
-    for reading in (at.auc, at.eer, at.best_accuracy):
-        assert reading(rows).tolist() == pytest.approx([reading(whole)])
-    assert at.tar_at_far(rows, 0.5).tolist() == [at.tar_at_far(whole, 0.5)]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
