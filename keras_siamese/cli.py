@@ -1,6 +1,7 @@
 """The command line: `demo`, `watch script.py`, `evaluate SCORES.csv`, `diagnose MODEL.keras --data FILE`."""
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from keras_siamese._version import __version__
 from keras_siamese.callbacks import launching
 from keras_siamese.diagnosis import diagnose
 from keras_siamese.diagnosis.files import read_model, read_samples
-from keras_siamese.verification import evaluate, read_scores
+from keras_siamese.verification.counted import LIMIT, CountedScores, evaluate_file
 
 
 def main(arguments=None):
@@ -61,10 +62,11 @@ def add_watch(commands):
 
 def add_evaluate(commands):
     text = "compute verification figures, with confidence intervals, from the scores of any system"
-    command = commands.add_parser("evaluate", help=text, description=text)
+    long = f"More than {LIMIT:,} pairs are counted in bins: the figures then have error bounds instead of intervals."
+    command = commands.add_parser("evaluate", help=text, description=text, epilog=long)
     command.set_defaults(run=run_evaluate)
-    columns = "CSV file with the columns score and same (1 or 0), and optionally left and right, the identities, "
-    columns += "from which the intervals are computed; - reads standard input"
+    columns = "CSV or Parquet file with the columns score and same (1 or 0), and optionally left and right, the "
+    columns += "identities, from which the intervals are computed; - reads standard input"
     add = command.add_argument
     add("scores", metavar="SCORES.csv", help=columns)
     add("--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported")
@@ -123,11 +125,13 @@ def check_outputs(options):
 
 def run_evaluate(options):
     check_outputs(options)
-    table = read_scores(options.scores)
-    sign = -1.0 if options.distance else 1.0
-    threshold = None if options.threshold is None else sign * options.threshold
-    settings = {"far": options.far, "threshold": threshold, "confidence": options.confidence, "seed": options.seed}
-    report = evaluate(table.same, sign * table.scores, left=table.left, right=table.right, **settings)
+    names = ("far", "threshold", "distance", "confidence", "seed")
+    settings = {name: getattr(options, name) for name in names}
+    with contextlib.redirect_stdout(sys.stderr):  # the progress bar
+        report = evaluate_file(options.scores, progress=sys.stderr.isatty(), **settings)
+    if options.html is not None and isinstance(report, CountedScores):
+        pairs = report.histogram.genuines + report.histogram.impostors
+        raise ValueError(f"`--html` needs all pairs in memory, at most {LIMIT:,}; {options.scores} has {pairs:,}")
     print(report)
     if options.json is not None:
         text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)

@@ -8,6 +8,7 @@ import pytest
 
 from keras_siamese import __version__, verification
 from keras_siamese.cli import main
+from keras_siamese.verification import counted
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,28 @@ def test_reads_standard_input(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("score,same\n1,1\n0,0\n"))
     assert main(["evaluate", "-"]) == 0
     assert "Verification of 2 pairs" in capsys.readouterr().out
+
+
+def test_a_long_file_is_counted_in_bins(tmp_path, capsys, pairs, monkeypatch):
+    monkeypatch.setattr(counted, "LIMIT", 1000)
+    path = write(tmp_path / "scores.csv", pairs)
+    assert main(["evaluate", str(path), "--far", "0.1", "--json", str(tmp_path / "found.json")]) == 0
+    printed = capsys.readouterr()
+    assert "Histogram of 2,000 pairs" in printed.out and "TAR at FMR ≤ 0.1" in printed.out and printed.err == ""
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["threshold"] is None
+    monkeypatch.setattr("sys.stdin", io.StringIO(path.read_text(encoding="utf-8")))
+    assert main(["evaluate", "-", "--far", "0.1"]) == 0
+    assert capsys.readouterr().out == printed.out
+    assert main(["evaluate", str(path), "--html", str(tmp_path / "page.html")]) == 2
+    assert "`--html` needs all pairs in memory, at most" in capsys.readouterr().err
+
+
+def test_the_bar_is_shown_in_a_terminal_and_not_on_standard_output(tmp_path, capsys, pairs, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    path = write(tmp_path / "scores.csv", pairs)
+    assert main(["evaluate", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Verification of 2,000 pairs") and "1/1" in printed.err
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path, capsys):

@@ -11,7 +11,7 @@ A pair is accepted iff score ≥ threshold.
 - `report`: all of these at once.
 - `retrieval`: how near queries find embeddings of their own identity.
 - `histogram`, `all_pairs`: the same figures for more pairs than fit in memory.
-- `tables`: scores from a CSV or Parquet file.
+- `tables`, `counted`: scores from a CSV or Parquet file, of any length.
 """
 
 from keras_siamese.verification.all_pairs import compare_embeddings

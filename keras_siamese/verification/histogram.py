@@ -21,6 +21,7 @@ from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30, tar_note
 from keras_siamese.verification.pairs import check_scores
 from keras_siamese.verification.points import OperatingPoints, just_above
+from keras_siamese.verification.tallies import Largest, Tally
 
 # Number of scores counted at a time, so that intermediate results stay in the processor's cache.
 CHUNK = 1 << 16
@@ -78,8 +79,8 @@ class ScoreHistogram:
             self._scale = self.bins / np.float64(self.high - self.low)
         if not (0 < self._scale < math.inf and math.isfinite(self.high - self.low)):
             raise ValueError(f"`low` and `high` must be finite, with bins of finite width; got {low!r}, {high!r}")
-        self._genuine, self._impostor = _Tally(self.bins), _Tally(self.bins)
-        self._tail = _Largest(self.tail)
+        self._genuine, self._impostor = Tally(self.bins), Tally(self.bins)
+        self._tail = Largest(self.tail)
         self._kept = []  # the genuine scores; None when there are too many
         self._dtype = None
         self._smallest, self._largest = math.inf, -math.inf
@@ -274,10 +275,10 @@ class ScoreHistogram:
         self._points()  # raises without both classes
         return at.decidability(self._genuine.moments, self._impostor.moments)
 
-    def to_dict(self):
+    def to_dict(self, far=(0.01, 0.001)):
         """Counts, bounds and figures as numbers, lists and dicts for JSON; an infinite d′ becomes None.
 
-        The TAR at FMR ≤ 0.01 and ≤ 0.001 come with the mark of `rule_of_30`.
+        The TAR at each FMR of `far`, numbers in (0, 1], comes with the mark of `rule_of_30`.
         """
         d_prime = self.d_prime()
         numbers = ("genuines", "impostors", "low", "high", "bins", "tail", "error_bound")
@@ -290,22 +291,26 @@ class ScoreHistogram:
             **dict(zip(("best_accuracy", "best_threshold"), self.best_accuracy(), strict=True)),
             "tar": [
                 {
-                    "far": far,
-                    "tar": self.tar_at_far(far),
-                    "tar_error_bound": self.tar_error_bound(far),
-                    "threshold": self.threshold_at_far(far),
-                    "mark": rule_of_30(far, self.impostors).mark,
+                    "far": rate,
+                    "tar": self.tar_at_far(rate),
+                    "tar_error_bound": self.tar_error_bound(rate),
+                    "threshold": self.threshold_at_far(rate),
+                    "mark": rule_of_30(rate, self.impostors).mark,
                 }
-                for far in (0.01, 0.001)
+                for rate in far
             ],
         }
 
     def __str__(self):
+        return self.table()
+
+    def table(self, far=(0.01, 0.001)):
+        """The figures as text, with the TAR at each FMR of `far`, numbers in (0, 1]."""
         heading = f"Histogram of {self.genuines + self.impostors:,} pairs: {self.genuines:,} genuine, "
         heading += f"{self.impostors:,} impostor, in bins of {self.error_bound:.3g}"
         if not (self.genuines and self.impostors):
             return heading
-        found = self.to_dict()
+        found = self.to_dict(far)
         rows = [("", "value", "error at most", "")]
         for name, note in (("eer", f"at threshold {found['eer_point']['threshold']:.6g}"), ("auc", "")):
             rows.append((name.upper(), f"{found[name]:.4f}", f"{found[f'{name}_error_bound']:.1e}", note))
@@ -368,43 +373,3 @@ class ScoreHistogram:
         with np.errstate(over="ignore"):
             rounded = above.astype(self._dtype)
         return np.where(rounded.astype(np.float64) < above, just_above(rounded), rounded).astype(np.float64)
-
-
-class _Tally:
-    """Counts of one class by bin, `(bins,)`, and the `moments` of its scores, in units of bins."""
-
-    def __init__(self, bins):
-        self.counts, self.moments = np.zeros(bins, np.int64), (0, 0.0, 0.0)
-
-    def add(self, counts, moments):
-        self.counts += counts
-        (pairs, mean, squares), (more, other_mean, other_squares) = self.moments, moments
-        if more:
-            total, gap = pairs + more, other_mean - mean
-            squares += other_squares + gap * gap * (pairs / total) * more
-            self.moments = total, mean + gap * (more / total), squares
-
-
-class _Largest:
-    """The `size` largest of all added values, in memory O(size)."""
-
-    def __init__(self, size):
-        self.size, self.floor = size, -math.inf  # only values above the floor matter
-        self._pieces, self._held = [], 0
-
-    def add(self, values):
-        self._pieces.append(values)
-        self._held += len(values)
-        if self._held >= 2 * self.size or len(self._pieces) > CHUNK:
-            values = np.concatenate(self._pieces)
-            if len(values) > self.size:
-                values = np.partition(values, len(values) - self.size)[-self.size :].copy()
-            if len(values) == self.size:
-                self.floor = float(values.min())
-            self._pieces, self._held = [values], len(values)
-
-    def values(self):
-        """Sorted, the largest first."""
-        if not self._pieces:
-            return np.empty(0, np.float16)
-        return np.sort(np.concatenate(self._pieces))[::-1][: self.size]

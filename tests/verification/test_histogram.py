@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_siamese.verification import curves
-from keras_siamese.verification.histogram import CHUNK, ScoreHistogram, _Largest
+from keras_siamese.verification.histogram import CHUNK, ScoreHistogram
 
 FARS = (0, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.9, 1)
 
@@ -147,13 +147,12 @@ def test_a_tail_of_two_dtypes():
     assert histogram.threshold_at_far(0.1) == 0.5
 
 
-def test_the_tail_holds_only_as_much_as_it_needs():
-    largest = _Largest(3)
-    assert largest.values().tolist() == []
-    for start in range(0, 40, 4):
-        largest.add(np.arange(start, start + 4.0))
-        assert sum(map(len, largest._pieces)) <= 6 and largest.floor <= max(start + 1, 0)
-    assert largest.values().tolist() == [39, 38, 37] and largest.floor == 37
+def test_rates_are_those_that_are_asked_for():
+    same, scores = random_pairs(0)
+    histogram = histogram_of(same, scores)
+    (figure,) = histogram.to_dict(far=[0.05])["tar"]
+    assert figure["far"] == 0.05 and figure["tar"] == histogram.tar_at_far(0.05)
+    assert "TAR at FMR ≤ 0.05" in histogram.table([0.05]) and "0.01" not in histogram.table([0.05]).split("TAR")[1]
 
 
 def test_more_bins_tell_more():
