@@ -127,23 +127,24 @@ def data(found):
 def verification(found):
     """A table of seconds by number of scores, then one for all pairs, the file and the gallery."""
     sides = list(found["scores"][0]["seconds"])
+    compared = [("roc_curve", "histogram, all figures"), ("roc_curve", "eer"), ("roc_curve, all points", "roc")]
     lines = []
     for row in found["scores"]:
         seconds = row["seconds"]
         times = [f"{seconds[name]:.3f}" if name in seconds else "" for name in sides]
-        ours = [seconds.get(name) for name in ("histogram, all figures", "eer")]
-        peer = seconds.get("roc_curve")
-        lines.append([f"{row['number']:,}", *times, *(ratio(peer, own) if peer and own else "" for own in ours)])
-    header = ["scores", *(f"{name}, s" for name in sides), "roc_curve ÷ histogram", "roc_curve ÷ eer"]
+        ratios = [ratio(seconds[peer], seconds[own]) if peer in seconds else "" for peer, own in compared]
+        lines.append([f"{row['number']:,}", *times, *ratios])
+    header = ["scores", *(f"{name}, s" for name in sides), *(f"{peer} ÷ {own}" for peer, own in compared)]
     pairs = []
     for row in found["pairs"]:
         seconds = row["seconds"]
         times = [f"{seconds[name]:.2f}" if name in seconds else "" for name in found["pairs"][0]["seconds"]]
-        peer = seconds.get("products and histograms")
-        share = f"{seconds['compare_embeddings'] / peer:.2f}" if peer else ""
-        pairs.append([f"{row['number']:,}", *times, share, f"{(row['memory'] or 0) / 2**20:,.0f}"])
+        peers = [seconds.get(name) for name in ("products and histograms", "products")]
+        shares = [f"{peer / seconds['compare_embeddings']:.2f}" if peer else "" for peer in peers]
+        pairs.append([f"{row['number']:,}", *times, *shares, f"{(row['memory'] or 0) / 2**20:,.0f}"])
     names = [f"{name}, s" for name in found["pairs"][0]["seconds"]]
-    all_pairs = table(["embeddings", *names, "of products and histograms", "growth, MiB"], pairs)
+    shares = ["products and histograms ÷ compare_embeddings", "products ÷ compare_embeddings"]
+    all_pairs = table(["embeddings", *names, *shares, "growth, MiB"], pairs)
     rest = [seconds_of(found[key], what) for key, what in (("file", "lines"), ("gallery", "gallery")) if key in found]
     return "\n\n".join([table(header, lines), all_pairs, *rest, footnote(found)])
 

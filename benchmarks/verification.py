@@ -1,12 +1,13 @@
 """How long do many scores, all pairs of many embeddings, a long file and a large gallery take?
 
-- Scores: one call each for EER, AUC and TAR at two rates, and the streamed `ScoreHistogram` with all of them. They are
-  compared with scikit-learn's `roc_curve`, which computes only the curve, and with one sort of the scores, which every
-  exact answer needs.
-- Pairs: `compare_embeddings` over all pairs, compared with the matrix products and `numpy.histogram` of the same
-  blocks. Beyond 20,000 embeddings only `compare_embeddings` runs.
-- File: `read_scores` of a CSV file with identities, compared with `pandas.read_csv`, which does not check the lines;
-  and `evaluate` of the same data, including intervals.
+- Scores: one call each for EER, AUC, TAR at two rates and the ROC curve, and the streamed `ScoreHistogram` with all
+  figures. They are compared with scikit-learn's `roc_curve`, as it is by default and with all points, as `roc` has
+  them, and with one sort of the scores, which every exact answer needs.
+- Pairs: `compare_embeddings` over all pairs, compared with the matrix products of the same blocks, alone and with
+  `numpy.histogram`, which runs up to 20,000 embeddings.
+- File: `read_scores` of a CSV file with identities, with pyarrow and without, compared with `pandas.read_csv`, which
+  does not check the lines; `evaluate` of the same data, including intervals; and the command `keras-siamese evaluate`
+  as a process, beside one that only imports Keras.
 - Gallery: the ten best matches with `Verifier.identify`, by blocks and by faiss, compared with faiss's own exact
   search.
 
@@ -17,14 +18,16 @@
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import measure
 
 DIM, PER_IDENTITY, BLOCK = 128, 10, 1024
-ALL_SIDES = 20_000  # embeddings; up to this number the other sides of all pairs run too
+ALL_SIDES = 20_000  # embeddings; up to this number all sides of all pairs run
 FAR = (0.01, 0.001)
 
 
@@ -57,7 +60,7 @@ def main():
     found["gallery"] = of_gallery(options.gallery, options.rounds)
     show(options, f"a gallery of {options.gallery:,}", found["gallery"])
     if not options.toy:
-        about = measure.surroundings("scikit-learn", "pandas", "faiss-cpu")
+        about = measure.surroundings("scikit-learn", "pandas", "pyarrow", "faiss-cpu")
         command = " ".join(["python benchmarks/verification.py", *sys.argv[1:]])
         print(measure.write("verification", {"surroundings": about, "command": command, **found}))
 
@@ -88,8 +91,10 @@ def of_scores(number, rounds):
         "eer": lambda: verification.eer(same, scores),
         "auc": lambda: verification.auc(same, scores),
         "tar_at_far": lambda: verification.tar_at_far(same, scores, FAR),
+        "roc": lambda: verification.roc(same, scores),
         "sort": lambda: np.sort(scores),
         "roc_curve": lambda: roc_curve(same, scores),
+        "roc_curve, all points": lambda: roc_curve(same, scores, drop_intermediate=False),
     }
     if number > 2e7:  # the exact functions and scikit-learn would need tens of gigabytes
         sides = {name: sides[name] for name in ("histogram, all figures", "sort")}
@@ -121,7 +126,7 @@ def of_pairs(number, rounds):
         "products": lambda: products(False),
     }
     if number > ALL_SIDES:
-        sides, rounds = {"compare_embeddings": sides["compare_embeddings"]}, 1
+        sides, rounds = {name: sides[name] for name in ("compare_embeddings", "products")}, 1
     seconds = measure.alternate(sides, rounds, budget=30.0)
     memory = measure.peak_memory(sides["compare_embeddings"])
     return {"number": number, "seconds": seconds, "memory": memory}
@@ -141,11 +146,33 @@ def of_file(number, rounds):
         path = Path(folder) / "scores.csv"
         table = {"score": scores, "same": (left == right).astype(int), "left": left, "right": right}
         pandas.DataFrame(table).to_csv(path, index=False)
-        sides = {"read_scores": lambda: verification.read_scores(path), "pandas": lambda: pandas.read_csv(path)}
+        sides = {
+            "read_scores": lambda: verification.read_scores(path),
+            "without pyarrow": lambda: read_without_pyarrow(path),
+            "pandas": lambda: pandas.read_csv(path),
+        }
         seconds = measure.alternate(sides, rounds, budget=15.0)
         held = verification.read_scores(path)
-    evaluate = {"evaluate": lambda: verification.evaluate(held.same, held.scores, left=held.left, right=held.right)}
-    return {"number": number, "seconds": {**seconds, **measure.alternate(evaluate, rounds=1)}}
+        sides = {"evaluate": lambda: verification.evaluate(held.same, held.scores, left=held.left, right=held.right)}
+        sides["the command"] = lambda: run(f"from keras_siamese.cli import main; main(['evaluate', {str(path)!r}])")
+        sides["import keras"] = lambda: run("import keras")
+        seconds |= measure.alternate(sides, rounds)
+    return {"number": number, "seconds": seconds}
+
+
+def read_without_pyarrow(path):
+    from keras_siamese import verification
+    from keras_siamese.verification import arrow
+
+    with mock.patch.object(arrow, "csv_table", lambda *arguments: None):
+        return verification.read_scores(path)
+
+
+def run(code):
+    """Runs a fresh Python process with this package."""
+    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
 
 
 def of_gallery(number, rounds, probes=1000, k=10):

@@ -75,12 +75,13 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
 
     tail = max(1000, math.ceil(10 * far * impostors))
     histogram = ScoreHistogram(*bounds, bins=bins, tail=min(tail, impostors))
-    for rows, columns in pairs_of_slices:
-        scores = score(rows, columns)
-        for genuine, part in _classes(scores, codes[rows], codes[columns], rows == columns):
-            histogram._check("distance", part)
-            histogram._count(genuine, part)
-        move_on(1)
+
+    def parts():
+        for rows, columns in pairs_of_slices:
+            yield from _classes(score(rows, columns), codes[rows], codes[columns], rows == columns)
+            move_on(1)
+
+    histogram._count(parts(), name="distance")  # one block is counted while the next is scored
     return histogram
 
 

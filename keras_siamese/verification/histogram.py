@@ -10,8 +10,11 @@ Pure NumPy; anything above `distances` may import it.
     print(histogram)
 """
 
+import collections
 import copy
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -96,10 +99,10 @@ class ScoreHistogram:
         scores = check_scores(scores)
         same = check_same("same", same, length=len(scores))
         self._check("scores", scores)
-        for start in range(0, len(scores), 4 * CHUNK):
-            piece, genuine = scores[start : start + 4 * CHUNK], same[start : start + 4 * CHUNK]
-            self._count(True, piece[genuine])
-            self._count(False, piece[~genuine])
+        starts = range(0, len(scores), 4 * CHUNK)
+        pieces = ((scores[start : start + 4 * CHUNK], same[start : start + 4 * CHUNK]) for start in starts)
+        parts = ((wanted, piece[genuine == wanted]) for piece, genuine in pieces for wanted in (True, False))
+        self._count(parts, threads=len(starts) > 2)
 
     def merge(self, other):
         """Adds the pairs of `other`, a `ScoreHistogram` with the same bounds, bins and tail."""
@@ -133,26 +136,57 @@ class ScoreHistogram:
             found = f"{outside} of {scores.size} are outside; got scores from {scores.min():g} to {scores.max():g}"
             raise ValueError(f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {found}")
 
-    def _count(self, genuine, scores):
-        """Counts checked floats of one class, `(n,)` or `(rows, columns)`."""
-        if not scores.size:
+    def _count(self, parts, name=None, threads=True):
+        """Counts `(is genuine, floats)` of one class each, `(n,)` or `(rows, columns)`; with a name, checks them first.
+
+        NumPy releases the interpreter's lock, so threads share the work. Results are added in the order of the parts,
+        so that they do not depend on the threads.
+        """
+        workers = min(4, os.cpu_count() or 1) if threads else 1
+        if workers == 1:
+            for part in parts:
+                self._add_counts(*part, self._counts(*part, name))
             return
-        tally = self._genuine if genuine else self._impostor
+        waiting = collections.deque()
+        with ThreadPoolExecutor(workers) as pool:
+            for part in parts:
+                waiting.append((*part, pool.submit(self._counts, *part, name)))
+                if len(waiting) > 2 * workers:
+                    genuine, scores, counts = waiting.popleft()
+                    self._add_counts(genuine, scores, counts.result())
+            for genuine, scores, counts in waiting:
+                self._add_counts(genuine, scores, counts.result())
+
+    def _counts(self, genuine, scores, name):
+        """For each piece of the scores: its extremes, counts, moments, and what may be among the largest."""
+        if name is not None:
+            self._check(name, scores)
+        if not scores.size:
+            return []
         # At least four scores for each bin, so that adding the counts of all bins does not dominate the time.
         step = max(1, max(CHUNK, 4 * self.bins) * len(scores) // scores.size)
-        for start in range(0, len(scores), step):
-            piece = scores[start : start + step]
-            smallest, largest = float(piece.min()), float(piece.max())
-            positions = self._positions(piece).ravel()
-            indices = positions.astype(np.intp)
-            if smallest < self.low or self._positions(np.float64(largest)) >= self.bins:
-                np.clip(indices, 0, self.bins - 1, out=indices)
-            tally.add(np.bincount(indices, minlength=self.bins), at.moments(positions))
-            if not genuine and largest > self._tail.floor:
-                # Compared in float64, because the floor may lie between two numbers of the scores' dtype.
-                self._tail.add(piece[np.greater(piece, self._tail.floor, signature="dd->?")])
-            self._saw(smallest, largest, piece.dtype)
-        if genuine:
+        return [self._counts_of_piece(genuine, scores[start : start + step]) for start in range(0, len(scores), step)]
+
+    def _counts_of_piece(self, genuine, piece):
+        smallest, largest = float(piece.min()), float(piece.max())
+        positions = self._positions(piece).ravel()
+        indices = positions.astype(np.intp)
+        if smallest < self.low or self._positions(np.float64(largest)) >= self.bins:
+            np.clip(indices, 0, self.bins - 1, out=indices)
+        tail = None
+        if not genuine and largest > self._tail.floor:
+            # Compared in float64, because the floor may lie between two numbers of the scores' dtype.
+            tail = piece[np.greater(piece, self._tail.floor, signature="dd->?")]
+        return smallest, largest, np.bincount(indices, minlength=self.bins), at.moments(positions), tail
+
+    def _add_counts(self, genuine, scores, pieces):
+        """Adds what `_counts` returns."""
+        for smallest, largest, counts, moments, tail in pieces:
+            (self._genuine if genuine else self._impostor).add(counts, moments)
+            if tail is not None:
+                self._tail.add(tail)
+            self._saw(smallest, largest, scores.dtype)
+        if genuine and scores.size:
             self._keep([scores.flatten()])
 
     def _positions(self, scores):

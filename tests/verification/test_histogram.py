@@ -147,6 +147,19 @@ def test_a_tail_of_two_dtypes():
     assert histogram.threshold_at_far(0.1) == 0.5
 
 
+def test_threads_change_nothing(rng, monkeypatch):
+    same, scores = rng.integers(0, 2, 20 * CHUNK), rng.random(20 * CHUNK)
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        histogram = ScoreHistogram(0, 1, tail=10)
+        histogram.add(same, scores)
+        found.append(histogram)
+    for one, other in zip(*(histogram.operating_points() for histogram in found), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[0].to_dict() == found[1].to_dict()
+
+
 def test_rates_are_those_that_are_asked_for():
     same, scores = random_pairs(0)
     histogram = histogram_of(same, scores)
