@@ -6,8 +6,8 @@
 - Pairs: `compare_embeddings` over all pairs, compared with the matrix products of the same blocks, alone and with
   `numpy.histogram`, which runs up to 20,000 embeddings.
 - File: `read_scores` of a CSV file with identities, with pyarrow and without, compared with `pandas.read_csv`, which
-  does not check the lines; `evaluate` of the same data, including intervals; and the command `keras-siamese evaluate`
-  as a process, beside one that only imports Keras.
+  does not check the lines; `evaluate` of the same data, including intervals; and the processor time of the command
+  `keras-siamese evaluate`, beside a process that only imports Keras.
 - Gallery: the ten best matches with `Verifier.identify`, by blocks and by faiss, compared with faiss's own exact
   search.
 
@@ -18,6 +18,8 @@
 
 import argparse
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -154,9 +156,11 @@ def of_file(number, rounds):
         seconds = measure.alternate(sides, rounds, budget=15.0)
         held = verification.read_scores(path)
         sides = {"evaluate": lambda: verification.evaluate(held.same, held.scores, left=held.left, right=held.right)}
-        sides["the command"] = lambda: run(f"from keras_siamese.cli import main; main(['evaluate', {str(path)!r}])")
-        sides["import keras"] = lambda: run("import keras")
         seconds |= measure.alternate(sides, rounds)
+        sides = {"the command, processor": f"from keras_siamese.cli import main; main(['evaluate', {str(path)!r}])"}
+        sides["import keras, processor"] = "import keras"
+        taken = [{name: processor_seconds(code) for name, code in sides.items()} for _ in range(rounds)]
+        seconds |= {name: statistics.median(one[name] for one in taken) for name in sides}
     return {"number": number, "seconds": seconds}
 
 
@@ -168,11 +172,14 @@ def read_without_pyarrow(path):
         return verification.read_scores(path)
 
 
-def run(code):
-    """Runs a fresh Python process with this package."""
+def processor_seconds(code):
+    """Processor seconds of a fresh Python process with this package, so that other work on the machine counts less."""
     paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def of_gallery(number, rounds, probes=1000, k=10):

@@ -74,10 +74,12 @@ def cross_fitted_decisions(same, scores, identities, folds, seed):
     tested_in, also_in = deal_folds(same, identities, folds, seed)
     accepted = np.empty(len(same), bool)
     for fold in np.unique(tested_in):
-        tested, chosen_on = tested_in == fold, (tested_in != fold) & (also_in != fold)
-        if np.count_nonzero(same[chosen_on]) in (0, np.count_nonzero(chosen_on)):
+        tested = tested_in == fold
+        chosen_on = ~tested if also_in is tested_in else ~(tested | (also_in == fold))
+        chosen = same[chosen_on]
+        if np.count_nonzero(chosen) in (0, len(chosen)):
             return None
-        _, threshold = best_point(operating_points(same[chosen_on], scores[chosen_on]))
+        _, threshold = best_point(operating_points(chosen, scores[chosen_on]))
         accepted[tested] = scores[tested].astype(np.float64) >= threshold
     return accepted
 

@@ -119,37 +119,37 @@ def opened(path):
         yield OpenedScores("standard input", file)
 
 
-def number_of_blocks(opened):
+def number_of_blocks(source):
     """The number of blocks that `read_blocks` reads, about."""
-    size = opened.file.seek(0, io.SEEK_END)
-    return max(1, arrow.parquet_batches(*opened) if is_parquet(opened) else math.ceil(size / BLOCK))
+    size = source.file.seek(0, io.SEEK_END)
+    return max(1, arrow.parquet_batches(*source) if is_parquet(source) else math.ceil(size / BLOCK))
 
 
-def is_parquet(opened):
-    return opened.name.lower().endswith(".parquet")
+def is_parquet(source):
+    return source.name.lower().endswith(".parquet")
 
 
-def read_blocks(opened, names, move_on=lambda steps: None):
+def read_blocks(source, names, move_on=lambda steps: None):
     """Yields `ScoreTable`s of the rows of an opened file, with codes in place of identities.
 
     Args:
-        opened: the file; it is read from its beginning.
+        source: the file, as `opened` gives it; it is read from its beginning.
         names: a dict from name to code, which receives the identities.
         move_on: called with 1 after each block that was read.
 
     Raises:
         ValueError: as `read_scores`; about wrong lines only at the end of the file.
     """
-    opened.file.seek(0)
+    source.file.seek(0)
     wrong, pairs = WrongLines(), 0
-    blocks = parquet_blocks if is_parquet(opened) else csv_blocks
-    for block in blocks(*opened, names, wrong):
+    blocks = parquet_blocks if is_parquet(source) else csv_blocks
+    for block in blocks(*source, names, wrong):
         move_on(1)
         pairs += len(block.same)
         yield block
-    wrong.check(opened.name)
+    wrong.check(source.name)
     if not pairs:
-        raise ValueError(f"{opened.name} must have one pair per line below its header; it has no pairs")
+        raise ValueError(f"{source.name} must have one pair per line below its header; it has no pairs")
 
 
 class WrongLines:
