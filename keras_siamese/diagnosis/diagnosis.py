@@ -212,7 +212,9 @@ class Diagnosis:
         try:
             report = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:  # no UTF-8, or no JSON
-            raise ValueError(f"`path` must be a JSON report; {str(path)!r} is none: {error}") from error
+            raise ValueError(
+                f"`path` must be a report that Diagnosis.to_json wrote; {str(path)!r} is no JSON: {error}"
+            ) from error
         report = report if isinstance(report, dict) else {}
         if not {"schema", "facts", "run"} <= set(report):
             found = report.get("schema", "no schema")

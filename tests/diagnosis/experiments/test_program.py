@@ -57,7 +57,7 @@ def test_on_step_is_called_after_each_step(program):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(program):
-    broken = replace(program, batches=program.batches.changed(y=lambda array: array * np.float32(np.nan)))
+    broken = replace(program, batches=program.batches.changed(x=lambda array: array * np.float32(np.nan)))
     assert len(run(broken, 5).losses) == 1
 
 
