@@ -1,6 +1,6 @@
 """Is a run that was killed and resumed the same as one that was not?
 
-A process trains a small model with `BackupAndRestore` and a `DivergenceMonitor` that writes a run log and a report. It
+A process trains a small model with `AtomicBackup` and a `DivergenceMonitor` that writes a run log and a report. It
 is killed (SIGKILL) at a random moment between the begin of `fit` and the end of the report, and the same program is
 started again. In the end the run log, the JSON report and the weights are compared with those of a process that was not
 killed: all lines, all keys, all bits. In every second run the backup stands before the monitor.
@@ -168,7 +168,7 @@ def train(folder, backup_first, begin):
     monitor = ks.callbacks.DivergenceMonitor(
         valid, report=folder / "report.html", log=folder / "run.jsonl", far=0.1, every_steps=30
     )
-    backup = keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True)
+    backup = ks.callbacks.AtomicBackup(folder / "backup")
     pairs = ks.data.PairSequence(*train, batch_size=32, pairs_per_epoch=320, seed=0)
     begin()
     callbacks = [backup, monitor] if backup_first else [monitor, backup]

@@ -8,15 +8,17 @@
 
 Contract: the callbacks in `epochs` tell a sequence, when an epoch begins, its number and the model's embeddings. Those
 in `monitors` and `divergence` measure held-out verification when an epoch ends; put them before the callbacks that read
-`logs`.
+`logs`. `backup` lets a killed run continue.
 """
 
 from keras_siamese._files import SideWorkWarning
+from keras_siamese.callbacks.backup import AtomicBackup
 from keras_siamese.callbacks.divergence import DivergenceError, DivergenceMonitor
 from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch
 from keras_siamese.callbacks.monitors import VerificationMonitor
 
 __all__ = [
+    "AtomicBackup",
     "DivergenceError",
     "DivergenceMonitor",
     "HardPairRefresh",

@@ -66,19 +66,19 @@ class DivergenceMonitor(VerificationMonitor):
             `VerificationMonitor`. Without `strict`, an error in the report, the run log or the diagnosis does not end
             `fit`: a fact or a cause that raises is not examined, and the others are reported.
 
-    A run that was killed and is resumed (`BackupAndRestore`, or `initial_epoch` and the weights) reads from its `log`
-    what was recorded, and replaces the epochs that are trained again. In the end the log has each epoch once, and the
-    report is that of a run which was not killed. Beside the log it keeps `run.jsonl.npz`, with numbers of the first
-    weights. If the last epoch was trained but the report was not written, it is written when the program is started
-    again. `BackupAndRestore` is called directly after the monitor, also if it stands before it. These runs differ:
+    A run that was killed and is resumed (`AtomicBackup`, Keras's `BackupAndRestore`, or `initial_epoch` and the
+    weights) reads from its `log` what was recorded, and replaces the epochs that are trained again. In the end the log
+    has each epoch once, and the report is that of a run which was not killed. Beside the log it keeps `run.jsonl.npz`,
+    with numbers of the first weights. If the last epoch was trained but the report was not written, it is written when
+    the program is started again. A backup is made directly after the monitor, also if it stands before it. These runs
+    differ:
 
     - Keras restores neither the generator that shuffles (pass `shuffle=False`, or a sequence that shuffles by itself),
       nor the random states of layers such as Dropout, nor the states of callbacks such as EarlyStopping.
-    - `BackupAndRestore(save_freq=100)` saves within an epoch; Keras trains this epoch again from its first batch. Such
-      a run, and one whose log lacks epochs, gives a warning.
-    - `BackupAndRestore` writes its files in place. If the process is killed meanwhile, Keras cannot read them and
-      raises an error. With `double_checkpoint=True` it resumes from the backup before. If it was the first backup,
-      there is none: delete the folder, and the run begins again.
+    - `save_freq=100` saves within an epoch; Keras trains this epoch again from its first batch. Such a run, and one
+      whose log lacks epochs, gives a warning.
+    - `BackupAndRestore` writes its files in place. If the process is killed meanwhile, they cannot be read, or weights
+      and epoch do not belong together. `AtomicBackup` writes each backup into a folder of its own.
     - `on_divergence` acts at the first flag of the whole run, and not again in the resumed one.
     - `HardPairRefresh` with `every` > 1; see there.
 
