@@ -291,7 +291,7 @@ def judged_restored(records, kill, healthy):
         sound = healthy[record["base"], record["seed"]]
         if harm_of(fault, sound) <= 2 * np.std(outcomes[record["base"]], ddof=1):
             continue
-        count = {"runs": 1, "restored": is_restored(fault, record, sound), "changed": bool(record["kept"])}
+        count = {"runs": 1, "restored": int(is_restored(fault, record, sound)), "changed": int(bool(record["kept"]))}
         counts[lies_in_data(fault)][record["name"]].update({**count, "epochs": record["epochs"]})
     return {**restored_figures(counts[False]), "data": restored_figures(counts[True])}
 
