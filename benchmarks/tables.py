@@ -95,7 +95,7 @@ def towers(found):
 def resume(found):
     lines = []
     for backend, row in found["rows"].items():
-        phases = [row["phases"][name] for name in row["phases"]]
+        phases = [str(count) for count in row["phases"].values()]
         lines.append([backend, f"{row['equal']} of {row['kills']}", *phases, f"{row['seconds']:.1f}"])
     phases = next(iter(found["rows"].values()))["phases"]
     header = ["backend", "equal to the run that was not killed", *(f"killed {name}" for name in phases), "fit, s"]

@@ -28,6 +28,7 @@ NOT_CALLED = {
     "names": "takes nothing",
     "Anatomy": "made by `dissect`",
     "SideWorkWarning": "a warning",
+    "AtomicBackup": "takes a path, see tests/callbacks/test_backup.py",
     "DivergenceError": "made by a monitor",
     "SearchResults": "made by a search; `of` is called in test_options.py",
     "fit": "called in test_models.py",
