@@ -8,9 +8,7 @@ Contract: calibrate it on one set of identities, and use it on others. Scores ar
     Verifier.load("verifier.keras").verify(left, right)         # (n,) bool
 """
 
-import json
 import warnings
-import zipfile
 from pathlib import Path
 
 import keras
@@ -21,6 +19,7 @@ from keras_siamese import serving, verification
 from keras_siamese._checks import check_choice, check_finite, check_installed, check_integer, check_labels, check_number
 from keras_siamese._export import export
 from keras_siamese._files import replacing
+from keras_siamese._reading import check_members, check_model_file, json_of, opened_archive
 from keras_siamese._version import __version__
 from keras_siamese.attach.anatomy import check_model
 from keras_siamese.attach.attached import AttachedModel
@@ -272,16 +271,22 @@ class Verifier(keras.Model):
     def load(path, safe_mode=True):
         """Load a verifier from the file `path`, by default in Keras's safe mode, which refuses `Lambda` layers.
 
+        In safe mode, the file may be of somebody else: it cannot run code or name other files, see `SECURITY.md`.
+
         Raises:
             ValueError: if the file does not exist, is damaged, holds another model, or is of an unreadable version.
         """
         made_with = saved_with(path)
         try:
+            if safe_mode:
+                check_model_file(path)
             with warnings.catch_warnings():
                 # Keras 3.15's own, of lists of layers without weights in a model inside of a model: nothing is lost.
                 warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
                 model = keras.saving.load_model(path, safe_mode=safe_mode)
-        except (TypeError, ValueError, KeyError, OSError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # Keras raises errors of all types for damaged configs
             found = f"{str(path)!r} was made with {made_with}, this is keras_siamese {__version__} with Keras"
             must = "`path` must be a saved Verifier that this version can read"
             raise ValueError(f"{must}; {found} {keras.__version__}: {error}") from error
@@ -335,17 +340,25 @@ def saved_with(path):
     if not Path(path).is_file():
         raise ValueError(f"`path` must be a saved Verifier; there is no file {str(path)!r}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_archive(path) as archive:
+            check_members(path, archive)
             damaged = archive.testzip()
-            config = json.loads(archive.read("config.json"))
-            keras_version = json.loads(archive.read("metadata.json")).get("keras_version")
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+            config = json_of(archive.read("config.json"), "config.json")
+            metadata = json_of(archive.read("metadata.json"), "metadata.json")
+    except ValueError as error:
         problem = f"{str(path)!r} is cut short or is not a .keras file: {error}"
         raise ValueError(f"`path` must be a saved Verifier; {problem}") from error
     if damaged is not None:
         raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} is damaged: {damaged} inside it is corrupt")
-    evidence = (config.get("config") or {}).get("evidence") or {}
-    return f"keras_siamese {evidence.get('keras_siamese', 'of unknown version')} and Keras {keras_version}"
+    ours, kerass = within(config, "config", "evidence", "keras_siamese"), within(metadata, "keras_version")
+    return f"keras_siamese {ours or 'of unknown version'} and Keras {kerass}"
+
+
+def within(value, *keys):
+    """The value at `keys` of nested dicts, or None."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def check_support(far, impostors):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 # A room may import the rooms before its own line; those of one line do not import each other.
 ORDER = [
     {"_version"},
-    {"_checks", "_export", "_files", "_frames", "_replicas", "_seeds", "_tables"},
+    {"_checks", "_export", "_files", "_frames", "_reading", "_replicas", "_seeds", "_tables"},
     {"ops"},
     {"distances"},
     {"neighbours"},

@@ -9,6 +9,7 @@ imported when it is needed.
     refused = check_files(decode, paths)             # [(path, reason), …]
 """
 
+import functools
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from keras_siamese._checks import check_choice, check_installed, check_integer
 
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+# A file is read by what it holds, whatever its name says. Pillow gives EPS files to Ghostscript, which runs programs.
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA")
 SECONDS_WITHOUT_BAR = 5
 _ORIENTATION = 0x0112  # the EXIF tag
 _FILES_AT_ONCE = 1024  # given to the threads together, so that a million files do not make a million futures
@@ -39,7 +42,7 @@ class ImageDecoder:
       Colour becomes grey by 0.299 R + 0.587 G + 0.114 B. Palettes become colours; CMYK becomes RGB without its profile.
     - The image is resized to `image_size`, ignoring its aspect ratio, with Pillow's antialiasing.
 
-    The arguments are those of `ImageFiles`.
+    The file must be of one of `FORMATS`, whatever its name. The arguments are those of `ImageFiles`.
     """
 
     image_size: tuple[int, int]
@@ -63,7 +66,7 @@ class ImageDecoder:
     def __call__(self, path):
         from PIL import Image, ImageOps
 
-        with Image.open(path) as image:
+        with opened(path) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 problem = f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}"
@@ -100,6 +103,24 @@ class ImageDecoder:
         return image.resize((width, height), getattr(Image.Resampling, self.interpolation.upper()))
 
 
+def opened(path):
+    """The Pillow image in the regular file at `path`, of one of `FORMATS`; its pixels are not read yet."""
+    from PIL import Image
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} must be a regular file")  # reading a pipe would wait, and a device never ends
+    return Image.open(path, formats=formats())
+
+
+@functools.cache
+def formats():
+    """Those of `FORMATS` that the installed Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def check_files(decode, paths):
     """Decodes each of `paths` once, in threads, and lists `(position, reason)` of those that cannot be decoded.
 
@@ -126,10 +147,8 @@ def reason_against(decode, path):
 
     `verify` is called first, because decoding alone ignores PNG's checksums and a missing end of the file.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.verify()
         decode(path)
     except MemoryError:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_siamese._checks import as_array, check_choice, check_integer, check_labels, check_same
+from keras_siamese._reading import text_of
 from keras_siamese.data.images import ImageFiles, check_folder
 from keras_siamese.data.pairs import PairBatches
 from keras_siamese.data.sources import check_source, count_samples, encode, first_few
@@ -200,13 +201,7 @@ def read_lfw_pairs(
     >>> lfw.left.tolist(), lfw.right.tolist(), lfw.same.tolist(), lfw.labels.tolist()
     ([0, 1], [1, 2], [True, False], ['Ada', 'Ada', 'Bo'])
     """
-    with open(pairs_txt, encoding="utf-8") as file:
-        try:
-            lines = file.read().rstrip().splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"`pairs_txt` must be a text file in UTF-8; {str(pairs_txt)!r} is none: {error}"
-            ) from error
+    lines = text_of(pairs_txt, f"`pairs_txt` {str(pairs_txt)!r}").rstrip().splitlines()
     left, right, same, fold = parse_lfw_lines(lines, os.fspath(pairs_txt))
     images = sorted({*left, *right})
     row = {image: i for i, image in enumerate(images)}
@@ -226,7 +221,7 @@ def parse_lfw_lines(lines, name):
     header = lines[0].split() if lines else []
     if len(header) not in (1, 2) or not all(re.fullmatch(_NUMBER, word) for word in header):
         numbers = 'of folds and of pairs of each kind in a fold, such as "10 300", or only the number of pairs'
-        raise ValueError(f"{name!r} must begin with the number {numbers}; line 1 is {lines[0] if lines else ''!r}")
+        raise ValueError(f"{name!r} must begin with the number {numbers}; line 1 is {lines[0] if lines else ''!r:.200}")
     folds, count = map(int, header if len(header) == 2 else (1, header[0]))
     expected, got = 2 * folds * count, len(lines) - 1
     if got != expected:
@@ -238,7 +233,7 @@ def parse_lfw_lines(lines, name):
         pair = _pair(line, genuine)
         if pair is None:
             form = "genuine pair: name, number, number" if genuine else "impostor pair: name, number, name, number"
-            wrong.append(f"\n  line {i + 2} must hold one {form}; got {line!r}")
+            wrong.append(f"\n  line {i + 2} must hold one {form}; got {line!r:.200}")
         else:
             pairs.append((*pair, genuine, i // (2 * count)))
     if wrong:

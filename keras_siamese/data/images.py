@@ -138,7 +138,8 @@ class ImageFolder(ImageFiles):
 
     Hidden files and folders (a leading dot), Thumbs.db and desktop.ini are ignored. Other files are refused if they are
     not images, or are directly in `path` and so have no identity. Links are followed within `path`. A link is refused
-    if it leads out of `path`, nowhere, or back to a folder that contains it.
+    if it leads out of `path`, nowhere, or back to a folder that contains it, and a link to a folder if it is inside of
+    another linked folder: a few folders with such links have more paths than can be listed.
 
     Args:
         path: the folder.
@@ -194,9 +195,9 @@ class ImageFolder(ImageFiles):
 def walk_images(root, extensions):
     """Yields `(label, name, reason)` of each file below `root`; `reason` says why it is refused, or is empty."""
     real_root = os.path.realpath(root)
-    waiting = [("", root, {real_root})]
+    waiting = [("", root, {real_root}, False)]
     while waiting:
-        label, folder, above = waiting.pop()
+        label, folder, above, is_linked = waiting.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
@@ -208,8 +209,11 @@ def walk_images(root, extensions):
                     real = os.path.realpath(entry.path)
                     if real in above:
                         yield label, name, "a link to a folder that contains it"
+                    elif is_linked and entry.is_symlink():
+                        yield label, name, "a link to a folder inside of another linked folder"
                     else:
-                        waiting.append((f"{label}/{name}".lstrip("/"), entry.path, above | {real}))
+                        below = (f"{label}/{name}".lstrip("/"), entry.path, above | {real})
+                        waiting.append((*below, is_linked or entry.is_symlink()))
                 elif not entry.is_file():
                     yield label, name, "not a file"
                 elif not name.lower().endswith(extensions):

@@ -9,7 +9,6 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_writable
 from keras_siamese._files import write_text
+from keras_siamese._reading import json_of, text_of
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.causes.base import signals_of
@@ -209,12 +209,8 @@ class Diagnosis:
         Raises:
             ValueError: if `path` is no report of a diagnosis, or of a version before 2.1, which recorded less.
         """
-        try:
-            report = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # no UTF-8, or no JSON
-            raise ValueError(
-                f"`path` must be a report that Diagnosis.to_json wrote; {str(path)!r} is no JSON: {error}"
-            ) from error
+        name = f"`path` must be a report that Diagnosis.to_json wrote; {str(path)!r}"
+        report = json_of(text_of(path, name), name)
         report = report if isinstance(report, dict) else {}
         if not {"schema", "facts", "run"} <= set(report):
             found = report.get("schema", "no schema")
@@ -222,9 +218,18 @@ class Diagnosis:
                 f"`path` must be a report that Diagnosis.to_json wrote, with the schema {SCHEMA!r}; {str(path)!r} has "
                 f"{found!r}. Diagnose the run again to write one"
             )
-        return with_confirmations(
-            diagnosis_of(Recorded(report)), {one["cause"]: one.get("confirmation") for one in report["findings"]}
-        )
+        try:
+            found = {one["cause"]: one.get("confirmation") for one in report["findings"]}
+            diagnosis = with_confirmations(diagnosis_of(Recorded(report)), found)
+            diagnosis.to_dict(), str(diagnosis)  # what is of a wrong type is found now and not when it is printed
+        except MemoryError:
+            raise
+        except Exception as error:  # a value of a wrong type fails wherever it is used first
+            raise ValueError(
+                f"`path` must be a whole report that Diagnosis.to_json wrote; {str(path)!r} is damaged: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return diagnosis
 
     def to_html(self, path):
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""

@@ -1,6 +1,7 @@
 """Read a model and samples from files, for the command line. Errors name the file and what is wrong with it.
 
-Contract: no code from a file is executed: models are read in safe mode, arrays without pickle. Imports `verifier`.
+Contract: no code from a file is executed: models are read in safe mode, arrays without pickle, and neither
+names other files or needs more memory than its size allows. Imports `verifier`.
 
     model, threshold, note = read_model("siamese.keras")
     validation = read_samples("valid.npz")           # (x, labels) or (left, right, same), as `diagnose` takes it
@@ -12,12 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
+from keras_siamese._reading import check_model_file, checked_arrays
 from keras_siamese.verifier import Verifier
 
-# What Keras raises for an unknown class, a lambda, and a missing or damaged part.
-UNREADABLE = (TypeError, ValueError, KeyError, OSError, ImportError, zipfile.BadZipFile)
 LABELLED, PAIRED = ("x", "labels"), ("left", "right", "same")
 
 
@@ -47,11 +46,15 @@ def read_model(path):
             model = load(path, compile=True)
         if not getattr(model, "compiled", False) and said:  # Keras 3.7 warns here and does not raise
             note = f"{unknown}: {first_line(said[-1].message)}"
-    except UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Keras raises errors of all types for an unknown class, a lambda or a damaged part
         note = f"{unknown}: {first_line(error)}"
         try:
             model = load(path, compile=False)
-        except UNREADABLE as deeper:
+        except MemoryError:
+            raise
+        except Exception as deeper:
             must = "must be one that Keras reads in safe mode, of Keras's layers and those of keras_siamese"
             raise ValueError(f"The model {must}; {str(path)!r} cannot be read: {first_line(deeper)}") from deeper
     if isinstance(model, Verifier):
@@ -60,6 +63,7 @@ def read_model(path):
 
 
 def load(path, compile):
+    check_model_file(path, compile=compile)
     return keras.saving.load_model(path, compile=compile, safe_mode=True)
 
 
@@ -79,7 +83,7 @@ def read_samples(path, *, pairs=True):
         raise ValueError(f"{path} {must}; there is no such file")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} {must}, as numpy.savez writes it; it is not a zip archive")
-    with np.load(path, allow_pickle=False) as archive:
+    with checked_arrays(path) as archive:
         names = next((names for names in accepted if set(names) <= set(archive)), None)
         if names is None:
             raise ValueError(f"{path} {must}; it holds {listed(archive.files) or 'nothing'}")

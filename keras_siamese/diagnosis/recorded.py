@@ -27,10 +27,25 @@ def curves_in(curves):
     return {name: [float("nan") if value is None else value for value in curve] for name, curve in curves.items()}
 
 
+def check_types(report):
+    """Refuse a report whose facts are of other types than those that were measured: the causes compute with them."""
+    kinds = {"words": (str,), "rows": (list,), "errors": (str,)}
+    parts = [("signals", report["signals"], (int, float, type(None)))]
+    parts += [(name, values, kinds[name]) for name, values in report["facts"].items()]
+    for name, values, allowed in [*parts, ("settings", report["settings"], None)]:
+        if not isinstance(values, dict):
+            raise ValueError(f"{name} must be an object; it is a {type(values).__name__}")
+        wrong = [key for key, value in values.items() if allowed and type(value) not in allowed]
+        if wrong:
+            expected = " or ".join(kind.__name__ for kind in allowed)
+            raise ValueError(f"{name} must hold values of type {expected}; {wrong[0]!r:.200} is another")
+
+
 class Recorded:
     """The run of a `report`, a dict as `Diagnosis.to_dict` gives it; the other attributes are those of `Observed`."""
 
     def __init__(self, report):
+        check_types(report)
         self.report = report
         self.facts, self.side = Facts(report["signals"], **report["facts"]), SideWork()
         self.flags = [Flag(**flag) for flag in report["flags"]]

@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_siamese import _checks
 from keras_siamese._files import write_text
+from keras_siamese._reading import json_of, text_of
 from keras_siamese.callbacks import DivergenceMonitor, VerificationMonitor
 from keras_siamese.data import IdentityKFold, PairSequence
 from keras_siamese.data.sources import subset
@@ -184,7 +185,7 @@ def read_json(path, kind):
     A full disk, or a crash of the machine, may have cut the file short.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json_of(text_of(path), str(path))
     except ValueError as error:
         content = error
     if type(content).__name__ != kind:

@@ -1,5 +1,6 @@
 """Decoding an image file to an array, and checking many files."""
 
+import os
 import struct
 import zlib
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.data import decoding
-from keras_siamese.data.decoding import ImageDecoder, check_files
+from keras_siamese.data.decoding import ImageDecoder, check_files, reason_against
 
 Image = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(11)
@@ -201,3 +202,22 @@ def test_files_that_cannot_be_decoded_are_listed_with_the_reason(save, tmp_path,
     monkeypatch.setattr(decoding, "SECONDS_WITHOUT_BAR", -1)
     check_files(ImageDecoder((4, 4)), paths)
     assert "5/5" in capsys.readouterr().out
+
+
+def test_a_file_is_read_by_what_it_holds_and_no_program_is_run(tmp_path):
+    """Pillow gives PostScript to Ghostscript, whatever the name of the file."""
+    path = tmp_path / "1.png"
+    Image.new("RGB", (8, 8)).save(path, format="EPS")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    reason = reason_against(ImageDecoder((4, 4)), path)
+    assert reason.startswith("UnidentifiedImageError")
+    with pytest.raises(OSError, match="cannot identify"):
+        ImageDecoder((4, 4))(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_refused(tmp_path, make):
+    """Opening a pipe would wait for ever, and a device has no end."""
+    make(tmp_path / "1.png")
+    assert "must be a regular file" in reason_against(ImageDecoder((4, 4)), tmp_path / "1.png")

@@ -171,6 +171,20 @@ def test_links_that_leave_the_root_are_refused(tree, tmp_path_factory):
     assert folder.labels.tolist() == ["ada", "ada", "bo", "bo", "dee/eve", "twin/eve"]
 
 
+def test_links_in_linked_folders_are_refused(tree):
+    """Otherwise forty folders, each with two links to the next, would have 2⁴⁰ paths."""
+    for number in range(40):
+        (tree / f"all/{number}").mkdir(parents=True)
+        for name in ("a", "b"):
+            (tree / f"all/{number}/{name}").symlink_to(tree / f"all/{number + 1}")
+    (tree / "all/40").mkdir()
+    (tree / "all/40/1.png").symlink_to(tree / "ada/1.png")
+    with pytest.raises(ValueError, match="a link to a folder inside of another linked folder"):
+        ImageFolder(tree, (4, 4))
+    folder = ImageFolder(tree, (4, 4), on_error="skip")
+    assert [label for label in folder.labels if label.startswith("all")] == ["all/39/a", "all/39/b", "all/40"]
+
+
 def test_a_root_that_is_a_link_is_followed(tree, tmp_path_factory):
     link = tmp_path_factory.mktemp("link") / "root"
     link.symlink_to(tree)

@@ -64,3 +64,32 @@ def test_other_files_are_refused(tmp_path, text):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="must be a report that Diagnosis.to_json wrote"):
         Diagnosis.from_json(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"flags": [{"epoch": 1}]},
+        {"findings": [1]},
+        {"facts": []},
+        {"signals": {"eer": "high"}},
+        {"run": None},
+        {"verification": {"auc": None}},
+        {"settings": 3},
+        {"history": {"loss": 1}},
+    ],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_a_damaged_report_is_refused(tmp_path, damage):
+    report = json.loads((FOLDER / "margin.json").read_text(encoding="utf-8"))
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**report, **damage}), encoding="utf-8")
+    with pytest.raises(ValueError, match="must be a whole report .* is damaged: "):
+        Diagnosis.from_json(path)
+
+
+def test_a_report_that_is_nested_too_deeply_is_refused(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text('{"schema": ' + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Diagnosis.from_json(path)
