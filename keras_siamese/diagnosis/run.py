@@ -27,12 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_siamese._reading import bytes_of, json_of
 from keras_siamese._tables import csv_rows
 from keras_siamese.diagnosis.report.panels import HEALTH
 
 SCHEMA = "keras_siamese.run/1"
 OPENING = f'{{"schema": "{SCHEMA}", '.encode()  # every line begins with it
 MAX_EPOCHS = 1_000_000  # a larger number is a step and not an epoch
+MAX_VALUES = 100_000_000  # of all curves; a few lines with a late epoch and many names would need far more memory
 OWN = ("schema", "epoch", "flagged", "logs", "state")  # keys of a line that are not curves
 COUNTS = ("weights", "steps", "next_part")  # whole numbers in the "state" of a line
 ALWAYS = ("loss", "auc", "eer", "auc_se", "eer_se")
@@ -156,7 +158,14 @@ def is_own_metric(name):
 
 def curves_from(rows, names, epochs):
     """The curves `names` from `rows`, a dict of values by name for each epoch; NaN where there is no value."""
-    return {name: [number_of(rows.get(epoch, {}).get(name)) for epoch in range(epochs)] for name in names}
+    if len(names) * epochs > MAX_VALUES:
+        found = f"{len(names):,} curves of {epochs:,} epochs"
+        raise ValueError(f"A run must have at most {MAX_VALUES:,} values in its curves; this one has {found}")
+    curves = {name: [float("nan")] * epochs for name in names}
+    for epoch, row in rows.items():
+        for name in names:
+            curves[name][epoch] = number_of(row.get(name))
+    return curves
 
 
 def read_csv(path):
@@ -171,8 +180,7 @@ def read_csv(path):
             is not a number.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            text = file.read()
+        text = bytes_of(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be a run log or a CSV file, in UTF-8; {error}") from error
     whole, feed, rest = text.rpartition("\n")
@@ -216,7 +224,7 @@ def read_run_log(path, *, name="history", before=None, quiet=False):
         OSError: if it cannot be read.
     """
     lines, ends, end, last = {}, {}, 0, -1
-    *whole, rest = Path(path).read_bytes().split(b"\n")
+    *whole, rest = bytes_of(path).split(b"\n")
     if rest and (is_json(rest) or not (whole or rest.startswith(OPENING[: len(rest)]))):
         whole.append(rest)  # only the line feed is missing, as some editors remove it; or this is no run log
         rest = b""
@@ -261,7 +269,7 @@ def line_of(epoch, values, logs, flagged, state=None):
 
 def is_json(text):
     try:
-        json.loads(text)
+        json_of(text, "")
     except ValueError:
         return False
     return True
@@ -269,10 +277,7 @@ def is_json(text):
 
 def check_line(what, text):
     """Return the content of a line, a dict. `what` begins the error messages."""
-    try:
-        line = json.loads(text)
-    except ValueError as error:  # also if the bytes are not text
-        raise ValueError(f"{what} is not JSON: {error}") from error
+    line = json_of(text, what)  # also refuses bytes that are not text
     schema = line.get("schema") if isinstance(line, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"{what} must have the schema {SCHEMA!r}; it has {schema!r}")

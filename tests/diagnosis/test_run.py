@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.diagnosis.recorder import RunLog
-from keras_siamese.diagnosis.run import ALWAYS, SCHEMA, Run
+from keras_siamese.diagnosis.run import ALWAYS, SCHEMA, Run, line_of
 from tests.support.diagnoses import history
 
 
@@ -149,3 +149,17 @@ def test_other_things_are_refused(tmp_path):
         read(LOGS | {"val_auc": [0.5]})
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.csv")
+
+
+def test_a_few_lines_cannot_need_much_memory(tmp_path):
+    """Each curve has a value for every epoch, so one late line with many names would need 8 MB for each of them."""
+    names = {f"curve_{number}": 0.5 for number in range(200)}
+    (tmp_path / "run.jsonl").write_bytes(line_of(999_999, {"loss": 1.0, **names}, {}, False))
+    with pytest.raises(ValueError, match="A run must have at most 100,000,000 values in its curves; this one has 201"):
+        Run.of(tmp_path / "run.jsonl")
+
+
+def test_a_line_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "run.jsonl").write_bytes(b'{"schema": ' + b"[" * 100_000 + b"\n")
+    with pytest.raises(ValueError, match="line 1 of .* is not JSON: it is nested too deeply"):
+        Run.of(tmp_path / "run.jsonl")
