@@ -58,7 +58,7 @@ def json_of(text, name):
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise ValueError(f"{name} must be JSON; {why}") from error
+        raise ValueError(f"{name} is not JSON: {why}") from error
 
 
 def check_archive(path):

@@ -22,7 +22,11 @@ import keras
 import numpy as np
 import pytest
 
-collect_ignore = ["support", "mutants.py"]  # they hold no doctests, and some import what is not installed everywhere
+collect_ignore = [
+    "support",
+    "mutants.py",
+    "fuzz.py",
+]  # they hold no doctests, and some import what is not installed everywhere
 BACKENDS = ("tensorflow", "jax", "torch")
 SLICES = 8
 

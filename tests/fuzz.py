@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS, MEMORY = 10, 2**31  # for one input; memory is that beyond what the process has when it begins
 COUNTS = {"verifier": 5_000, "model": 5_000, "report": 20_000, "folder": 20_000}
 MANY = 100_000
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where inputs are written
 NUMBERS = (b"-1", b"0", b"999999", b"1000000", b"99999999999999999999", b"1e400", b"-1e-400", b"NaN", b"1" * 5000)
 VALUES = (
     None,
@@ -195,7 +196,7 @@ def read_folder(path):
         entries = [(str(name), target) for name, target in json.loads(Path(path).read_bytes())]
     except (ValueError, TypeError, RecursionError):
         return None
-    with tempfile.TemporaryDirectory() as parent:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as parent:
         root = Path(parent) / "root"
         root.mkdir()
         (Path(parent) / "secret.png").write_bytes(b"")
@@ -376,7 +377,7 @@ def fuzz(name, reader, numbers, seed, note=lambda number: None):
     """Counts of outcomes, and findings `{what it raised and where: (number, input)}`, of the inputs `numbers`."""
     counts, findings = {"value": 0, "error": 0, "finding": 0}, {}
     slowest = 0.0
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable()
         folder = Path(folder)

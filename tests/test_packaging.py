@@ -150,4 +150,4 @@ def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
     assert ours < sources
-    assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "tests/conftest.py"} < sources
+    assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "tests/conftest.py"} < sources

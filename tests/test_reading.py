@@ -42,7 +42,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path):
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "{", "NaN1", b"\xff\xfe"])
 def test_json_that_cannot_be_parsed_is_a_value_error(text):
-    with pytest.raises(ValueError, match="report.json must be JSON; "):
+    with pytest.raises(ValueError, match="report.json is not JSON: "):
         json_of(text, "report.json")
 
 
