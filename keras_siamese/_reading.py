@@ -25,7 +25,7 @@ MAX_UNPACKED = 2**30  # bytes that a zip archive may hold when unpacked, whateve
 MAX_EXPANSION = 100  # a larger archive may hold so many times its own size
 # What zipfile, its decompressors, NumPy and h5py raise for a damaged archive; RuntimeError if it is encrypted.
 DAMAGED = (OSError, ValueError, KeyError, EOFError, IndexError, RuntimeError, OverflowError, TypeError, struct.error)
-DAMAGED += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+DAMAGED += (MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # a member may claim any size
 MODEL_PARTS = ("config.json", "metadata.json", "model.weights.h5")
 # Parts of Keras that a model is not made of: with them, a config can download files and run code in older versions.
 NO_MODEL = {"utils", "saving", "config", "datasets", "export", "legacy", "testing", "backend", "trainers", "api"}

@@ -14,6 +14,7 @@ READERS = fuzz.readers()
 SLOW = ("verifier", "model")
 
 
+@pytest.mark.filterwarnings("ignore:The last line of")  # that a line is incomplete
 @pytest.mark.parametrize("path", BROKE, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_an_input_that_broke_a_reader(path, tmp_path):
     reader = READERS[path.parent.name]

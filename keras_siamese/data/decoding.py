@@ -71,8 +71,11 @@ class ImageDecoder:
             if limit is not None and image.width * image.height > limit:
                 problem = f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}"
                 raise ValueError(f"{problem}: the file could be a decompression bomb")
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                image = ImageOps.exif_transpose(image)
+            try:
+                if image.getexif().get(_ORIENTATION, 1) != 1:
+                    image = ImageOps.exif_transpose(image)
+            except MemoryError as error:  # a tag may claim any size
+                raise ValueError("a tag of the image claims more memory than there is") from error
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
                 return self._from_16_bits(image)
             if image.mode in ("I", "F"):
