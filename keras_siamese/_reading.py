@@ -184,6 +184,8 @@ def is_known(config):
     if not isinstance(module, str) or not isinstance(name, str):
         return False
     parts = module.split(".")
+    if parts[:3] == ["keras", "src", "backend"] and parts[4:5] == ["optimizers"]:  # those that PyTorch runs
+        parts.remove("backend")
     if is_function and parts[:2] == ["keras", "src"]:
         return False
     return parts[0] in PACKAGES and not NO_MODEL & set(parts[1:]) and name not in READS_MORE

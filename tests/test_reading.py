@@ -240,3 +240,12 @@ def test_what_a_model_was_compiled_with_is_checked_only_if_it_is_read(saved):
     with pytest.raises(ValueError, match="it names of.another.function"):
         check_model_file(saved)
     check_model_file(saved, compile=False)
+
+
+@pytest.mark.each_backend
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD", "RMSprop", "Nadam", "Adagrad", "Lion"])
+def test_a_model_of_any_optimizer_is_read(optimizer, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="relu")])
+    model.compile(getattr(keras.optimizers, optimizer)(0.1), loss="mse", metrics=["mae"])
+    model.save(tmp_path / "model.keras")
+    check_model_file(tmp_path / "model.keras")

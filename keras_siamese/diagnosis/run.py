@@ -315,7 +315,11 @@ def check_state(what, line):
 
 
 def number_of(value):
-    return float("nan") if value is None else float(value)
+    """A number of a file as a float: NaN for none, and infinity for a whole number that no float holds."""
+    try:
+        return float("nan") if value is None else float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
 
 
 def plain(value):
