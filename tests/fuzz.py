@@ -376,10 +376,9 @@ def input_of(name, seeds, seed, number):
 def fuzz(name, reader, numbers, seed, note=lambda number: None):
     """Counts of outcomes, and findings `{what it raised and where: (number, input)}`, of the inputs `numbers`."""
     counts, findings = {"value": 0, "error": 0, "finding": 0}, {}
-    slowest = 0.0
+    slowest, before = 0.0, signal.signal(signal.SIGALRM, stop)
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable()
         folder = Path(folder)
         seeds, path = list(reader.seeds(folder)), folder / f"input{reader.suffix}"
         for one in seeds:
@@ -397,14 +396,15 @@ def fuzz(name, reader, numbers, seed, note=lambda number: None):
             counts[outcome if outcome in counts else "finding"] += 1
             if outcome not in counts:
                 findings.setdefault(outcome.partition(":")[0], (number, outcome, content))
+    signal.signal(signal.SIGALRM, before)
     return {**counts, "slowest": round(slowest, 2)}, findings
 
 
 def limited():
-    """Limits the memory of this process to `MEMORY` more than it has, and inputs to `SECONDS`."""
+    """Limits the memory of this process to `MEMORY` more than it has, and logs nothing."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    signal.signal(signal.SIGALRM, stop)
+    logging.disable()
 
 
 def in_child(name, reader, count, seed, keep):
