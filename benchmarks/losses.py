@@ -6,6 +6,7 @@ dimensions, and each identity has 8 rows.
 
     python benchmarks/losses.py                                   # everything, about an hour on two cores
     python benchmarks/losses.py --backends torch --batches 256    # a part; it replaces this part of the results
+    python benchmarks/losses.py --resident --batches 16384 --backends torch   # memory of each loss in blocks of rows
     python benchmarks/losses.py --toy                             # seconds; writes nothing
 
 Each backend runs in its own process, in turns with the other libraries: pytorch-metric-learning in the processes of
@@ -15,6 +16,7 @@ PyTorch and JAX, tensorflow-addons in that of TensorFlow.
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from pathlib import Path
 import measure
 
 DIM, PER_IDENTITY = 128, 8
+BLOCK_SIZE = 512  # with --resident
 PEER_LIMIT = 90  # seconds for one run of another library, including the warm-up
 
 # Options of the class here; class, options and miner (or None) of pytorch-metric-learning.
@@ -77,6 +80,35 @@ CASES = {
     "VICRegLoss": ({}, None),
     "BarlowTwinsLoss": ({}, None),
 }
+# What a loss computes beyond one matrix product and one elementwise pass (with a sum), the floor.
+BEYOND_FLOOR = {
+    "BatchContrastiveLoss": "a root and two hinges, each with a sum and a count",
+    "BatchTripletLoss": "a value for each triplet: one pass for each positive of an anchor",
+    "BatchTripletLoss, hard/semi_hard": "the farthest positive, then the nearest negative beyond it",
+    "TripletSemiHardLoss": "a search among the negatives for each positive pair",
+    "TripletHardLoss": "a root, the farthest positive and the nearest negative",
+    "PNLoss": "three searches in each row",
+    "LiftedStructLoss": "a root, a log-sum-exp of each row, and one of two rows for each pair",
+    "GeneralizedLiftedLoss": "a root and two log-sum-exps of each row",
+    "MultiSimilarityLoss": "two log-sum-exps of each row",
+    "MultiSimilarityLoss, mined": "a maximum and a minimum of each row, then two log-sum-exps",
+    "CircleLoss": "two log-sum-exps of each row, with a weight for each pair",
+    "NTXentLoss": "a log-sum-exp of each row, then a softplus for each positive pair",
+    "SupConLoss": "a log-softmax of each row, then a sum over its positives",
+    "NCALoss": "a log-softmax of each row, then a log-sum-exp over its positives",
+    "SoftNearestNeighborLoss": "a log-softmax of each row, then a log-sum-exp over its positives",
+    "TupletMarginLoss": "a log-sum-exp of each row, then a root and a softplus for each positive pair",
+    "AngularLoss": "a log-sum-exp over all negatives for each positive pair",
+    "IntraPairVarianceLoss": "two means of the batch, then two squared hinges",
+    "FastAPLoss": "a histogram of each row: sums over scattered entries",
+    "SmoothAPLoss": "a sigmoid of each row's difference from each row of the anchor's identity",
+    "HistogramLoss": "two histograms of each row: sums over scattered entries",
+    "SNRContrastiveLoss": "a ratio of variances and two hinges, each with a sum and a count",
+    "BatchMarginLoss": "a root and two hinges, each with a sum and a count",
+    "RankedListLoss": "a root, two hinges and two weighted means, with an exponential",
+    "ThresholdConsistentMarginLoss": "two masks that depend on the cosines, each with a sum and a count",
+    "MultipleNegativesRankingLoss": "a log-sum-exp of each row",
+}
 ADDONS = {
     "TripletSemiHardLoss": "TripletSemiHardLoss",
     "TripletHardLoss": "TripletHardLoss",
@@ -91,6 +123,12 @@ def arguments():
     parser.add_argument("--losses", default="", help="comma-separated beginnings of names; all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--resident",
+        action="store_true",
+        help=f"print the largest resident memory of a fresh process that runs a loss once, in blocks of {BLOCK_SIZE} "
+        "rows; nothing is written",
+    )
     parser.add_argument("--toy", action="store_true", help="one small batch, one round, nothing written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -101,7 +139,12 @@ def main():
     if options.toy:
         options.batches, options.rounds = "32", 1
     if options.worker:
-        work(options)
+        (run_alone if options.resident else work)(options)
+        return
+    if options.resident:
+        for backend in options.backends.split(","):
+            for batch in options.batches.split(","):
+                print_resident(backend, batch, options)
         return
     found = {}
     for backend in options.backends.split(","):
@@ -128,9 +171,7 @@ def rows_of(backend, batch, options):
     If another library ends the process, as TensorFlow does if an allocation fails, a new worker measures this loss
     without that library and continues from there.
     """
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if options.device == "cpu":
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    environment = environment_of(backend, options)
     cases = len(chosen_cases(options))
     done, alone = 0, -1
     while done < cases:
@@ -143,6 +184,44 @@ def rows_of(backend, batch, options):
         if process.wait() and alone == done:
             sys.exit(f"the worker for {backend}, batch {batch}, ended with {process.returncode}")
         alone = done
+
+
+def environment_of(backend, options):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return environment | ({"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {})
+
+
+def print_resident(backend, batch, options):
+    """Prints a line for each loss: the largest resident memory of its own process."""
+    for place, (name, *_) in enumerate(chosen_cases(options)):
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", f"{backend},{batch},{place}"]
+        run = subprocess.run(
+            command, env=environment_of(backend, options), stdout=subprocess.PIPE, text=True, check=True
+        )
+        print(f"{backend:10s} {int(batch):5d} rows {name:40s} {int(run.stdout) / 2**20:6.2f} GiB", flush=True)
+
+
+def run_alone(options):
+    """Runs one loss once, forward and backward, and prints the largest resident memory of this process, in KiB."""
+    import keras_siamese as ks
+
+    backend, batch, place = options.worker.split(",")
+    name, own, _ = chosen_cases(options)[int(place)]
+    kind = getattr(ks.losses, name.split(",")[0])
+    blocks = {"block_size": BLOCK_SIZE} if issubclass(kind, ks.losses.BatchLoss) else {}
+    ours(backend, kind(**own, **blocks), *data(int(batch)))()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def data(batch):
+    """Identities `(batch,)` and embeddings `(batch, DIM)` of unit norm."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(batch) // PER_IDENTITY).astype("int32")
+    centres = rng.normal(size=(batch // PER_IDENTITY, DIM))
+    embeddings = centres[labels] + rng.normal(size=(batch, DIM))
+    return labels, (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype("float32")
 
 
 def chosen_cases(options):
@@ -165,19 +244,13 @@ def work(options):
 
     The loss at `alone` runs without other libraries.
     """
-    import numpy as np
-
     import keras_siamese as ks
 
     backend, *numbers = options.worker.split(",")
     batch, first, alone = map(int, numbers)
     if options.device == "cpu":
         measure.limit_memory(20)
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.arange(batch) // PER_IDENTITY).astype("int32")
-    centres = rng.normal(size=(batch // PER_IDENTITY, DIM))
-    embeddings = centres[labels] + rng.normal(size=(batch, DIM))
-    embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype("float32")
+    labels, embeddings = data(batch)
     for place, (name, own, peer) in list(enumerate(chosen_cases(options)))[first:]:
         loss = getattr(ks.losses, name.split(",")[0])(**own)
         sides = {"ours": ours(backend, loss, labels, embeddings), "floor": ours(backend, floor, labels, embeddings)}

@@ -18,15 +18,21 @@ from keras import ops
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export, exported, function_name, function_of
 from keras_siamese.ops import (
+    MULTIPLIES,
     NORM_FLOOR,
     absolute,
     at_least_float32,
+    has_values,
+    is_above,
     named_tensor,
     safe_norm,
     safe_sqrt,
     unit,
     zero_diagonal,
 )
+
+if MULTIPLIES:
+    from keras_siamese._differences import Differences
 
 __all__ = ["AngularDistance", "ChebyshevDistance", "CosineDistance", "Distance", "EuclideanDistance"]
 __all__ += ["FunctionDistance", "InnerProductDistance", "MahalanobisDistance", "ManhattanDistance", "MinkowskiDistance"]
@@ -113,25 +119,36 @@ def like(tensor, distances):
 ROUNDING = 20
 
 
-def squared_differences(a, b):
-    """‖a_i − b_j‖² = ‖a‖² + ‖b‖² − 2a·b for all i, j: `(n, m)`; 0 with gradient 0 where it is only rounding.
+def cosines(a, b):
+    """Cosine of each row of `a` `(n, dim)` with each row of `b` `(m, dim)`: `(n, m)`; 0 if a norm is below 1e-6."""
+    u = unit(a)
+    return u @ ops.transpose(u if a is b else unit(b))
+
+
+def squared_differences(a, b, root=False):
+    """‖a_i − b_j‖² = ‖a‖² + ‖b‖² − 2a·b for all i, j, or its `root`: `(n, m)`; 0 with gradient 0 where it is rounding.
 
     The mean of `b` is subtracted first, so that rounding is relative to the spread of the embeddings.
     """
-    centre = ops.stop_gradient(ops.mean(ops.where(ops.isfinite(b), b, 0.0), axis=0, keepdims=True))
-    a, b = a - centre, b - centre
-    own = ops.sum(ops.square(a), axis=1, keepdims=True)
-    squares = own + ops.expand_dims(ops.sum(ops.square(b), axis=1), 0)
-    apart = squares + ops.matmul(-2.0 * a, ops.transpose(b))
-    epsilon = 2.0**-23 if keras.backend.standardize_dtype(a.dtype) == "float32" else 2.0**-52
     # Nearly equal vectors have nearly the same norm, so the norm of one of them gives the rounding error.
-    # Where norms overflow, both sides are infinite, and the distance is not 0.
-    return ops.where(apart < ops.stop_gradient(ROUNDING * epsilon * own), 0.0, apart)
+    limit = ROUNDING * (2.0**-23 if keras.backend.standardize_dtype(a.dtype) == "float32" else 2.0**-52)
+    if has_values(a):
+        return Differences.apply(a, b, limit, root)
+    is_same, centre = a is b, ops.mean(ops.stop_gradient(b), axis=0, keepdims=True)
+    centre = ops.where(ops.isfinite(centre), centre, 0.0)
+    a = a - centre
+    b = a if is_same else b - centre
+    own = ops.sum(a * a, axis=1, keepdims=True)
+    other = own if is_same else ops.sum(b * b, axis=1, keepdims=True)
+    apart = (own + ops.transpose(other)) + (-2.0 * a) @ ops.transpose(b)
+    # Where norms overflow, the difference is NaN, and the distance is not 0.
+    above = is_above(apart, limit * ops.stop_gradient(own))
+    return safe_sqrt(apart, above) if root else apart * above
 
 
 def differences(a, b):
     """‖a_i − b_j‖ for all i, j: `(n, m)`; 0 with gradient 0 where its square is only rounding."""
-    return safe_sqrt(squared_differences(a, b))
+    return squared_differences(a, b, root=True)
 
 
 @export
@@ -226,7 +243,7 @@ class CosineDistance(Distance):
         return 0.5 * ops.sum(ops.square(u - v), axis=-1) + (1.0 - 0.5 * ops.stop_gradient(ops.round(directions)))
 
     def matrix(self, a, b):
-        return 1.0 - ops.matmul(unit(a), ops.transpose(unit(b)))
+        return 1.0 - cosines(a, b)
 
 
 @export

@@ -25,10 +25,13 @@ from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, subset, take
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
+from keras_siamese.verification.pairs import draw_pairs
 
 MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
+LEAST_ITEMS = 400  # of a labelled set, however few identities it has
 FEW = 1000  # pairs from which the direction of an output is found
-BLOCK = 65_536  # number of pairs compared at once
+BLOCK = 65_536  # most pairs that are compared at once …
+CACHED = 2**20  # … and most numbers in a side of them, if that leaves 1,024 pairs: more do not stay in the cache
 NUMBERS = 8_000_000  # numbers in the items of such pairs, where the items themselves are compared
 WHAT_IT_TAKES = "(x, labels), (left, right, same) or a frozen PairSequence"
 
@@ -44,7 +47,7 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
         encoder, distance, score: override what is found in the model; see `dissect`.
         similar_label: the label of pairs that means the same identity. By default it is found for pairs as the model
             takes them, and 1 otherwise.
-        **options: `max_items`, `max_pairs` and `seed` of `Trials.of`.
+        **options: `max_items`, `max_each`, `max_pairs` and `seed` of `Trials.of`.
 
     Raises:
         ValueError: see `Trials.of` and `dissect`.
@@ -131,11 +134,12 @@ class Trials:
             )
 
     @classmethod
-    def of(cls, validation, *, max_items=None, max_pairs=MAX_PAIRS, similar_label=None, seed=0):
+    def of(cls, validation, *, max_items=None, max_each=None, max_pairs=MAX_PAIRS, similar_label=None, seed=0):
         """Make trials from `(x, labels)`, `(left, right, same)` or a frozen `PairSequence`.
 
         Args:
             max_items: number of items to keep from a labelled set, spread evenly over its identities; None keeps all.
+            max_each: the same as a number for each identity, but at least `LEAST_ITEMS` in all; None sets no limit.
             max_pairs: number of comparisons to draw from a labelled set, see `draw_pairs`.
             similar_label: the value in `same` that means the same identity, 1 or 0. A `PairSequence` has its own.
             seed: seed of the draw.
@@ -149,7 +153,7 @@ class Trials:
             return cls.from_sequence(validation)
         size = len(validation) if isinstance(validation, (tuple, list)) else None
         if size == 2:
-            options = {"max_items": max_items, "max_pairs": max_pairs, "seed": seed}
+            options = {"max_items": max_items, "max_each": max_each, "max_pairs": max_pairs, "seed": seed}
             return cls.from_labels(*validation, **options, name="validation ")
         if size == 3:
             return cls.from_pairs(*validation, similar_label=check_choice("similar_label", similar_label, (None, 0, 1)))
@@ -157,13 +161,16 @@ class Trials:
         raise ValueError(f"`validation` must be {WHAT_IT_TAKES}; got {found}")
 
     @classmethod
-    def from_labels(cls, x, labels, *, max_items=None, max_pairs=MAX_PAIRS, seed=0, name=""):
+    def from_labels(cls, x, labels, *, max_items=None, max_each=None, max_pairs=MAX_PAIRS, seed=0, name=""):
         """Make trials from samples `x` `(items, …)` with identities `labels` `(items,)`; errors begin with `name`."""
         x = check_source(f"{name}x", x)
         names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
         rng, kept = np.random.default_rng(check_integer("seed", seed, low=0)), np.arange(len(codes))
-        if max_items is not None and len(codes) > max_items:
-            kept = spread_over_identities(codes, max_items, rng)
+        most = len(codes) if max_items is None else max_items
+        if max_each is not None:
+            most = min(most, max(LEAST_ITEMS, max_each * len(names)))
+        if len(codes) > most:
+            kept = spread_over_identities(codes, most, rng)
             x, codes = subset(x, kept), codes[kept]
         left, right = draw_pairs(codes, max_pairs, rng)
         return cls(x, left, right, codes[left] == codes[right], codes, names, kept)
@@ -247,32 +254,14 @@ def spread_over_identities(codes, max_items, rng):
     return np.sort(order[rank[:max_items]])
 
 
-def draw_pairs(codes, max_pairs, rng):
-    """Draw at most `max_pairs` ≥ 2 pairs of samples with identities `codes` `(n,)`: rows `(left, right)`, left < right.
+def spread_over_kinds(same, most, rng):
+    """Sorted rows of `most` of the pairs `same` `(n,)` bool, spread as evenly over genuine and impostor as possible.
 
-    If there are no more than `max_pairs` pairs, all are returned. Otherwise min(all, max_pairs // 2) genuine and
-    min(all, the rest) impostor pairs are drawn. Each kind is a simple random sample without replacement.
+    Of pairs that a program draws at random, hardly any are genuine, and a plain sample of them might have none.
     """
-    n = len(codes)
-    if n * (n - 1) // 2 <= max_pairs:
-        return np.triu_indices(n, 1)
-    # In the order of identities, the genuine partners of a place are the places from the next one to its block's end,
-    # the impostor partners those from there on; each pair is counted at its first place.
-    order = np.argsort(codes, kind="stable")
-    _, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
-    block_end = np.repeat(starts + sizes, sizes)
-    genuine = draw_partners(np.arange(1, n + 1), block_end, max_pairs // 2, rng)
-    impostor = draw_partners(block_end, np.full(n, n), max_pairs - genuine.shape[1], rng)
-    return tuple(np.sort(order[np.concatenate([genuine, impostor], axis=1)], axis=0))
-
-
-def draw_partners(first, end, count, rng):
-    """`count` distinct `(place, partner)`, first[place] ≤ partner < end[place], or all if there are fewer: `(2, k)`."""
-    up_to = np.cumsum(end - first)
-    total = int(up_to[-1])
-    numbers = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
-    place = np.searchsorted(up_to, numbers, side="right")
-    return np.stack([place, end[place] - (up_to[place] - numbers)])
+    order = rng.permutation(len(same))
+    place = np.where(same[order], np.cumsum(same[order]), np.cumsum(~same[order]))
+    return np.sort(order[np.argsort(place, kind="stable")[:most]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,12 +328,25 @@ def score_items(siamese, trials):
 
 def embed(encoder, x, batch_size=256, name="x"):
     """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32. Errors call it `name`."""
-    # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
-    run = encoder.predict_on_batch if isinstance(encoder, keras.Model) else encoder
-    blocks = (fed(take(x, slice(start, start + batch_size)), name) for start in range(0, count_samples(x), batch_size))
-    # Each replica of a TensorFlow strategy embeds the whole block, and Keras joins what they return.
     with naming(name, x):
-        return np.concatenate([to_numpy(run(block))[: count_samples(block)] for block in blocks])
+        return predict(encoder, x, batch_size, name).astype("float32", copy=False)
+
+
+def predict(model, x, batch_size=256, name="x"):
+    """What `model` returns for `x` `(n, …)` in inference mode, as arrays `(n, …)`; in blocks of `batch_size` rows.
+
+    On several devices, each device computes every block. So the number of rows need not be a multiple of the number of
+    devices, as it must be for Keras's `predict` on JAX.
+    """
+    # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
+    run = model.predict_on_batch if isinstance(model, keras.Model) else model
+    parts = []
+    for start in range(0, count_samples(x), batch_size):
+        block = fed(take(x, slice(start, start + batch_size)), name)
+        rows = count_samples(block)
+        # Keras joins what the replicas of a TensorFlow strategy return: each has the whole block.
+        parts.append(tree.map_structure(lambda part, rows=rows: ops.convert_to_numpy(part)[:rows], run(block)))
+    return tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 @contextlib.contextmanager
@@ -376,11 +378,23 @@ def score_embeddings(siamese, embeddings, left, right, others=None):
     """
     others = embeddings if others is None else others
     scores = np.empty(len(left), "float32")
-    for start in range(0, len(left), BLOCK):
-        block = slice(start, start + BLOCK)
+    most = min(BLOCK, max(1024, CACHED // max(1, embeddings.shape[1])))
+    for block in equal_blocks(len(left), most):
         output = siamese.compare(embeddings[left[block]], others[right[block]])
         scores[block] = similarity(siamese, to_numpy(output)[:, 0])
     return scores
+
+
+def equal_blocks(count, most):
+    """Slices that cover `range(count)`, all of one length of at most `most`, for which a backend compiles only once.
+
+    The last one begins before the end of the one before it, if need be.
+
+    >>> equal_blocks(10, 4)
+    [slice(0, 4, None), slice(4, 8, None), slice(6, 10, None)]
+    """
+    length = max(1, -(-count // max(1, -(-count // most))))
+    return [slice(end - length, end) for end in (min(start + length, count) for start in range(0, count, length))]
 
 
 def similarity(siamese, output):

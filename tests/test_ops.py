@@ -52,7 +52,7 @@ def test_absolute():
 
 def test_safe_sqrt():
     expected = [math.sqrt(max(float(x), 0.0)) for x in X]
-    np.testing.assert_allclose(array(pieces.safe_sqrt(X)), expected, rtol=1e-6)
+    np.testing.assert_allclose(array(pieces.safe_sqrt(ops.convert_to_tensor(X))), expected, rtol=1e-6)
     (grad,) = gradient(lambda x: ops.sum(pieces.safe_sqrt(x)), X)
     np.testing.assert_allclose(grad, [0.0 if x <= 0 else 0.5 / math.sqrt(x) for x in X.tolist()], rtol=1e-5)
 
@@ -129,6 +129,7 @@ def test_masked_rows_are_the_loops():
     matrix = np.array([[3.0, -1.0, 0.5], [-200.0, 100.0, 2.0], [4.0, 5.0, 6.0]], "float32")
     mask = np.array([[True, True, False], [True, False, True], [False, False, False]])
     kept = [[value for value, inside in zip(*row, strict=True) if inside] for row in zip(matrix, mask, strict=True)]
+    matrix, mask = ops.convert_to_tensor(matrix), ops.convert_to_tensor(mask)
     assert array(pieces.count(mask)).tolist() == [2.0, 2.0, 0.0]
     assert array(pieces.masked_sum(matrix, mask)).tolist() == [float(sum(row)) for row in kept]
     assert array(pieces.masked_max(matrix, mask)).tolist()[:2] == [max(row) for row in kept[:2]] == [3.0, 2.0]

@@ -11,6 +11,7 @@ from keras_siamese.scoring import (
     ScoredTrials,
     Trials,
     embed,
+    equal_blocks,
     score,
 )
 from tests.support.fresh_python import fresh
@@ -115,6 +116,14 @@ def test_scores_do_not_depend_on_blocks_and_batches(x, monkeypatch):
     whole = score(siamese, trials).scores
     monkeypatch.setattr("keras_siamese.scoring.BLOCK", 100)
     np.testing.assert_allclose(score(siamese, trials, batch_size=7).scores, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "most"), [(0, 3), (1, 3), (3, 3), (4, 3), (10, 4), (50_000, 8192), (7, 1)])
+def test_blocks_have_one_length_and_cover_all_rows(count, most):
+    blocks = [np.arange(count)[block] for block in equal_blocks(count, most)]
+    assert set(np.concatenate([*blocks, np.arange(0)]).tolist()) == set(range(count))
+    assert len({len(block) for block in blocks}) <= 1 and all(len(block) <= most for block in blocks)
+    assert len(blocks) == -(-count // most)
 
 
 @pytest.mark.each_backend

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_siamese.data import PairSequence
-from keras_siamese.scoring import Trials, draw_pairs, spread_over_identities
+from keras_siamese.scoring import Trials, draw_pairs, spread_over_identities, spread_over_kinds
 from tests.oracles import diagnosis as oracles
 
 FEATURES = 4
@@ -109,6 +109,16 @@ def test_trials_of_labelled_samples_are_all_their_pairs(x):
     np.testing.assert_array_equal(named.same, trials.same)
 
 
+@pytest.mark.parametrize(("identities", "each", "kept"), [(60, 12, 480), (60, 6, 360), (20, 30, 400), (4, 50, 200)])
+def test_trials_keep_8_items_of_each_identity_or_400_items(identities, each, kept):
+    labels = np.repeat(np.arange(identities), each)
+    trials = Trials.of((np.zeros((len(labels), 1)), labels), max_items=450 if kept == 400 else 2000, max_each=8)
+    counts = np.bincount(trials.identities)
+    assert len(trials.identities) == kept and counts.max() - counts.min() <= 1 and len(counts) == identities
+    fewer = Trials.of((np.zeros((len(labels), 1)), labels), max_items=150, max_each=8)
+    assert len(fewer.identities) == 150
+
+
 def test_trials_keep_at_most_max_items(x):
     trials = Trials.of((x, LABELS), max_items=20)
     assert len(trials.items) == 20 and len(np.unique(trials.identities)) == 10
@@ -204,3 +214,11 @@ def test_an_item_of_several_pairs_is_kept_once(make):
     for one, other in ((found.left, trials.left), (found.right, trials.right)):
         for mine, its in zip(keras.tree.flatten(found.items), keras.tree.flatten(trials.items), strict=True):
             np.testing.assert_array_equal(mine[one], its[other])
+
+
+@pytest.mark.parametrize(("genuine", "expected"), [(500, 10), (400, 10), (3, 3), (995, 15), (0, 0)])
+def test_some_pairs_have_as_many_of_both_kinds_as_there_are(genuine, expected):
+    same = np.random.default_rng(1).permutation(1000) < genuine
+    rows = spread_over_kinds(same, 20, np.random.default_rng(0))
+    assert len(rows) == 20 and (np.diff(rows) > 0).all() and np.count_nonzero(same[rows]) == expected
+    assert np.array_equal(spread_over_kinds(same, 2000, np.random.default_rng(0)), np.arange(1000))

@@ -14,6 +14,7 @@ from keras_siamese.losses.batch.hinges import (
     SNRContrastiveLoss,
     ThresholdConsistentMarginLoss,
 )
+from keras_siamese.losses.batch.matryoshka import MatryoshkaLoss
 from keras_siamese.losses.batch.npairs import NpairsLoss, NpairsMultilabelLoss
 from keras_siamese.losses.batch.ranking import FastAPLoss, HistogramLoss, SmoothAPLoss
 from keras_siamese.losses.batch.softmaxes import (
@@ -28,7 +29,7 @@ from keras_siamese.losses.batch.softmaxes import (
     TupletMarginLoss,
 )
 from keras_siamese.losses.batch.triplets import BatchTripletLoss, PNLoss, TripletHardLoss, TripletSemiHardLoss
-from keras_siamese.losses.batch.views import BarlowTwinsLoss, MultipleNegativesRankingLoss, VICRegLoss
+from keras_siamese.losses.batch.views import BarlowTwinsLoss, MultipleNegativesRankingLoss, SigLIPLoss, VICRegLoss
 from keras_siamese.losses.pairs import (
     ContrastiveLoss,
     MarginLoss,
@@ -51,11 +52,18 @@ __all__ = ["AngularLoss", "ArcFaceLoss"]
 __all__ += ["BarlowTwinsLoss", "BatchContrastiveLoss", "BatchLoss", "BatchMarginLoss", "BatchTripletLoss"]
 __all__ += ["CircleLoss", "ContrastiveLoss", "CosFaceLoss", "FastAPLoss", "GeneralizedLiftedLoss", "HistogramLoss"]
 __all__ += ["IntraPairVarianceLoss", "LiftedStructLoss"]
-__all__ += ["MarginLoss", "MultiSimilarityLoss", "MultipleNegativesRankingLoss"]
+__all__ += ["MarginLoss", "MatryoshkaLoss", "MultiSimilarityLoss", "MultipleNegativesRankingLoss"]
 __all__ += ["NCALoss", "NTXentLoss", "NormalizedSoftmaxLoss", "NpairsLoss", "NpairsMultilabelLoss"]
 __all__ += ["OnlineContrastiveLoss", "PNLoss", "PairLoss", "ProxyAnchorLoss", "ProxyLoss", "ProxyNCALoss"]
 __all__ += ["RankedListLoss"]
-__all__ += ["SNRContrastiveLoss", "SiameseLoss", "SmoothAPLoss", "SoftNearestNeighborLoss", "SoftTripleLoss"]
+__all__ += [
+    "SNRContrastiveLoss",
+    "SiameseLoss",
+    "SigLIPLoss",
+    "SmoothAPLoss",
+    "SoftNearestNeighborLoss",
+    "SoftTripleLoss",
+]
 __all__ += ["SphereFaceLoss", "SubCenterArcFaceLoss", "SupConLoss"]
 __all__ += ["ThresholdConsistentMarginLoss", "TripletHardLoss", "TripletLoss", "TripletSemiHardLoss"]
 __all__ += ["TupletMarginLoss", "VICRegLoss", "WeightedBinaryCrossentropy"]

@@ -13,8 +13,9 @@ import numpy as np
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_labels
+from keras_siamese._replicas import replica_context, weighted_by_rows
 from keras_siamese.losses.statistics import BatchStatistic
-from keras_siamese.ops import named_tensor
+from keras_siamese.ops import column, named_tensor
 
 KINDS = {"distance": "pair", "score": "pair", "embedding": "batch", "similarity matrix": "batch", "cosine": "proxy"}
 RANGES = {"distance": (0.0, math.inf), "score": (0.0, 1.0), "cosine": (-1.0, 1.0)}
@@ -109,7 +110,12 @@ class SiameseLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras would take a list for several outputs.
-        return super().__call__(named_tensor("y_true", y_true), named_tensor("y_pred", y_pred), sample_weight)
+        return self.reduced(named_tensor("y_true", y_true), named_tensor("y_pred", y_pred), sample_weight)
+
+    def reduced(self, y_true, y_pred, sample_weight):
+        """What Keras's own losses return for these tensors, but of the whole batch if there are several replicas."""
+        loss = super().__call__(y_true, y_pred, sample_weight)
+        return weighted_by_rows(loss, self.reduction, y_pred, sample_weight, mask_of(y_pred))
 
     def values_and_statistics(self, y_true, y_pred, wanted):
         """The rows' values `(batch,)` and, if `wanted`, sum and count of each statistic over the batch, by name."""
@@ -162,52 +168,81 @@ def concrete(tensor):
         return None
 
 
-def split_ids(name, ids):
-    """Splits identities `(batch,)` into base-256 digits `(batch, digits)`, float32, which survive any cast.
+def split_ids(name, ids, dtype="float16"):
+    """Splits identities `(batch,)` into digits `(batch, digits)`, float32, which survive a cast to the float `dtype`.
 
     `Loss.__call__` casts y_true to the loss's dtype, which merges large whole numbers (above 2²⁴ in float32, above 2048
-    in float16). A number that is not whole becomes NaN, or raises an error (which names `name`) if its value is known.
-    A NumPy array may also hold strings.
+    in float16). If `ids` are floats, a last column has NaN where a number is not whole, or an error (which names
+    `name`) is raised if its value is known. A NumPy array may also hold strings.
     """
     if isinstance(ids, np.ndarray):
-        # Replaces strings, and 64-bit numbers that a backend may cut to 32 bits, by small numbers.
-        ids = np.unique(check_labels(name, ids), return_inverse=True)[1].reshape(-1).astype("int32")
+        ids = small_ids(name, check_labels(name, ids))
     ids = ops.convert_to_tensor(ids)
-    dtype = keras.backend.standardize_dtype(ids.dtype)
-    whole = None
-    if "float" in dtype:
+    found = keras.backend.standardize_dtype(ids.dtype)
+    flags = []
+    if "float" in found:
         values = concrete(ids)
         if values is not None:
             check_labels(name, np.asarray(values, "float64"))
-        whole = (ids == ops.floor(ids)) & (ops.abs(ids) < (2.0**63 if dtype == "float64" else 2.0**31))
+        whole = (ids == ops.floor(ids)) & (ops.abs(ids) < (2.0**63 if found == "float64" else 2.0**31))
         ids = ops.where(whole, ids, ops.zeros_like(ids))
+        flags = [ops.where(whole, 0.0, float("nan"))]
     # A cast from uint32 to int32 keeps different numbers different, so uint32 needs no more digits.
-    wide = dtype in ("int64", "uint64", "float64")
+    wide, base = found in ("int64", "uint64", "float64"), base_of(dtype)
     ids = ops.cast(ids, "int64" if wide else "int32")
     digits = []
-    for _ in range(7 if wide else 3):
-        digits.append(ids % 256)
+    for _ in range((64 if wide else 32) // (base.bit_length() - 1) - 1):
+        digits.append(ids % base)
         # `ops.floor_divide` returns 32 bits on PyTorch.
-        ids = ids // 256
-    digits = ops.cast(ops.stack([*digits, ids], axis=1), "float32")
-    return digits if whole is None else ops.where(ops.expand_dims(whole, 1), digits, float("nan"))
+        ids = ids // base
+    columns = [column(ops.cast(digit, "float32")) for digit in (*digits, ids, *flags)]
+    return ops.concatenate(columns, axis=1)
 
 
-def joined_ids(digits):
-    """The identities `(batch,)` of the digits of `split_ids`, as integers, and a mask of those that were not whole."""
-    missing = ops.isnan(digits)
-    digits = ops.cast(ops.where(missing, 0.0, digits), "int64" if digits.shape[1] > 4 else "int32")
+def base_of(dtype):
+    """The base of digits that a float `dtype` holds exactly."""
+    return 2**16 if dtype in ("float32", "float64") else 2**8
+
+
+def small_ids(name, ids):
+    """Small numbers instead of strings, and of 64-bit numbers that a backend may cut to 32 bits, `(batch,)` all."""
+    if replica_context() is None:
+        return np.unique(ids, return_inverse=True)[1].reshape(-1).astype("int32")
+    # Each replica would number the identities of its own rows.
+    if ids.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must hold whole numbers where several replicas share a batch; got {ids[:1]!r}")
+    return ids
+
+
+def joined_ids(digits, dtype="float16"):
+    """The identities `(batch,)` of the digits of `split_ids`, as integers, and a mask of those that were not whole.
+
+    The mask is None if `split_ids` knew that all are whole.
+    """
+    flagged, base = digits.shape[1] % 2 == 1, base_of(dtype)
+    missing = ops.isnan(digits[:, -1]) if flagged else None
+    count = digits.shape[1] - flagged
+    digits = ops.cast(digits[:, :count], "int64" if count * (base.bit_length() - 1) > 32 else "int32")
     ids = digits[:, -1]
-    for place in range(digits.shape[1] - 2, -1, -1):
-        ids = ids * 256 + digits[:, place]
-    return ids, ops.any(missing, axis=1)
+    for place in range(count - 2, -1, -1):
+        ids = ids * base + digits[:, place]
+    return ids, missing
+
+
+def nan_where(missing, values):
+    """`values` `(batch,)`, with NaN inside the mask `missing` `(batch,)`, or as they are if it is None."""
+    return values if missing is None else values + ops.where(missing, float("nan"), 0.0)
+
+
+def mask_of(tensor):
+    """Keras's mask of a `tensor`, or None: an attribute or, for JAX's tensors, an entry in Keras's private table."""
+    lookup = getattr(keras.src.backend, "get_keras_mask", lambda tensor: getattr(tensor, "_keras_mask", None))
+    return lookup(tensor)
 
 
 def without_wide_mask(y_pred):
     """`y_pred` `(batch, …)` without a mask over time steps, by which Keras would multiply the rows' losses."""
-    # The mask is an attribute or, for JAX's tensors, an entry in Keras's private table.
-    lookup = getattr(keras.src.backend, "get_keras_mask", lambda tensor: getattr(tensor, "_keras_mask", None))
-    mask = lookup(y_pred)
+    mask = mask_of(y_pred)
     return y_pred if mask is None or len(mask.shape) == 1 else ops.copy(y_pred)
 
 

@@ -6,6 +6,8 @@ uses another loss object than the metric (after loading from a file), the metric
     encoder.compile("adam", loss=loss, metrics=loss.metrics("active_fraction", "negative_distance"))
 """
 
+import threading
+
 import keras
 from keras import ops
 
@@ -32,17 +34,17 @@ class BatchStatistic(keras.metrics.Metric):
         self.statistic = statistic
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.count = self.add_variable(shape=(), initializer="zeros", name="count")
-        self.told = False
+        self.told = set()  # threads: each replica of a TensorFlow strategy has its own
         loss.observers.add(self)
 
     def record(self, total, count):
         """Adds a batch that the loss has just computed; the next `update_state` then adds nothing."""
         self.add(total, count)
-        self.told = True
+        self.told.add(threading.get_ident())
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        if self.told:
-            self.told = False
+        if threading.get_ident() in self.told:
+            self.told.discard(threading.get_ident())
         else:
             self.add(*self.loss.statistics(y_true, y_pred)[self.statistic])
 

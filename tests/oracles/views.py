@@ -46,6 +46,24 @@ def wrong_ranking(labels, embeddings, scale=20.0):
     return ranking(labels, embeddings, scale, own_identity=True)
 
 
+def softplus(x):
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def siglip(labels, embeddings, scale=10.0, bias=-10.0, own_identity=False):
+    """`own_identity` as in `ranking`."""
+    costs = []
+    for anchor, positive in pairs(labels):
+        logits = {p: scale * cosine(embeddings[anchor], embeddings[p]) + bias for _, p in pairs(labels)}
+        among = [p for p in logits if p == positive or own_identity or labels[p] != labels[anchor]]
+        costs.append(sum(softplus(-logits[p] if p == positive else logits[p]) for p in among))
+    return at_anchors(labels, costs)
+
+
+def wrong_siglip(labels, embeddings, scale=10.0, bias=-10.0):
+    return siglip(labels, embeddings, scale, bias, own_identity=True)
+
+
 def features(labels, embeddings, side):
     """Each feature's values over the pairs, of view `side`, 0 or 1."""
     return [[float(embeddings[pair[side]][d]) for pair in pairs(labels)] for d in range(len(embeddings[0]))]

@@ -14,7 +14,7 @@ import pytest
 from keras import ops
 
 from keras_siamese._export import exported
-from keras_siamese.losses import BatchLoss
+from keras_siamese.losses import BatchLoss, SupConLoss
 from tests.support.gradients import gradient
 
 ON_TORCH = keras.backend.backend() == "torch"
@@ -28,7 +28,10 @@ SIZES = {"mixed": (5, 4, 1, 3, 2, 3), "one large": (11, 1, 2, 1, 3), "pairs": (2
 IDENTITIES = (3, 9, 4, 70_001, 1, 12, 0, -5)
 
 # Options without a default.
-REQUIRED = {"RankedListLoss": {"margin": 0.4, "negative_temperature": 4.0}}
+REQUIRED = {
+    "RankedListLoss": {"margin": 0.4, "negative_temperature": 4.0},
+    "MatryoshkaLoss": {"loss": SupConLoss(), "dims": [2, 1]},
+}
 
 
 def deep_elsewhere(test):

@@ -13,9 +13,10 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
-from keras_siamese.losses.batch.base import Terms, partner
+from keras_siamese.losses.batch.base import Terms
+from keras_siamese.losses.batch.rows import partner
 from keras_siamese.losses.batch.softmaxes import CosineLoss
-from keras_siamese.ops import LOWEST, column, count, unit
+from keras_siamese.ops import MULTIPLIES, column, lowered, unit
 
 
 def angular(rows, tangent_square):
@@ -25,30 +26,28 @@ def angular(rows, tangent_square):
     """
     push, pull = 4.0 * tangent_square, 2.0 * (1.0 + tangent_square)
 
-    def held(k, matrix, units, columns, negative, has_negative, *places):
-        """For the k-th positive of each row: its column, the column as a mask, each negative's share of the sum and the
-        sum (both divided by the largest share), the exponent of the pair, and whether the pair counts.
+    def held(k, pushed, own, matrix, units, negative, has_negative, *places):
+        """For the k-th positive of each row: its column, each negative's share of the sum, the exponent of the pair,
+        and whether the pair counts.
         """
         index, valid = partner(k, *places)
         # If `rows` is the whole batch, the matrix already holds the cosines of the positives.
-        across = ops.take(matrix if rows.whole else units, index, axis=0)
-        across = across if rows.whole else ops.matmul(across, ops.transpose(units))
-        against = ops.where(negative, push * (matrix + across), LOWEST)
-        top = ops.max(against, axis=1)
-        parts = ops.exp(against - column(top))
-        mass = ops.sum(parts, axis=1)
+        across = ops.take(pushed if rows.whole else units, index, axis=0)
+        against = own + (across if rows.whole else push * ops.matmul(across, ops.transpose(units)))
+        shares = ops.softmax(against, axis=1)
+        # The largest share is 1 / Σ e^(exponent − largest exponent).
+        log_sum = ops.max(against, axis=1) - ops.log(ops.max(shares, axis=1))
         together = ops.take_along_axis(matrix, column(index), axis=1)[:, 0]
-        exponent = top + ops.log(mass) - pull * together
-        return index, columns == column(index), parts, mass, exponent, valid & has_negative
+        return index, shares, log_sum - pull * together, valid & has_negative
 
     # All tensors are arguments: with `block_size`, JAX traces this function again and cannot use tensors from outside.
     @ops.custom_gradient
     def sums(*tensors):
         matrix, units, size = tensors[0], tensors[1], tensors[-1]
-        largest = ops.max(size)
+        largest, pushed = ops.max(size), pushed_by(push * matrix, tensors[2])
 
         def forwards(k, total):
-            *_, exponent, counts = held(k, *tensors)
+            *_, exponent, counts = held(k, *pushed, *tensors)
             return k + 1, total + ops.where(counts, ops.softplus(exponent), 0.0)
 
         start = ops.ones((), dtype="int32"), ops.zeros_like(matrix[:, 0])
@@ -57,20 +56,21 @@ def angular(rows, tangent_square):
         def gradient(*args, upstream=None):
             # PyTorch passes the inputs, and `upstream` as a keyword; the other backends pass only `upstream`.
             upstream = args[0] if upstream is None else upstream
+            pushed = pushed_by(push * matrix, tensors[2])
 
             def backwards(k, to_matrix, to_units):
-                index, chosen, parts, mass, exponent, counts = held(k, *tensors)
+                index, shares, exponent, counts = held(k, *pushed, *tensors)
                 slope = ops.where(counts, ops.sigmoid(exponent), 0.0)
-                pulled = ops.where(chosen, column(pull * upstream * slope), 0.0)
+                pulled = at_columns(index, -pull * upstream * slope, to_matrix)
                 if rows.whole:
                     # With the other row as its anchor, the pair has the same loss and the same gradient for this row.
                     both = upstream + ops.take(upstream, index)
-                    return k + 1, to_matrix + parts * column(push * both * slope / mass) - pulled, to_units
-                weights = parts * column(push * upstream * slope / mass)
+                    return k + 1, pulled + shares * column(push * both * slope), to_units
+                weights = shares * column(push * upstream * slope)
                 to_units = to_units + ops.matmul(ops.transpose(weights), ops.take(units, index, axis=0))
                 across = ops.matmul(weights, units)
                 to_units = to_units + ops.segment_sum(across, index, num_segments=ops.shape(units)[0])
-                return k + 1, to_matrix + weights - pulled, to_units
+                return k + 1, pulled + weights, to_units
 
             start = ops.ones((), dtype="int32"), ops.zeros_like(matrix), ops.zeros_like(units)
             slopes = ops.while_loop(lambda k, *_: k < largest, backwards, start)[1:]
@@ -78,10 +78,24 @@ def angular(rows, tangent_square):
 
         return total, gradient
 
-    masks = rows.columns, rows.negative, rows.has_negative
-    places = rows.batch.order, rows.place, rows.first, rows.size
+    masks = rows.negatives, rows.has_negative
+    places = rows.batch.places.order, rows.place, rows.first, rows.size
     total = sums(rows.matrix, unit(rows.batch.embeddings), *masks, *places)
-    return Terms(total, count(rows.positive & column(rows.has_negative)))
+    positives = ops.cast(rows.size - 1, total.dtype)
+    return Terms(total, ops.where(rows.has_negative, positives, 0.0))
+
+
+def pushed_by(pushed, negative):
+    """The matrix `pushed` of 4t²·a·n, and the same with about −1e30 for rows that are no negatives."""
+    return pushed, lowered(pushed, negative)
+
+
+def at_columns(index, values, matrix):
+    """The `matrix` `(rows, batch)` plus one of the `values` `(rows,)` in each row, in the column `index` `(rows,)`."""
+    if MULTIPLIES:
+        return matrix.scatter_add(1, column(index).long(), column(values))
+    columns = ops.arange(ops.shape(matrix)[1], dtype="int32")[None, :]
+    return matrix + ops.where(columns == column(index), column(values), 0.0)
 
 
 @export
@@ -96,7 +110,7 @@ class AngularLoss(CosineLoss):
 
     Args:
         angle: α in (0, 90) degrees, the largest angle at the negative. The paper uses 36 to 55.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = AngularLoss(angle=45.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)

@@ -8,9 +8,10 @@ over positive pairs and over rows, gives each row its exact share, and allows to
 
     class NCALoss(BatchLoss):
         def terms(self, rows):
-            return [nca(rows.matrix, rows.positive, rows.negative, self.scale)]
+            return [nca(rows.logits(-self.scale), rows)]
 """
 
+import contextlib
 import warnings
 from typing import NamedTuple
 
@@ -20,10 +21,11 @@ from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_integer, check_number
-from keras_siamese._replicas import gathered
-from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids, without_wide_mask
+from keras_siamese._replicas import gathered, of_each_device, replica_context
+from keras_siamese.losses.base import SiameseLoss, joined_ids, nan_where, split_ids, without_wide_mask
+from keras_siamese.losses.batch.rows import Batch, Rows
 from keras_siamese.losses.statistics import STATISTICS
-from keras_siamese.ops import at_least_float32, column, count, masked_sum, named_tensor, unit
+from keras_siamese.ops import MULTIPLIES, at_least_float32, count, masked, masked_sum, named_tensor
 
 
 class Terms(NamedTuple):
@@ -31,25 +33,27 @@ class Terms(NamedTuple):
 
     total: object  # `(rows,)`, sum of the row's terms
     count: object  # `(rows,)`, what the row adds to the divisor of the mean
-    possible: object = None  # terms that can be above zero: number `(rows,)` or mask `(rows, batch)`; None: never zero
-    active: object = None  # the terms that are above zero, in either form; None if they are `count`
+    # A function without arguments that gives the number of terms that can be above zero, `(rows,)` or as a mask
+    # `(rows, columns)`; None: no term can be zero. Only statistics need it.
+    possible: object = None
+    active: object = None  # the terms that are above zero, in the same form; None if they are `count`
 
 
 def above_zero(hinges, mask):
-    """`Terms` of a `(rows, batch)` matrix of `hinges` ≥ 0 inside `mask`, averaged over those above 0 (ANZ)."""
+    """`Terms` of a `(rows, columns)` matrix of `hinges` ≥ 0 inside `mask`, averaged over those above 0 (ANZ)."""
     total, active = sum_above_zero(hinges, mask)
-    return Terms(total, active, mask)
+    return Terms(total, active, lambda: mask)
 
 
 def sum_above_zero(hinges, mask):
     """Sum of the `hinges` `(rows, batch)` inside `mask`, and how many are above 0: both `(rows,)`."""
-    kept = ops.where(mask, hinges, 0.0)
+    kept = masked(hinges, mask)
     # Sums signs instead of booleans: PyTorch would copy the matrix of booleans as numbers.
     return ops.sum(kept, axis=1), ops.sum(ops.sign(ops.stop_gradient(kept)), axis=1)
 
 
 def over(terms, mask):
-    """`Terms` of a `(rows, batch)` matrix, averaged over all entries inside `mask`."""
+    """`Terms` of a `(rows, columns)` matrix, averaged over all entries inside `mask`."""
     return Terms(masked_sum(terms, mask), count(mask))
 
 
@@ -58,95 +62,38 @@ def of_rows(values, valid):
     return Terms(ops.where(valid, values, 0.0), ops.cast(valid, "float32"))
 
 
-class Batch(NamedTuple):
-    """A batch and the positions of its rows when they are sorted by identity."""
+class Memory(NamedTuple):
+    """Rows of earlier batches, with which the rows of a batch are compared too."""
 
-    embeddings: object  # `(batch, dim)`, at least float32
-    order: object  # `(batch,)` int32, the rows sorted by identity
-    place: object  # `(batch,)` int32, the position of each row in that order
-    first: object  # `(batch,)` int32, the position at which the row's identity begins; the same for all its rows
-    size: object  # `(batch,)` int32, the number of rows of that identity
-
-
-class Rows:
-    """Rows of a batch, compared with the whole batch.
-
-    Attributes:
-        batch: the `Batch`.
-        index: `(rows,)` int32, which rows these are.
-        embeddings: `(rows, dim)`.
-        place, first, size: `(rows,)`, as in `Batch`.
-        columns: `(1, batch)` int32, the numbers of the columns.
-        positive, negative: `(rows, batch)` masks; the row itself is in neither.
-        has_positive, has_negative, has_both: `(rows,)` masks.
-        matrix: `(rows, batch)` distances or similarities, as the loss defines.
-        summary: the result of the loss's `summarize` for the whole batch, or None.
-    """
-
-    def __init__(self, batch, index, measure, summary=None):
-        self.batch, self.summary = batch, summary
-        self.columns = ops.expand_dims(ops.arange(ops.shape(batch.first)[0], dtype="int32"), 0)
-        self.whole, self.index = index is None, self.columns[0] if index is None else index
-        self.embeddings, self.place = self.of_batch(batch.embeddings), self.of_batch(batch.place)
-        self.first, self.size = self.of_batch(batch.first), self.of_batch(batch.size)
-        same = column(self.first) == ops.expand_dims(batch.first, 0)
-        self.positive = same & (self.columns != column(self.index))
-        self.negative = ops.logical_not(same)
-        self.has_positive, self.has_negative = self.size > 1, self.size < ops.shape(batch.first)[0]
-        self.has_both = self.has_positive & self.has_negative
-        self.matrix = measure(self.embeddings, batch.embeddings)
-
-    def of_batch(self, tensor):
-        """The entries `(rows, …)` of a `tensor` `(batch, …)` that belong to these rows."""
-        return tensor if self.whole else ops.take(tensor, self.index, axis=0)
-
-
-def partner(k, order, place, first, size):
-    """The `k`-th next row of each row's identity, cyclically: its column `(rows,)`, and which rows have one.
-
-    It takes tensors of a `Batch` and a `Rows` instead of these, for functions that must not use tensors from outside.
-    """
-    return ops.take(order, first + (place - first + k) % size), k < size
-
-
-def as_batch(labels, embeddings):
-    """The `Batch` of `labels` `(batch,)`, integers, and `embeddings` `(batch, dim)`."""
-    # The sort is stable on each backend, so rows of one identity keep their order, as the losses on two views need.
-    order = ops.cast(ops.argsort(labels), "int32")
-    place = ops.cast(ops.argsort(order), "int32")
-    ordered = ops.take(labels, order)
-    starts = ops.concatenate([ops.ones_like(ordered[:1], dtype="bool"), ordered[1:] != ordered[:-1]], axis=0)
-    # Numbers the identities in that order. There are at most as many as rows; unused numbers have size 0.
-    number = ops.cumsum(ops.cast(starts, "int32")) - 1
-    sizes = ops.segment_sum(ops.ones_like(number), number, num_segments=ops.shape(number)[0])
-    firsts = ops.cumsum(sizes) - sizes
-    own = ops.take(number, place)
-    return Batch(embeddings, order, place, ops.take(firsts, own), ops.take(sizes, own))
+    labels: object  # `(size,)` identities as `EmbeddingLoss.identities` gives them
+    embeddings: object  # `(size, dim)`; they have no gradient
+    is_full: object  # a boolean tensor; before, the rows are not used
 
 
 def shares(terms):
     """The rows' values `(batch,)` with the mean Σ total / Σ count, added over the pairs of `(total, count)`."""
     values = []
     for total, counted in terms:
-        divisor = ops.sum(counted)
-        mean_count = divisor / ops.cast(ops.shape(counted)[0], divisor.dtype)
-        values.append(total / ops.where(divisor > 0, mean_count, 1.0))
+        divisor, rows = ops.sum(counted), ops.shape(counted)[0]
+        mean_count = divisor / (rows if isinstance(rows, int) else ops.cast(rows, divisor.dtype))
+        values.append(total / (mean_count + (1.0 - ops.sign(divisor))))
     return sum(values[1:], values[0])
-
-
-def cosines(a, b):
-    """Cosine of each row of `a` `(n, dim)` with each row of `b` `(m, dim)`: `(n, m)`; 0 if a norm is below 1e-6."""
-    return ops.matmul(unit(a), ops.transpose(unit(b)))
 
 
 class EmbeddingLoss(SiameseLoss):
     """Base class of the losses on embeddings with identities; a subclass defines `costs_of`."""
 
     expects = "embedding"
+    local_negatives = False
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         labels, embeddings = check_batch(y_true, y_pred)
-        return super().__call__(split_ids("y_true", labels), without_wide_mask(embeddings), sample_weight)
+        digits = split_ids("y_true", labels, self.dtype)
+        return self.reduced(digits, without_wide_mask(embeddings), sample_weight)
+
+    def identities(self, y_true):
+        """The identities `(batch,)` as integers, of which different ones are different."""
+        return joined_ids(split_ids("y_true", check_identities(y_true), self.dtype), self.dtype)[0]
 
     def costs_of(self, batch, wanted):
         """Returns what the loss and its statistics are computed from.
@@ -158,14 +105,23 @@ class EmbeddingLoss(SiameseLoss):
 
     def values_and_statistics(self, y_true, y_pred, wanted):
         if len(y_true.shape) == 1:
-            y_true = split_ids("y_true", y_true)
+            y_true = split_ids("y_true", y_true, self.dtype)
         embeddings = at_least_float32(y_pred)
-        (y_true, embeddings), own = gathered(y_true, embeddings)
-        labels, flaw = joined_ids(y_true)
-        sums, statistics = self.costs_of(as_batch(labels, embeddings), wanted)
-        values = own(ops.where(flaw | ops.any(ops.isnan(embeddings), axis=1), float("nan"), shares(sums)))
-        totals = [ops.sum(statistic) for statistic in statistics]
+        if self.local_negatives:
+            values, totals = of_each_device(lambda *rows: self.values_and_totals(*rows, wanted), y_true, embeddings)
+        else:
+            everywhere, own = gathered(y_true, embeddings)
+            values, totals = self.values_and_totals(*everywhere, wanted)
+            values = own(values)
         return values, dict(zip(self.statistic_names(), zip(totals[::2], totals[1::2], strict=True), strict=wanted))
+
+    def values_and_totals(self, digits, embeddings, wanted):
+        """The rows' values `(batch,)` and a list of each statistic's sum and count; `digits` are of `split_ids`."""
+        labels, missing = joined_ids(digits, self.dtype)
+        sums, statistics = self.costs_of(Batch(labels, embeddings), wanted)
+        at_nan = ops.sum(ops.stop_gradient(embeddings), axis=1)
+        at_nan = at_nan * 0.0 if MULTIPLIES else ops.where(ops.isnan(at_nan), at_nan, 0.0)
+        return nan_where(missing, shares(sums) + at_nan), [ops.sum(statistic) for statistic in statistics]
 
     def statistics(self, y_true, y_pred):
         return super().statistics(*check_batch(y_true, y_pred))
@@ -184,14 +140,19 @@ class BatchLoss(EmbeddingLoss):
         block_size: number of rows of the `(batch, batch)` matrix to process at once; None (default) means all. Memory
             falls from O(batch²) to O(block_size·batch). Value and gradient stay the same, but each block is computed
             twice. Before Keras 3.9 it saves no memory, and a warning says so.
+        local_negatives: whether each device compares only its own rows of a batch that several devices share. By
+            default (False) the negatives and positives are those of the whole batch, whatever the number of devices;
+            each device then receives O(batch·dim) numbers and computes an O(batch²) matrix, or with `block_size`
+            O(block_size·batch) at once.
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
     # Whether terms can be zero, so that the statistic "active_fraction" exists; `terms` then returns `possible`.
     hinged = False
 
-    def __init__(self, block_size=None, **kwargs):
+    def __init__(self, block_size=None, local_negatives=False, **kwargs):
         super().__init__(**kwargs)
+        self.local_negatives = bool(local_negatives)
         if block_size is not None and not hasattr(keras, "remat"):
             found = f"this is Keras {keras.__version__}. Update Keras or leave `block_size` out"
             need = "saves memory only with Keras 3.9 or later (`keras.remat`)"
@@ -209,26 +170,61 @@ class BatchLoss(EmbeddingLoss):
     # Optional method: from a `Rows`, what `terms` needs of the whole batch, concatenated over blocks along axis 0.
     summarize = None
 
+    # Whether the terms of an anchor depend only on its comparisons with others, so that rows of earlier batches may be
+    # among them; not if `summarize` is needed.
+    is_of_anchors = True
+    memory = None
+
+    @contextlib.contextmanager
+    def remembering(self, memory):
+        """Within the block, compare the rows of a batch also with those of `memory`, a `Memory`, once it is full."""
+        if not self.is_of_anchors or self.summarize is not None:
+            problem = "is no sum over anchors, so it cannot compare them with rows of earlier batches"
+            raise ValueError(f"{type(self).__name__} {problem}. Use a loss such as ks.losses.SupConLoss")
+        if replica_context() is not None:
+            raise ValueError("A memory of earlier batches does not work with several replicas of a TensorFlow strategy")
+        self.memory = Memory(*memory)
+        try:
+            yield
+        finally:
+            self.memory = None
+
     def costs_of(self, batch, wanted):
+        if self.memory is None:
+            return self.costs_of_anchors(batch, None, wanted)
+        anchors = ops.shape(batch.labels)[0]
+        own, theirs = (batch.labels, batch.embeddings), self.memory[:2]
+
+        def with_memory():
+            cast = [ops.cast(ops.stop_gradient(b), a.dtype) for a, b in zip(own, theirs, strict=True)]
+            both = [ops.concatenate(pair, axis=0) for pair in zip(own, cast, strict=True)]
+            return self.costs_of_anchors(Batch(*both), anchors, wanted)
+
+        return ops.cond(self.memory.is_full, with_memory, lambda: self.costs_of_anchors(Batch(*own), None, wanted))
+
+    def costs_of_anchors(self, batch, anchors, wanted):
+        """What `costs_of` returns, for the first `anchors` rows of the `batch`; None means all of them."""
+
         def of_rows(rows):
             terms = self.terms(rows)
             sums = [(term.total, term.count) for term in terms]
             return (sums, self.statistics_of(rows, terms)) if wanted else (sums, [])
 
         if self.block_size is None:
-            rows = Rows(batch, None, self.measure)
+            rows = Rows(batch, None if anchors is None else ops.arange(anchors, dtype="int32"), self.measure)
             rows.summary = None if self.summarize is None else self.summarize(rows)
             return of_rows(rows)
         summary = () if self.summarize is None else (self.in_blocks(self.summarize, batch),)
-        return self.in_blocks(of_rows, batch, *summary)
+        return self.in_blocks(of_rows, batch, *summary, anchors=anchors)
 
-    def in_blocks(self, function, batch, *summary):
-        """Calls `function(Rows)` on blocks of the batch's rows and concatenates the tensors it returns."""
+    def in_blocks(self, function, batch, *summary, anchors=None):
+        """Calls `function(Rows)` on blocks of the batch's first `anchors` rows and concatenates what it returns."""
 
         def of_block(index, batch, *summary):
             return function(Rows(Batch(*batch), index, self.measure, *summary))
 
-        rows, size = ops.shape(batch.first)[0], self.block_size
+        rows, size = ops.shape(batch.labels)[0] if anchors is None else anchors, self.block_size
+        batch = batch.labels, batch.embeddings, batch.places
         blocks = -(-rows // size)
         # The last block is padded with copies of the last row, which are removed at the end.
         index = ops.minimum(ops.reshape(ops.arange(blocks * size, dtype="int32"), (-1, size)), rows - 1)
@@ -245,8 +241,8 @@ class BatchLoss(EmbeddingLoss):
         found = [masked_sum(apart, rows.positive), count(rows.positive)]
         found += [masked_sum(apart, rows.negative), count(rows.negative)]
         if self.hinged:
-            active = [term.count if term.active is None else term.active for term in terms]
-            for side in (active, [term.possible for term in terms]):
+            active = [term.count if term.active is None else term.active() for term in terms]
+            for side in (active, [term.possible() for term in terms]):
                 found.append(sum(count(numbers) if len(numbers.shape) == 2 else numbers for numbers in side))
         return found
 

@@ -1,10 +1,10 @@
 """Batch losses on pairs: positive and negative pairs each have a margin, and their two means are added.
 
-Contract: as in `base`. Pure functions of a `(rows, batch)` matrix and masks return one `Terms` for the positive and one
-for the negative pairs. Each has its own mean, so the many negative pairs do not outweigh the few positive pairs.
+Contract: as in `base`. Pure functions of the two sides of `Rows` return one `Terms` for the positive and one for the
+negative pairs. Each has its own mean, so the many negative pairs do not outweigh the few positive pairs.
 
     encoder.compile("adam", loss=BatchContrastiveLoss(margin=1.0))
-    batch_contrastive(distances, positive, negative, margin=1.0)        # two Terms, each (rows,)
+    batch_contrastive(*rows.sides, margin=1.0)                          # two Terms, each (rows,)
 """
 
 from keras import ops
@@ -14,14 +14,15 @@ from keras_siamese._export import export
 from keras_siamese.losses.batch.base import Terms, above_zero, check_margin, over, sum_above_zero
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.losses.batch.triplets import DistanceLoss
-from keras_siamese.ops import count, masked_sum
+from keras_siamese.ops import count, masked, masked_sum
 
 
-def batch_contrastive(distances, positive, negative, margin=1.0, positive_margin=0.0, squared=False):
+def batch_contrastive(positive, negative, margin=1.0, positive_margin=0.0, squared=False):
     """[d − m₊]₊ over positive and [m − d]₊ over negative pairs, or their squares, each a mean over values > 0."""
     power = ops.square if squared else (lambda costs: costs)
-    pulled, pushed = power(ops.relu(distances - positive_margin)), power(ops.relu(margin - distances))
-    return [above_zero(pulled, positive), above_zero(pushed, negative)]
+    pulled = power(ops.relu(positive.entries - positive_margin))
+    pushed = power(ops.relu(margin - negative.entries))
+    return [above_zero(pulled, positive.mask), above_zero(pushed, negative.mask)]
 
 
 @export
@@ -38,7 +39,7 @@ class BatchContrastiveLoss(DistanceLoss):
         margin: m > 0, in units of the distance.
         positive_margin: m₊ in [0, margin].
         squared: whether the hinges are squared.
-        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     >>> loss = BatchContrastiveLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -57,8 +58,7 @@ class BatchContrastiveLoss(DistanceLoss):
         return self.margin**2 if self.squared else self.margin
 
     def terms(self, rows):
-        options = self.margin, self.positive_margin, self.squared
-        return batch_contrastive(rows.matrix, rows.positive, rows.negative, *options)
+        return batch_contrastive(*rows.sides, self.margin, self.positive_margin, self.squared)
 
 
 @export
@@ -68,13 +68,16 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
     y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`. Same value as pytorch-metric-learning's
     `SignalToNoiseRatioContrastiveLoss` without its normalisation, which has no effect if all norms are equal.
 
+    The gradient by an embedding is bounded, because the ratio has no bound for anchors of almost no variance. With
+    ``squared=True`` it is not bounded: an embedding of zeros then gives infinite gradients in float16.
+
     Yuan, Deng, Tang, Tang, Chen, *Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning*, CVPR 2019,
     https://arxiv.org/abs/1904.02616
 
     Args:
         margin: m > 0.
         positive_margin: m₊ in [0, margin].
-        **kwargs: `squared`, `block_size`, `reduction`, `name`, `dtype` as in `BatchContrastiveLoss`.
+        **kwargs: `squared`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchContrastiveLoss`.
 
     >>> loss = SNRContrastiveLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]]))), 4)
@@ -89,7 +92,7 @@ def threshold_consistent_margin(similarity, positive, negative, positive_margin=
     """Mean of m₊ − s over positive pairs with s ≤ m₊, and of s − m₋ over negative pairs with s ≥ m₋."""
     pulled = over(positive_margin - similarity, positive & (similarity <= positive_margin))
     pushed = over(similarity - negative_margin, negative & (similarity >= negative_margin))
-    return [pulled._replace(possible=positive), pushed._replace(possible=negative)]
+    return [pulled._replace(possible=lambda: positive), pushed._replace(possible=lambda: negative)]
 
 
 @export
@@ -108,7 +111,7 @@ class ThresholdConsistentMarginLoss(CosineLoss):
         negative_weight: λ₋ ≥ 0.
         positive_margin: m₊ in [−1, 1]; positive pairs should have a higher cosine.
         negative_margin: m₋ in [−1, 1]; negative pairs should have a lower cosine.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = ThresholdConsistentMarginLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))), 4)
@@ -131,14 +134,17 @@ class ThresholdConsistentMarginLoss(CosineLoss):
         return [pulled, pushed._replace(total=self.negative_weight * pushed.total)]
 
 
-def intra_pair_variance(
-    similarity, positive, negative, positive_mean, negative_mean, positive_epsilon=0.01, negative_epsilon=0.01
-):
-    """[(1−ε₊)s̄₊ − s]₊² over positive and [s − (1+ε₋)s̄₋]₊² over negative pairs, s̄ the batch's means, scalars."""
-    pulled = ops.square(ops.relu((1.0 - positive_epsilon) * positive_mean - similarity))
-    pushed = ops.square(ops.relu(similarity - (1.0 + negative_epsilon) * negative_mean))
-    sides = (pulled, positive), (pushed, negative)
-    return [Terms(masked_sum(costs, mask), count(mask), mask, mask & (costs > 0)) for costs, mask in sides]
+def intra_pair_variance(sides, counts, means, positive_epsilon=0.01, negative_epsilon=0.01):
+    """[(1−ε₊)s̄₊ − s]₊² over positive and [s − (1+ε₋)s̄₋]₊² over negative pairs.
+
+    s̄ are the `means` of the batch, scalars, `counts` the numbers of the rows' pairs `(rows,)`; positive pairs first.
+    """
+    low, high = (1.0 - positive_epsilon) * means[0], (1.0 + negative_epsilon) * means[1]
+    terms = []
+    for gap, (_, mask), pairs in zip((low - sides[0].entries, sides[1].entries - high), sides, counts, strict=True):
+        beyond = masked(ops.relu(gap), mask)
+        terms.append(Terms(ops.sum(beyond * beyond, axis=1), pairs, lambda n=pairs: n, lambda b=beyond: ops.sign(b)))
+    return terms
 
 
 @export
@@ -154,7 +160,7 @@ class IntraPairVarianceLoss(CosineLoss):
     Args:
         positive_epsilon: ε₊ in [0, 1].
         negative_epsilon: ε₋ in [0, 1].
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = IntraPairVarianceLoss(positive_epsilon=0.0, negative_epsilon=0.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))), 4)
@@ -169,24 +175,24 @@ class IntraPairVarianceLoss(CosineLoss):
         self.negative_epsilon = check_number("negative_epsilon", negative_epsilon, low=0, high=1)
 
     def summarize(self, rows):
-        sums = [masked_sum(rows.matrix, rows.positive), count(rows.positive)]
-        return ops.stack([*sums, masked_sum(rows.matrix, rows.negative), count(rows.negative)], axis=1)
+        return [masked_sum(*side) for side in rows.sides], [count(side.mask) for side in rows.sides]
 
     def terms(self, rows):
-        positive, positives, negative, negatives = ops.unstack(ops.sum(rows.summary, axis=0), 4)
-        means = positive / ops.maximum(positives, 1.0), negative / ops.maximum(negatives, 1.0)
+        sums, counts = rows.summary
+        means = [ops.sum(one) / ops.maximum(ops.sum(n), 1.0) for one, n in zip(sums, counts, strict=True)]
         epsilons = self.positive_epsilon, self.negative_epsilon
-        return intra_pair_variance(rows.matrix, rows.positive, rows.negative, *means, *epsilons)
+        counts = [rows.of_batch(n) for n in counts]
+        return intra_pair_variance(rows.sides, counts, means, *epsilons)
 
 
-def batch_margin(distances, positive, negative, margin=0.2, beta=1.2):
+def batch_margin(positive, negative, margin=0.2, beta=1.2):
     """[d_ap − β + m]₊ + [β − d_an + m]₊ over all triplets, divided by the number of these terms above zero."""
-    pulled, pushed = ops.relu(distances - beta + margin), ops.relu(beta - distances + margin)
-    positives, negatives = count(positive), count(negative)
+    pulled, pushed = ops.relu(positive.entries - (beta - margin)), ops.relu((beta + margin) - negative.entries)
+    positives, negatives = count(positive.mask), count(negative.mask)
     # Each positive pair is in one triplet for each negative of its anchor, and the reverse.
-    sides = (*sum_above_zero(pulled, positive), negatives), (*sum_above_zero(pushed, negative), positives)
+    sides = (*sum_above_zero(pulled, positive.mask), negatives), (*sum_above_zero(pushed, negative.mask), positives)
     total, active = (sum(side[part] * side[2] for side in sides) for part in (0, 1))
-    return Terms(total, active, 2.0 * positives * negatives)
+    return Terms(total, active, lambda: 2.0 * positives * negatives)
 
 
 @export
@@ -202,7 +208,7 @@ class BatchMarginLoss(DistanceLoss):
     Args:
         margin: m ≥ 0, in units of the distance.
         beta: β > 0, the distance that separates positive from negative pairs.
-        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     >>> loss = BatchMarginLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -218,31 +224,37 @@ class BatchMarginLoss(DistanceLoss):
         self.beta = check_margin("beta", beta, self.distance, open_low=True)
 
     def terms(self, rows):
-        return [batch_margin(rows.matrix, rows.positive, rows.negative, self.margin, self.beta)]
+        return [batch_margin(*rows.sides, self.margin, self.beta)]
 
 
-def ranked_list(
-    distances, positive, negative, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None
-):
+def ranked_list(positive, negative, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None):
     """(1−λ)·Σ w(d − (α−m)) / Σ w over positives with d > α − m, + λ·Σ w(α − d) / Σ w over negatives with d < α.
 
     One value for each row. w = e^{T₊(d−(α−m))} and e^{T₋(α−d)}; 1e-5·batch is added to the sums of weights.
     """
     alpha = 1.0 + margin / 2.0 if alpha is None else alpha
-    floor = 1e-5 * ops.cast(ops.shape(distances)[1], distances.dtype)
-    beyond, inside = distances - (alpha - margin), alpha - distances
-    far, near = positive & (beyond > 0), negative & (inside > 0)
+    floor = 1e-5 * ops.cast(ops.shape(negative.entries)[1], negative.entries.dtype)
+    beyond = masked(ops.relu(positive.entries - (alpha - margin)), positive.mask)
+    inside = masked(ops.relu(alpha - negative.entries), negative.mask)
 
-    def weighted_mean(gap, mask, temperature):
-        gap = ops.where(mask, gap, 0.0)
+    def weighted_mean(gap, temperature):
+        active = ops.sign(ops.stop_gradient(gap))
+        if temperature == 0.0:
+            return ops.sum(gap, axis=1) / (ops.sum(active, axis=1) + floor)
         # Relative to the largest weight, which could overflow.
-        top = ops.stop_gradient(ops.max(temperature * gap, axis=1, keepdims=True))
-        weights = ops.where(mask, ops.exp(temperature * gap - top), 0.0)
+        top = temperature * ops.stop_gradient(ops.max(gap, axis=1, keepdims=True))
+        exponent = temperature * gap - top
+        exponent = exponent + ops.relu(-80.0 - ops.stop_gradient(exponent))
+        weights = ops.exp(exponent) * active
         return ops.sum(weights * gap, axis=1) / (ops.sum(weights, axis=1) + floor * ops.exp(-top[:, 0]))
 
-    pulled, pushed = weighted_mean(beyond, far, positive_temperature), weighted_mean(inside, near, negative_temperature)
+    pulled, pushed = weighted_mean(beyond, positive_temperature), weighted_mean(inside, negative_temperature)
     costs = (1.0 - imbalance) * pulled + imbalance * pushed
-    return Terms(costs, ops.ones_like(costs), positive | negative, far | near)
+    sides = (
+        lambda: count(positive.mask) + count(negative.mask),
+        lambda: sum(map(count, map(ops.sign, (beyond, inside)))),
+    )
+    return Terms(costs, ops.ones_like(costs), *sides)
 
 
 @export
@@ -262,7 +274,7 @@ class RankedListLoss(DistanceLoss):
         positive_temperature: T₊ ≥ 0.
         imbalance: λ in [0, 1], the share of the negative side.
         alpha: α > 0, the distance that negatives should exceed; None (default) is 1 + m/2.
-        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     >>> loss = RankedListLoss(margin=0.4, negative_temperature=10.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -283,4 +295,4 @@ class RankedListLoss(DistanceLoss):
     def terms(self, rows):
         temperatures = self.negative_temperature, self.positive_temperature
         options = self.margin, *temperatures, self.imbalance, self.alpha
-        return [ranked_list(rows.matrix, rows.positive, rows.negative, *options)]
+        return [ranked_list(*rows.sides, *options)]

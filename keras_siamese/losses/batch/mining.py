@@ -11,7 +11,7 @@ differentiate such a loop. The loop therefore sums up the derivatives too, and `
 
 from keras import ops
 
-from keras_siamese.losses.batch.base import partner
+from keras_siamese.losses.batch.rows import partner
 from keras_siamese.ops import LOWEST, column, count, masked_max, masked_min
 
 # Up to this many positives for each anchor the loop is faster than sorting; with more, its time grows as batch³.
@@ -31,11 +31,13 @@ def over_positives(rows, step, state, start=1):
     whether the row has a k-th positive `(rows, 1)`; it returns the new state. `start` 0 begins with the row itself.
     """
     matrix, largest = ops.stop_gradient(rows.matrix), ops.max(rows.size)
+    places = rows.batch.places.order, rows.place, rows.first, rows.size
+    all_columns = rows.columns
 
     def body(k, *state):
-        columns, valid = map(column, partner(k, rows.batch.order, rows.place, rows.first, rows.size))
+        columns, valid = map(column, partner(k, *places))
         entry = ops.take_along_axis(matrix, columns, axis=1)
-        return (k + 1, *step((rows.columns == columns) & valid, entry, valid, *state))
+        return (k + 1, *step((all_columns == columns) & valid, entry, valid, *state))
 
     return ops.while_loop(lambda k, *_: k < largest, body, (ops.full((), start, dtype="int32"), *state))[1:]
 
@@ -77,6 +79,7 @@ def walk_triplets(rows, cost, weights, counts=None):
 def all_triplets(rows, margin):
     """Σ [d_ap − d_an + m]₊ over all triplets; returns the same three tensors as `walk_triplets`."""
     negative = ops.cast(rows.negative, rows.matrix.dtype)
+    _ = rows.positive  # computed before the branches that use them
     return ops.cond(
         ops.max(rows.size) - 1 <= WALK_UP_TO,
         lambda: walk_triplets(rows, lambda gap: hinge(gap, margin), negative),

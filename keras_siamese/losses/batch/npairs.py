@@ -14,7 +14,7 @@ from keras import ops
 from keras_siamese._checks import check_reals
 from keras_siamese._export import export
 from keras_siamese._replicas import refuse_replicas
-from keras_siamese.losses.base import SiameseLoss, joined_ids, split_ids
+from keras_siamese.losses.base import SiameseLoss, joined_ids, nan_where, split_ids
 from keras_siamese.losses.batch.base import check_identities
 from keras_siamese.ops import at_least_float32, column, named_tensor
 
@@ -68,16 +68,16 @@ class NpairsLoss(SiameseLoss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         labels = check_identities(y_true)
         y_pred = check_similarities(y_pred, labels.shape[0])
-        return super().__call__(split_ids("y_true", labels), y_pred, sample_weight)
+        return super().__call__(split_ids("y_true", labels, self.dtype), y_pred, sample_weight)
 
     def call(self, y_true, y_pred):
         refuse_replicas(self)
         if len(y_true.shape) == 1:
-            y_true = split_ids("y_true", y_true)
-        labels, flaw = joined_ids(y_true)
+            y_true = split_ids("y_true", y_true, self.dtype)
+        labels, missing = joined_ids(y_true, self.dtype)
         same = column(labels) == ops.expand_dims(labels, 0)
         logits = at_least_float32(y_pred)
-        return ops.where(flaw, float("nan"), softmax_towards(logits, ops.cast(same, logits.dtype)))
+        return nan_where(missing, softmax_towards(logits, ops.cast(same, logits.dtype)))
 
 
 @export

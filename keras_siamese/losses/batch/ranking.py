@@ -66,7 +66,7 @@ class FastAPLoss(CosineLoss):
 
     Args:
         bins: number of intervals of the histogram.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = FastAPLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))), 4)
@@ -119,7 +119,7 @@ class SmoothAPLoss(CosineLoss):
 
     Args:
         temperature: τ > 0, the difference of cosines that changes a rank.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = SmoothAPLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))), 4)
@@ -149,7 +149,7 @@ class HistogramLoss(CosineLoss):
 
     Args:
         bins: number of intervals of the histogram.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = HistogramLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]))), 4)

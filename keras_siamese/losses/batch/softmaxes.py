@@ -1,11 +1,11 @@
 """Batch losses with a log-sum-exp: each anchor's positives are compared with all of its negatives, as in a softmax.
 
-Contract: each loss is a pure function from a `(rows, batch)` matrix of cosines s (or distances d) and the masks of
-positives and negatives to `Terms`, and a small Keras class that holds its options. The cosines are computed here, so
-embeddings may have any norm. The log-sum-exp of the negatives is one number for each anchor, so memory is O(batch²).
+Contract: each loss is a pure function from cosines s (or distances d) of positives and of negatives, the two sides of
+`Rows`, to `Terms`, and a small Keras class that holds its options. The cosines are computed here, so embeddings may
+have any norm. The log-sum-exp of the negatives is one number for each anchor, so memory is O(batch²).
 
     encoder.compile("adam", loss=SupConLoss(temperature=0.1))
-    supcon(similarity, positive, negative, temperature=0.1)             # Terms, each (rows,)
+    ntxent(*rows.sides, temperature=0.1)                                # Terms, each (rows,)
 """
 
 import math
@@ -14,16 +14,28 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
-from keras_siamese.losses.batch.base import BatchLoss, Terms, cosines, of_rows, over
+from keras_siamese.distances import cosines
+from keras_siamese.losses.batch.base import BatchLoss, Terms, of_rows, over
+from keras_siamese.losses.batch.rows import Side
 from keras_siamese.losses.batch.triplets import DistanceLoss
-from keras_siamese.ops import LOWEST, column, count, masked_logsumexp, masked_max, masked_min, masked_sum, safe_sqrt
+from keras_siamese.ops import (
+    LOWEST,
+    column,
+    count,
+    masked,
+    masked_logsumexp,
+    masked_max,
+    masked_min,
+    masked_sum,
+    safe_sqrt,
+)
 
 
 class CosineLoss(BatchLoss):
     """Base class of the batch losses that use cosine similarities, in [−1, 1] for embeddings of any norm.
 
     Args:
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
     """
 
     compares_cosines = True
@@ -40,11 +52,10 @@ def found(log_sum):
     return log_sum > 0.5 * LOWEST
 
 
-def ntxent(similarity, positive, negative, temperature=0.07):
+def ntxent(positive, negative, temperature=0.07):
     """−log e^{s_p/τ} / (e^{s_p/τ} + Σ_N e^{s_n/τ}) over positive pairs."""
-    logits = similarity / temperature
-    against = column(masked_logsumexp(logits, negative))
-    return over(ops.softplus(against - logits), positive)
+    against = column(masked_logsumexp(negative.entries / temperature, negative.mask))
+    return over(ops.softplus(against - positive.entries / temperature), positive.mask)
 
 
 @export
@@ -60,7 +71,7 @@ class NTXentLoss(CosineLoss):
 
     Args:
         temperature: τ > 0.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = NTXentLoss(temperature=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -72,15 +83,16 @@ class NTXentLoss(CosineLoss):
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
-        return [ntxent(rows.matrix, rows.positive, rows.negative, self.temperature)]
+        return [ntxent(*rows.sides, self.temperature)]
 
 
-def supcon(similarity, positive, negative, temperature=0.1):
-    """−mean_P log(e^{s_p/τ} / Σ_{P∪N} e^{s/τ}) over anchors with positives and negatives."""
-    shares = ops.log_softmax(ops.where(positive | negative, similarity / temperature, LOWEST), axis=1)
+def supcon(logits, rows):
+    """−mean_P log softmax(logits) over anchors with positives and negatives; `logits` are as in `nca`."""
+    shares, positive = rows.positive_side(ops.log_softmax(logits, axis=1))
     positives = count(positive)
     mean = masked_sum(shares, positive) / ops.maximum(positives, 1.0)
-    return of_rows(-mean, (positives > 0) & ops.any(negative, axis=1))
+    others = ops.cast(ops.shape(logits)[1], positives.dtype) - 1  # the size may be a tensor
+    return of_rows(-mean, (positives > 0) & (positives < others))
 
 
 @export
@@ -95,7 +107,7 @@ class SupConLoss(CosineLoss):
 
     Args:
         temperature: τ > 0.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = SupConLoss(temperature=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -107,18 +119,21 @@ class SupConLoss(CosineLoss):
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
-        return [supcon(rows.matrix, rows.positive, rows.negative, self.temperature)]
+        return [supcon(rows.logits(1.0 / self.temperature), rows)]
 
 
-def multi_similarity(similarity, positive, negative, alpha=2.0, beta=50.0, base=0.5, epsilon=None):
-    """(1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}) of each row, over mined pairs if ε is given."""
-    if epsilon is not None:
-        hardest_negative, hardest_positive = masked_max(similarity, negative), masked_min(similarity, positive)
-        kept = similarity - epsilon < column(hardest_negative), similarity + epsilon > column(hardest_positive)
-        positive, negative = positive & kept[0], negative & kept[1]
-    pulled = ops.softplus(masked_logsumexp(alpha * (base - similarity), positive)) / alpha
-    pushed = ops.softplus(masked_logsumexp(beta * (similarity - base), negative)) / beta
-    return of_rows(pulled + pushed, ops.ones_like(pulled, dtype="bool"))
+def multi_similarity(positive, negative, alpha=2.0, beta=50.0, base=0.5):
+    """(1/α)·log(1 + Σ_P e^{−α(s−λ)}) + (1/β)·log(1 + Σ_N e^{β(s−λ)}) of each row."""
+    pulled = ops.softplus(masked_logsumexp(alpha * (base - positive.entries), positive.mask, few=True)) / alpha
+    pushed = ops.softplus(masked_logsumexp(beta * (negative.entries - base), negative.mask)) / beta
+    return Terms(pulled + pushed, ops.ones_like(pulled))
+
+
+def mined(similarity, positive, negative, epsilon):
+    """The sides of `(rows, batch)` cosines with the pairs that `MultiSimilarityLoss` selects from boolean masks."""
+    hardest_negative, hardest_positive = masked_max(similarity, negative), masked_min(similarity, positive)
+    kept = similarity - epsilon < column(hardest_negative), similarity + epsilon > column(hardest_positive)
+    return Side(similarity, positive & kept[0]), Side(similarity, negative & kept[1])
 
 
 @export
@@ -137,7 +152,7 @@ class MultiSimilarityLoss(CosineLoss):
         base: λ in [−1, 1], the cosine around which the weight of a pair changes.
         epsilon: None (default) uses all pairs. A margin ε ≥ 0 selects pairs as the paper does: positives less similar
             than the most similar negative plus ε, and negatives more similar than the least similar positive minus ε.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = MultiSimilarityLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -156,19 +171,21 @@ class MultiSimilarityLoss(CosineLoss):
         return 1 / self.beta
 
     def terms(self, rows):
-        options = self.alpha, self.beta, self.base, self.epsilon
-        return [multi_similarity(rows.matrix, rows.positive, rows.negative, *options)]
+        mines = self.epsilon is not None
+        sides = mined(rows.matrix, rows.positive, rows.negative, self.epsilon) if mines else rows.sides
+        return [multi_similarity(*sides, self.alpha, self.beta, self.base)]
 
 
-def circle(similarity, positive, negative, margin=0.4, scale=80.0):
+def circle(positive, negative, margin=0.4, scale=80.0):
     """softplus(lse_P(−γ[1+m−s]₊(s−1+m)) + lse_N(γ[s+m]₊(s−m))) of each row, [·]₊ constant; mean over values > 0."""
-    fixed = ops.stop_gradient(similarity)
-    pulled = masked_logsumexp(-scale * ops.relu(1.0 + margin - fixed) * (similarity - (1.0 - margin)), positive)
-    pushed = masked_logsumexp(scale * ops.relu(fixed + margin) * (similarity - margin), negative)
+    weights = ops.relu(1.0 + margin - ops.stop_gradient(positive.entries))
+    pulled = masked_logsumexp(-scale * weights * (positive.entries - (1.0 - margin)), positive.mask, few=True)
+    weights = ops.relu(ops.stop_gradient(negative.entries) + margin)
+    pushed = masked_logsumexp(scale * weights * (negative.entries - margin), negative.mask)
     valid = found(pulled) & found(pushed)
     costs = ops.softplus(ops.where(valid, pulled + pushed, 0.0))
     term = of_rows(costs, valid)
-    return Terms(term.total, ops.cast(valid & (costs > 0), "float32"), term.count)
+    return Terms(term.total, ops.cast(valid & (costs > 0), "float32"), lambda: term.count)
 
 
 @export
@@ -185,7 +202,7 @@ class CircleLoss(CosineLoss):
     Args:
         margin: m in [0, 1]. The loss pulls positives to s ≥ 1 − m and pushes negatives to s ≤ m.
         scale: γ > 0.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = CircleLoss(scale=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -200,15 +217,15 @@ class CircleLoss(CosineLoss):
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
-        return [circle(rows.matrix, rows.positive, rows.negative, self.margin, self.scale)]
+        return [circle(*rows.sides, self.margin, self.scale)]
 
 
-def tuplet_margin(similarity, positive, negative, margin=0.1, scale=64.0):
+def tuplet_margin(positive, negative, margin=0.1, scale=64.0):
     """log(1 + Σ_N e^{σ(s_n − cos(θ_p − m))}) over positive pairs, with cos(θ − m) = s·cos m + √(1 − s²)·sin m."""
-    sine = safe_sqrt(1.0 - ops.square(similarity))
-    eased = similarity * math.cos(margin) + sine * math.sin(margin)
-    against = column(masked_logsumexp(scale * similarity, negative))
-    return over(ops.softplus(against - scale * eased), positive)
+    sine = safe_sqrt(1.0 - ops.square(positive.entries))
+    eased = positive.entries * math.cos(margin) + sine * math.sin(margin)
+    against = column(masked_logsumexp(scale * negative.entries, negative.mask))
+    return over(ops.softplus(against - scale * eased), positive.mask)
 
 
 @export
@@ -223,7 +240,7 @@ class TupletMarginLoss(CosineLoss):
     Args:
         margin: m in [0, 90] degrees, by which the angle of a positive pair is reduced.
         scale: σ > 0.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = TupletMarginLoss(margin=0.0, scale=1.0)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))), 4)
@@ -236,13 +253,12 @@ class TupletMarginLoss(CosineLoss):
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
-        return [tuplet_margin(rows.matrix, rows.positive, rows.negative, math.radians(self.margin), self.scale)]
+        return [tuplet_margin(*rows.sides, math.radians(self.margin), self.scale)]
 
 
-def nca(distances, positive, negative, scale=1.0):
-    """−log Σ_P softmax_{j≠i}(−scale·d_ij) over anchors with positives."""
-    shares = ops.log_softmax(ops.where(positive | negative, -scale * distances, LOWEST), axis=1)
-    of_positive = masked_logsumexp(shares, positive)
+def nca(logits, rows):
+    """−log Σ_P softmax(logits) over anchors with positives; `logits` are about −1e30 in the row's own column."""
+    of_positive = masked_logsumexp(*rows.positive_side(ops.log_softmax(logits, axis=1)), few=True)
     return of_rows(-of_positive, found(of_positive))
 
 
@@ -270,7 +286,7 @@ class NCALoss(DistanceLoss):
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
-        return [nca(rows.matrix, rows.positive, rows.negative, self.scale)]
+        return [nca(rows.logits(-self.scale), rows)]
 
 
 @export
@@ -297,16 +313,17 @@ class SoftNearestNeighborLoss(DistanceLoss):
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
-        return [nca(rows.matrix, rows.positive, rows.negative, 1.0 / self.temperature)]
+        return [nca(rows.logits(-1.0 / self.temperature), rows)]
 
 
-def generalized_lifted(distances, positive, negative, positive_margin=0.0, negative_margin=1.0):
+def generalized_lifted(positive, negative, positive_margin=0.0, negative_margin=1.0):
     """[lse_P(d − m₊) + lse_N(m₋ − d)]₊ of each row; 0 for rows without positives or without negatives."""
-    pulled = masked_logsumexp(distances - positive_margin, positive)
-    pushed = masked_logsumexp(negative_margin - distances, negative)
+    pulled = masked_logsumexp(positive.entries - positive_margin, positive.mask, few=True)
+    pushed = masked_logsumexp(negative_margin - negative.entries, negative.mask)
     valid = found(pulled) & found(pushed)
     costs = ops.relu(ops.where(valid, pulled + pushed, 0.0))
-    return Terms(costs, ops.ones_like(costs), ops.cast(valid, "float32"), ops.cast(costs > 0, "float32"))
+    sides = lambda: ops.cast(valid, "float32"), lambda: ops.cast(costs > 0, "float32")
+    return Terms(costs, ops.ones_like(costs), *sides)
 
 
 @export
@@ -322,7 +339,7 @@ class GeneralizedLiftedLoss(DistanceLoss):
     Args:
         negative_margin: m₋ ≥ 0, in units of the distance.
         positive_margin: m₊ ≥ 0, in units of the distance.
-        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     >>> loss = GeneralizedLiftedLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -337,15 +354,18 @@ class GeneralizedLiftedLoss(DistanceLoss):
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, open_high=True)
 
     def terms(self, rows):
-        margins = self.positive_margin, self.negative_margin
-        return [generalized_lifted(rows.matrix, rows.positive, rows.negative, *margins)]
+        return [generalized_lifted(*rows.sides, self.positive_margin, self.negative_margin)]
 
 
-def lifted_struct(distances, positive, lse_rows, lse_columns):
-    """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from the log-sum-exp of a `(rows,)` and p `(batch,)`."""
-    against = ops.logaddexp(column(lse_rows), ops.expand_dims(lse_columns, 0))
-    costs = 0.5 * ops.square(ops.relu(ops.where(positive, against + distances, 0.0)))
-    return Terms(ops.sum(costs, axis=1), count(positive), positive, costs > 0)
+def lifted_struct(positive, lse_rows, lse_partners, has_negative):
+    """½[lse_{N(a)∪N(p)}(m − d) + d_ap]₊² over positive pairs, from the log-sum-exp of a `(rows,)` and that of each p.
+
+    `positive` and `lse_partners` are `Side`s. Without negatives the log-sum-exp is −1e30, so that the hinge is 0.
+    """
+    against = ops.logaddexp(column(lse_rows), lse_partners.entries)
+    costs = ops.relu(masked(against + positive.entries, positive.mask))
+    pairs = count(positive.mask) * ops.cast(has_negative, "float32")
+    return Terms(0.5 * ops.sum(costs * costs, axis=1), pairs, lambda: pairs, lambda: ops.sign(costs))
 
 
 @export
@@ -360,7 +380,7 @@ class LiftedStructLoss(DistanceLoss):
 
     Args:
         margin: m ≥ 0, in units of the distance.
-        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     >>> loss = LiftedStructLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -374,8 +394,9 @@ class LiftedStructLoss(DistanceLoss):
         self.margin = check_number("margin", margin, low=0, open_high=True)
 
     def summarize(self, rows):
-        return masked_logsumexp(self.margin - rows.matrix, rows.negative)
+        return masked_logsumexp(self.margin - rows.matrix, rows.negatives)
 
     def terms(self, rows):
-        own = rows.of_batch(rows.summary)
-        return [lifted_struct(rows.matrix, rows.positive & column(rows.has_negative), own, rows.summary)]
+        partners = ops.broadcast_to(rows.summary[None, :], ops.shape(rows.matrix))
+        sides = rows.positive_side(rows.matrix), rows.of_batch(rows.summary), rows.positive_side(partners)
+        return [lifted_struct(*sides, count(rows.negatives) > 0)]

@@ -28,7 +28,7 @@ class DistanceLoss(BatchLoss):
     Args:
         distance: a name from `keras_siamese.distances.names()`, a `Distance`, or a function `(a, b) → (n,)`; it must
             not have weights.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
     """
 
     def __init__(self, distance="euclidean", **kwargs):
@@ -60,7 +60,7 @@ def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False
             sums = miner.walk_triplets(rows, lambda gap: cost(gap, margin), weights, semi_hard)
         total, active, slopes = sums
         total, active = miner.with_gradient(total, slopes, rows.matrix), ops.stop_gradient(active)
-        return Terms(total, active, count(rows.positive) * count(rows.negative))
+        return Terms(total, active, lambda: count(rows.positive) * count(rows.negative))
     if positives == "all":
         _, far, valid = miner.one_negative(rows, negatives)
         costs = cost(rows.matrix - column(far), margin)[0]
@@ -70,7 +70,7 @@ def batch_triplet(rows, margin=0.2, positives="all", negatives="all", soft=False
         costs = cost(column(near) - rows.matrix, margin)[0]
         weights = ops.where(column(valid), weights, 0.0)
         active = ops.where(costs > 0, weights, 0.0)
-        return Terms(ops.sum(weights * costs, axis=1), ops.sum(active, axis=1), ops.sum(weights, axis=1))
+        return Terms(ops.sum(weights * costs, axis=1), ops.sum(active, axis=1), lambda: ops.sum(weights, axis=1))
     if positives == "semi_hard":
         _, far, has_negative = miner.one_negative(rows, negatives)
         _, near, has_positive = miner.one_positive(rows, positives, far)
@@ -103,7 +103,7 @@ class BatchTripletLoss(DistanceLoss):
             "distance_weighted" takes the expected loss of the paper's random sampling (for unit-norm embeddings and the
             Euclidean distance).
         soft: use log(1 + exp(·)) instead of the hinge.
-        **kwargs: `distance`, `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
 
     >>> loss = BatchTripletLoss(margin=0.5)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -179,7 +179,8 @@ class TripletSemiHardLoss(AddonsTripletLoss):
     https://arxiv.org/abs/1503.03832
 
     Args:
-        **kwargs: `margin`, `distance_metric`, `block_size`, `reduction`, `name`, `dtype` as in `TripletHardLoss`.
+        **kwargs: `margin`, `distance_metric`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in
+            `TripletHardLoss`.
 
     >>> loss = TripletSemiHardLoss(margin=0.5)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -191,7 +192,7 @@ class TripletSemiHardLoss(AddonsTripletLoss):
     def terms(self, rows):
         total, active, slopes = miner.semi_hard_triplets(rows, self.margin)
         pairs = count(rows.positive & column(rows.has_negative))
-        return [Terms(miner.with_gradient(total, slopes, rows.matrix), pairs, pairs, active)]
+        return [Terms(miner.with_gradient(total, slopes, rows.matrix), pairs, lambda: pairs, lambda: active)]
 
 
 def of_gaps(gap, valid, margin):
@@ -199,7 +200,7 @@ def of_gaps(gap, valid, margin):
     gap = ops.where(valid, gap, 0.0)
     costs = ops.softplus(gap) if margin is None else ops.relu(gap + margin)
     term = of_rows(costs, valid)
-    return Terms(term.total, term.count, term.count, ops.cast(valid & (costs > 0), "float32"))
+    return Terms(term.total, term.count, lambda: term.count, lambda: ops.cast(valid & (costs > 0), "float32"))
 
 
 @export
@@ -219,7 +220,7 @@ class TripletHardLoss(AddonsTripletLoss):
         soft: use log(1 + exp(max d(a, p) − min d(a, n))) instead of the hinge.
         distance_metric: "L2" (default), "squared-L2" or "angular" (1 − cos), or anything that
             `keras_siamese.distances.get` takes.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = TripletHardLoss(margin=0.5)
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)
@@ -271,7 +272,8 @@ class PNLoss(DistanceLoss):
         margin: None (default) for the soft form, or m ≥ 0 for [d(a, p) − min(d(a, n), d(p, n)) + m]₊.
         positives: the farthest ("hard", default) or the nearest ("easy").
         negatives: "semi_hard" (default), the nearest ("hard") or the farthest ("easy").
-        **kwargs: `distance` ("cosine" by default), `block_size`, `reduction`, `name`, `dtype` as in `DistanceLoss`.
+        **kwargs: `distance` ("cosine" by default), `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in
+            `DistanceLoss`.
 
     >>> loss = PNLoss(distance="euclidean")
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.75]]))), 4)

@@ -19,19 +19,27 @@ from keras_siamese.ops import column, masked_logsumexp, masked_sum, zero_diagona
 
 def paired(batch):
     """Masks of a `Batch`'s rows that are first and second in a pair, and the second of each first, all `(batch,)`."""
-    place = batch.place - batch.first
-    leads, follows = (place % 2 == 0) & (place + 1 < batch.size), place % 2 == 1
-    last = ops.shape(batch.place)[0] - 1
-    return leads, follows, ops.take(batch.order, ops.minimum(batch.place + 1, last))
+    order, place, first, size = batch.places
+    within = place - first
+    leads, follows = (within % 2 == 0) & (within + 1 < size), within % 2 == 1
+    return leads, follows, ops.take(order, ops.minimum(place + 1, ops.shape(place)[0] - 1))
+
+
+def compared(rows):
+    """What the anchors among `rows` are compared with: masks `(rows,)` of anchors, `(rows, batch)` of the own positive
+    and of all positives that count, and the matrix inside of these, 0 elsewhere."""
+    leads, follows, follower = paired(rows.batch)
+    leads = rows.of_batch(leads)
+    own = rows.columns == column(rows.of_batch(follower))
+    among = (own | (rows.negative & follows[None, :])) & column(leads)
+    # A NaN in a row that is in no pair does not reach other rows.
+    return leads, own, among, ops.where(among, rows.matrix, 0.0)
 
 
 def multiple_negatives_ranking(rows, scale=20.0):
     """`Terms` over anchors of −log softmax(scale·s) at the own positive, among it and those of other identities."""
-    leads, follows, follower = paired(rows.batch)
-    leads = rows.of_batch(leads)
-    own = (rows.columns == column(rows.of_batch(follower))) & column(leads)
-    among = own | (rows.negative & ops.expand_dims(follows, 0))
-    logits = scale * rows.matrix
+    leads, own, among, similarity = compared(rows)
+    logits = scale * similarity
     return of_rows(masked_logsumexp(logits, among) - masked_sum(logits, own), leads)
 
 
@@ -50,7 +58,7 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
     Args:
         scale: c > 0, the inverse temperature.
-        **kwargs: `block_size`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = MultipleNegativesRankingLoss(scale=1.0)
     >>> queries, answers = ops.array([[1.0, 0.0], [0.0, 1.0]]), ops.array([[1.0, 0.0], [0.0, 1.0]])
@@ -58,12 +66,58 @@ class MultipleNegativesRankingLoss(CosineLoss):
     0.3133
     """
 
+    is_of_anchors = False  # each identity has two rows, and those of other batches are not its views
+
     def __init__(self, scale=20.0, **kwargs):
         super().__init__(**kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     def terms(self, rows):
         return [multiple_negatives_ranking(rows, self.scale)]
+
+
+def siglip(rows, scale=10.0, bias=-10.0):
+    """`Terms` over anchors of −log σ(t·s + b) at the own positive and −log σ(−t·s − b) at those of others."""
+    leads, own, among, similarity = compared(rows)
+    logits = scale * similarity + bias
+    costs = ops.softplus(ops.where(own, -logits, logits))
+    return of_rows(masked_sum(costs, among), leads)
+
+
+@export
+class SigLIPLoss(CosineLoss):
+    """Sigmoid loss on paired views (SigLIP): mean over anchors i of Σ_j softplus(−y_ij·(t·cos(a_i, p_j) + b)).
+
+    y_ij is 1 for the anchor's own positive and −1 for the positives of other identities. Each pair is a classification
+    of its own, without a softmax over the batch, so small batches work too. Other positives of the anchor's identity
+    are not in the sum. y_true identities `(batch,)`; y_pred embeddings `(batch, dim)`, of any norm, in pairs of rows as
+    in `MultipleNegativesRankingLoss`. If each identity has two rows, the value is that of open_clip's `SigLipLoss`.
+
+    The paper learns t and b, from t = 10 and b = −10 on: see `keras_siamese.layers.LearnedScale`.
+
+    Zhai, Mustafa, Kolesnikov, Beyer, *Sigmoid Loss for Language Image Pre-Training*, ICCV 2023,
+    https://arxiv.org/abs/2303.15343
+
+    Args:
+        scale: t > 0, the inverse temperature.
+        bias: b. A negative one makes up for the many negative pairs at the begin of training.
+        **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
+
+    >>> loss = SigLIPLoss(scale=1.0, bias=0.0)
+    >>> queries, answers = ops.array([[1.0, 0.0], [0.0, 1.0]]), ops.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> round(float(loss(ops.array([0, 1, 0, 1]), ops.concatenate([queries, answers]))), 4)
+    1.0064
+    """
+
+    is_of_anchors = False  # as in MultipleNegativesRankingLoss
+
+    def __init__(self, scale=10.0, bias=-10.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
+        self.bias = check_number("bias", bias, open_low=True, open_high=True)
+
+    def terms(self, rows):
+        return [siglip(rows, self.scale, self.bias)]
 
 
 class ViewLoss(EmbeddingLoss):

@@ -13,16 +13,17 @@ from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
-from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
+from keras_siamese.losses.proxies.base import ProxyLoss, own_of, softmax_loss
 from keras_siamese.ops import safe_sqrt
 
 
 def arcface(target, cosine, margin=0.5, scale=64.0):
     """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = cos(θ + m) up to θ = π − m: `(batch,)`."""
+    own = own_of(target, cosine)
     # Expands cos(θ + m), because arccos has no finite gradient at cos θ = ±1.
-    sine = safe_sqrt((1.0 - cosine) * (1.0 + cosine))
-    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
-    shifted = ops.where(cosine >= -math.cos(margin), shifted, cosine - margin * math.sin(margin))
+    sine = safe_sqrt((1.0 - own) * (1.0 + own))
+    shifted = own * math.cos(margin) - sine * math.sin(margin)
+    shifted = ops.where(own >= -math.cos(margin), shifted, own - margin * math.sin(margin))
     return softmax_loss(target, scale * ops.where(target, shifted, cosine))
 
 
@@ -33,12 +34,13 @@ def cosface(target, cosine, margin=0.35, scale=64.0):
 
 def sphereface(target, cosine, margin=4, scale=1.0):
     """−log(e^{s·ψ(θ_y)} / (e^{s·ψ(θ_y)} + Σ_{j≠y} e^{s·cos θ_j})), ψ(θ) = (−1)ᵏ cos(mθ) − 2k: `(batch,)`."""
+    own = own_of(target, cosine)
     # cos(mθ) by Chebyshev's recurrence cos(nθ) = 2·cos θ·cos((n−1)θ) − cos((n−2)θ): a polynomial in cos θ.
-    before, multiple = ops.ones_like(cosine), cosine
+    before, multiple = ops.ones_like(own), own
     for _ in range(margin - 1):
-        before, multiple = multiple, 2.0 * cosine * multiple - before
-    passed = [ops.cast(cosine < math.cos(j * math.pi / margin), cosine.dtype) for j in range(1, margin)]
-    k = sum(passed, start=ops.zeros_like(cosine))
+        before, multiple = multiple, 2.0 * own * multiple - before
+    passed = [ops.cast(own < math.cos(j * math.pi / margin), own.dtype) for j in range(1, margin)]
+    k = sum(passed, start=ops.zeros_like(own))
     sign = 1.0 - 2.0 * ops.mod(k, 2.0)
     return softmax_loss(target, scale * ops.where(target, sign * multiple - 2.0 * k, cosine))
 

@@ -55,9 +55,13 @@ class ProxyLoss(SiameseLoss):
 
 def softmax_loss(target, logits):
     """Cross-entropy log Σ_j e^{z_j − z_y} of the class y, `(batch,)`, from `target` and `logits` `(batch, classes)`."""
-    own = ops.sum(ops.where(target, logits, 0.0), axis=1, keepdims=True)
     # Subtracts the row's own logit first: with a scale of 64, a later difference would lose digits in float32.
-    return ops.logsumexp(logits - own, axis=1)
+    return ops.logsumexp(logits - own_of(target, logits), axis=1)
+
+
+def own_of(target, values):
+    """The value of each row's class `(batch, 1)`, from `target` and `values` `(batch, classes)`; 0 without a class."""
+    return ops.sum(ops.where(target, values, 0.0), axis=1, keepdims=True)
 
 
 def check_cosines(loss, y_pred):

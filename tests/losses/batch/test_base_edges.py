@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_siamese import losses
 from keras_siamese._export import exported
-from keras_siamese.losses.batch.base import Rows, as_batch
+from keras_siamese.losses.batch import base
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from tests.oracles import batch as oracles
 from tests.support.batch_checks import QUICK_DTYPES
@@ -85,6 +85,7 @@ def test_degenerate_batches_have_the_loops_values_and_finite_gradients(name, dty
 
 # Batches without positive or without negative pairs: losses on pairs follow the loops, all others are 0.
 ONE_SIDED = {
+    "SigLIPLoss",
     "BatchContrastiveLoss",
     "SNRContrastiveLoss",
     "MultiSimilarityLoss",
@@ -132,8 +133,8 @@ def test_exactly_one_positive_and_one_negative_pair_is_the_true_loss(name):
 @pytest.mark.parametrize("index", [None, [4, 1, 5]])
 def test_a_row_is_neither_its_own_positive_nor_its_own_negative(index):
     labels, embeddings = batch_of("two identical positives")
-    batch = as_batch(ops.convert_to_tensor(labels.astype("int32")), ops.convert_to_tensor(embeddings))
-    rows = Rows(batch, None if index is None else ops.convert_to_tensor(index, "int32"), lambda a, b: 0.0)
+    batch = base.Batch(ops.convert_to_tensor(labels.astype("int32")), ops.convert_to_tensor(embeddings))
+    rows = base.Rows(batch, None if index is None else ops.convert_to_tensor(index, "int32"), lambda a, b: 0.0)
     for position, row in enumerate(range(6) if index is None else index):
         positive, negative = array(rows.positive)[position], array(rows.negative)[position]
         assert positive.tolist() == [float(labels[j] == labels[row] and j != row) for j in range(6)]

@@ -5,8 +5,7 @@ import pytest
 from keras import ops
 
 from keras_siamese import losses
-from keras_siamese.losses.batch import mining
-from keras_siamese.losses.batch.base import Rows, as_batch
+from keras_siamese.losses.batch import base, mining
 from tests.oracles import batch as oracles
 from tests.oracles.batch import Batch, shares
 from tests.support.batch_checks import (
@@ -18,8 +17,8 @@ from tests.support.gradients import gradient
 
 def rows_of(labels, embeddings):
     """A `Rows` of numbers `(batch, 1)` with exact distances, so that ties are real."""
-    batch = as_batch(ops.convert_to_tensor(np.asarray(labels, "int32")), ops.convert_to_tensor(embeddings))
-    return Rows(batch, None, losses.BatchTripletLoss(distance="manhattan").measure)
+    batch = base.Batch(ops.convert_to_tensor(np.asarray(labels, "int32")), ops.convert_to_tensor(embeddings))
+    return base.Rows(batch, None, losses.BatchTripletLoss(distance="manhattan").measure)
 
 
 def hinge(gap, margin):

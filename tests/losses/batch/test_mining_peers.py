@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from keras_siamese import losses
-from keras_siamese.losses.batch.base import Rows, as_batch
+from keras_siamese.losses.batch import base
 from keras_siamese.losses.batch.mining import distance_weights
 from tests.support.batches import uneven
 
@@ -21,8 +21,8 @@ def test_chances_of_the_distance_weighted_draw_are_those_of_pytorch_metric_learn
 
     labels, embeddings = uneven(rng, (3, 4, 2, 3))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    batch = as_batch(ops.convert_to_tensor(labels.astype("int32")), ops.convert_to_tensor(embeddings))
-    rows = Rows(batch, None, losses.BatchTripletLoss().measure)
+    batch = base.Batch(ops.convert_to_tensor(labels.astype("int32")), ops.convert_to_tensor(embeddings))
+    rows = base.Rows(batch, None, losses.BatchTripletLoss().measure)
     chances = np.asarray(ops.convert_to_numpy(distance_weights(rows)))
     miner, drawn = peer_miners.DistanceWeightedMiner(), np.zeros((len(labels), len(labels)))
     torch.manual_seed(3)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_siamese.losses import BarlowTwinsLoss, MultipleNegativesRankingLoss, VICRegLoss
-from keras_siamese.losses.batch.base import as_batch
+from keras_siamese.losses import BarlowTwinsLoss, MultipleNegativesRankingLoss, SigLIPLoss, VICRegLoss
+from keras_siamese.losses.batch import base
 from keras_siamese.losses.batch.views import centred, paired
 from tests.oracles import views as oracles
 from tests.support.batch_checks import (
@@ -33,6 +33,8 @@ CASES = {
         oracles.ranking,
         oracles.wrong_ranking,
     ),
+    "SigLIPLoss": (SigLIPLoss, {}, oracles.siglip, lambda *given: oracles.siglip(*given, bias=10.0)),
+    "SigLIPLoss, other options": (SigLIPLoss, {"scale": 4.0, "bias": -1.0}, oracles.siglip, oracles.wrong_siglip),
     "VICRegLoss": (VICRegLoss, {}, oracles.vicreg, oracles.wrong_vicreg),
     "VICRegLoss, other weights": (
         VICRegLoss,
@@ -52,7 +54,7 @@ every_case = pytest.mark.parametrize("name", CASES)
 first_cases = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=FURTHER if "," in n else pytest.mark.each_backend) for n in CASES]
 )
-every_loss = pytest.mark.parametrize("name", ["MultipleNegativesRankingLoss", "VICRegLoss", "BarlowTwinsLoss"])
+every_loss = pytest.mark.parametrize("name", [name for name in CASES if "," not in name])
 every_dtype = pytest.mark.parametrize("dtype", QUICK_DTYPES)
 
 
@@ -89,8 +91,8 @@ def test_pairs_are_in_the_order_of_the_batch(compiled, dtype, rng):
     """The sort by identity must be stable on each backend, compiled or not."""
 
     def function(labels):
-        batch = as_batch(labels, ops.zeros((60, 1)))
-        return batch.order, *paired(batch)
+        batch = base.Batch(labels, ops.zeros((60, 1)))
+        return batch.places.order, *paired(batch)
 
     if compiled and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -151,6 +153,20 @@ def test_ranking_is_the_cross_entropy_of_sentence_transformers(scale, rng):
 
 
 @deep_elsewhere
+@pytest.mark.parametrize(("scale", "bias"), [(10.0, -10.0), (1.0, 0.5)])
+def test_siglip_is_open_clips(scale, bias, rng):
+    """open_clip sums `-logsigmoid(labels · logits)`, `labels` 2·eye − 1, and divides by the number of images."""
+    labels, embeddings = uneven(rng, (2,) * 7)
+
+    def open_clip(first, second):
+        first, second = (torch.nn.functional.normalize(side) for side in (first, second))
+        logits = scale * first @ second.T + bias
+        return -torch.nn.functional.logsigmoid((2 * torch.eye(7) - torch.ones(7, 7)) * logits).sum() / 7
+
+    assert_torchs(SigLIPLoss(scale, bias), open_clip, labels, embeddings)
+
+
+@deep_elsewhere
 @pytest.mark.parametrize("sizes", [(2,) * 8, (6, 2, 5, 2, 3)])
 def test_vicreg_is_pytorch_metric_learnings(sizes, rng):
     labels, embeddings = uneven(rng, sizes)
@@ -199,8 +215,9 @@ def test_oracles_reject_wrong_variants(name, rng):
 
 
 @deep_elsewhere
-def test_blocks_change_nothing(rng):
-    assert_blocks_change_nothing(MultipleNegativesRankingLoss(), *uneven(rng), rng)
+@pytest.mark.parametrize("cls", [MultipleNegativesRankingLoss, SigLIPLoss])
+def test_blocks_change_nothing(cls, rng):
+    assert_blocks_change_nothing(cls(), *uneven(rng), rng)
 
 
 @pytest.mark.deep
