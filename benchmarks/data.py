@@ -1,9 +1,10 @@
 """How many batches per second do the sequences give, and how much memory do they need, compared with hand-written code?
 
 In memory: each sequence is compared with a plain gather `x[rows]` of the same rows into the same batches, with
-keras.io's `make_pairs`, and with pytorch-metric-learning's MPerClassSampler in a PyTorch DataLoader. From image files:
-`PairSequence` over an `ImageFolder` under `fit`, with 1, 2 and 4 workers, as threads and as processes, is compared with
-a DataLoader that decodes the same pairs.
+keras.io's `make_pairs`, and with pytorch-metric-learning's MPerClassSampler in a PyTorch DataLoader. From image files,
+PNG and JPEG: `PairSequence` over an `ImageFolder` under `fit`, with 1, 2 and 4 workers, is compared with a DataLoader
+that decodes the same pairs with as many workers. The training process decodes if Keras has one worker and if DataLoader
+has none, so these two are compared. DataLoader's worker processes stay from epoch to epoch.
 
     python benchmarks/data.py                         # some minutes
     python benchmarks/data.py --toy                   # seconds; writes nothing
@@ -22,13 +23,20 @@ from pathlib import Path
 import measure
 
 BATCH, PER_IDENTITY = 128, 20
+WORKERS = (1, 2, 4)
+# Image files: format, channels, the height and width of the file and of the sample, batches in an epoch.
+KINDS = {
+    "PNG, grey": ("png", 1, 105, 105, 64),
+    "JPEG, colour": ("jpg", 3, 112, 112, 32),
+    "JPEG, colour, resized": ("jpg", 3, 250, 112, 16),
+}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", default="torch", help="the one backend that `fit` runs on")
     parser.add_argument("--samples", type=int, default=40_000, help="of 28 × 28, in memory")
-    parser.add_argument("--files", type=int, default=4_000, help="of 105 × 105, as PNG")
+    parser.add_argument("--files", type=int, default=4_000, help="images of each kind")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--toy", action="store_true", help="few samples, one round, nothing written")
     return parser.parse_args()
@@ -40,19 +48,19 @@ def main():
         options.samples, options.files, options.rounds = 600, 300, 1
     os.environ["KERAS_BACKEND"] = options.backends
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    found = {"memory": [], "files": []}
+    found = {"memory": [], "image_files": []}
     for side in (28, 105):
         for row in in_memory(max(600, options.samples // (1 if side == 28 else 10)), side, options.rounds):
             found["memory"].append(row)
             peers = ", ".join(f"{name} {seconds:.4f} s" for name, seconds in row["seconds"].items())
             growth = ", ".join(f"{name} {bytes / 2**20:.1f} MiB" for name, bytes in row["memory"].items())
             print(f"{options.backends}: {row['sequence']} of {side} × {side}: {peers}; {growth}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for row in from_files(Path(folder), options.files, options.rounds):
-            found["files"].append(row)
-            print(
-                f"{options.backends}: files, {row['side']}: {row['batches'] / row['seconds']:.1f} batches/s", flush=True
-            )
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            row = from_files(Path(folder), kind, options.files, options.rounds, options.toy)
+            found["image_files"].append(row)
+            rates = (f"{name}: {row['batches'] / seconds:.1f}" for name, seconds in row["seconds"].items())
+            print(f"{options.backends}: {kind}, batches/s: {', '.join(rates)}", flush=True)
     if not options.toy:
         about = measure.surroundings("torch", "pytorch-metric-learning", "pillow")
         command = f"python benchmarks/data.py --backends {options.backends}"
@@ -144,55 +152,76 @@ def sampler_side(x, labels, balanced):
     return lambda: sum(1 for _ in loader)
 
 
-def from_files(folder, files, rounds):
-    """Yields a row for each way to read pairs of image files: seconds of an epoch."""
+def from_files(folder, kind, files, rounds, toy):
+    """The row of a kind of image files: seconds of an epoch of pairs by side, and of finding and checking the files."""
     import keras
-    import numpy as np
-    from PIL import Image
 
     from keras_siamese import data
 
-    rng = np.random.default_rng(0)
-    for number in range(files):
-        identity = folder / f"{number // PER_IDENTITY:04d}"
-        identity.mkdir(exist_ok=True)
-        strokes = np.kron(rng.random((15, 15)) < 0.2, np.ones((7, 7)))
-        Image.fromarray((255 * (1 - strokes)).astype("uint8")).save(identity / f"{number:05d}.png")
+    _, channels, _, side, batches = KINDS[kind]
+    write_images(folder, kind, files)
+    batches = 2 if toy else batches
     start = time.perf_counter()
-    source = data.ImageFolder(folder, image_size=(105, 105), color_mode="grayscale")
+    mode = "grayscale" if channels == 1 else "rgb"
+    source = data.ImageFolder(folder, image_size=(side, side), color_mode=mode)
     checked = time.perf_counter() - start
-    batches = len(data.PairSequence(source, source.labels, batch_size=BATCH))
-    yield {"side": "finding and checking the files", "seconds": checked, "batches": batches}
+    cached = data.ImageFolder(folder, image_size=(side, side), color_mode=mode, check=False, cache_bytes=2**30)
 
     class Idle(keras.Model):
         """A model that computes nothing, so that `fit` takes only the time of Keras and of the sequence."""
 
         def call(self, inputs):
-            return inputs[0][:, 0, 0]
+            return inputs[0][:, 0, 0, :1]
 
         def train_step(self, *state_and_data):
             logs = {"loss": keras.ops.zeros(())}
             return (logs, state_and_data[0]) if keras.backend.backend() == "jax" else logs
 
-    def fits(workers, processes):
+    def pairs_of(source, workers):
+        options = {"workers": workers, "pairs_per_epoch": batches * BATCH, "batch_size": BATCH}
+        return data.PairSequence(source, source.labels, **options)
+
+    def fits(source, workers):
         model = Idle()
         model.compile("sgd", "mse", run_eagerly=True)
-        options = {"workers": workers, "use_multiprocessing": processes, "max_queue_size": 10}
-        sequence = data.PairSequence(source, source.labels, batch_size=BATCH, **options)
+        sequence = pairs_of(source, workers)
         return lambda: model.fit(sequence, verbose=0)
 
-    sides = {f"{workers} thread{'s' if workers > 1 else ''}": fits(workers, False) for workers in (1, 2, 4)}
-    sides |= {f"{workers} processes": fits(workers, True) for workers in (2, 4)}
-    sides |= {f"DataLoader, {workers} processes": loader_side(source, workers) for workers in (0, 2, 4)}
-    for side, seconds in measure.alternate(sides, max(1, rounds // 3), budget=60.0).items():
-        yield {"side": side, "seconds": seconds, "batches": batches}
+    columns = pairs_of(source, 1).pairs()
+    sides = {}
+    for workers in WORKERS:
+        sides[f"{workers}"] = fits(source, workers)
+        sides[f"DataLoader, {workers}"] = loader_side(DecodedPairs(source.paths, side, channels, *columns), workers)
+    sides["1, cached"] = fits(cached, 1)
+    seconds = measure.alternate(sides, max(1, rounds // 3), budget=60.0)
+    return {"kind": kind, "batches": batches, "files": files, "checking": checked, "seconds": seconds}
+
+
+def write_images(folder, kind, files):
+    """Writes `files` images of identities in `folder`: strokes as PNG, soft colours as JPEG."""
+    import numpy as np
+    from PIL import Image
+
+    format, _, size, _, _ = KINDS[kind]
+    rng = np.random.default_rng(0)
+    for number in range(files):
+        identity = folder / f"{number // PER_IDENTITY:04d}"
+        identity.mkdir(exist_ok=True)
+        if format == "png":
+            strokes = np.kron(rng.random((15, 15)) < 0.2, np.ones((size // 15, size // 15)))
+            image = Image.fromarray((255 * (1 - strokes)).astype("uint8"))
+        else:
+            colours = rng.integers(0, 256, (16, 16, 3), dtype="uint8")
+            image = Image.fromarray(colours).resize((size, size), Image.Resampling.BICUBIC)
+        image.save(identity / f"{number:05d}.{format}")
 
 
 class DecodedPairs:
     """A PyTorch dataset that opens both images of a pair, as a project would write it."""
 
-    def __init__(self, paths, left, right, same):
-        self.paths, self.left, self.right, self.same = paths, left, right, same
+    def __init__(self, paths, side, channels, left, right, same):
+        self.paths, self.side, self.mode = paths, side, "L" if channels == 1 else "RGB"
+        self.left, self.right, self.same = left, right, same
 
     def __len__(self):
         return len(self.left)
@@ -204,17 +233,20 @@ class DecodedPairs:
         towers = []
         for row in (self.left[index], self.right[index]):
             with Image.open(self.paths[row]) as image:
-                towers.append(np.asarray(image.convert("L"), "float32")[:, :, None])
+                image = image.convert(self.mode)
+                if image.size != (self.side, self.side):
+                    image = image.resize((self.side, self.side), Image.Resampling.BILINEAR)
+                towers.append(np.asarray(image, "float32").reshape(self.side, self.side, -1))
         return *towers, float(self.same[index])
 
 
-def loader_side(source, workers):
+def loader_side(pairs, workers):
     import torch
 
-    from keras_siamese import data
-
-    pairs = DecodedPairs(source.paths, *data.PairSequence(source, source.labels, batch_size=BATCH).pairs())
-    loader = torch.utils.data.DataLoader(pairs, batch_size=BATCH, num_workers=workers)
+    processes = 0 if workers == 1 else workers
+    loader = torch.utils.data.DataLoader(
+        pairs, batch_size=BATCH, num_workers=processes, persistent_workers=processes > 0
+    )
     return lambda: sum(1 for _ in loader)
 
 

@@ -1,25 +1,30 @@
-"""The global batch under a TensorFlow strategy, for losses and metrics that compare rows with each other.
+"""The global batch on several devices, for losses and metrics that compare rows with each other, and for single steps.
 
-Under `tf.distribute.MirroredStrategy` each replica calls the loss on its own part of the batch. A loss of single rows
-does not mind, but one that compares rows would miss all pairs of rows on different replicas. So it gathers the rows of
-all replicas, computes the values of all, and returns those of its own rows. Gathering has a gradient, so values,
-gradients and weights are those of the whole batch on one device. Traffic is O(batch · dim) for each replica; each
-computes the matrix of the whole batch. On JAX a distributed batch is one array already, so nothing is gathered.
+Under a TensorFlow strategy, and with PyTorch's `DistributedDataParallel`, each replica calls the loss on its own part
+of the batch. A loss of single rows does not mind, but one that compares rows would miss all pairs of rows on different
+replicas. So it gathers the rows of all replicas, computes the values of all, and returns those of its own rows.
+Gradients flow back to the replicas that the rows come from. So values, gradients and weights are those of the whole
+batch on one device. Each replica receives O(batch · dim) numbers and computes the matrix of the whole batch. On JAX a
+distributed batch is one array already, so nothing is gathered.
 
     (labels, embeddings), own = gathered(labels, embeddings)
     return own(values_of(labels, embeddings))        # of `(batch,)` values, those of this replica
 """
 
+import contextlib
+import inspect
+import sys
+
 import keras
+import numpy as np
 from keras import ops
+
+OF_KERAS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
 
 
 def gathered(*tensors):
     """`(tensors, own)`: the `tensors` `(rows, …)` with the rows of all replicas, and a function that takes from values
     of all rows `(batch,)` those of this replica `(rows,)`.
-
-    Keras averages the rows of each replica, and then the replicas. If these have different numbers of rows, `own`
-    scales its values so that the result is the mean over all rows.
     """
     context = replica_context()
     if context is None:
@@ -27,20 +32,59 @@ def gathered(*tensors):
     rows = ops.shape(tensors[0])[0]
     counts = context.all_gather(ops.reshape(ops.cast(rows, "int32"), (1,)), axis=0)
     start = ops.sum(counts[: context.replica_id_in_sync_group])
-
-    def own(values):
-        share = ops.cast(rows * context.num_replicas_in_sync, values.dtype) / ops.cast(ops.sum(counts), values.dtype)
-        return values[start : start + rows] * share
-
-    return [of_all(context, ops.convert_to_tensor(tensor)) for tensor in tensors], own
+    of_all = [rows_of_all(context, ops.convert_to_tensor(tensor)) for tensor in tensors]
+    return of_all, lambda values: values[start : start + rows]
 
 
-def of_all(context, tensor):
+def rows_of_all(context, tensor):
     """The rows `(batch, …)` of all replicas. Gathering takes no masks, and forgets the known sizes of a `tensor`."""
     is_mask = keras.backend.standardize_dtype(tensor.dtype) == "bool"
     rows = context.all_gather(ops.cast(tensor, "int32") if is_mask else tensor, axis=0)
     rows = ops.reshape(rows, (-1, *tensor.shape[1:]))
     return ops.cast(rows, "bool") if is_mask else rows
+
+
+def of_each_device(function, *tensors):
+    """`function(*tensors)` of the rows `(rows, …)` of each device by themselves: `(values, totals)`, values `(rows,)`
+    and a list of sums over the rows. A replica has its own rows anyway; on JAX the batch is cut into those of each.
+    """
+    found = distribution()
+    parts = 1 if found is None else replicas_of(found)
+    if parts == 1:
+        return function(*tensors)
+    cut = [ops.reshape(tensor, (parts, -1, *tensor.shape[1:])) for tensor in tensors]
+    values, totals = ops.vectorized_map(lambda rows: function(*rows), cut)
+    return ops.reshape(values, (-1,)), [ops.sum(total) for total in totals]
+
+
+def weighted_by_rows(loss, reduction, y_pred, sample_weight, mask=None):
+    """A replica's reduced `loss`, so that the mean over replicas is the mean over all rows of the batch.
+
+    Keras takes the mean over the rows of each replica, and then over replicas, which is another number if these have
+    different numbers of rows (or sums of weights). Only the gradient is scaled, because Keras weights the values that
+    it reports by rows. So `fit` reports and follows the loss of the whole batch.
+
+    Args:
+        loss: what Keras's `Loss.__call__` returns, a scalar.
+        reduction: of the loss, as in `keras.losses.Loss`.
+        y_pred: `(rows, …)`, of this replica.
+        sample_weight: `(rows,)`, `(rows, 1)` or None.
+        mask: `(rows,)`, Keras's mask of `y_pred`, or None.
+    """
+    context = replica_context()
+    if context is None or reduction in (None, "none"):
+        return loss
+    rows = weights = ops.ones((ops.shape(y_pred)[0],), dtype=loss.dtype)
+    if mask is not None:
+        weights = weights * ops.cast(mask, loss.dtype)
+    if sample_weight is not None and reduction == "mean_with_sample_weight":
+        weights = weights * ops.reshape(ops.cast(sample_weight, loss.dtype), (-1,))
+    own = ops.stack([ops.sum(rows), ops.sum(weights)])
+    mean = context.all_reduce_sum(own) / context.num_replicas_in_sync
+    of_rows, of_weights = ops.unstack(ops.divide_no_nan(own, mean))
+    slope = ops.ones_like(of_rows) * context.scale_of_sum if reduction == "sum" else of_weights
+    value = ops.divide_no_nan(slope, of_rows)
+    return slope * loss + ops.stop_gradient((value - slope) * loss)
 
 
 def refuse_replicas(loss):
@@ -53,11 +97,150 @@ def refuse_replicas(loss):
         )
 
 
-def replica_context():
-    """TensorFlow's context of this replica, or None if there is only one, or another backend."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    from tensorflow import distribute
+class MirroredReplica:
+    """A replica of a TensorFlow strategy."""
 
-    context = distribute.get_replica_context()
-    return None if context is None or context.num_replicas_in_sync == 1 else context
+    scale_of_sum = 1  # Keras adds the gradients of replicas, and divides a mean beforehand
+
+    def __init__(self, context):
+        self.context = context
+        self.num_replicas_in_sync = context.num_replicas_in_sync
+        self.replica_id_in_sync_group = context.replica_id_in_sync_group
+
+    def all_gather(self, tensor, axis):
+        return self.context.all_gather(tensor, axis)
+
+    def all_reduce_sum(self, tensor):
+        return self.context.all_reduce("SUM", tensor)
+
+
+class TorchReplica:
+    """A process of `torch.distributed`."""
+
+    def __init__(self, distributed):
+        self.distributed = distributed
+        self.num_replicas_in_sync = self.scale_of_sum = distributed.get_world_size()  # it averages gradients
+        self.replica_id_in_sync_group = distributed.get_rank()
+
+    def all_gather(self, tensor, axis):
+        """The rows of all processes. Those with fewer rows are padded, because gathering needs equal shapes."""
+        import torch
+        from torch.distributed.nn.functional import all_gather
+
+        counts = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.num_replicas_in_sync)]
+        self.distributed.all_gather(counts, torch.tensor([len(tensor)], device=tensor.device))
+        counts = [int(count) for count in counts]
+        if not min(counts):
+            raise ValueError(f"Each process must have at least one row of a batch; got {counts} rows")
+        missing = max(counts) - len(tensor)
+        padded = torch.cat([tensor, tensor.new_zeros((missing, *tensor.shape[1:]))]).contiguous()
+        if tensor.requires_grad:
+            parts = all_gather(padded)
+        else:
+            parts = [torch.empty_like(padded) for _ in counts]
+            self.distributed.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def all_reduce_sum(self, tensor):
+        tensor = tensor.detach().clone()
+        self.distributed.all_reduce(tensor)
+        return tensor
+
+
+def replica_context():
+    """The replica in which this code runs, or None if there is only one, or if a batch is one array, as on JAX."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from tensorflow import distribute
+
+        context = distribute.get_replica_context()
+        return None if context is None or context.num_replicas_in_sync == 1 else MirroredReplica(context)
+    if backend == "torch":
+        from torch import distributed
+
+        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        return TorchReplica(distributed) if several and trains_together() else None
+    return None
+
+
+def trains_together():
+    """Whether this process of `torch.distributed` computes a loss whose gradients it shares with the others.
+
+    Keras's own training and evaluation on PyTorch share nothing, so there each process has batches of its own. The
+    same holds for a loss without gradients, which often only one process computes.
+    """
+    import torch
+
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name in OF_KERAS and isinstance(frame.f_locals.get("self"), keras.Model):
+            return False
+        frame = frame.f_back
+    return torch.is_grad_enabled()
+
+
+def distribution():
+    """Keras's distribution of batches over devices, or None. Only JAX has one."""
+    if keras.backend.backend() != "jax" or not hasattr(keras, "distribution"):
+        return None
+    return keras.distribution.distribution()
+
+
+def device_count(model=None):
+    """Among how many devices `fit` divides each batch: of the `model`, or of the strategy that is in force."""
+    if keras.backend.backend() == "jax":
+        found = distribution()
+        return 1 if found is None else replicas_of(found)
+    if keras.backend.backend() == "tensorflow" and "tensorflow" in sys.modules:
+        from tensorflow import distribute
+
+        strategy = getattr(model, "distribute_strategy", None) or distribute.get_strategy()
+        return strategy.num_replicas_in_sync
+    return 1
+
+
+def replicas_of(found):
+    """The number of parts into which a Keras distribution divides each batch."""
+    mesh, name = found.device_mesh, found.batch_dim_name
+    return int(mesh.shape[list(mesh.axis_names).index(name)]) if name in mesh.axis_names else 1
+
+
+@contextlib.contextmanager
+def undistributed():
+    """On JAX, batches in this block are not divided among devices: each computes the whole batch, of any size."""
+    found = distribution()
+    if found is None:
+        yield
+        return
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(found)
+
+
+def train_on_batch(model, *data):
+    """One training step of `model` on `data`, `x, y` or `x, y, sample_weight`, on all its devices: logs by name.
+
+    Keras's own `train_on_batch` gives each replica of a TensorFlow strategy the whole batch, so that a loss that
+    compares rows would find each of them several times, and on JAX it needs a batch that the devices divide.
+    """
+    if device_count(model) == 1 or keras.backend.backend() != "tensorflow":
+        with undistributed():
+            return model.train_on_batch(*data, return_dict=True)
+    from tensorflow import data as tf_data
+
+    given = tuple(data) if data[-1] is not None else tuple(data[:-1])
+    dataset = tf_data.Dataset.from_tensors(given)
+    batches = iter(model.distribute_strategy.experimental_distribute_dataset(dataset))
+    model.make_train_function()
+    logs = model.train_function(batches)
+    return {name: float(np.asarray(value)) for name, value in logs.items()}
+
+
+def value_of(variable):
+    """The value of a Keras variable as an array of its own, also of one that each replica has a copy of."""
+    value = variable.value
+    if hasattr(value, "read_value"):  # a variable of TensorFlow; a copy in each replica is no array
+        value = value.read_value()
+    return np.array(ops.convert_to_numpy(value))

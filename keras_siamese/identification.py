@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import distances
-from keras_siamese._checks import check_installed
+from keras_siamese._checks import check_installed, check_integer
 from keras_siamese.layers import LogisticHead
 from keras_siamese.neighbours import at_most, first_of_each
 from keras_siamese.ops import NORM_FLOOR
@@ -45,6 +45,14 @@ class Gallery:
 
     def __len__(self):
         return len(self.embeddings)
+
+    def find(self, siamese, probes, k, where=None):
+        """Rows, scores and labels, `(n, k)` each, of the best `k` for the embeddings `probes` `(n, dim)`."""
+        if where is not None:
+            raise ValueError("`where` needs a StoredGallery; a gallery in memory has no columns to filter by")
+        k = check_integer("k", k, low=1, high=len(self))
+        rows, scores = nearest(siamese, probes, self.embeddings, k, self.index)
+        return rows, scores, None if self.labels is None else self.labels[rows]
 
     def __repr__(self):
         known = "" if self.labels is None else f" of {len(np.unique(self.labels))} identities"

@@ -143,7 +143,9 @@ class BinnedMetric(VerificationMetric):
     clipped. At x, a bin is 2·scale·(1 + |z|)²/bins wide. The centre is the median of the outputs of the first batch,
     and the scale is the geometric mean of their distances from it. If a later batch spreads more than four times as
     wide, or lies that far away, a new centre and scale are chosen, and the counts of each old bin move to the new bin
-    of their mean. So the figures do not depend on the unit or the zero of the outputs.
+    of their mean. The same is done if a batch spreads less than a fourth as wide and has as many outputs as all batches
+    before it, so that a first batch of outliers does not leave wide bins. So the figures do not depend on the unit or
+    the zero of the outputs.
 
     All pairs in a bin count as ties. This causes a small error. Let g and i be the shares of the genuine and of the
     impostor pairs that are in one bin: the error of the AUC is at most ½ Σ g·i over the bins, and that of the other
@@ -163,14 +165,15 @@ class BinnedMetric(VerificationMetric):
         # All replicas of a strategy choose the same bins, so the mean over them is each one's own.
         self.centre = self.add_variable((), "zeros", aggregation="mean", name="centre")
         self.scale = self.add_variable((), "zeros", aggregation="mean", name="scale")
+        self.seen = self.add_variable((), "zeros", aggregation="mean", name="seen")  # outputs so far
 
     def add(self, score, genuine, impostor):
         if score.shape[0] == 0:
             return
         score = ops.cast(score, self.dtype)
         (everywhere,), _ = gathered(score)  # all replicas choose the same bins
-        self.choose_bins(*centre_and_scale(everywhere))
-        _, centre, scale = tensors(self)
+        self.choose_bins(*centre_and_scale(everywhere), ops.cast(ops.shape(everywhere)[0], self.dtype))
+        _, centre, scale, _ = tensors(self)
         self.counts.assign_add(self.histogram(score - centre, scale, genuine, impostor))
 
     def histogram(self, distance, scale, genuine, impostor):
@@ -183,19 +186,24 @@ class BinnedMetric(VerificationMetric):
         return ops.cast(ops.segment_sum(parts, index, num_segments=self.bins), self.dtype)
 
     def moved(self, state, centre, scale):
-        """The `counts` of a state (counts, centre, scale) in other bins; each bin is moved to its mean."""
+        """The `counts` of a state (counts, centre, scale, …) in other bins; each bin is moved to its mean."""
         genuine, impostor, sums = ops.unstack(state[0], axis=1)
         weight = genuine + impostor
         z = ops.where(weight > 0, sums / ops.where(weight > 0, weight, 1.0), 0.0)  # a weight of NaN stays NaN
         return self.histogram((state[1] - centre) + state[2] * z, scale, genuine, impostor)
 
-    def choose_bins(self, centre, scale):
-        """Choose bins for scores with this centre and scale, if the present ones do not suit them."""
+    def choose_bins(self, centre, scale, count):
+        """Choose bins for `count` scores with this centre and scale, if the present ones do not suit them."""
         present = tensors(self)
         is_empty = ops.sum(present[0][:, :2]) == 0
-        scale = ops.where(is_empty, scale, ops.maximum(scale, ops.abs(centre - present[1]) / 4.0))
-        new = is_empty | (scale > 4.0 * present[2])
-        state = when(new, lambda: [self.moved(present, centre, scale), centre, scale], lambda: present)
+        is_wide = (scale > 0) & (4.0 * scale < present[2]) & (count >= present[3])
+        reach = ops.maximum(scale, ops.abs(centre - present[1]) / 4.0)
+        scale = ops.where(is_empty | is_wide, scale, reach)
+        new = is_empty | is_wide | (scale > 4.0 * present[2])
+        seen = present[3] + count
+        state = when(
+            new, lambda: [self.moved(present, centre, scale), centre, scale, seen], lambda: [*present[:3], seen]
+        )
         for held, value in zip(self.variables, state, strict=True):
             held.assign(value)
 
@@ -208,7 +216,7 @@ class BinnedMetric(VerificationMetric):
         for state in map(tensors, self.alike(metrics)):
             if float(ops.sum(state[0][:, :2])) != 0:
                 self.choose_bins(*state[1:])
-                self.counts.assign_add(self.moved(state, *tensors(self)[1:]))
+                self.counts.assign_add(self.moved(state, *tensors(self)[1:3]))
 
     def result(self):
         counts = tensors(self)[0]

@@ -99,6 +99,7 @@ def test_later_batches_may_be_unlike_the_first(kind, size):
         "sorted the other way": (same[order][::-1], distance[order][::-1]),
         "outliers": (same, np.where(place % 100 == 99, distance * 1e6, distance)),
         "equal outputs first": (same, np.where(place < 100, 0.5, distance)),
+        "outliers first": (same, np.where(place < size, distance * 1e6, distance)),
     }
     for case, (labels, given) in cases.items():
         given = given.astype("float32")

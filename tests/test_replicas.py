@@ -2,12 +2,13 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_siamese import _replicas, losses
-from keras_siamese._replicas import gathered, refuse_replicas
+from keras_siamese import _replicas, data, losses
+from keras_siamese._replicas import gathered, refuse_replicas, weighted_by_rows
 from tests.support.fresh_python import fresh
 
 TRAINED = """
@@ -16,6 +17,7 @@ import tensorflow as tf
 (device,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(device, 2 * [tf.config.LogicalDeviceConfiguration()])
 import keras, numpy as np, keras_siamese as ks
+from keras_siamese._replicas import value_of
 rng = np.random.default_rng(0)
 labels = rng.permutation(np.repeat(np.arange(8), 8))  # identities lie on both replicas
 x = (rng.normal(size=(8, 6))[labels] + rng.normal(size=(64, 6))).astype("float32")
@@ -46,6 +48,8 @@ for name, options in json.loads(sys.argv[1]).items():
             model.compile(keras.optimizers.SGD(0.05), loss)
         history = model.fit(inputs, targets, batch_size=32, epochs=3, shuffle=False, verbose=0).history["loss"]
         outcomes.append([history, [weight.numpy().ravel().tolist() for weight in model.trainable_weights]])
+        with strategy.scope():  # a whole number, of which each replica has a copy
+            assert int(value_of(model.optimizer.iterations)) >= 3
     (losses, first), (others, second) = outcomes
     apart = max(np.abs(np.subtract(one, other)).max() for one, other in zip(first, second))
     found[name] = [float(np.abs(np.subtract(losses, others)).max()), float(apart)]
@@ -86,22 +90,127 @@ class Context:
     def __init__(self, number, parts):
         self.replica_id_in_sync_group, self.parts = number, parts
 
+    scale_of_sum = 1
+
     def all_gather(self, tensor, axis):
         if tuple(tensor.shape) == (1,):
             return ops.convert_to_tensor(np.array([len(part) for part in self.parts], "int32"))
         return ops.convert_to_tensor(np.concatenate(self.parts))
 
+    def all_reduce_sum(self, tensor):
+        """Of `(rows, weights)`; a part holds its rows' weights."""
+        return ops.convert_to_tensor(np.array([[len(part), part.sum()] for part in self.parts], "float32").sum(axis=0))
 
-@pytest.mark.parametrize("sizes", [(4, 4), (5, 3)])
-def test_the_mean_over_replicas_of_what_is_their_own_is_that_over_all_rows(monkeypatch, rng, sizes):
+
+@pytest.mark.parametrize("sizes", [(4, 4), (5, 3), (8, 0)])
+def test_each_replica_keeps_the_values_of_its_own_rows(monkeypatch, rng, sizes):
     values = rng.normal(size=8).astype("float32")
-    parts, means = np.split(values, [sizes[0]]), []
+    parts, found = np.split(values, [sizes[0]]), []
     for number, part in enumerate(parts):
         monkeypatch.setattr(_replicas, "replica_context", lambda number=number: Context(number, parts))
         (everywhere,), own = gathered(ops.convert_to_tensor(part))
         np.testing.assert_array_equal(ops.convert_to_numpy(everywhere), values)
-        means.append(ops.convert_to_numpy(own(everywhere)).mean())
-    assert np.mean(means) == pytest.approx(values.mean(), abs=1e-6)
+        found.append(ops.convert_to_numpy(own(everywhere)))
+    assert [len(part) for part in found] == list(sizes)
+    np.testing.assert_array_equal(np.concatenate(found), values)
+
+
+def slope_of(function, at):
+    """The derivative of `function` of a number."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        point = torch.tensor(at, requires_grad=True)
+        function(point).backward()
+        return float(point.grad)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return float(jax.grad(function)(at))
+    import tensorflow as tf
+
+    point = tf.Variable(at)
+    with tf.GradientTape() as tape:
+        value = function(point)
+    return float(tape.gradient(value, point))
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum"])
+@pytest.mark.parametrize("sizes", [(4, 4), (5, 3)])
+def test_replicas_with_different_numbers_of_rows_follow_the_loss_of_the_whole_batch(monkeypatch, rng, sizes, reduction):
+    """Keras averages values over replicas by their rows, and adds the gradients of 1/2 of each mean, or of each sum."""
+    values, weights = rng.normal(size=8), rng.uniform(0.1, 2.0, size=8).astype("float32")
+    divisors = {"sum_over_batch_size": np.ones_like(weights), "mean_with_sample_weight": weights}
+
+    def reduced(rows):
+        total = float((values * weights)[rows].sum())
+        return total if reduction == "sum" else total / divisors[reduction][rows].sum()
+
+    start, value, slope = 0, 0.0, 0.0
+    parts = np.split(divisors.get(reduction, weights), [sizes[0]])
+    for number, part in enumerate(np.split(weights, [sizes[0]])):
+        monkeypatch.setattr(_replicas, "replica_context", lambda number=number: Context(number, parts))
+        rows, start = slice(start, start + len(part)), start + len(part)
+        options = reduction, np.zeros((len(part), 3), "float32"), part
+
+        def weighted(loss, options=options):
+            return weighted_by_rows(loss, *options)
+
+        own = reduced(rows)
+        scale = 2 if reduction == "sum" else 1  # Keras multiplies what it reports by the number of replicas
+        value += len(part) / 8 * float(weighted(ops.convert_to_tensor(np.float32(own)))) * scale
+        slope += slope_of(weighted, np.float32(own)) * own * scale / 2
+    assert value == pytest.approx(reduced(slice(0, 8)), abs=1e-5)
+    assert slope == pytest.approx(reduced(slice(0, 8)), abs=1e-5)
+
+
+def test_with_local_negatives_nothing_is_gathered(monkeypatch, rng):
+    labels, z = np.array([0, 0, 1, 1]), rng.normal(size=(4, 3)).astype("float32")
+    alone = float(losses.NTXentLoss()(labels, z))
+    parts = [np.ones(4, "float32")] * 2
+    monkeypatch.setattr(_replicas, "replica_context", lambda: Context(1, parts))
+    assert float(losses.NTXentLoss(local_negatives=True)(labels, z)) == pytest.approx(alone)
+
+
+def test_names_of_identities_are_refused_where_each_replica_would_number_its_own(monkeypatch):
+    monkeypatch.setattr("keras_siamese.losses.base.replica_context", lambda: Context(0, []))
+    with pytest.raises(ValueError, match="`y_true` must hold whole numbers where several replicas share a batch"):
+        losses.NTXentLoss()(np.array(["ada", "bo"]), np.eye(2, dtype="float32"))
+
+
+class Devices(keras.Model):
+    """A model whose `fit` asks a sequence for its length, as Keras does."""
+
+    def ask(self, sequence):
+        return sequence.num_batches
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda x, y: data.PairSequence(x, y, batch_size=6), "`batch_size` must give batches that 4 devices divide"),
+        (lambda x, y: data.PairSequence(x, y, batch_size=8), "`pairs_per_epoch` must be a multiple of 4, such as 8 or"),
+        (lambda x, y: data.TripletSequence(x, y, batch_size=8), "`triplets_per_epoch` must be a multiple of 4"),
+        (lambda x, y: data.ExplicitPairs(x, [0, 1], [1, 2], [1, 0]), "`batch_size` must give batches that 4"),
+        (
+            lambda x, y: data.BalancedBatchSequence(x, y, classes_per_batch=3, samples_per_class=2),
+            "`classes_per_batch` × `samples_per_class` must give batches that 4 devices divide; got 6 rows",
+        ),
+    ],
+)
+def test_a_sequence_says_at_once_which_number_the_devices_do_not_divide(monkeypatch, make, told):
+    sequence = make(np.arange(10.0), np.arange(10) // 2)
+    assert Devices().ask(sequence) == len(sequence)
+    monkeypatch.setattr("keras_siamese.data.sequence.device_count", lambda model: 4 * isinstance(model, Devices))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=told):
+        Devices().ask(sequence)
+
+
+def test_a_sequence_whose_batches_the_devices_divide_is_taken(monkeypatch):
+    monkeypatch.setattr("keras_siamese.data.sequence.device_count", lambda model: 4)
+    sequence = data.PairSequence(np.arange(12.0), np.arange(12) // 2, batch_size=8)
+    assert sequence.num_batches == 2
 
 
 def test_without_replicas_nothing_is_gathered():

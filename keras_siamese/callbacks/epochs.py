@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_siamese._checks import check_integer
 from keras_siamese.attach.anatomy import check_encoder, check_part, dissect
-from keras_siamese.data.hardness import check_ranks
+from keras_siamese.data.hardness import HardPartners, check_ranks
 from keras_siamese.data.sources import fed, take
 from keras_siamese.scoring import embed
 
@@ -53,12 +53,13 @@ class SetEpoch(CopiedCallback):
 
 
 class HardPairRefresh(CopiedCallback):
-    """Let a `PairSequence` or `TripletSequence` draw hard partners, which are searched anew every few epochs.
+    """Let a sequence draw hard partners, or batches of hard identities, which are searched anew every few epochs.
 
     At the begin of epoch `start` and of every `every`-th epoch after it, all samples of the sequence are embedded in
     inference mode. `sequence.refresh` then searches, for each sample, near samples of other identities and far samples
-    of its own identity. Partners are drawn from these until the next refresh. Distances are Euclidean, or cosine if the
-    model's distance ignores norms ("cosine", "angular").
+    of its own identity. Partners are drawn from these until the next refresh. For a `BalancedBatchSequence` it searches
+    for each identity those near it, which are then put into the same batch. Distances are Euclidean, or cosine if the
+    model's distance ignores norms ("cosine", "angular") or its loss compares cosines.
 
     Before `start`, partners are drawn uniformly, also in a second `fit` with the same callback. The candidates are not
     saved. A resumed fit (`initial_epoch`, `BackupAndRestore`) therefore refreshes in its first epoch from `start` on,
@@ -67,18 +68,21 @@ class HardPairRefresh(CopiedCallback):
     warning is given.
 
     Args:
-        sequence: the `PairSequence` or `TripletSequence` that is passed to `fit`.
+        sequence: the `PairSequence`, `TripletSequence` or `BalancedBatchSequence` that is passed to `fit`.
         every: number of epochs between two refreshes, ≥ 1.
         start: the first epoch with hard partners, ≥ 0. An untrained encoder cannot tell which partners are hard, and
             training with the hardest partners from the start can make it collapse.
-        negative_ranks: (lo, hi), which samples of other identities count as hard, by increasing distance from 0.
-        positive_ranks: (lo, hi), which samples of the same identity count as hard, by decreasing distance from 0.
+        negative_ranks: (lo, hi), which samples of other identities (or which other identities) count as hard, by
+            increasing distance from 0.
+        positive_ranks: (lo, hi), which samples of the same identity count as hard, by decreasing distance from 0. A
+            `BalancedBatchSequence` does not use it, because the samples of an identity take turns.
         encoder: the encoder, a part of the model. Needed only if it cannot be found.
         batch_size: number of samples embedded at once.
 
     Attributes:
         refreshed: the epochs of this fit that began with a refresh.
-        candidates: the latest `HardCandidates`, None before the first. They tell how many samples have none.
+        candidates: the latest `HardCandidates`, which tell how many samples have none, or for a
+            `BalancedBatchSequence` the identities near each; None before the first.
 
     Raises:
         ValueError: when training begins, if `fit` is given another sequence or no encoder is found.
@@ -94,7 +98,7 @@ class HardPairRefresh(CopiedCallback):
     ):
         super().__init__()
         if not hasattr(sequence, "refresh"):
-            wanted = "a PairSequence or a TripletSequence, which can refresh"
+            wanted = "a PairSequence, a TripletSequence or a BalancedBatchSequence, which can refresh"
             raise TypeError(f"`sequence` must be {wanted}; got a {type(sequence).__name__}")
         self.sequence = sequence
         self.every = check_integer("every", every, low=1)
@@ -121,12 +125,14 @@ class HardPairRefresh(CopiedCallback):
         if epoch >= self.start and (not self.refreshed or (epoch - self.start) % self.every == 0):
             embeddings = self.embed()
             if np.isfinite(embeddings).all():
-                ranks = {"negative_ranks": self.negative_ranks, "positive_ranks": self.positive_ranks}
+                ranks = {"negative_ranks": self.negative_ranks}
+                if isinstance(self.sequence, HardPartners):
+                    ranks["positive_ranks"] = self.positive_ranks
                 self.candidates = self.sequence.refresh(embeddings, **ranks)
                 self.refreshed.append(epoch)
             else:
                 warnings.warn(
-                    f"Embeddings are NaN or infinite when epoch {epoch + 1} begins: the hard partners are not changed",
+                    f"Embeddings are NaN or infinite when epoch {epoch + 1} begins: the hard samples are not changed",
                     stacklevel=2,
                 )
 
@@ -145,11 +151,14 @@ class HardPairRefresh(CopiedCallback):
     def embed(self):
         """Embeddings `(n, dim)` of the sequence's samples under the present weights.
 
-        They are normalised if the model's distance ignores norms, so that Euclidean distances rank as it does.
+        They are normalised if the model compares directions only, so that Euclidean distances rank as it does.
         """
         siamese = self.find_encoder()
         embeddings = embed(siamese.encoder, self.sequence.x, self.batch_size)
-        if siamese.scale_free:
+        loss, scale_free = self.model.loss, siamese.scale_free
+        if getattr(loss, "expects", None) == "embedding":  # the loss compares, and not the model
+            scale_free = loss.compares_cosines or getattr(getattr(loss, "distance", None), "scale_free", False)
+        if scale_free:
             norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
             embeddings = embeddings / np.where(norms > 0, norms, 1)
         return embeddings

@@ -9,7 +9,6 @@ imported when it is needed.
     refused = check_files(decode, paths)             # [(path, reason), …]
 """
 
-import functools
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,11 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_installed, check_integer
+from keras_siamese.data import pixels, processes
 
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-# A file is read by what it holds, whatever its name says. Pillow gives EPS files to Ghostscript, which runs programs.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA")
 SECONDS_WITHOUT_BAR = 5
-_ORIENTATION = 0x0112  # the EXIF tag
 _FILES_AT_ONCE = 1024  # given to the threads together, so that a million files do not make a million futures
 
 
@@ -41,8 +38,11 @@ class ImageDecoder:
     - "rgb" and "grayscale" drop an alpha channel, without a background; for "rgba", images without alpha are opaque.
       Colour becomes grey by 0.299 R + 0.587 G + 0.114 B. Palettes become colours; CMYK becomes RGB without its profile.
     - The image is resized to `image_size`, ignoring its aspect ratio, with Pillow's antialiasing.
+    - With "box", "bilinear" and "hamming", a JPEG of at least four times `image_size` is first decoded at 1/2, 1/4 or
+      1/8 of its size, but not below twice `image_size`, as Pillow does for thumbnails. For "grayscale", its colours are
+      not decoded. With the other filters, the whole image is resized.
 
-    The file must be of one of `FORMATS`, whatever its name. The arguments are those of `ImageFiles`.
+    The file must be of one of `pixels.FORMATS`, whatever its name. The arguments are those of `ImageFiles`.
     """
 
     image_size: tuple[int, int]
@@ -63,65 +63,20 @@ class ImageDecoder:
         """`(height, width, channels)`."""
         return (*self.image_size, len(MODES[self.color_mode]))
 
+    @property
+    def options(self):
+        """The options that `pixels` takes."""
+        return {"size": self.image_size, "mode": MODES[self.color_mode], "interpolation": self.interpolation}
+
     def __call__(self, path):
-        from PIL import Image, ImageOps
+        return pixels.decode(path, self.options).astype(np.float32)
 
-        with opened(path) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                problem = f"{image.width} × {image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {limit}"
-                raise ValueError(f"{problem}: the file could be a decompression bomb")
-            try:
-                if image.getexif().get(_ORIENTATION, 1) != 1:
-                    image = ImageOps.exif_transpose(image)
-            except MemoryError as error:  # a tag may claim any size
-                raise ValueError("a tag of the image claims more memory than there is") from error
-            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-                return self._from_16_bits(image)
-            if image.mode in ("I", "F"):
-                raise ValueError(f"32-bit pixels (Pillow's mode {image.mode}) have no known range to scale to [0, 255]")
-            return np.asarray(self._resized(self._converted(image)), dtype=np.float32).reshape(self.shape)
+    def decode_all(self, paths, workers=1):
+        """The images at `paths` `(n,)` as `(n, height, width, channels)`: uint8, or float32 if one has 16 bits.
 
-    def _converted(self, image):
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # otherwise Pillow warns or guesses when it converts to other modes
-        mode = MODES[self.color_mode]
-        return image if image.mode == mode else image.convert(mode)
-
-    def _from_16_bits(self, image):
-        from PIL import Image
-
-        values = np.asarray(image).astype(np.float32) / 257
-        grey = np.asarray(self._resized(Image.fromarray(values)))
-        grey = np.clip(grey, 0, 255)  # bicubic and lanczos overshoot; of 8-bit images Pillow itself clips this
-        channels = [grey] * min(3, self.shape[2]) + [np.full_like(grey, 255)] * (self.shape[2] == 4)
-        return np.stack(channels, axis=-1)
-
-    def _resized(self, image):
-        from PIL import Image
-
-        height, width = self.image_size
-        if image.size == (width, height):
-            return image
-        return image.resize((width, height), getattr(Image.Resampling, self.interpolation.upper()))
-
-
-def opened(path):
-    """The Pillow image in the regular file at `path`, of one of `FORMATS`; its pixels are not read yet."""
-    from PIL import Image
-
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(f"{path} must be a regular file")  # reading a pipe would wait, and a device never ends
-    return Image.open(path, formats=formats())
-
-
-@functools.cache
-def formats():
-    """Those of `FORMATS` that the installed Pillow reads."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+        If `workers` is above 1, another process decodes them; see `processes`.
+        """
+        return processes.decode_all(paths, self.options, workers)
 
 
 def check_files(decode, paths):
@@ -151,7 +106,7 @@ def reason_against(decode, path):
     `verify` is called first, because decoding alone ignores PNG's checksums and a missing end of the file.
     """
     try:
-        with opened(path) as image:
+        with pixels.opened(path) as image:
             image.verify()
         decode(path)
     except MemoryError:

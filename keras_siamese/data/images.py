@@ -1,21 +1,24 @@
 """Image files as samples, read when a batch asks for them.
 
 Contract: `ImageFiles` is a source (see `sources`) of files, `ImageFolder` of the files in a folder, `from_dataframe` of
-those in a table. They hold only paths. All files are decoded once when the source is made, and those that cannot be
-decoded are reported together. Users and `explicit` import this module.
+those in a table. They hold paths, and decoded images only if `cache_bytes` is given. All files are decoded once when
+the source is made, and those that cannot be decoded are reported together. Users and `explicit` import this module.
 
     folder = ImageFolder("faces", image_size=(112, 112))                  # faces/<identity>/<image>
     train, valid = split_identities(folder, folder.labels, (0.8, 0.2))    # views: nothing is read
-    sequence = PairSequence(*train, batch_size=64, workers=4)             # four threads decode
+    sequence = PairSequence(*train, batch_size=64, workers=4)             # up to four processes decode
 """
 
+import hashlib
 import logging
 import numbers
 import os
+from pathlib import Path
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_labels, is_missing
+from keras_siamese._checks import check_choice, check_integer, check_labels, is_missing
+from keras_siamese.data.cache import ImageCache
 from keras_siamese.data.decoding import ImageDecoder, check_files
 from keras_siamese.data.sources import first_few, row_numbers
 
@@ -40,6 +43,10 @@ class ImageFiles:
         interpolation: how to resize: "bilinear" (default), "nearest", "box", "hamming", "bicubic" or "lanczos".
         check: whether to decode every file once now; otherwise an invalid file raises an error when it is read.
         on_error: "raise" reports all files that cannot be read in one error, "skip" leaves them out.
+        cache_bytes: bytes of memory for decoded images, ≥ 0; by default 0. Images are kept as they are read until this
+            memory is full, and are not decoded again, even if their files change. An 8-bit image takes height · width ·
+            channels bytes and 256 more. Batches do not depend on the cache. Copies of the source, also those in other
+            processes, begin with an empty one.
 
     Attributes:
         paths: paths of the files kept, in the given order; `kept` `(len(self),)` has their positions among all paths.
@@ -65,9 +72,18 @@ class ImageFiles:
     dtype = np.dtype("float32")
 
     def __init__(
-        self, paths, image_size, color_mode="rgb", *, root=None, interpolation="bilinear", check=True, on_error="raise"
+        self,
+        paths,
+        image_size,
+        color_mode="rgb",
+        *,
+        root=None,
+        interpolation="bilinear",
+        check=True,
+        on_error="raise",
+        cache_bytes=0,
     ):
-        self._decode = ImageDecoder(image_size, color_mode, interpolation)
+        self._set_reading(image_size, color_mode, interpolation, cache_bytes)
         self.root = None if root is None else check_folder("root", root)
         paths = [_check_path(f"paths[{i}]", path) for i, path in enumerate(paths)]
         refused = {}
@@ -76,6 +92,10 @@ class ImageFiles:
             real_root = os.path.realpath(self.root)
             refused = {i: "outside `root`" for i, path in enumerate(paths) if not is_inside(path, real_root)}
         self._keep("paths", paths, refused, check, on_error)
+
+    def _set_reading(self, image_size, color_mode, interpolation, cache_bytes):
+        self._decode = ImageDecoder(image_size, color_mode, interpolation)
+        self._cache = ImageCache(check_integer("cache_bytes", cache_bytes, low=0))
 
     def _keep(self, name, paths, refused, check, on_error):
         """Keeps those of `paths` that are not `refused`, `{position: reason}`, and can be decoded."""
@@ -105,20 +125,21 @@ class ImageFiles:
         """The images at `rows`, integers `(m,)` or a slice: `(m, height, width, channels)`; one at an integer."""
         if isinstance(rows, numbers.Integral):
             return self[[rows]][0]
-        rows = row_numbers(rows, len(self))
-        distinct, place = np.unique(rows, return_inverse=True)  # a repeated image is decoded once
-        images = np.empty((len(distinct), *self._decode.shape), self.dtype)
-        for image, row in zip(images, distinct, strict=True):
-            image[...] = self._read(self.paths[row])
-        return images[place]
+        return self.read_rows(row_numbers(rows, len(self)))
 
-    def _read(self, path):
-        try:
-            return self._decode(path)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise OSError(f"The image {path!r} cannot be read: {type(error).__name__}: {error}") from error
+    def read_rows(self, rows, workers=1):
+        """The images at `rows`, integers `(m,)` ≥ 0; if `workers` is above 1, another process decodes them."""
+        images = self._cache.fetch(rows, lambda rows: self._decode_rows(rows, workers))
+        return images.astype(self.dtype, copy=False)
+
+    def digests(self, rows):
+        """What the images at `rows`, integers `(m,)` ≥ 0, follow from, as bytes: options, and a digest of each file."""
+        yield repr(self._decode).encode()
+        for row in rows:
+            yield hashlib.sha256(Path(self.paths[row]).read_bytes()).digest()
+
+    def _decode_rows(self, rows, workers):
+        return self._decode.decode_all([self.paths[row] for row in rows], workers)
 
     def _facts(self):
         skipped = f"; {len(self.skipped)} files skipped" if self.skipped else ""
@@ -144,7 +165,8 @@ class ImageFolder(ImageFiles):
     Args:
         path: the folder.
         extensions: the ends of images' names, in upper or lower case.
-        image_size, color_mode, interpolation, check, on_error: as in `ImageFiles`; "skip" leaves out refused files.
+        image_size, color_mode, interpolation, check, on_error, cache_bytes: as in `ImageFiles`; "skip" leaves out
+            refused files.
 
     Attributes:
         labels: identities `(n,)`, strings.
@@ -175,8 +197,9 @@ class ImageFolder(ImageFiles):
         interpolation="bilinear",
         check=True,
         on_error="raise",
+        cache_bytes=0,
     ):
-        self._decode = ImageDecoder(image_size, color_mode, interpolation)
+        self._set_reading(image_size, color_mode, interpolation, cache_bytes)
         self.root = check_folder("path", path)
         found = sorted(walk_images(self.root, _check_extensions(extensions)))
         if not any(label or reason.startswith("a link") for label, _, reason in found):
@@ -259,7 +282,7 @@ def from_dataframe(frame, path_column, label_column, root=None, *, image_size, *
         path_column: name of the column of paths.
         label_column: name of the column of identities, integers or strings.
         root, image_size: as in `ImageFiles`.
-        **options: `color_mode`, `interpolation`, `check` and `on_error` of `ImageFiles`.
+        **options: `color_mode`, `interpolation`, `check`, `on_error` and `cache_bytes` of `ImageFiles`.
 
     Returns:
         `(files, labels)`: `ImageFiles`, and the identities `(len(files),)` of the files kept.

@@ -27,8 +27,9 @@ import numpy as np
 
 from keras_siamese._checks import check_integer, check_labels
 from keras_siamese._frames import callers
+from keras_siamese._replicas import device_count
 from keras_siamese.data.augment import Augmentation
-from keras_siamese.data.sources import check_source, count_samples, encode, fed, take
+from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, take
 
 _LOADER_OPTIONS = ("workers", "use_multiprocessing", "max_queue_size")
 
@@ -73,6 +74,34 @@ class EpochSequence(keras.utils.PyDataset):
         """The number of batches in an epoch."""
         return -(-self._count // self.batch_size)
 
+    @property
+    def num_batches(self):
+        """Keras's name for `len`. Raises if the devices on which a model is about to work do not divide the batches."""
+        model = next((one for one in callers() if isinstance(one, keras.Model)), None)
+        devices = device_count(model)
+        if devices > 1:
+            self._check_divides(devices)
+        return len(self)
+
+    def _check_divides(self, devices):
+        first, last = self._rows_of_batches()
+        if first % devices:
+            raise ValueError(f"{self._sized_by} must give batches that {devices} devices divide; got {first} rows")
+        # TensorFlow's strategies take a smaller last batch.
+        if last % devices and keras.backend.backend() == "jax":
+            count, sized_by = self._count, self._counted_by
+            fewer, more = count // devices * devices, -(-count // devices) * devices
+            must = f"{sized_by} must be a multiple of {devices}, such as {fewer} or {more}"
+            why = f"its last batch of {last} rows cannot be divided among {devices} devices"
+            raise ValueError(f"{must}; got {count}: {why}")
+
+    # What gives the number of rows in a batch, and in an epoch, in errors
+    _sized_by, _counted_by = "`batch_size`", "the number of rows in an epoch"
+
+    def _rows_of_batches(self):
+        """The numbers of rows in the first and in the last batch of an epoch."""
+        return min(self.batch_size, self._count), self._count - (len(self) - 1) * self.batch_size
+
     def _rows_of_batch(self, table, index):
         """The rows of batch `index` in each column of `table`, if an epoch is cut into batches of `batch_size`."""
         first = index * self.batch_size
@@ -99,6 +128,24 @@ class EpochSequence(keras.utils.PyDataset):
     def __setstate__(self, state):
         vars(self).update(state)
         self._forget()
+
+    @property
+    def use_multiprocessing(self):
+        """Whether Keras makes the batches in processes of its own.
+
+        If all samples are image files and no `augment` follows, several `workers` decode in processes that stay from
+        epoch to epoch. Then Keras uses threads, which ask them. It would start processes in each epoch, and send whole
+        batches of floats.
+        """
+        return self._use_multiprocessing and not (self.workers > 1 and self.augment is None and self._reads_files())
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value):
+        self._use_multiprocessing = value
+
+    def _reads_files(self):
+        leaves = [leaf for _, leaf in named_arrays("x", getattr(self, "x", {}))]
+        return bool(leaves) and all(hasattr(getattr(leaf, "source", None), "read_rows") for leaf in leaves)
 
     @property
     def epoch(self):
@@ -162,7 +209,7 @@ class EpochSequence(keras.utils.PyDataset):
 
     def _towers(self, columns, epoch, index):
         """The samples `self.x` at each of the rows in `columns`, gathered once and augmented by themselves: a tuple."""
-        towers = [take(self.x, rows) for rows in columns]
+        towers = [take(self.x, rows, self.workers) for rows in columns]
         if self.augment is not None:
             towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
         return tuple(map(fed, towers))

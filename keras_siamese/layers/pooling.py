@@ -1,8 +1,9 @@
-"""Generalized-mean pooling over time steps or image positions: between mean and maximum pooling.
+"""Pooling over time steps or image positions: generalized means, and one embedding from the tokens of a sequence.
 
-Contract: computed in at least float32 and cast to the layer's dtype.
+Contract: computed in at least float32 and cast to the layer's dtype. Masked time steps have no part.
 
     encoder = keras.Sequential([backbone, GeneralizedMeanPooling2D(), keras.layers.UnitNormalization()])
+    embedding = TokenPooling("avg")(sequence, mask=padding_mask)
 """
 
 import math
@@ -12,7 +13,7 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
-from keras_siamese.ops import at_least_float32
+from keras_siamese.ops import LOWEST, at_least_float32
 
 
 def generalized_mean(features, exponent, axes, eps=1e-6, valid=None):
@@ -139,3 +140,57 @@ class GeneralizedMeanPooling2D(GeneralizedMeanPooling):
     """
 
     spatial = 2
+
+
+def largest(features):
+    """The maximum over the steps of features `(batch, steps, channels)`, as `(batch, channels)`; or of no samples."""
+    return ops.max(features, axis=1, initial=LOWEST)
+
+
+@export
+class TokenPooling(keras.layers.Layer):
+    """One embedding from the tokens of a sequence: their mean, their maximum, or the first token.
+
+    Takes features `(batch, steps, channels)` and returns `(batch, channels)`. A mask `(batch, steps)` leaves steps out
+    of the mean and of the maximum, which are 0 if it leaves out all of them. Give it when the layer is called, as
+    `mask=`; a mask that Keras has put on the features is used otherwise.
+
+    Args:
+        mode: "avg", "max" or "cls", the first token, as BERT and ViT are trained with.
+        **kwargs: `name`, `dtype` as in `keras.layers.Layer`.
+
+    >>> import keras, numpy as np
+    >>> tokens, mask = np.array([[[1.0], [2.0], [9.0]]]), np.array([[1, 1, 0]])
+    >>> [float(TokenPooling(mode)(tokens, mask=mask)[0, 0]) for mode in ("avg", "max", "cls")]
+    [1.5, 2.0, 1.0]
+    """
+
+    def __init__(self, mode="avg", **kwargs):
+        super().__init__(**kwargs)
+        self.mode = check_choice("mode", mode, ("avg", "max", "cls"))
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        if self.mode == "cls":
+            return inputs[:, 0]
+        features = at_least_float32(inputs)
+        if mask is None:
+            pooled = ops.mean(features, axis=1) if self.mode == "avg" else largest(features)
+            return ops.cast(pooled, self.compute_dtype)
+        valid = ops.expand_dims(ops.cast(mask, "bool"), 2)
+        steps = ops.sum(ops.cast(valid, features.dtype), axis=1)
+        if self.mode == "avg":
+            pooled = ops.sum(ops.where(valid, features, 0.0), axis=1) / ops.maximum(steps, 1.0)
+        else:
+            pooled = ops.where(steps > 0, largest(ops.where(valid, features, LOWEST)), 0.0)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2])
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}

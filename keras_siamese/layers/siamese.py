@@ -119,11 +119,7 @@ class SiameseWrapper(keras.Model):
         return ops.split(self.encode(stacked, training, stacked_mask), len(inputs), axis=0)
 
     def encode(self, inputs, training, mask):
-        takes = inspect.signature(self.encoder.call).parameters
-        options = {"training": training} if "training" in takes else {}
-        if "mask" in takes and mask is not None and any(leaf is not None for leaf in tree.flatten(mask)):
-            options["mask"] = mask
-        return self.encoder(inputs, **options)
+        return encoded(self.encoder, inputs, training, mask)
 
     def compare(self, *embeddings):
         """The model's output from embeddings: `(batch, 1)` of two, `(batch, 2 or 3)` of three, each `(batch, dim)`."""
@@ -200,8 +196,24 @@ def with_first(callback, callbacks):
     return [callback, *(item for item in tree.flatten(callbacks) if item is not None)]
 
 
+def encoded(encoder, inputs, training, mask):
+    """What `encoder`, a model or layer, returns; its call may have no `training` and no `mask`."""
+    takes_mask = "mask" in inspect.signature(encoder.call).parameters
+    has_mask = mask is not None and any(leaf is not None for leaf in tree.flatten(mask))
+    # Keras removes `training` where the call does not take it, but tells it to the layers within.
+    return encoder(inputs, training=training, **({"mask": mask} if takes_mask and has_mask else {}))
+
+
+def seen_through(layer):
+    """The `layer`, or the one that it says it is the `same_as`: which returns the same values from the same inputs."""
+    while hasattr(layer, "same_as"):
+        layer = layer.same_as
+    return layer
+
+
 def ends_in_unit_norm(encoder):
     """Whether the last layer of a Sequential or functional `encoder` is `UnitNormalization` over its last axis."""
+    encoder = seen_through(encoder)
     if isinstance(encoder, keras.layers.UnitNormalization):
         return encoder.axis in (-1, (-1,), [-1], 1)
     if isinstance(encoder, keras.Sequential):

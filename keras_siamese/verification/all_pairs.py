@@ -14,9 +14,9 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import distances
-from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
+from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
 from keras_siamese.verification.histogram import SLACK, ScoreHistogram
-from keras_siamese.verification.pairs import progress_bar
+from keras_siamese.verification.pairs import check_embeddings, progress_bar
 
 
 def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
@@ -46,7 +46,7 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
     >>> histogram.genuines, histogram.impostors, round(histogram.tar_at_far(0.01), 3)
     (900, 178800, 0.791)
     """
-    embeddings = _check_embeddings(embeddings)
+    embeddings = check_embeddings(embeddings)
     codes = np.unique(check_labels("labels", labels, length=len(embeddings)), return_inverse=True)[1].ravel()
     far = check_number("far", far, low=0, high=1, open_low=True)
     bins = check_integer("bins", bins, low=2)
@@ -59,7 +59,7 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
         raise ValueError(f"`labels` must name at least two identities, and one of them at least twice; got {found}")
     order = np.argsort(codes, kind="stable")
     embeddings, codes = embeddings[order], codes[order]
-    score, bounds, suited = _scorer(embeddings, distance)
+    score, bounds, suited = scorer(embeddings, distance)
     block = suited if block is None else check_integer("block", block, low=1)
     slices = [slice(start, start + block) for start in range(0, len(codes), block)]
     pairs_of_slices = [(rows, columns) for place, rows in enumerate(slices) for columns in slices[place:]]
@@ -78,37 +78,38 @@ def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=
 
     def parts():
         for rows, columns in pairs_of_slices:
-            yield from _classes(score(rows, columns), codes[rows], codes[columns], rows == columns)
+            yield from classes_of(score(rows, columns), codes[rows], codes[columns], rows == columns)
             move_on(1)
 
     histogram._count(parts(), name="distance")  # one block is counted while the next is scored
     return histogram
 
 
-def _classes(scores, left, right, diagonal):
-    """Yields `(is genuine, scores)` for parts of a block; of a diagonal block only the upper triangle."""
+def classes_of(scores, left, right, diagonal):
+    """Yields `(is genuine, scores)` for parts of a block whose `left` and `right` identities are each sorted.
+
+    A diagonal block has each pair twice, so only its upper triangle is used.
+    """
     if diagonal:
         same, once = left[:, None] == right, np.triu(np.ones(scores.shape, bool), 1)
         yield True, scores[same & once]
         yield False, scores[~same & once]
-    else:
-        # Embeddings are sorted by identity, and the rows come before the columns. So only the last identity of the rows
-        # can also be the first identity of the columns.
-        row, column = np.searchsorted(left, right[0]), np.searchsorted(right, left[-1], side="right")
-        yield False, scores[:row]
-        yield True, scores[row:, :column]
-        yield False, scores[row:, column:]
+    elif left[-1] < right[0] or right[-1] < left[0]:
+        yield False, scores
+    else:  # only rows and columns of common identities can have genuine pairs
+        low, high = max(left[0], right[0]), min(left[-1], right[-1])
+        row, end = np.searchsorted(left, low), np.searchsorted(left, high, side="right")
+        column, last = np.searchsorted(right, low), np.searchsorted(right, high, side="right")
+        inner = scores[row:end, column:last]
+        same = left[row:end, None] == right[column:last]
+        yield True, inner[same]
+        yield False, inner[~same]
+        yield from (
+            (False, part) for part in (scores[:row], scores[end:], scores[row:end, :column], scores[row:end, last:])
+        )
 
 
-def _check_embeddings(embeddings):
-    embeddings = check_reals("embeddings", embeddings)
-    if embeddings.ndim != 2 or not embeddings.shape[1]:
-        raise ValueError(f"`embeddings` must have shape (n, dim); got shape {embeddings.shape}")
-    check_finite("embeddings", embeddings)
-    return embeddings if embeddings.dtype in (np.float32, np.float64) else embeddings.astype(np.float32)
-
-
-def _scorer(embeddings, distance):
+def scorer(embeddings, distance):
     """Returns `score(rows, columns)` of two slices, its bounds (or None), and a suitable block size."""
     quick = {distances.CosineDistance: _cosine, distances.EuclideanDistance: _euclidean}
     quick |= {distances.SquaredEuclideanDistance: _squared_euclidean}

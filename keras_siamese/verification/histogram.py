@@ -119,6 +119,31 @@ class ScoreHistogram:
         self._keep(other._kept or [])
         self._saw(other._smallest, other._largest, other._dtype)
 
+    def _state(self):
+        """All that was counted, as arrays by name, for `_set_state` of a histogram with the same arguments."""
+        kept = [] if self._kept is None else self._kept
+        return {
+            "counts": np.stack([self._genuine.counts, self._impostor.counts]),
+            "pairs": np.array([self.genuines, self.impostors], np.int64),
+            "moments": np.array([self._genuine.moments[1:], self._impostor.moments[1:]], np.float64),
+            "tail": self._tail.values(),
+            "kept": np.concatenate(kept) if kept else np.empty(0, self._dtype),
+            "keeps": np.array(self._kept is not None),
+            "range": np.array([self._smallest, self._largest], np.float64),
+            "dtype": np.array(str(self._dtype)),
+        }
+
+    def _set_state(self, state):
+        """Takes over what `_state` of another histogram has returned."""
+        self._dtype = None if str(state["dtype"]) == "None" else np.dtype(str(state["dtype"]))
+        self._smallest, self._largest = map(float, state["range"])
+        self._genuine, self._impostor, self._tail = Tally(self.bins), Tally(self.bins), Largest(self.tail)
+        for row, tally in enumerate((self._genuine, self._impostor)):
+            tally.add(state["counts"][row], (int(state["pairs"][row]), *map(float, state["moments"][row])))
+        self._tail.add(state["tail"])
+        self._kept = [state["kept"]] if state["keeps"] else None
+        self._known = None
+
     def __add__(self, other):
         if not isinstance(other, ScoreHistogram):
             return NotImplemented

@@ -90,9 +90,9 @@ def evaluate_retrieval(
     R-precision  0.3000
     MAP@R        0.2500
     """
-    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
-    ranks = [_check_rank("k", rank, inputs) for rank in np.ravel(np.asarray(k, dtype=object)).tolist()]
-    max_rank = _check_rank("max_rank", max_rank, inputs)
+    inputs = check_searches(embeddings, labels, gallery, gallery_labels)
+    ranks = [check_rank("k", rank, inputs) for rank in np.ravel(np.asarray(k, dtype=object)).tolist()]
+    max_rank = check_rank("max_rank", max_rank, inputs)
     found = _find_mates(inputs, max([max_rank, *ranks]), distance, need_mates=True, progress=progress)
     return Retrieval(
         recall={rank: float((found.first <= rank).mean()) for rank in ranks},
@@ -121,9 +121,9 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, d
     >>> recall_at_k([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), k=[1, 2, 4], distance="euclidean").tolist()
     [0.4, 0.8, 1.0]
     """
-    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    inputs = check_searches(embeddings, labels, gallery, gallery_labels)
     ranks = np.asarray(k, dtype=object)
-    checked = [_check_rank("k", rank, inputs) for rank in ranks.ravel().tolist()]
+    checked = [check_rank("k", rank, inputs) for rank in ranks.ravel().tolist()]
     first = _find_mates(inputs, max(checked, default=1), distance).first
     shares = np.array([(first <= rank).mean() for rank in checked], dtype=np.float64).reshape(ranks.shape)
     return shares if ranks.ndim else float(shares)
@@ -146,8 +146,8 @@ def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, d
     >>> cmc([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), max_rank=4, distance="euclidean").tolist()
     [0.4, 0.8, 0.8, 1.0]
     """
-    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
-    max_rank = _check_rank("max_rank", max_rank, inputs)
+    inputs = check_searches(embeddings, labels, gallery, gallery_labels)
+    max_rank = check_rank("max_rank", max_rank, inputs)
     return _shares(_find_mates(inputs, max_rank, distance).first, max_rank)
 
 
@@ -163,7 +163,7 @@ def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distan
     >>> r_precision([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), distance="euclidean")
     0.3
     """
-    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    inputs = check_searches(embeddings, labels, gallery, gallery_labels)
     return float(_find_mates(inputs, 1, distance, need_mates=True).precision.mean())
 
 
@@ -181,11 +181,11 @@ def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance=
     >>> map_at_r([[0.0], [1.0], [3.0], [4.5], [9.0]], list("aabab"), distance="euclidean")
     0.25
     """
-    inputs = _check_inputs(embeddings, labels, gallery, gallery_labels)
+    inputs = check_searches(embeddings, labels, gallery, gallery_labels)
     return float(_find_mates(inputs, 1, distance, need_mates=True).average_precision.mean())
 
 
-class _Inputs(NamedTuple):
+class Searches(NamedTuple):
     """Checked input: `queries (n, dim)`, `gallery (m, dim)`, codes of their identities, number of mates `(n,)`."""
 
     queries: np.ndarray
@@ -200,9 +200,10 @@ class _Inputs(NamedTuple):
         return len(self.gallery) - self.own
 
 
-def _check_inputs(embeddings, labels, gallery, gallery_labels):
-    queries = _check_embeddings("embeddings", embeddings)
-    labels = check_labels("labels", labels, length=len(queries))
+def check_searches(embeddings, labels, gallery, gallery_labels, called=("embeddings", "labels")):
+    """Checked `Searches`; `called` are those of the first two arguments in errors."""
+    queries = _check_embeddings(called[0], embeddings)
+    labels = check_labels(called[1], labels, length=len(queries))
     own = gallery is None and gallery_labels is None
     if own:
         names, codes = np.unique(labels, return_inverse=True)
@@ -215,15 +216,15 @@ def _check_inputs(embeddings, labels, gallery, gallery_labels):
         gallery_labels = check_labels("gallery_labels", gallery_labels, length=len(gallery))
         if gallery.shape[1] != queries.shape[1]:
             found = f"{gallery.shape} and {queries.shape}"
-            raise ValueError(f"`gallery` must have the dimension of `embeddings`; got shapes {found}")
-        query_codes, gallery_codes, count = encode_identities("labels", labels, "gallery_labels", gallery_labels)
+            raise ValueError(f"`gallery` must have the dimension of `{called[0]}`; got shapes {found}")
+        query_codes, gallery_codes, count = encode_identities(called[1], labels, "gallery_labels", gallery_labels)
     mates = np.bincount(gallery_codes, minlength=count)[query_codes] - own
     if not mates.any():
         among = "each other" if own else f"the gallery's {len(gallery)} of {len(np.unique(gallery_codes))} identities"
         found = f"{len(queries)} queries of {len(np.unique(query_codes))} identities, none with a mate among {among}"
         mate = "a mate, another embedding of its identity to compare it with"
-        raise ValueError(f"`labels` must give at least one query {mate}; got {found}")
-    return _Inputs(queries, gallery, query_codes, gallery_codes, mates, own)
+        raise ValueError(f"`{called[1]}` must give at least one query {mate}; got {found}")
+    return Searches(queries, gallery, query_codes, gallery_codes, mates, own)
 
 
 def _check_embeddings(name, embeddings):
@@ -236,7 +237,7 @@ def _check_embeddings(name, embeddings):
     return np.add(embeddings, 0.0, dtype=np.float32 if embeddings.dtype == np.float32 else np.float64)
 
 
-def _check_rank(name, rank, inputs):
+def check_rank(name, rank, inputs):
     rank = check_integer(name, rank)
     if not 1 <= rank <= inputs.compared:
         size = f"{inputs.compared}, the number of embeddings that a query is compared with"

@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_siamese as ks
 from keras_siamese.callbacks import HardPairRefresh, SetEpoch
-from keras_siamese.data import PairSequence, TripletSequence
+from keras_siamese.data import BalancedBatchSequence, PairSequence, TripletSequence
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 
 FEATURES = 5
@@ -189,6 +189,31 @@ def test_triplets_are_refreshed():
         assert negative in negatives[anchor]
 
 
+@pytest.mark.parametrize(
+    "loss", [ks.losses.SupConLoss(), ks.losses.NCALoss(distance="cosine"), ks.losses.BatchTripletLoss()]
+)
+def test_batches_of_identities_are_refreshed(loss):
+    """By the encoder's embeddings when epoch 1 begins, as they are or, for a loss on cosines, their directions."""
+    keras.utils.set_random_seed(3)
+    encoder = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(4)])
+    encoder.compile(keras.optimizers.SGD(0.05), loss=loss, run_eagerly=EAGERLY)
+    sequence = BalancedBatchSequence(X, LABELS, classes_per_batch=3, samples_per_class=2, batches_per_epoch=9)
+    at_start = []
+    seen = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: at_start.append(encoder.predict(X, verbose=0)))
+    refresh = HardPairRefresh(sequence, **RANKS)
+    encoder.fit(sequence, epochs=2, callbacks=[SetEpoch(sequence), refresh, seen], verbose=0)
+    z = at_start[1].astype("float64")
+    if not isinstance(loss, ks.losses.BatchTripletLoss):
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+    means = [z[identity == LABELS].mean(axis=0) for identity in range(9)]
+    for identity, near in enumerate(refresh.candidates):
+        others = sorted((j for j in range(9) if j != identity), key=lambda j: np.sum((means[identity] - means[j]) ** 2))
+        assert near.tolist() == others[:3]
+    uniform = BalancedBatchSequence(X, LABELS, classes_per_batch=3, samples_per_class=2, batches_per_epoch=9)
+    np.testing.assert_array_equal(sequence.identities, uniform.identities)
+    assert not np.array_equal(sequence.rows(1), uniform.rows(1))
+
+
 def test_training_is_the_same_with_a_refresh_that_never_comes():
     one, other = siamese(), siamese()
     sequence = pairs()
@@ -324,7 +349,7 @@ def test_a_frozen_sequence_is_refused():
         ({"start": -1}, ValueError, "`start` must be at least 0; got -1"),
         ({"negative_ranks": (5, 5)}, ValueError, r"`negative_ranks\[1\]` must be at least 6; got 5"),
         ({"positive_ranks": 3}, ValueError, r"`positive_ranks` must be \(lo, hi\); got 3"),
-        ({"sequence": X}, TypeError, "`sequence` must be a PairSequence or a TripletSequence.*; got a ndarray"),
+        ({"sequence": X}, TypeError, "`sequence` must be a PairSequence, a TripletSequence or.*; got a ndarray"),
     ],
 )
 def test_wrong_arguments(options, error, message):

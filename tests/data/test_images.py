@@ -16,9 +16,9 @@ from keras_siamese.data import (
     ImageFiles,
     ImageFolder,
     PairSequence,
-    decoding,
     from_dataframe,
     images,
+    pixels,
     split_identities,
 )
 
@@ -50,14 +50,12 @@ def tree(tmp_path, save):
 def test_rows_come_in_any_order_and_are_decoded_once(tree, monkeypatch):
     folder = ImageFolder(tree, (4, 4), "grayscale")
     read_paths = []
-    decode = decoding.ImageDecoder.__call__
-    monkeypatch.setattr(
-        decoding.ImageDecoder, "__call__", lambda self, path: read_paths.append(path) or decode(self, path)
-    )
+    decode = pixels.decode
+    monkeypatch.setattr(pixels, "decode", lambda path, options: read_paths.append(path) or decode(path, options))
     batch = folder[np.array([3, 0, 3, 2, 0])]
     assert batch.shape == (5, 4, 4, 1)
     assert batch[:, 0, 0, 0].tolist() == [3, 0, 3, 2, 0]
-    assert read_paths == [folder.paths[row] for row in (0, 2, 3)]
+    assert read_paths == [folder.paths[row] for row in (3, 0, 2)]
     assert folder[-1].shape == (4, 4, 1)
     assert folder[1:3][:, 0, 0, 0].tolist() == [1, 2]
     assert folder[[]].shape == (0, 4, 4, 1)
@@ -382,6 +380,49 @@ def test_folders_and_arrays_give_the_same_batches_to_processes(birds):
     expected = in_order(PairSequence(pixels, labels, batch_size=5, seed=1))
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert_same_batches(list(pool.map(sequence.__getitem__, range(5), timeout=120)), expected)
+
+
+def test_workers_of_a_sequence_ask_processes(birds, monkeypatch):
+    """As threads of Keras, also with use_multiprocessing=True; but an `augment` goes to processes of Keras."""
+    folder = ImageFolder(birds[0], (7, 8))
+    asked = []
+    decode = pixels.decode_all
+    monkeypatch.setattr(
+        "keras_siamese.data.processes.decode_all", lambda *request: asked.append(request[2]) or decode(*request[:2])
+    )
+    part = split_identities(folder, folder.labels, (0.5, 0.5))[0]
+    for x, labels in ((folder, folder.labels), ({"image": folder}, folder.labels), part):
+        for workers, multi in ((1, False), (3, False), (3, True)):
+            sequence = PairSequence(x, labels, batch_size=4, workers=workers, use_multiprocessing=multi)
+            del asked[:]
+            sequence[0]
+            assert asked == [workers, workers]
+            assert not sequence.use_multiprocessing
+    options = {"batch_size": 4, "use_multiprocessing": True}
+    assert PairSequence(folder, folder.labels, workers=1, **options).use_multiprocessing
+    augmented = PairSequence(folder, folder.labels, workers=2, augment=lambda batch, rng: batch, **options)
+    assert augmented.use_multiprocessing
+    mixed = PairSequence({"image": folder, "number": np.arange(24)}, folder.labels, workers=2, **options)
+    assert mixed.use_multiprocessing
+    mixed.use_multiprocessing = False
+    assert not mixed.use_multiprocessing
+
+
+@pytest.mark.each_backend
+def test_fit_gets_the_same_batches_with_any_workers(birds, monkeypatch):
+    import keras
+
+    monkeypatch.setattr("keras_siamese.data.processes.cores", lambda: 2)
+    folder = ImageFolder(birds[0], (7, 8), cache_bytes=2000)
+    losses = []
+    for options in ({"workers": 1}, {"workers": 3}, {"workers": 2, "use_multiprocessing": True}):
+        inputs = [keras.Input((7, 8, 3)) for _ in range(2)]
+        total = keras.layers.Add()([keras.layers.Flatten()(one) for one in inputs])
+        model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="ones")(total))
+        model.compile(keras.optimizers.SGD(0.0), "mean_absolute_error")
+        sequence = PairSequence(folder, folder.labels, batch_size=5, seed=1, **options)
+        losses.append(model.fit(sequence, epochs=1, verbose=0, shuffle=False).history["loss"][0])
+    np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
 
 
 def test_folders_split_into_views(birds):

@@ -1,0 +1,1 @@
+"""What `devices.py` measures in its processes."""

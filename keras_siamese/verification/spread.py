@@ -1,0 +1,275 @@
+"""All pairs of embeddings in files, as tasks for the workers of joblib: threads, processes, Dask or Ray.
+
+Contract: as `all_pairs`, but the embeddings are read by the workers, a range of rows at a time. A task compares two
+ranges and returns a `ScoreHistogram`. The histograms are merged in the order of the tasks, so the result does not
+depend on the workers. With a `folder`, what is merged is kept there, and a run that was ended goes on from it.
+
+    with joblib.parallel_backend("loky", n_jobs=8):          # or "dask", "ray"
+        histogram = compare_shards(["a.npy", "b.npy"], labels, folder="run")
+"""
+
+import hashlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_siamese import distances
+from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
+from keras_siamese._files import write_arrays
+from keras_siamese.verification.all_pairs import classes_of, scorer
+from keras_siamese.verification.histogram import ScoreHistogram
+from keras_siamese.verification.pairs import progress_bar, say
+from keras_siamese.verification.shards import Shards
+
+logger = logging.getLogger(__name__)
+ROWS = 32_768  # most rows of a range
+TAIL = 1_000_000  # most impostor scores that are kept
+SECONDS = 20  # between two checkpoints
+FAILURES = 3  # workers that may die one after the other without any result
+BY_NORM = {distances.EuclideanDistance: 1, distances.SquaredEuclideanDistance: 2}  # power of twice the largest norm
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison of all pairs costs."""
+
+    pairs: int
+    tasks: int
+    bytes: int  # that the workers read
+    seconds: float  # on the workers that there are, from the time of a small part
+    workers: int
+
+    def __str__(self):
+        minutes = f"{self.seconds / 60:.1f} minutes" if self.seconds > 90 else f"{self.seconds:.0f} seconds"
+        work = f"{self.pairs:.3g} pairs in {self.tasks:,} tasks, which read {self.bytes / 1e9:.3g} GB"
+        return f"{work}: about {minutes} with {self.workers} worker{'s' if self.workers > 1 else ''}"
+
+
+def compare_shards(
+    files, labels, distance="cosine", *, far=1e-5, bins=65_536, rows=None, folder=None, n_jobs=None, progress=True
+):
+    """Scores all pairs of embeddings that lie in files, on the workers of joblib: score = −distance.
+
+    The figures are those of `compare_embeddings`. The work is divided into tasks of two ranges of rows. joblib runs
+    them on threads, processes, Dask or Ray, whichever backend is active. If a process or a Dask worker dies, its tasks
+    are done again. With Ray the comparison then ends with Ray's error; started again, it goes on from its checkpoint in
+    `folder`. Each worker opens the files itself, so they must be in reach of
+    all. Memory of a worker is O(rows · dim + bins), traffic of a task 2 · rows · dim numbers in and the histogram out.
+
+    Args:
+        files: `.npy` or Parquet files, paths or URLs, see `Shards`; or an object with a `shape` `(n, dim)` whose slices
+            are arrays, which can be sent to workers, such as a `Shards`, a Zarr array or a memory-mapped array.
+        labels: `(n,)` identities, integers or strings, at least two, one of them at least twice.
+        distance: a distance whose bounds are known: "cosine", "euclidean", "squared_euclidean", or one that does not
+            depend on norms. For the second and the third, the files are read once more to find the largest norm.
+        far: the smallest false match rate of interest, in (0, 1]. The largest max(1000, 10 · far · impostors) impostor
+            scores, at most a million, are kept: TAR is exact up to that FMR, and bounded beyond.
+        bins: number of bins, ≥ 2.
+        rows: number of rows in a range, ≥ 1. By default an eighth of all, but from 1,024 to 32,768.
+        folder: where checkpoints are written, three times a minute. If it holds those of the same comparison, it goes
+            on from there; no pair is counted twice.
+        n_jobs: number of workers, as in `joblib.Parallel`; None takes that of the active backend, and otherwise 1.
+        progress: whether to print the estimated work and to show a Keras progress bar.
+
+    Returns:
+        `ScoreHistogram` of all n(n − 1)/2 pairs.
+
+    Raises:
+        ValueError: if the distance has no bounds, the labels do not suit, or `folder` holds another comparison.
+
+    >>> import tempfile, numpy as np
+    >>> path = f"{tempfile.mkdtemp()}/z.npy"
+    >>> labels = np.arange(600) % 150
+    >>> rng = np.random.default_rng(0)
+    >>> np.save(path, rng.normal(size=(150, 32))[labels] + rng.normal(size=(600, 32)))
+    >>> histogram = compare_shards([path], labels, progress=False)
+    >>> histogram.genuines, histogram.impostors, round(histogram.tar_at_far(0.01), 3)
+    (900, 178800, 0.789)
+    """
+    files = check_reals("files", files) if keras.ops.is_tensor(files) else files
+    source = files if hasattr(files, "shape") else Shards(files)
+    if len(source.shape) != 2 or not source.shape[1]:
+        raise ValueError(f"`files` must hold embeddings (n, dim); got shape {tuple(source.shape)}")
+    count = source.shape[0]
+    codes = np.unique(check_labels("labels", labels, length=count), return_inverse=True)[1].ravel().astype("int32")
+    members = np.bincount(codes).astype(object)  # Python's integers have no limit
+    genuines = int((members * (members - 1) // 2).sum())
+    impostors = count * (count - 1) // 2 - genuines
+    if not (genuines and impostors):
+        found = f"{len(members)} identities of {count} embeddings"
+        raise ValueError(f"`labels` must name at least two identities, and one of them at least twice; got {found}")
+    far = check_number("far", far, low=0, high=1, open_low=True)
+    rows = min(ROWS, max(1024, -(-count // 8))) if rows is None else check_integer("rows", rows, low=1)
+    ranges = [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+    tasks = [(place, other) for place in range(len(ranges)) for other in range(place, len(ranges))]
+    distance = distances.get(distance)
+
+    import joblib  # comes with scikit-learn; imported here because it is slow to import
+
+    workers = joblib.effective_n_jobs(n_jobs)
+    low, high = bounds_of(source, ranges, distance, n_jobs)
+    tail = min(max(1000, math.ceil(10 * far * impostors)), TAIL, impostors)
+    histogram = ScoreHistogram(low, high, bins=check_integer("bins", bins, low=2), tail=tail)
+    ledger = Ledger(folder, key_of(source, codes, distance, histogram, rows), histogram)
+    if progress:
+        say(str(plan_of(source, codes, ranges, tasks[ledger.done :], distance, histogram, workers)))
+    move_on = progress_bar(len(tasks), "task", progress)
+    move_on(ledger.done)
+
+    def call(number):
+        left, right = (ranges[place] for place in tasks[number])
+        options = low, high, histogram.bins, tail
+        return joblib.delayed(compared)(source, left, codes[left], right, codes[right], distance, options)
+
+    for found in results_of(call, range(ledger.done, len(tasks)), n_jobs):
+        ledger.add(found)
+        move_on(1)
+    ledger.keep()
+    return histogram
+
+
+def results_of(call, numbers, n_jobs=None):
+    """The results of ``call(number)``, calls of joblib, in the order of the `numbers`, as they come.
+
+    If a worker process dies, the calls without a result are made again. Dask does this itself.
+    """
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    failures = 0
+    while numbers:
+        before = len(numbers)
+        try:
+            for found in results_in_turn(call, numbers, n_jobs):
+                numbers = numbers[1:]
+                yield found
+        except TerminatedWorkerError:
+            failures = 1 if len(numbers) < before else failures + 1
+            if failures >= FAILURES:
+                raise
+            logger.warning("A worker process ended by itself, perhaps for lack of memory; its tasks are done again")
+
+
+def results_in_turn(call, numbers, n_jobs):
+    """The results of joblib's calls, one after the other; backends that cannot do this give them in rounds."""
+    import joblib
+
+    backend = joblib.parallel.get_active_backend()[0]
+    if getattr(backend, "supports_return_generator", False):  # not before joblib 1.3
+        yield from joblib.Parallel(n_jobs=n_jobs, return_as="generator")(map(call, numbers))
+        return
+    each = 4 * joblib.effective_n_jobs(n_jobs)
+    for start in range(0, len(numbers), each):
+        yield from joblib.Parallel(n_jobs=n_jobs)(map(call, numbers[start : start + each]))
+
+
+def compared(source, left, left_codes, right, right_codes, distance, options):
+    """The `ScoreHistogram` of all pairs of two ranges of rows, or of the pairs within one."""
+    low, high, bins, tail = options
+    histogram = ScoreHistogram(low, high, bins=bins, tail=tail)
+    parts, codes = [], []
+    for rows, of_rows in ((left, left_codes), (right, right_codes))[: 1 if left == right else 2]:
+        order = np.argsort(of_rows, kind="stable")  # then only few blocks have genuine pairs
+        parts.append(read(source, rows)[order])
+        codes.append(of_rows[order])
+    embeddings, codes = np.concatenate(parts), np.concatenate(codes)
+    score, _, block = scorer(embeddings, distance)
+    split = len(parts[0])
+    first = [slice(start, min(start + block, split)) for start in range(0, split, block)]
+    second = [slice(start, start + block) for start in range(split, len(embeddings), block)]
+
+    def classes():
+        for place, here in enumerate(first):
+            for there in second if len(parts) > 1 else first[place:]:
+                yield from classes_of(score(here, there), codes[here], codes[there], here == there)
+
+    histogram._count(classes(), name="distance", threads=False)
+    return histogram
+
+
+def read(source, rows):
+    """The embeddings of a slice of rows, checked."""
+    embeddings = check_finite("files", check_reals("files", source[rows]))
+    return embeddings if embeddings.dtype in (np.float32, np.float64) else embeddings.astype(np.float32)
+
+
+def bounds_of(source, ranges, distance, n_jobs):
+    """The bounds of the scores of all embeddings, `(low, 0)` for a distance that grows with the norms."""
+    low, high = distance.bounds
+    if type(distance) in BY_NORM:
+        import joblib
+
+        norms = results_of(
+            lambda place: joblib.delayed(largest_norm)(source, ranges[place]), range(len(ranges)), n_jobs
+        )
+        radius = max(norms)
+        radius = 1.0 if abs(radius - 1) <= 1e-5 else radius or 1.0
+        return -((2 * radius) ** BY_NORM[type(distance)]), 0.0
+    if not (distance.scale_free and math.isfinite(high - low)):
+        must = '"cosine", "euclidean", "squared_euclidean" or one that does not depend on norms'
+        raise ValueError(f"`distance` must be {must}, so that the bounds of the scores are known; got {distance!r}")
+    return -high, -low
+
+
+def largest_norm(source, rows):
+    """The largest norm among some rows."""
+    embeddings = read(source, rows)
+    return float(np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.float64).max(initial=0.0)))
+
+
+def plan_of(source, codes, ranges, tasks, distance, histogram, workers):
+    """The `Plan` of the tasks that are left, from the time of a small part of one."""
+    counts = [rows.stop - rows.start for rows in ranges]
+    pairs = sum(counts[a] * counts[b] if a != b else counts[a] * (counts[a] - 1) // 2 for a, b in tasks)
+    width = source.shape[1] * np.asarray(source[0:1]).dtype.itemsize
+    size = sum((counts[a] + (counts[b] if a != b else 0)) * width for a, b in tasks)
+    part = slice(0, min(2048, source.shape[0]))
+    options = histogram.low, histogram.high, histogram.bins, histogram.tail
+    start = time.perf_counter()
+    compared(source, part, codes[part], part, codes[part], distance, options)
+    each = (time.perf_counter() - start) / max(1, part.stop * (part.stop - 1) // 2)
+    return Plan(pairs, len(tasks), size, pairs * each / workers, workers)
+
+
+def key_of(source, codes, distance, histogram, rows):
+    """A digest of all that the result follows from; of the embeddings, the first, the last and those between ranges."""
+    digest = hashlib.sha256(repr((source.shape, getattr(source, "files", None), rows)).encode())
+    digest.update(repr((distance, histogram.low, histogram.high, histogram.bins, histogram.tail)).encode())
+    digest.update(codes.tobytes())
+    for row in {0, source.shape[0] - 1, *range(0, source.shape[0], rows)}:
+        digest.update(np.ascontiguousarray(source[row : row + 1]).tobytes())
+    return digest.hexdigest()
+
+
+class Ledger:
+    """The histogram of the tasks that are done, in their order, and its checkpoints in `folder`, if there is one."""
+
+    def __init__(self, folder, key, histogram):
+        self.file = None if folder is None else Path(folder) / "comparison.npz"
+        self.key, self.histogram, self.done, self._kept = key, histogram, 0, time.monotonic()
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if self.file.exists():
+            with np.load(self.file, allow_pickle=False) as held:
+                if str(held["key"]) != key:
+                    why = "with other files, labels or options"
+                    raise ValueError(f"`folder` holds another comparison, {why}: {str(self.file)!r}")
+                histogram._set_state({name: held[name] for name in held.files if name not in ("key", "done")})
+                self.done = int(held["done"])
+
+    def add(self, found):
+        self.histogram.merge(found)
+        self.done += 1
+        if time.monotonic() - self._kept > SECONDS:
+            self.keep()
+
+    def keep(self):
+        if self.file is not None:
+            state = {"key": np.array(self.key), "done": np.array(self.done), **self.histogram._state()}
+            write_arrays(self.file, state)
+            self._kept = time.monotonic()

@@ -1,0 +1,175 @@
+"""A gallery on disk: it answers as one in memory, and loses nothing that was acknowledged."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from keras_siamese.verifier import Verifier
+from tests.support.verifiers import clusters, encoder_model, wrapper
+
+pytest.importorskip("lancedb", reason="the extra `gallery`")
+
+
+@pytest.fixture(scope="module")
+def verifier():
+    return Verifier.calibrate(ks.SiameseWrapper(encoder_model(), "cosine"), *clusters(20, 4, seed=1))
+
+
+@pytest.fixture(scope="module")
+def people():
+    x, labels = clusters(40, 3, seed=2)
+    return x, np.array([f"person {label}" for label in labels])
+
+
+@pytest.mark.parametrize("distance", ["cosine", "angular", "euclidean", "squared_euclidean"])
+def test_it_answers_as_a_gallery_in_memory(tmp_path, people, distance):
+    verifier = Verifier.calibrate(ks.SiameseWrapper(encoder_model(), distance), *clusters(20, 4, seed=1))
+    x, names = people
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    ids = np.concatenate([gallery.enroll(x[:70], names[:70]), gallery.enroll(x[70:], names[70:])])
+    assert len(gallery) == len(x) and len(set(ids.tolist())) == len(x) and repr(gallery).endswith("120 samples)")
+    probes = clusters(30, 5, seed=3)[0]
+    expected = verifier.identify(probes, (x, names), k=4)
+    found = verifier.identify(probes, gallery, k=4)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6, atol=1e-7)  # other blocks round otherwise
+    np.testing.assert_array_equal(found.accepted, expected.accepted)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labels.dtype.kind == expected.labels.dtype.kind == "U"
+    np.testing.assert_array_equal(found.rows, ids[expected.rows])
+
+
+def test_many_equal_samples_are_all_found(tmp_path, verifier):
+    """More of them than candidates are asked for at first."""
+    x = np.repeat(clusters(2, 1, seed=5)[0], 100, axis=0)
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    gallery.enroll(x, np.repeat([0, 1], 100))
+    found = verifier.identify(x[:1], gallery, k=60)
+    assert (found.labels == 0).all() and len(set(found.rows[0].tolist())) == 60
+
+
+def test_it_is_filtered_shrinks_and_is_opened_again(tmp_path, verifier, people):
+    x, names = people
+    site = np.where(np.arange(len(x)) % 2, "north", "south")
+    ids = ks.StoredGallery(tmp_path, verifier).enroll(x, names, site=site, year=np.arange(len(x)))
+    verifier.save(tmp_path / "verifier.keras")
+    again = Verifier.load(tmp_path / "verifier.keras")
+    gallery = ks.StoredGallery(tmp_path, again)
+    found = again.identify(x[:4], gallery, where="site = 'north'")
+    expected = again.identify(x[:4], (x[1::2], names[1::2]))
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.rows[1, 0] == ids[1] and found.rows[0, 0] != ids[0]
+    assert gallery.remove(where="year >= 100") == 20 and gallery.remove(ids[[1, 3]]) == 2
+    assert gallery.remove(ids[[1]]) == 0 and gallery.remove([]) == 0 and len(gallery) == 98
+    assert ids[1] not in again.identify(x[1:2], gallery, k=98).rows
+    gallery.enroll(x[:1], names[:1], year=[7], site=["west"])
+    assert again.identify(x[:1], gallery, where="site = 'west' AND year = 7").labels[0, 0] == names[0]
+    gallery.optimize()
+    assert len(ks.StoredGallery(tmp_path, again)) == 99
+
+
+def test_an_index_is_approximate_and_its_recall_is_measured(tmp_path, verifier):
+    x, labels = clusters(300, 4, seed=4)
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    gallery.enroll(x, labels)
+    assert gallery.recall(x[:20], k=5) == 1.0 and not gallery.indexed
+    gallery.build_index("IvfFlat", num_partitions=2)
+    assert gallery.indexed and 0.5 < gallery.recall(x[:20], k=5) <= 1.0
+    assert verifier.identify(x[:5], gallery).rows.shape == (5, 1)
+
+
+def test_embeddings_of_another_model_are_refused(tmp_path, verifier, people):
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    gallery.enroll(*people)
+    other = Verifier.calibrate(ks.SiameseWrapper(encoder_model(), "cosine"), *clusters(20, 4, seed=1))
+    with pytest.raises(ValueError, match="was made with another encoder"):
+        ks.StoredGallery(tmp_path, other)
+    with pytest.raises(ValueError, match="`gallery` must be made with this verifier's encoder"):
+        other.identify(people[0][:2], gallery)
+    assert len(ks.StoredGallery(tmp_path, other, name="of the other model")) == 0
+
+
+def test_mistakes_are_named(tmp_path, verifier, people):
+    x, names = people
+    with pytest.raises(ValueError, match="needs the distance euclidean"):
+        ks.StoredGallery(tmp_path, Verifier.calibrate(wrapper(), *clusters(20, 4, seed=1)))
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    with pytest.raises(ValueError, match="`k` must be at most the number of samples that can be found, 0; got 1"):
+        verifier.identify(x[:1], gallery)
+    assert gallery.remove(where="true") == 0 and len(gallery) == 0
+    with pytest.raises(ValueError, match="The gallery is empty"):
+        gallery.build_index()
+    with pytest.raises(ValueError, match="`columns` may not be named id, label, vector; got 'label'"):
+        gallery.enroll(x, names, label=names)
+    gallery.enroll(x, names, site=names)
+    for columns in ({}, {"place": names}):
+        with pytest.raises(ValueError, match=r"`columns` must be those of the gallery, \['site'\]"):
+            gallery.enroll(x, names, **columns)
+    with pytest.raises(ValueError, match="`labels` must have one entry"):
+        gallery.enroll(x, names[:3], site=names)
+    with pytest.raises(ValueError, match="`labels` and columns must be of the kinds"):
+        gallery.enroll(x[:2], names[:2], site=np.array([b"\xff", b"a"], object))
+    for where in ("colour = 'red'", "site ="):
+        with pytest.raises(ValueError, match="`where` must be a condition in SQL on id, label, site"):
+            verifier.identify(x[:1], gallery, where=where)
+    with pytest.raises(ValueError, match="can be found, 0"):
+        verifier.identify(x[:1], gallery, where="site = 'nowhere'")
+    with pytest.raises(ValueError, match="`where` needs a StoredGallery"):
+        verifier.identify(x[:1], (x, names), where="site = 'a'")
+    with pytest.raises(ValueError, match="Give `ids` or `where`"):
+        gallery.remove()
+    with pytest.raises(TypeError, match="`ids` must be whole numbers"):
+        gallery.remove([0.5])
+    assert len(gallery) == len(x)
+
+
+ENROLLS = """
+import sys
+import numpy as np
+import keras_siamese as ks
+
+folder, first = sys.argv[1], int(sys.argv[2])
+gallery = ks.StoredGallery(folder + "/gallery", ks.Verifier.load(folder + "/verifier.keras"))
+rng = np.random.default_rng(first)
+for call in range(first, first + 1000):
+    gallery.enroll(rng.normal(size=(7, 6)).astype("float32"), np.full(7, call))
+    print(call, flush=True)
+"""
+
+
+ENROLLS_TOO = ENROLLS.replace("range(first, first + 1000)", "range(first, first + 20)")
+
+
+@pytest.mark.deep
+def test_several_processes_enroll_at_once(tmp_path, verifier):
+    """Also the first call, which makes the table."""
+    verifier.save(tmp_path / "verifier.keras")
+    commands = [[sys.executable, "-c", ENROLLS_TOO, str(tmp_path), str(1000 * number)] for number in range(4)]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    gallery = ks.StoredGallery(tmp_path / "gallery", verifier)
+    labels, counts = np.unique(gallery.table.to_arrow()["label"].to_numpy(), return_counts=True)
+    assert (counts == 7).all() and labels.tolist() == [1000 * n + call for n in range(4) for call in range(20)]
+
+
+@pytest.mark.deep
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, verifier):
+    """kill −9 at five moments: each call that returned is there, whole, and at most one more."""
+    verifier.save(tmp_path / "verifier.keras")
+    acknowledged = []
+    for first in range(0, 5000, 1000):
+        command = [sys.executable, "-c", ENROLLS, str(tmp_path), str(first)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        acknowledged.append(int(process.stdout.readline()))
+        time.sleep(0.3 + 0.17 * (first // 1000))
+        process.kill()
+        acknowledged += [int(line) for line in process.stdout.read().split("\n")[:-1]]
+        process.stdout.close(), process.wait()
+        gallery = ks.StoredGallery(tmp_path / "gallery", verifier)
+        labels, counts = np.unique(gallery.table.to_arrow()["label"].to_numpy(), return_counts=True)
+        assert (counts == 7).all()  # a call is there as a whole
+        assert set(acknowledged) <= set(labels.tolist()) and len(labels) <= len(acknowledged) + first // 1000 + 1
+    assert len(acknowledged) > 20

@@ -1,0 +1,52 @@
+"""Embeddings in several files: any rows of them, and what is said of files that hold none."""
+
+import numpy as np
+import pytest
+
+from keras_siamese.verification import Shards
+
+N, DIM = 700, 6
+
+
+def files_of(folder, embeddings):
+    """The embeddings in two `.npy` files and a Parquet file of several row groups."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder.mkdir(exist_ok=True)
+    paths = [folder / "a.npy", folder / "b.parquet", folder / "c.npy"]
+    np.save(paths[0], embeddings[:250])
+    lists = pyarrow.FixedSizeListArray.from_arrays(embeddings[250:500].ravel(), DIM)
+    parquet.write_table(pyarrow.table({"embedding": lists}), paths[1], row_group_size=70)
+    np.save(paths[2], embeddings[500:])
+    return paths
+
+
+def test_files_are_read_by_rows_also_by_url(tmp_path):
+    embeddings = np.random.default_rng(0).normal(size=(N, DIM)).astype("float32")
+    fsspec = pytest.importorskip("fsspec")
+    paths = files_of(tmp_path, embeddings)
+    urls = [f"memory://shards/{path.name}" for path in paths]
+    for path, url in zip(paths, urls, strict=True):
+        with fsspec.open(url, "wb") as file:
+            file.write(path.read_bytes())
+    for files in (paths, urls, [paths[0], urls[1], paths[2]]):
+        shards = Shards(files)
+        assert shards.shape == (N, DIM) and shards.bytes == embeddings.nbytes
+        for rows in (slice(0, N), slice(240, 260), slice(248, 502), slice(499, 500), slice(700, 900)):
+            np.testing.assert_array_equal(shards[rows], embeddings[rows])
+
+
+def test_wrong_files_are_named(tmp_path):
+    np.save(tmp_path / "flat.npy", np.ones(5))
+    np.save(tmp_path / "wide.npy", np.ones((5, 3)))
+    np.save(tmp_path / "good.npy", np.ones((5, 2)))
+    np.save(tmp_path / "objects.npy", np.array([[{}]], dtype=object))
+    with pytest.raises(ValueError, match=r"must hold embeddings \(rows, dim\); .*flat.npy' holds \(5,\)"):
+        Shards(tmp_path / "flat.npy")
+    with pytest.raises(ValueError, match="embeddings of one dim; got 2, 3"):
+        Shards([tmp_path / "good.npy", tmp_path / "wide.npy"])
+    with pytest.raises(ValueError, match=r"must end in .npy or .parquet; got .*x.csv"):
+        Shards(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match="objects.npy' cannot be read: .*Python objects"):
+        Shards(tmp_path / "objects.npy")
+    with pytest.raises(ValueError, match="at least one file"):
+        Shards([])
