@@ -202,14 +202,14 @@ def sensitivity(found, table):
             unmoved.append(name)
     header = ["limit", *(f"{half}, {what}" for half in halves for what in ("half", "double"))]
     sizes = [
-        f"{half} half: {of['faults']} faulty runs, {of['as_it_is']['detected']} of them detected and "
-        f"{of['as_it_is']['named']} named first; {of['controls']} healthy runs, "
-        f"{of['as_it_is']['alarms']} of them with an alarm"
+        f"{half.capitalize()} half, with the limits as they are: of {of['faults']} faulty runs, "
+        f"{of['as_it_is']['detected']} are detected, and {of['as_it_is']['named']} have the planted cause named first. "
+        f"Of {of['controls']} healthy runs, {of['as_it_is']['alarms']} raise an alarm."
         for half, of in halves.items()
     ]
     return "\n\n".join(
         [
-            f"With the limits as they are: {'; '.join(sizes)}.",
+            *sizes,
             table(header, lines),
             f"{len(unmoved)} limits change no judgement: {listed(unmoved)}.",
             f"{len(measured)} limits are used when facts are measured or drawn, so that records cannot tell: "

@@ -5,11 +5,13 @@ from keras_siamese.diagnosis.diagnose import diagnose
 from keras_siamese.diagnosis.diagnosis import Diagnosis
 from keras_siamese.diagnosis.experiments.confirm import Confirmation
 from keras_siamese.diagnosis.experiments.repair import Attempt, Repair, repair
+from keras_siamese.diagnosis.report.comparison import Comparison, compare_runs
 from keras_siamese.diagnosis.suspects import Suspect
 from keras_siamese.diagnosis.trend import Flag, find_flags
 
 __all__ = [
     "Attempt",
+    "Comparison",
     "Confirmation",
     "Diagnosis",
     "Finding",
@@ -17,6 +19,7 @@ __all__ = [
     "Repair",
     "Signal",
     "Suspect",
+    "compare_runs",
     "diagnose",
     "find_flags",
     "repair",

@@ -22,6 +22,7 @@ from keras_siamese.scoring import attach, check_similar_label, readable
 from keras_siamese.scoring import score as scored
 
 MAX_ITEMS = 2_000
+MAX_EACH = 8  # the error of an EER depends more on the number of identities; more items of each mostly cost time
 MAX_PAIRS = 50_000
 
 
@@ -91,7 +92,7 @@ def diagnose(
     run, seen = Run() if history is None else Run.of(history), latest_of(history)
     validation, similar_label = readable(validation), check_similar_label(similar_label)
     check_callable(reference)
-    options = {"max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
+    options = {"max_items": MAX_ITEMS, "max_each": MAX_EACH, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
     siamese, trials = attach(model, validation, encoder=encoder, score=score, **options)
     check_reference(reference, trials.items)
     fed = fed_of(train)

@@ -25,6 +25,7 @@ from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
+from keras_siamese.diagnosis.report.notebook import html_of
 from keras_siamese.diagnosis.run import plain
 from keras_siamese.diagnosis.suspects import suspects_of
 
@@ -148,6 +149,9 @@ class Diagnosis:
             lines.append(f"\nRuled out: {', '.join(answer.cause for answer in self.ruled_out)}.")
         lines += [f"Not examined: {', '.join(causes)} ({reason})." for reason, causes in self.unexamined.items()]
         return "\n".join(lines)
+
+    def _repr_html_(self):
+        return html_of(self)
 
     @property
     def unexamined(self):

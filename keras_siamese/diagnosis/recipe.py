@@ -18,7 +18,7 @@ from keras_siamese.attach.orient import orient, pairs_of
 from keras_siamese.data import ExplicitPairs
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.facts.model import learning_rate_of
-from keras_siamese.scoring import Trials, readable, spread_over_identities
+from keras_siamese.scoring import Trials, readable, spread_over_identities, spread_over_kinds
 
 MAX_TRAIN_ITEMS = 1_000
 MAX_TRAIN_PAIRS = 20_000
@@ -40,7 +40,7 @@ def training_of(anatomy, train, *, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAI
     direction = anatomy.direction or orient(anatomy, left, right, labels, x=x, y=y)
     similar = 1 if y is None else direction.similar_label
     same = labels == similar
-    rows = np.sort(np.random.default_rng(0).permutation(len(same))[:max_items])
+    rows = spread_over_kinds(same, max_items, np.random.default_rng(0))
     trials = Trials.from_pairs(take(left, rows), take(right, rows), same[rows])
     trials = replace(trials, rows=np.tile(rows, 2))
     items = tree.map_structure(lambda *sides: np.concatenate(sides), left, right)

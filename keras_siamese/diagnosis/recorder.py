@@ -230,9 +230,9 @@ class RunRecorder:
         return bool(self.run.flags or self.run.flagged_steps)
 
     def flagged(self, curves, latest, looks_faulty=None, epochs=None):
-        """Places at which `curves`, of epochs or of parts, are flagged; the `latest` one for what a look finds."""
+        """[latest] if that place of `curves`, of epochs or parts, is flagged, also for what a look finds; else []."""
         known, pairs = {name: curves[name] for name in ALWAYS}, len(self.scored.trials)
-        flags = find_flags(**known, pairs=pairs, target_eer=self.target_eer, epochs=epochs)
+        flags = find_flags(**known, pairs=pairs, target_eer=self.target_eer, epochs=epochs, since=latest)
         if flags or self.is_flagged or looks_faulty is None or not is_look_due(curves):
             return [flag.epoch for flag in flags]
         return [latest] if looks_faulty() else []

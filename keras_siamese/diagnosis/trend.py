@@ -94,7 +94,7 @@ def warmup_of(epochs):
     return int(limits.WARMUP_SHARE * epochs)
 
 
-def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=None):
+def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=None, since=0):
     """Finds the epochs at which a run diverged.
 
     A measured epoch is flagged if the window that ends at it and the window that ends one measured epoch earlier both
@@ -117,9 +117,11 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
         target_eer: EER that the user wants, in (0, 1).
         epochs: planned number of epochs, which sets the warm-up; by default n.
         window: measured epochs in a window, ≥ 4, which is the default: no trend of three epochs has p < .05.
+        since: index of the first epoch that may be flagged. In a long run, looking at all of them in each epoch would
+            take longer and longer.
 
     Returns:
-        A list of `Flag` in the order of epochs; empty if the run never diverged.
+        A list of `Flag` in the order of epochs; empty if the run did not diverge.
     """
     curves = check_curves(loss, auc, eer, pairs, auc_se, eer_se, target_eer)
     if pairs < limits.MIN_PAIRS:
@@ -128,7 +130,9 @@ def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=No
     window = least if window is None else check_integer("window", window, low=least)
     epochs = len(curves.loss) if epochs is None else check_integer("epochs", epochs, low=0)
     measured = measured_epochs(curves, warmup_of(epochs))
-    windows = [examine_window(curves, measured[end - window : end]) for end in range(window, len(measured) + 1)]
+    before = int(np.searchsorted(measured, check_integer("since", since, low=0)))  # a flag needs the window before, too
+    first = max(window, before)
+    windows = [examine_window(curves, measured[end - window : end]) for end in range(first, len(measured) + 1)]
     return [now for before, now in pairwise(windows) if before is not None and now is not None]
 
 

@@ -1,8 +1,8 @@
 """Folds of a trial: models are trained on some identities and verified on others, and each fit leaves a record.
 
 Contract: samples are a source `(n, …)`, labels `(n,)`, objectives KerasTuner's. A *record* describes one fit, as JSON:
-`epoch` (the best one, from 1), `seconds`, `logs` (of that epoch) and, with a `DivergenceMonitor`, `flags` (epochs, from
-1) and `cause` (None if nothing was flagged).
+`epoch` (the best one, from 1), `seconds`, `logs` (of that epoch), `curve` (the objective of each epoch) and, with a
+`DivergenceMonitor`, `flags` (epochs, from 1) and `cause` (None if nothing was flagged).
 
     folds = make_folds(x, labels, cv=3, seed=0)
     monitor = monitor_of(folds[0].monitor, "stop")
@@ -102,7 +102,8 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
         raise FloatingPointError(f"{objective.name} is NaN in every epoch")
     best = int(np.nanargmax(scores))
     logs = {**epochs[best], objective.name: float(objective.get_value(epochs[best]))}
-    record = {"epoch": initial_epoch + best + 1, "seconds": seconds, "logs": logs}
+    curve = [None if np.isnan(value) else float(value) for value in sign_of(objective) * scores]
+    record = {"epoch": initial_epoch + best + 1, "seconds": seconds, "logs": logs, "curve": curve}
     if isinstance(monitor, DivergenceMonitor):
         record |= {"flags": [int(flag) + 1 for flag in monitor.flags], "cause": cause_of(monitor)}
     return record

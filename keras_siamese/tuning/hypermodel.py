@@ -8,6 +8,7 @@ Contract: the tuner chooses what to try next and what is saved. KerasTuner (extr
 """
 
 import copy
+import functools
 import inspect
 import json
 import logging
@@ -24,10 +25,10 @@ from keras_siamese._seeds import seeded
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.tuning import folds as folding
-from keras_siamese.tuning import repairs
+from keras_siamese.tuning import halving, repairs
 from keras_siamese.tuning.objectives import check_known, keys_of
 from keras_siamese.tuning.oracle import DiagnosisOracle
-from keras_siamese.tuning.proposals import changed
+from keras_siamese.tuning.proposals import changed, is_new
 from keras_siamese.tuning.recipe import batches_of, compared_by, compiled_model, mining_callbacks, parameters_of
 from keras_siamese.tuning.results import FAILURE
 from keras_siamese.tuning.space import SearchSpace
@@ -132,8 +133,9 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 epochs with NaN are ignored.
             callbacks: deep-copied for each fold and called after the monitor; those that KerasTuner adds are shared.
             on_divergence, give_up: as in `SiameseGridSearch`; `give_up` needs `cv`. With a `DiagnosisOracle` each fit
-                is diagnosed, and "stop" also ends it after its first or second epoch if the diagnosis finds an error
-                that another value of a hyperparameter repairs.
+                is diagnosed, and "stop" also ends it early: after its first or second epoch if the diagnosis finds an
+                error that an untried value of a hyperparameter repairs, and after a third of its epochs if it finds
+                such a warning, or if the objective is not among the best third of the trials at that epoch.
         """
         trial = Trial.of(callbacks)
         values = self.space.declare(hp if self.tunable else hp.copy())
@@ -161,8 +163,9 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 is_part = len(fold.rows) < len(labels)
                 data = (subset(x, fold.rows), labels[fold.rows]) if is_part else (x, labels)
                 others = [copy_for(one, number) if is_part else one for one in callbacks or []]
-                finder = Finder(hp, new) if is_diagnosed else None
-                history, monitor = self._train(new, values, *data, fold.monitor, on_divergence, others, options, finder)
+                finder = Finder(hp, new, trial.tried) if is_diagnosed else None
+                ends = [] if finder is None or on_divergence != "stop" else trial.early_ends(number, epochs, finder)
+                history, monitor = self._train(new, values, *data, fold.monitor, on_divergence, others, options, ends)
                 if is_diagnosed:
                     repairs.keep(trial.folder, number, finder(monitor))
                 return history, monitor
@@ -177,10 +180,10 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             file = trial.folder / folding.FILE
             return folding.measure(folds, trial.objective, give_up, file, train, shown, options["initial_epoch"])
 
-    def _train(self, model, values, x, labels, monitor, on_divergence, callbacks, options, finder=None):
+    def _train(self, model, values, x, labels, monitor, on_divergence, callbacks, options, ends=()):
         """Trains `model`, watched by a copy of `monitor`; returns Keras's `History` and the copy.
 
-        With a `Finder` and "stop", the fit ends early if what is found can be repaired.
+        `ends` are functions of that copy that return callbacks, which may end the fit early.
         """
         batches = batches_of(self.space, values, x, labels, self.seed, self.augment)
         first = [SetEpoch(batches), *mining_callbacks(self.space, values, batches)]
@@ -188,8 +191,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             watched = {} if on_divergence is None else {"train": batches}
             monitor = folding.monitor_of(monitor, on_divergence, **watched, **compared_by(self.space, values))
             first.append(monitor)
-            if finder is not None and on_divergence == "stop":
-                first.append(repairs.EarlyLook(monitor, finder.is_repairable))
+            first += [end(monitor) for end in ends]
         return model.fit(batches, callbacks=[*first, *callbacks], shuffle=False, **options), monitor
 
     def _prepared(self, hp, trial, x, labels, validation_data, *, cv, on_divergence, give_up):
@@ -249,11 +251,26 @@ class Trial:
         oracle = self.tuner.oracle
         return isinstance(getattr(oracle, "_oracle", oracle), DiagnosisOracle)
 
+    def early_ends(self, fold, epochs, finder):
+        """Functions of a fit's monitor that return callbacks: the early look at a fault, and successive halving."""
+        curves = functools.partial(halving.curves_of, self.tuner.project_dir, fold)
+        return [
+            lambda monitor: repairs.EarlyLook(monitor, finder.is_repairable, epochs),
+            lambda monitor: halving.Halving(self.objective, epochs, curves),
+        ]
+
     @property
     def has_finished_others(self):
         """Whether the project's folder holds a finished trial."""
-        trials = [json.loads(path.read_text()) for path in Path(self.tuner.project_dir).glob("trial_*/trial.json")]
-        return any(one["status"] == "COMPLETED" for one in trials)
+        return any(one["status"] == "COMPLETED" for one in self.known())
+
+    def tried(self):
+        """The hyperparameters of each trial in the project's folder."""
+        return [one["hyperparameters"]["values"] for one in self.known()]
+
+    def known(self):
+        """What KerasTuner has written of each trial in the project's folder."""
+        return [json.loads(path.read_text()) for path in Path(self.tuner.project_dir).glob("trial_*/trial.json")]
 
     def check_tuner(self, measured):
         """Raises if the objective will not be logged, or if the tuner sets what the space already chooses."""
@@ -267,22 +284,25 @@ class Trial:
 
 
 class Finder:
-    """Tells what the diagnosis of a fit suggests to change in its hyperparameters `hp`."""
+    """Tells what the diagnosis of a fit suggests to change in its hyperparameters `hp`. `tried()` returns the values of
+    all trials so far.
+    """
 
-    def __init__(self, hp, model):
-        self.hp = hp.copy()
+    def __init__(self, hp, model, tried):
+        self.hp, self.tried = hp.copy(), tried
         self.margin = model.loss.get_config().get("margin")
 
     def __call__(self, monitor):
         """The findings of a monitor's latest diagnosis, see `repairs`."""
         return repairs.findings_of(getattr(monitor, "diagnosis", None), self.hp.values, self.margin)
 
-    def is_repairable(self, diagnosis):
-        """Whether a `Diagnosis` has an error that another value of the space repairs."""
+    def is_repairable(self, diagnosis, severities):
+        """Whether a `Diagnosis` has a finding of these severities that a value repairs which was not tried yet."""
         found = repairs.findings_of(diagnosis, self.hp.values, self.margin)
-        errors = [one["changes"] for one in found if one["severity"] == "error"]
         rng = np.random.default_rng(0)  # draws values that a change activates, which are not used here
-        return any(changed(self.hp, self.hp.values, changes, rng) is not None for changes in errors)
+        changes = [one["changes"] for one in found if one["severity"] in severities]
+        repaired = [changed(self.hp, self.hp.values, one, rng) for one in changes]
+        return any(values is not None and is_new(self.hp, values, self.tried()) for values in repaired)
 
 
 @contextmanager

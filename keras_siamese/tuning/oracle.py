@@ -33,6 +33,9 @@ class DiagnosisOracle(keras_tuner.Oracle):
     trial, or makes a small random one, or, one time in ten, draws a point of the whole space. Hyperparameters that no
     repair knows, such as the number of layers, change in these steps only. The first trial is random.
 
+    With ``search(…, on_divergence="stop")`` a trial ends early if it can be repaired, or if it falls behind the others
+    (asynchronous successive halving, Li et al. 2020); see `SiameseHyperModel.fit`.
+
     The value of a hyperparameter is repaired if its name is that of a field of `SearchSpace` or, for a parameter of the
     encoder, that of a repair: `normalize`, `width`, `momentum`. With folds, a finding counts if at least half of the
     folds have it.

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_siamese.tuning.folds import known_records, write_json
+from keras_siamese.tuning.halving import rung_of
 
 FINDINGS = "findings.json"
 SEVERITIES = ("error", "warning", "info", "hint")  # worst first
@@ -149,15 +150,18 @@ def middle(values):
 
 
 class EarlyLook(keras.callbacks.Callback):
-    """Ends a fit after its first or second epoch if `is_faulty(diagnosis)` says so of the `monitor`'s diagnosis."""
+    """Ends a fit if `is_repairable(diagnosis, severities)` says so of the `monitor`'s diagnosis: for an error after the
+    first or second epoch, for a warning too after a third of its `epochs`.
+    """
 
-    def __init__(self, monitor, is_faulty):
+    def __init__(self, monitor, is_repairable, epochs):
         super().__init__()
-        self.monitor, self.is_faulty = monitor, is_faulty
+        self.monitor, self.is_repairable = monitor, is_repairable
+        self.looks = {**dict.fromkeys(LOOKS, ("error",)), rung_of(epochs): ("error", "warning")}
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 not in LOOKS:
+        if epoch + 1 not in self.looks:
             return
         with self.monitor.side.allowing("The early look at the run"):
-            if self.is_faulty(self.monitor.diagnose()):
+            if self.is_repairable(self.monitor.diagnose(), self.looks[epoch + 1]):
                 self.model.stop_training = True

@@ -11,13 +11,14 @@ folder.
 import collections
 import copy
 import dataclasses
+import html
 from pathlib import Path
 
 import numpy as np
 
 from keras_siamese import _checks
 from keras_siamese._files import write_text
-from keras_siamese._tables import aligned
+from keras_siamese._tables import aligned, html_table
 from keras_siamese.tuning import report
 from keras_siamese.tuning.folds import FILE, read_json
 from keras_siamese.tuning.objectives import sign_of
@@ -185,6 +186,9 @@ class SearchResults:
 
     def __str__(self):
         return "\n".join([*aligned(self.rows()), self.summary()])
+
+    def _repr_html_(self):
+        return f"<p>{html.escape(self.summary())}</p>{html_table(self.rows())}"
 
     def to_html(self, path):
         """Writes one self-contained HTML page with the table and a parallel-coordinates plot (extra `report`)."""

@@ -127,6 +127,10 @@ DECIDES = {
         | {"unseen_share": 0.3},
     ),
     "SCALES_APART": ("input_scale", {"input_scale": 0.5, "drawn_towers": 0.4}),
+    "INPUTS_SHIFTED": (
+        "preprocessing_mismatch",
+        {"held_out_spread": 0.0, "held_out_shift": 1.5, "held_out_difference": 0.0},
+    ),
 }
 
 

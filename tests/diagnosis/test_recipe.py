@@ -40,6 +40,16 @@ def test_pairs_become_a_source_that_knows_which_label_means_the_same(similar):
     assert source.positive_fraction == pytest.approx(same.mean())
 
 
+def test_of_many_pairs_the_rare_genuine_ones_are_taken():
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(2, 3 * MAX_TRAIN_ITEMS, *X.shape[1:])).astype("float32")
+    y = np.zeros(len(left), int)
+    y[[7, 2000, 2999]] = 1
+    right[y == 1] = left[y == 1] + 0.01
+    _, trials = training_of(dissect(wrapper(), X[:4]), ([left, right], y))
+    assert len(trials.same) == MAX_TRAIN_ITEMS and trials.rows[trials.left[trials.same]].tolist() == [7, 2000, 2999]
+
+
 def test_data_without_identities_are_refused():
     with pytest.raises(
         ValueError, match=r"`train` must be \(x, labels\) or a sequence with `x` and `labels`; got a dict"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_siamese._files import SideWork, SideWorkWarning
+from keras_siamese.diagnosis import trend
 from keras_siamese.diagnosis.facts.embeddings import health_of
 from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.recorder import CURVES, RunLog, RunRecorder
@@ -336,6 +337,15 @@ def test_the_first_flag_is_reported_once_and_all_are_kept(model, path):
     quiet = RunRecorder(target_eer=0.2)
     quiet.begin_fit(epochs=14)
     assert record(quiet, model, 14, eer=0.01) == [] and quiet.run.flags == []
+
+
+def test_an_epoch_late_in_a_run_looks_at_no_more_windows_than_an_early_one(model, monkeypatch):
+    looked, examine = [], trend.examine_window
+    monkeypatch.setattr(trend, "examine_window", lambda *given: looked.append(given) or examine(*given))
+    recorder = RunRecorder(target_eer=0.2)
+    recorder.begin_fit(epochs=40)
+    record(recorder, model, 40)
+    assert len(recorder.run.flags) > 20 and len(looked) <= 2 * 40
 
 
 def test_a_resumed_run_takes_curves_and_flags_from_its_log(model, path):

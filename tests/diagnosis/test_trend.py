@@ -54,6 +54,19 @@ def test_a_falling_loss_at_chance_is_flagged_from_the_second_window_on():
     assert first.to_dict()["epoch"] == FIRST
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_flags_since_an_epoch_are_the_last_ones_of_all_flags(seed):
+    rng = np.random.default_rng(seed)
+    auc = 0.5 + 0.01 * rng.normal(size=40)
+    auc[rng.choice(40, 8, replace=False)] = np.nan
+    curves, found = (np.geomspace(1, 0.01, 40), auc, 1 - auc), []
+    everything = find_flags(*curves, pairs=1000)
+    for since in range(42):
+        found.append(find_flags(*curves, pairs=1000, since=since))
+        assert found[-1] == [flag for flag in everything if flag.epoch >= since]
+    assert len({len(flags) for flags in found}) > 5
+
+
 @pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (9, 0), (12, 1), (70, 7), (200, 20)])
 def test_the_warmup_is_a_tenth_of_the_epochs(epochs, warmup):
     assert warmup_of(epochs) == warmup

@@ -69,13 +69,15 @@ def test_each_fit_has_a_monitor_of_its_own():
 def test_the_record_of_a_fit_is_that_of_its_best_epoch():
     curves = {"loss": [3.0, 2.0, 1.0], "val_eer": [0.5, 0.25, 0.375], "val_auc": [0.5, 0.75, 0.875], "lr": [0.1]}
     record = folds.record_of(curves, EER, 1.5)
-    assert record == {"epoch": 2, "seconds": 1.5, "logs": {"loss": 2.0, "val_eer": 0.25, "val_auc": 0.75}}
+    logs = {"loss": 2.0, "val_eer": 0.25, "val_auc": 0.75}
+    assert record == {"epoch": 2, "seconds": 1.5, "logs": logs, "curve": [0.5, 0.25, 0.375]}
     assert folds.record_of(curves, AUC, 1.5, initial_epoch=10)["epoch"] == 13
 
 
 def test_epochs_with_nan_are_never_best():
     nan = float("nan")
-    assert folds.record_of({"val_eer": [nan, 0.5, nan]}, EER, 0.0)["epoch"] == 2
+    record = folds.record_of({"val_eer": [nan, 0.5, nan]}, EER, 0.0)
+    assert record["epoch"] == 2 and record["curve"] == [None, 0.5, None]
     with pytest.raises(FloatingPointError, match="val_eer is NaN in every epoch"):
         folds.record_of({"val_eer": [nan, nan]}, EER, 0.0)
 

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras_tuner
 import numpy as np
@@ -21,6 +22,7 @@ from keras_siamese.tuning import (
     objective,
     repairs,
 )
+from keras_siamese.tuning.hypermodel import Finder
 from tests.support.searches import digits, encoder, few, quiet, script, trials_in
 
 pytestmark = quiet
@@ -142,6 +144,21 @@ def test_other_oracles_neither_diagnose_nor_keep_findings(monkeypatch, tmp_path)
     )
     tuner.search(*few(), cv=2, verbose=0)
     assert not list(tmp_path.rglob(repairs.FINDINGS))
+
+
+def test_a_fit_is_not_ended_for_a_repair_that_was_tried(monkeypatch):
+    reports(monkeypatch, small_margin)
+    hp = keras_tuner.HyperParameters()
+    hp.Float("margin", 1e-6, 1.0, sampling="log")
+    hp.values["margin"], model = 0.1, SimpleNamespace(loss=ks.losses.ContrastiveLoss())
+    for tried, severities, is_repairable in (
+        ([], ("error",), True),
+        ([], ("warning",), False),
+        ([{"margin": 0.1}], ("error",), True),
+        ([{"margin": 1.0}], ("error",), False),
+    ):
+        finder = Finder(hp, model, lambda tried=tried: tried)
+        assert finder.is_repairable("diagnosis", severities) == is_repairable
 
 
 @pytest.mark.each_backend

@@ -115,20 +115,23 @@ def test_folds_agree_on_what_at_least_half_of_them_found():
     assert repairs.agreed([]) == []
 
 
-def test_an_early_look_ends_a_fit_after_the_first_two_epochs_only():
+@pytest.mark.parametrize("epochs", [2, 9])
+def test_an_early_look_is_for_errors_at_first_and_for_warnings_after_a_third_of_the_epochs(epochs):
     looked = []
-    monitor = SimpleNamespace(diagnose=lambda: looked.append(True) or "diagnosis", side=SideWork())
-    look = repairs.EarlyLook(monitor, lambda diagnosis: diagnosis == "diagnosis" and len(looked) == 2)
+    monitor = SimpleNamespace(diagnose=lambda: "diagnosis", side=SideWork())
+    look = repairs.EarlyLook(monitor, lambda *given: looked.append(given) or len(looked) == 2, epochs)
     look.set_model(SimpleNamespace(stop_training=False))
     look.on_epoch_end(0)
     assert not look.model.stop_training
     look.on_epoch_end(1)
     assert look.model.stop_training
-    look.on_epoch_end(2)
-    assert len(looked) == 2
+    for epoch in range(2, 9):
+        look.on_epoch_end(epoch)
+    late = [("diagnosis", ("error", "warning"))] if epochs == 9 else []
+    assert looked == [("diagnosis", ("error",))] * 2 + late
 
 
 def test_an_early_look_that_fails_does_not_end_the_fit():
     monitor = SimpleNamespace(diagnose=lambda: 1 / 0, side=SideWork())
     with pytest.warns(SideWorkWarning, match="The early look at the run failed .*ZeroDivisionError"):
-        repairs.EarlyLook(monitor, bool).on_epoch_end(0)
+        repairs.EarlyLook(monitor, bool, 9).on_epoch_end(0)

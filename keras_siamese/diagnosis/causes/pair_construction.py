@@ -62,7 +62,7 @@ class PairConstruction(Cause):
         reach = limits.ERRORS_WORSE * facts["train_input_auc_se"]
         if held_out < limits.LABELS_CLEAR or abs(trained) > max(reach, limits.LABELS_LOST * held_out):
             return None
-        if abs(trained) > held_out / 2:
+        if abs(trained) > held_out / 2 or held_out - abs(trained) < reach:
             return None
         return (
             "In the raw inputs, genuine held-out pairs are closer than impostors (AUC "

@@ -21,6 +21,7 @@ from keras_siamese.data.sources import count_samples, subset, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
 from keras_siamese.diagnosis.experiments.comparison import differing, recompiled, with_scaled_side, with_towers
+from keras_siamese.diagnosis.experiments.program import values_of
 from keras_siamese.diagnosis.experiments.turned import turned
 from keras_siamese.diagnosis.experiments.untouched import same_attributes
 from keras_siamese.diagnosis.facts.preparation import undone
@@ -64,7 +65,10 @@ def changed(program, options, observed):
             program, made = one, [*made, name]
     compared = differing(program, options, observed)
     one = recompiled(program, compared, observed) if compared else None
-    return (program, tuple(made)) if one is None else (one, (*made, *compared))
+    program, made = (program, made) if one is None else (one, [*made, *compared])
+    if made and program.start is not None:  # layers that were made for it start anew, too
+        program = replace(program, start=values_of(program.model, known=program.start))
+    return program, tuple(made)
 
 
 @changes("learning_rate")

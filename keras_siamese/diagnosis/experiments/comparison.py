@@ -160,7 +160,7 @@ def of_batches(program, encoder, options, observed):
     model = keras.Sequential([encoder, *classifier_of(program)])
     model(tree.map_structure(lambda one: ops.convert_to_tensor(one[:1]), program.batches.at(0)[0]))
     model.compile(optimizer_like(program.model), loss=type(observed.loss).from_config(config))
-    distance = options.get("verify_distance") or program.anatomy.distance
+    distance = options.get("verify_distance", program.anatomy.distance) or getattr(observed.loss, "distance", None)
     return replace(program, model=model, anatomy=dissect(model, distance=distance))
 
 

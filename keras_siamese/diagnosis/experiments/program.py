@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_siamese._replicas import train_on_batch, value_of
 from keras_siamese._seeds import own_seeds
 from keras_siamese.data.sources import subset
 from keras_siamese.diagnosis.experiments.batches import batches_of
@@ -85,9 +86,14 @@ def fewer(trials, most=PAIRS):
     return replace(trials, items=subset(trials.items, used), left=left, right=right, same=trials.same[rows], **of_items)
 
 
-def values_of(model):
-    """The present values of all variables of `model`: `{id of a variable: array}`."""
-    return {id(one): ops.convert_to_numpy(one.value).copy() for one in model.variables}
+def values_of(model, known=None):
+    """The values of all variables of `model`, `{id of a variable: array}`: those that are `known`, or the present ones.
+
+    Values of other models are left out, because Python uses the id of a deleted variable again.
+    """
+    new = [one for one in model.variables if id(one) not in (known or {})]
+    found = {id(one): ops.convert_to_numpy(one.value).copy() for one in new}
+    return found | {id(one): known[id(one)] for one in model.variables if id(one) not in found}
 
 
 def new_values(model):
@@ -116,7 +122,7 @@ def run(program, steps, on_step=None):
     with untouched(model), own_seeds(), begun(program):
         model.reset_metrics()
         for step in range(steps):
-            losses.append(float(model.train_on_batch(*program.batches.at(step), return_dict=True)["loss"]))
+            losses.append(float(train_on_batch(model, *program.batches.at(step))["loss"]))
             model.reset_metrics()
             if on_step is not None:
                 on_step()
@@ -175,7 +181,7 @@ def set_values(program):
     new = type(optimizer).from_config(optimizer.get_config())
     new.build(program.model.trainable_variables)
     for own, value in zip(optimizer.variables, new.variables, strict=True):
-        own.assign(np.array(ops.convert_to_numpy(value)))
+        own.assign(value_of(value))
 
 
 @contextmanager

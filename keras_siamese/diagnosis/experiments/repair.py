@@ -1,8 +1,7 @@
 """`repair`: diagnoses a run, changes what was found, trains again, until the run is healthy.
 
 Contract: every attempt is a `Program` from the same initial weights. It is trained with its changes, measured on the
-same held-out pairs after every epoch, and diagnosed. A change is kept if it lowers the held-out EER. Imports
-`diagnose`.
+same held-out pairs after every epoch, and diagnosed. `helps` decides whether a change is kept.
 
     found = repair(model, (x, y), validation, budget=50)
     print(found)                        # what was tried, and what a person would write
@@ -10,7 +9,6 @@ same held-out pairs after every epoch, and diagnosed. A change is kept if it low
 """
 
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import keras
 import numpy as np
@@ -18,6 +16,7 @@ from keras import ops, tree
 
 from keras_siamese import verification
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese._replicas import train_on_batch
 from keras_siamese._tables import aligned
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes import Finding
@@ -36,6 +35,7 @@ from keras_siamese.verification.pairs import progress_bar
 
 RATE_FACTORS = tuple(10 ** (power / 2) for power in range(-2, 3))  # on the rate that a cause asks for
 RATE_EPOCHS = 2  # of each short run that compares rates
+SOUND = "Nothing is found that could be repaired."
 TRAIN_ITEMS, TRAIN_PAIRS = 10_000, 200_000  # in which wrong labels are looked for
 
 
@@ -143,10 +143,14 @@ def repair(
 
     The model is trained and diagnosed. If there are several leading causes, they are tested (see
     `experiments.confirm`). The repair of the first one is made, and the model is trained again from the same initial
-    weights. If its held-out EER is lower, the repair is kept; otherwise the next cause is tried. Another learning rate,
-    loss, comparison or encoder may need a rate of its own: short runs at five rates tell which one is tried next. Wrong
-    labels are looked for again after each training without those that were found. All this ends when the run is
-    healthy, nothing helps, or the budget is spent. No file is written.
+    weights. The repair is kept if the held-out EER is clearly lower, or if it is lower and the cause is not found any
+    more; otherwise the next one is tried. Wrong labels are looked for again after each training without those that were
+    found. When nothing alarms any more, the repairs of what has alarmed before are tried too, and at last those of what
+    is only information. All this ends when nothing is found, nothing helps, or the budget is spent. A run in which
+    nothing alarms from the start is not changed. No file is written.
+
+    A repaired program may need a learning rate of its own: short runs at five rates tell which one is tried next. Where
+    a repair gives pairs a contrastive or a logistic loss, the other one is tried too.
 
     Zhang, Zhai, Ma, Shen, *AutoTrainer: An Automatic DNN Training Problem Detection and Repair System*, ICSE 2021,
     https://ieeexplore.ieee.org/document/9402077, repairs by training again, too.
@@ -211,21 +215,23 @@ class Search:
         self.note(None, {}, outcome, diagnosis, kept=True)
         while (why := self.why_ended(diagnosis)) is None:
             diagnosis = self.test(best, diagnosis)
-            chosen = next(self.candidates(best, diagnosis, near_misses=True), None)
+            chosen = next(self.candidates(best, diagnosis), None)
             if chosen is None:
-                why = "No other repair is left to try."
+                why = SOUND if is_sound(diagnosis) else "No other repair is left to try."
                 break
             *chosen, key = chosen
             self.tried.add(key)
-            for finding, options, repaired in self.variants(*chosen, best):
+            before, is_kept = best, False
+            for finding, options, repaired in self.variants(*chosen, before):
                 trained = or_why(self.train, repaired)
                 if isinstance(trained, str):  # such as a step without a gradient, which PyTorch refuses
                     continue
                 found, new_outcome, new_values = trained
-                gained = compare(outcome, new_outcome).verdict == "confirmed"
+                is_lower = eer_of(new_outcome) < eer_of(outcome)  # between two rates of one repair, this is enough
+                gained = is_lower if is_kept else helps(finding, outcome, new_outcome, found)
                 self.note(finding, options, new_outcome, found, kept=gained)
                 if gained:
-                    best, diagnosis, outcome, values = repaired, found, new_outcome, new_values
+                    best, diagnosis, outcome, values, is_kept = repaired, found, new_outcome, new_values, True
         for variable in best.model.variables:
             variable.assign(values[id(variable)])
         if best.rate != 1 and (present := rate_of(best)) is not None:
@@ -242,8 +248,8 @@ class Search:
         eer = next(one.eer for one in reversed(self.attempts) if one.kept)
         if self.target_eer is not None and eer <= self.target_eer:
             return f"The held-out EER {eer:.3f} has reached the target."
-        if not wants_explaining(diagnosis.facts, diagnosis.findings):
-            return "Nothing is found that could be repaired."
+        if is_sound(diagnosis) and (len(self.attempts) == 1 or not diagnosis.findings):
+            return SOUND
         if self.left < self.epochs:
             return "The budget is spent."
         return None
@@ -252,8 +258,10 @@ class Search:
         """The diagnosis of the best program so far, with its suspects tested, once. If there is one finding, its repair
         is the test.
         """
-        is_single = len([*islice(self.candidates(program, diagnosis), 2)]) == 1
-        if diagnosis in self.examined or is_single or not diagnosis.observed.is_finite:
+        if diagnosis in self.examined or not diagnosis.observed.is_finite or is_sound(diagnosis):
+            return diagnosis
+        repairable = {one.cause for one, *_ in self.candidates(program, diagnosis) if one in diagnosis.findings}
+        if len(repairable) == 1:
             return diagnosis
         spent = min(self.epochs / 2, self.left)
         diagnosis = tested(diagnosis, budget_epochs=spent, progress=self.progress, program=program)
@@ -263,35 +271,49 @@ class Search:
         self.attempts[place] = replace(self.attempts[place], diagnosis=diagnosis)
         return diagnosis
 
-    def candidates(self, program, diagnosis, near_misses=False):
-        """Yield `(finding, options, program, key)` of each repair that was not tried yet, `near_misses` last."""
-        also = [one.finding for one in diagnosis.also_possible] if near_misses else []
-        for finding in (*diagnosis.findings, *also):
-            options = options_of(finding, diagnosis.observed.facts)
-            found = or_why(changed, program, options, diagnosis.observed)
-            if isinstance(found, str) or verdict_of(finding) == "refuted":
+    def candidates(self, program, diagnosis):
+        """Yield `(finding, options, program, key)` of each repair that was not tried yet."""
+        suspected = [(one, way) for one, facts in self.suspected(diagnosis) for way in ways_of(options_of(one, facts))]
+        for finding, way in suspected:
+            found = or_why(changed, program, way, diagnosis.observed)
+            if isinstance(found, str):
                 continue
             repaired, made = found
-            options = {name: options[name] for name in made}
+            options = {name: way[name] for name in made}
             rows = diagnosis.facts.rows if "label_noise" in made else {}
             key = repr((sorted(options.items(), key=repr), rows))
             if made and repaired.start is not None and key not in self.tried:
                 yield finding, options, repaired, key
 
+    def suspected(self, diagnosis):
+        """`(finding, facts)` of all whose repairs may be tried: what alarms now; what has alarmed before, if it is not
+        only information now; information; and, if something alarms, near misses, and what a test has refuted.
+        """
+        alarming, information, refuted, before = [], [], [], []
+        for one in diagnosis.findings:
+            kind = alarming if one.severity != "info" else information
+            (refuted if verdict_of(one) == "refuted" else kind).append((one, diagnosis.facts))
+        known = {one.cause for one, _ in information}
+        for found in (one.diagnosis for one in reversed(self.attempts) if one.kept and one.diagnosis is not diagnosis):
+            alarmed = [one for one in found.findings if one.severity != "info" and verdict_of(one) != "refuted"]
+            before += [(one, found.facts) for one in alarmed if one.cause not in known]
+        near = [(one.finding, diagnosis.facts) for one in diagnosis.also_possible]
+        return [*alarming, *before, *information, *([] if is_sound(diagnosis) else [*near, *refuted])]
+
     def variants(self, finding, options, program, before):
         """Yield `(finding, options, program)` as it is given; if the budget allows it, also at another rate, if
-        it verifies best there after `RATE_EPOCHS`. Another rate, loss or comparison may need a rate of its own.
+        it verifies best there after `RATE_EPOCHS`.
         """
         yield finding, options, program
         spent, present = RATE_EPOCHS * len(RATE_FACTORS), rate_of(program)
-        is_other = "learning_rate" in options or program.model is not before.model
-        if not is_other or self.left < spent + self.epochs or present is None:
+        if self.left < spent + self.epochs or present is None:
             return
         self.left -= spent
         steps = RATE_EPOCHS * program.batches.steps
         programs = [replace(program, rate=factor * program.rate) for factor in RATE_FACTORS]
         best = programs[int(np.argmin([eer_of(or_why(run, one, steps)) for one in programs]))]
-        if best.rate != program.rate:
+        is_known = best.model is before.model and np.isclose(best.rate, before.rate)
+        if best.rate != program.rate and not is_known:
             rate = present * best.rate
             advice = f"{finding.advice}\nsiamese.optimizer.learning_rate = {rate:.2g}  # the best of short runs"
             yield replace(finding, advice=advice), options | {"learning_rate": rate}, best
@@ -308,7 +330,7 @@ class Search:
                 recorder.begin_epoch(epoch, model)
                 losses = []
                 for step in range(epoch * steps, (epoch + 1) * steps):
-                    losses.append(float(model.train_on_batch(*program.batches.at(step), return_dict=True)["loss"]))
+                    losses.append(float(train_on_batch(model, *program.batches.at(step))["loss"]))
                     model.reset_metrics()
                 scored = score(program.anatomy, program.trials)
                 recorder.end_epoch(epoch, model, {"loss": np.mean(losses), **figures(scored)}, scored)
@@ -324,6 +346,38 @@ class Search:
             recipe = recipe_of(program.anatomy, source, fed) | {"initial": program.start}
             diagnosis = diagnosis_of(recorder.observed(valid, trained, **recipe))  # measured while the settings hold
         return diagnosis, Outcome([], scored), values_of(model)
+
+
+def is_sound(diagnosis):
+    """Whether nothing alarms, and the run verifies as it should."""
+    return not wants_explaining(diagnosis.facts, diagnosis.findings)
+
+
+def ways_of(options):
+    """The ways to make a repair with these `options`, the one that changes least first."""
+    if "verify_distance" in options:  # verification alone, or training too
+        return {"verify_distance": options["verify_distance"]}, options
+    if options.get("trainable"):  # if no layer is frozen, the comparison may stop the gradient
+        return options, {"head": "logistic"}
+    if "head" in options or "loss" in options:  # the two usual losses of pairs
+        contrastive = {"margin": 1.0, "normalize": True, "loss": "contrastive"}
+        return options, contrastive if "head" in options else {"head": "logistic"}
+    return (options,)
+
+
+def helps(finding, before, after, diagnosis):
+    """Whether a repair helps: it lowers the held-out EER clearly, or lowers it, and what alarmed is not found again.
+
+    Args:
+        finding: what was repaired.
+        before, after: the `Outcome` without and with the repair.
+        diagnosis: the `Diagnosis` with it.
+    """
+    if compare(before, after).verdict == "confirmed":
+        return True
+    alarms = {one.cause for one in diagnosis.findings if one.severity != "info"}
+    is_gone = finding.severity != "info" and finding.cause not in alarms
+    return is_gone and eer_of(after) < eer_of(before)
 
 
 def rate_of(program):

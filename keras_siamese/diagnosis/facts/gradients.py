@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._replicas import train_on_batch, undistributed
 from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.feed import gather
 from keras_siamese.attach.graph import in_order, input_names
@@ -107,7 +108,7 @@ class Steps:
         with restored([*self.variables, *self.model.metrics_variables]):
             before = sampled_kernels(self.model)
             self.model.reset_metrics()
-            logs = self.model.train_on_batch(x, y, return_dict=True)
+            logs = train_on_batch(self.model, x, y)
             self.model.reset_metrics()
             is_nan = not all(map(is_finite, self.model.trainable_variables))
             size = update_size(before, sampled_kernels(self.model))
@@ -222,6 +223,7 @@ def gradient(function, *arrays):
         model = Held(lambda held, before=before, after=after: function(*before, held, *after), [array])
         model.built = True
         model.compile(keras.optimizers.SGD(1.0), loss=lambda _, output: ops.mean(output), jit_compile=False)
-        model.train_on_batch(rows, rows)
+        with undistributed():
+            model.train_on_batch(rows, rows)
         found.append(array - to_numpy(model.trainable_weights[0].value))
     return found

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese._replicas import train_on_batch, value_of
 from keras_siamese._seeds import own_seeds
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
@@ -209,7 +210,7 @@ def make_new(model, only_broken=False):
 
 
 def is_finite(variable):
-    return bool(np.isfinite(np.asarray(ops.convert_to_numpy(variable.value), "float64")).all())
+    return bool(np.isfinite(value_of(variable).astype("float64")).all())
 
 
 def initial_values(layer, own):
@@ -219,7 +220,7 @@ def initial_values(layer, own):
         copy.build_from_config(layer.get_build_config())
         made = [*copy._trainable_variables, *copy._non_trainable_variables]
         if [one.shape for one in made] == [one.shape for one in own]:
-            return [np.array(ops.convert_to_numpy(one.value)) for one in made]
+            return [value_of(one) for one in made]
     except Exception:  # a layer from elsewhere may support neither
         pass
     rng = np.random.default_rng(0)
@@ -230,7 +231,7 @@ def initial_values(layer, own):
 @contextmanager
 def restored(variables):
     """Puts the values of the `variables` back at the end of the block."""
-    kept = [(one, ops.convert_to_numpy(one.value).copy()) for one in {id(one): one for one in variables}.values()]
+    kept = [(one, value_of(one)) for one in {id(one): one for one in variables}.values()]
     try:
         yield
     finally:
@@ -255,7 +256,7 @@ def probe(model, source, steps=20):
         losses, distances = [], []
         with restored([*model.variables, *model.optimizer.variables, *model.metrics_variables]):
             for inputs, targets in batches:
-                losses.append(float(model.train_on_batch(inputs, targets, return_dict=True)["loss"]))
+                losses.append(float(train_on_batch(model, inputs, targets)["loss"]))
                 model.reset_metrics()
                 distances.append(update_size(start, sampled_kernels(model)))
         return losses, distances
@@ -321,7 +322,7 @@ def statistics_off(siamese, inputs):
 def running_statistics(norm):
     """`(mean, variance)`, each `(channels,)`, of a BatchNormalization layer."""
     both = norm.moving_mean, norm.moving_variance
-    return [np.array(ops.convert_to_numpy(one.value), "float64") for one in both]
+    return [value_of(one).astype("float64") for one in both]
 
 
 def batch_dependence(encoder, x, count=32):

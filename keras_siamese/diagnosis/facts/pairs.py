@@ -7,8 +7,8 @@ from keras_siamese import verification
 from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, is_pairs, pair_outputs
-from keras_siamese.losses.batch.base import Rows, as_batch
 from keras_siamese.losses.batch.mining import one_negative, one_positive
+from keras_siamese.losses.batch.rows import Batch, Rows
 
 MOST_NUMBERS = 20_000_000  # numbers of the pairs that are compared with each other
 
@@ -124,7 +124,7 @@ def mined_order(measure, embeddings, labels, positives, negatives):
     """
     if not {positives, negatives} <= {"hard", "easy", "all"}:
         return []
-    rows = Rows(as_batch(ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings)), None, measure)
+    rows = Rows(Batch(ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings)), None, measure)
     near = rows.matrix if positives == "all" else ops.expand_dims(one_positive(rows, positives)[1], 1)
     far = rows.matrix if negatives == "all" else ops.expand_dims(one_negative(rows, negatives)[1], 1)
     among = rows.positive if positives == "all" else rows.negative

@@ -7,13 +7,14 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese._replicas import value_of
 from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.direction import closer_label
 from keras_siamese.data.sources import count_samples, take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.model import rate_left
 from keras_siamese.diagnosis.run import LOGGED
-from keras_siamese.scoring import embed, score_embeddings, to_numpy
+from keras_siamese.scoring import embed, score_embeddings, spread_over_kinds, to_numpy
 
 LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
 
@@ -112,7 +113,7 @@ def closeness(trials, most=int(limits.SOME_PAIRS)):
     """`(AUC, standard error)` with which genuine pairs are closer than impostors in the inputs themselves, without any
     model: about ½ if labels do not follow the pairs. None if the inputs are no numbers.
     """
-    rows = np.random.default_rng(0).permutation(len(trials))[:most]
+    rows = spread_over_kinds(trials.same, most, np.random.default_rng(0))
     same = trials.same[rows]
     sides = [take(trials.items, side[rows]) for side in (trials.left, trials.right)]
     sides = [list(side.values()) if isinstance(side, dict) else [side] for side in sides]
@@ -152,7 +153,7 @@ def untrained_copy(encoder, x):
         for own, new in zip(encoder.weights, copy.weights, strict=True):
             if not own.trainable:
                 # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
-                new.assign(np.array(ops.convert_to_numpy(own)))
+                new.assign(value_of(own))
         return copy
     except Exception:  # what a user's layers raise in a copy is not known, such as a look-up table without its words
         return None

@@ -24,6 +24,7 @@ LABELS = {"train_input_auc": 0.5, "train_input_auc_se": 0.02, "input_auc": 0.85}
         ({**SOUND, **LABELS, "train_input_auc": 0.57}, None),  # noise leaves a part
         ({**SOUND, **LABELS, "input_auc": 0.55}, None),  # raw inputs tell nothing
         ({**SOUND, **LABELS, "input_auc": None}, None),
+        ({**SOUND, **LABELS, "train_input_auc_se": 0.2}, None),  # too few genuine pairs to tell
     ],
 )
 def test_each_mistake_counts_alone(changes, expected):

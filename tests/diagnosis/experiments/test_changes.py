@@ -9,6 +9,7 @@ import pytest
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.experiments.changes import CHANGES, changed, options_of
 from keras_siamese.diagnosis.experiments.comparison import OPTIONS
+from keras_siamese.diagnosis.experiments.program import begun
 from keras_siamese.diagnosis.facts.table import Facts
 
 
@@ -164,3 +165,17 @@ def test_samples_without_a_sequence_get_batches_of_several_identities(batchwise)
     x, labels = observed.source.x, observed.source.labels
     found, made = changed(program, {"weighting": "balanced"}, replace(observed, source=(x, labels)))
     assert made == ("weighting",) and len(np.unique(found.batches.at(0)[1])) == 16
+
+
+def test_layers_that_were_made_start_anew_in_each_run(plain):
+    program, observed = plain
+    found, _ = changed(program, {"head": "logistic"}, observed)
+    head = [one for one in found.model.variables if id(one) not in program.start]
+    assert head and all(id(one) in found.start for one in found.model.variables)
+    before = [keras.ops.convert_to_numpy(one) for one in head]
+    for one in head:
+        one.assign(one + 5.0)
+    with begun(found):
+        assert all(
+            np.array_equal(keras.ops.convert_to_numpy(one), value) for one, value in zip(head, before, strict=True)
+        )

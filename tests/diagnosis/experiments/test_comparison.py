@@ -51,6 +51,15 @@ def test_a_loss_over_batches_keeps_its_other_options(batchwise):
     assert len(run(found, 3).losses) == 3
 
 
+def test_verification_alone_gets_another_distance_or_that_of_the_loss(batchwise):
+    program, observed = batchwise
+    given = recompiled(program, {"verify_distance": "chebyshev"}, observed)
+    assert repr(given.anatomy.distance) == "ChebyshevDistance()"
+    assert given.model.loss.get_config() == program.model.loss.get_config()
+    back = recompiled(given, {"verify_distance": None}, observed)
+    assert repr(back.anatomy.distance) == repr(observed.loss.distance) != "ChebyshevDistance()"
+
+
 def test_a_loss_over_batches_trains_another_encoder(batchwise):
     program, observed = batchwise
     found = recompiled(program, {"width": 128}, observed)

@@ -10,6 +10,9 @@ import pytest
 import keras_siamese as ks
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.causes.base import change
+from keras_siamese.diagnosis.experiments.program import Outcome
+from keras_siamese.diagnosis.experiments.repair import helps, ways_of
+from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import small_programs
 
 
@@ -33,7 +36,7 @@ VALID = small_programs.identities(20, seed=1)
 
 @pytest.fixture(scope="module")
 def repaired():
-    return ks.repair(lambda: siamese(rate=1e-7), pairs(), VALID, epochs=5, progress=False)
+    return ks.repair(lambda: siamese(rate=1e-7), pairs(), VALID, epochs=5, target_eer=0.2, progress=False)
 
 
 def test_a_small_rate_is_raised(repaired):
@@ -61,7 +64,7 @@ def test_the_text_has_what_was_tried_and_what_a_person_would_write(repaired):
 
 def test_a_replaced_comparison_gives_another_model_over_the_same_encoder():
     model = siamese(margin=0.005)
-    found = ks.repair(model, pairs(), VALID, epochs=10, progress=False)
+    found = ks.repair(model, pairs(), VALID, epochs=10, budget=25, progress=False)
     assert {one.cause for one in found.kept} == {None, "margin"}
     assert found.model is not model and {id(one) for one in model.variables} <= {id(v) for v in found.model.variables}
     assert isinstance(found.model.loss, ks.losses.ContrastiveLoss) and found.model.loss.margin > 0.1
@@ -137,3 +140,53 @@ def test_a_repair_that_cannot_be_trained_is_passed_over(monkeypatch):
     monkeypatch.setattr(module.Search, "train", train_once)
     found = ks.repair(siamese(rate=1e-7), pairs(), VALID, epochs=2, progress=False)
     assert failed and len(found.attempts) == 1 and found.why == "No other repair is left to try."
+
+
+def test_the_ways_to_make_a_repair():
+    assert ways_of({"margin": 1.0}) == ({"margin": 1.0},)
+    both = {"distance": "cosine", "verify_distance": "cosine", "normalize": True}
+    assert ways_of(both) == ({"verify_distance": "cosine"}, both)  # what changes least is first
+    assert ways_of({"trainable": True}) == ({"trainable": True}, {"head": "logistic"})
+    logistic, contrastive = {"head": "logistic"}, {"loss": "contrastive", "margin": 1.0, "normalize": True}
+    assert ways_of(logistic) == (logistic, contrastive) and ways_of({"loss": "contrastive"})[1] == logistic
+
+
+def outcome_of(errors, pairs=400):
+    """The `Outcome` of a program of which `errors` pairs of each kind score like those of the other kind."""
+    same = np.arange(pairs) % 2 == 0
+    scores = np.where(same, 1.0, 0.0)
+    for kind in (same, ~same):
+        scores[np.flatnonzero(kind)[:errors]] = 1 - scores[np.flatnonzero(kind)[:errors]]
+    items = np.zeros((2 * pairs, 1), "float32")
+    trials = Trials.from_pairs(items[:pairs], items[pairs:], same.astype(int))
+    return Outcome([], ScoredTrials(trials, items, scores.astype("float32")))
+
+
+def test_a_repair_helps_if_the_eer_is_clearly_lower_or_lower_without_the_cause():
+    class Diagnosed:
+        def __init__(self, *findings):
+            self.findings = findings
+
+    margin = Finding("margin", "error", None, "", {}, "", change(margin=1.0))
+    information = replace(margin, severity="info")
+    much, some, less, more = map(outcome_of, (100, 42, 40, 44))
+    assert helps(margin, much, less, Diagnosed(margin))  # clearly lower, although the cause is found again
+    assert helps(margin, some, less, Diagnosed()) and helps(margin, some, less, Diagnosed(information))
+    assert not helps(margin, some, less, Diagnosed(margin)) and not helps(margin, some, more, Diagnosed())
+    assert not helps(information, some, less, Diagnosed())  # what did not alarm must be clearly better
+
+
+def test_what_has_alarmed_before_is_tried_when_nothing_alarms_any_more(monkeypatch):
+    """Two faults: after the repair of the rate the run looks healthy, and the margin is still tried."""
+    module = importlib.import_module("keras_siamese.diagnosis.experiments.repair")
+    rate = Finding("learning_rate", "error", None, "It is too small.", {}, "rate = 1", change(learning_rate=3e-3))
+    margin = Finding("margin", "error", None, "It is too large.", {}, "margin = 1", change(margin=1.0))
+    weak = Finding("weak_features", "info", None, "A linear model does better.", {}, "", change(width=128))
+    found = iter([(rate, margin, weak), *9 * [(weak,)]])
+    judged = module.diagnosis_of
+    monkeypatch.setattr(module, "diagnosis_of", lambda observed: replace(judged(observed), findings=next(found)))
+    monkeypatch.setattr(module, "tested", lambda diagnosis, **options: diagnosis)
+    monkeypatch.setattr(module, "is_sound", lambda diagnosis: len(diagnosis.findings) == 1)
+    repaired = ks.repair(siamese(margin=30.0, rate=1e-7), pairs(), VALID, epochs=3, budget=60, progress=False)
+    causes = list(dict.fromkeys(one.cause for one in repaired.attempts))
+    assert causes == [None, "learning_rate", "margin", "weak_features"] and repaired.why == module.SOUND

@@ -12,11 +12,6 @@ from tests.support import plantings
 from tests.support.measured import encoder
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    """Replaces the fixture of conftest.py: nothing here uses Keras."""
-
-
 def scored_identities(rng, noise, identities=120, per=6):
     """`(same, scores, left, right, wrong)` of well separated identities; a share `noise` of the labels is permuted."""
     truth = np.repeat(np.arange(identities), per)
