@@ -1,4 +1,4 @@
-"""Tables: rows of text in aligned columns, and the rows of CSV files.
+"""Tables: rows of text in aligned columns or as HTML, and the rows of CSV files.
 
 Contract: standard library only; everything may import it.
 
@@ -7,6 +7,7 @@ Contract: standard library only; everything may import it.
 """
 
 import csv
+from html import escape
 
 
 def aligned(rows, right=()):
@@ -26,6 +27,18 @@ def aligned(rows, right=()):
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def html_table(rows):
+    """The rows of strings as an HTML table for a notebook; the first is its head, and all text is escaped.
+
+    >>> html_table([("", "value"), ("FMR ≤ <1", "0")])
+    '<table><tr><th></th><th>value</th></tr><tr><td>FMR ≤ &lt;1</td><td>0</td></tr></table>'
+    """
+    head, *others = rows
+    lines = [("th", head), *(("td", row) for row in others)]
+    cells = ("".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in lines)
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def csv_rows(name, file):

@@ -16,20 +16,23 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import serving, verification
-from keras_siamese._checks import check_choice, check_finite, check_installed, check_integer, check_labels, check_number
+from keras_siamese._checks import check_choice, check_finite, check_installed, check_labels, check_number
 from keras_siamese._export import export
-from keras_siamese._files import replacing
+from keras_siamese._files import replacing, write_text
 from keras_siamese._reading import check_members, check_model_file, json_of, opened_archive
 from keras_siamese._version import __version__
 from keras_siamese.attach.anatomy import check_model
 from keras_siamese.attach.attached import AttachedModel
+from keras_siamese.card import card_of
 from keras_siamese.data.sources import check_source, count_samples, fed, take
-from keras_siamese.identification import FaissIndex, Gallery, Identification, nearest
-from keras_siamese.scoring import Trials, attach, embed, naming, score, similarity
+from keras_siamese.identification import FaissIndex, Gallery, Identification
+from keras_siamese.scoring import Trials, attach, embed, naming, predict, score, similarity
+from keras_siamese.verification.groups import GroupReport
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
 BATCH_SIZE = 256
+FILE = "verifier.keras"  # in a folder of `save_pretrained`
 
 
 @export
@@ -162,7 +165,8 @@ class Verifier(keras.Model):
             raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
         left, right = fed(take(left, slice(None)), "left"), fed(take(right, slice(None)), "right")  # reads lazy sources
         with naming("left", left):
-            output = self.predict((left, right), batch_size=BATCH_SIZE, verbose=0)
+            run = lambda sides: self.predict_on_batch((sides["left"], sides["right"]))  # noqa: E731
+            output = predict(run, {"left": left, "right": right}, BATCH_SIZE)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 
     def trials(self, x, labels=None, seed=0):
@@ -199,7 +203,7 @@ class Verifier(keras.Model):
         embeddings = check_finite("embeddings", embed(self.parts.encoder, x, BATCH_SIZE, "x"))
         return Gallery(embeddings, labels, None if index is None else FaissIndex(self.parts, embeddings))
 
-    def identify(self, probe, gallery, k=1):
+    def identify(self, probe, gallery, k=1, where=None):
         """Find the `k` samples of the gallery that are most similar to each probe, as an open-set `Identification`.
 
         Each probe is compared with the whole gallery, block by block. The chance of a false accept grows with the
@@ -207,8 +211,9 @@ class Verifier(keras.Model):
 
         Args:
             probe: samples `(n, …)`.
-            gallery: a `Gallery` from `enroll`, or `(x, labels)`, or samples alone.
+            gallery: a `Gallery` from `enroll`, a `StoredGallery`, or `(x, labels)`, or samples alone.
             k: number of matches for each probe, best first, from 1 to the size of the gallery.
+            where: of a `StoredGallery`, a condition in SQL on its columns: only such samples are found.
 
         >>> import keras, numpy as np, keras_siamese as ks
         >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.UnitNormalization()])
@@ -218,15 +223,13 @@ class Verifier(keras.Model):
         >>> found.labels[:, 0].tolist(), found.accepted[:, 0].tolist()
         (['ada', 'ada'], [True, False])
         """
-        if not isinstance(gallery, Gallery):
+        if not hasattr(gallery, "find"):
             is_labelled = isinstance(gallery, (tuple, list)) and len(gallery) == 2
             gallery = self.enroll(*gallery) if is_labelled else self.enroll(gallery)
-        k = check_integer("k", k, low=1, high=len(gallery))
         probe = check_source("probe", probe)
         probes = check_finite("embeddings", embed(self.parts.encoder, probe, BATCH_SIZE, "probe"))
-        rows, scores = nearest(self.parts, probes, gallery.embeddings, k, gallery.index)
-        accepted = scores >= np.float32(self.threshold)
-        return Identification(rows, scores, accepted, None if gallery.labels is None else gallery.labels[rows])
+        rows, scores, labels = gallery.find(self.parts, probes, k, where)
+        return Identification(rows, scores, scores >= np.float32(self.threshold), labels)
 
     def save(self, filepath, overwrite=True, **kwargs):
         """Save the verifier to a `.keras` file, as `keras.Model.save` does. A file that is there is replaced whole, or
@@ -241,6 +244,53 @@ class Verifier(keras.Model):
             return
         with replacing(path) as draft:
             super().save(draft, **kwargs)
+
+    def card(self, report=None, groups=None, *, name=None, dataset=None, description=None, license=None):
+        """The model card: what this verifier is for, and what was measured, in the format of the Hugging Face Hub.
+
+        Margaret Mitchell and others, "Model cards for model reporting", FAT* 2019, https://arxiv.org/abs/1810.03993.
+
+        Args:
+            report: the `VerificationReport` of `evaluate` on test identities.
+            groups: the `GroupReport` of `verification.compare_groups` on test identities.
+            name: the model's name; by default that of the siamese model.
+            dataset: what the report was measured on, in words.
+            description: a paragraph on the purpose and the data, in Markdown.
+            license: identifier of the licence, such as "apache-2.0".
+
+        Returns:
+            Markdown with a YAML head, a string. What was not measured is named as missing.
+
+        >>> import keras, keras_siamese as ks
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.UnitNormalization()])
+        >>> x, names = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), ["ada", "ada", "bo", "bo"]
+        >>> verifier = ks.Verifier.calibrate(encoder, x, names)
+        >>> print(verifier.card(name="Signatures").partition("# Signatures")[2])
+        <BLANKLINE>
+        ...
+        Chosen by the rule `eer` on 2 genuine and 4 impostor pairs of 2 identities...
+        """
+        for what, given, kind in (("report", report, verification.VerificationReport), ("groups", groups, GroupReport)):
+            if not isinstance(given, (kind, type(None))):
+                raise TypeError(f"`{what}` must be a {kind.__name__}; got {type(given).__name__}")
+        texts = {"dataset": dataset, "description": description, "license": license}
+        return card_of(self, report, groups, name=name or self.siamese.name, **texts)
+
+    def save_pretrained(self, folder, report=None, groups=None, **card):
+        """Save the verifier and its model card as a folder for the Hugging Face Hub: verifier.keras and README.md.
+
+        Then `huggingface_hub.upload_folder(repo_id=…, folder_path=folder)` uploads it, and
+        `Verifier.load(huggingface_hub.snapshot_download(repo_id))` loads it.
+
+        Args:
+            folder: the folder; made if it is missing.
+            report, groups, **card: as in `card`.
+        """
+        text = self.card(report, groups, **card)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder / FILE)
+        write_text(folder / "README.md", text)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Export the verifier for a runtime without Keras. Its outputs are those of `decide`, each `(n, 1)`.
@@ -271,11 +321,15 @@ class Verifier(keras.Model):
     def load(path, safe_mode=True):
         """Load a verifier from the file `path`, by default in Keras's safe mode, which refuses `Lambda` layers.
 
+        `path` may also be a folder that `save_pretrained` wrote.
+
         In safe mode, the file may be of somebody else: it cannot run code or name other files, see `SECURITY.md`.
 
         Raises:
             ValueError: if the file does not exist, is damaged, holds another model, or is of an unreadable version.
         """
+        if Path(path).is_dir() and (Path(path) / FILE).is_file():
+            path = Path(path) / FILE
         made_with = saved_with(path)
         try:
             if safe_mode:

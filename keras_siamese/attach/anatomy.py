@@ -9,6 +9,8 @@ model does, so a score is the model's own output. Imports the other modules of t
     output = anatomy.compare(*anatomy.embed([left, right]))       # (n, 1), what model.predict([left, right]) gives
 """
 
+import html
+
 import keras
 import numpy as np
 from keras import ops, tree
@@ -19,6 +21,7 @@ from keras_siamese.attach.graph import is_functional, shows_parts, understood
 from keras_siamese.attach.orient import are_pairs
 from keras_siamese.attach.towers import joined, towers_of
 from keras_siamese.layers import SiameseWrapper
+from keras_siamese.layers.siamese import seen_through
 
 
 class Anatomy:
@@ -56,10 +59,10 @@ class Anatomy:
         self.compares_itself = compare is not None or wrapper is model
         self.pair_loss = self.labels = None
         self.has_embeddings = towers is None or towers.embeds
-        self.encoder = getattr(wrapper, "encoder", None)
+        self.encoder = seen_through(getattr(wrapper, "encoder", None))
         if self.encoder is None and towers is not None:
-            self.encoder = towers.models[0]
-        self.other = None if towers is None or towers.is_shared else towers.models[1]
+            self.encoder = seen_through(towers.models[0])
+        self.other = None if towers is None or towers.is_shared else seen_through(towers.models[1])
         self.distance, self.head, self.bounds = (
             getattr(wrapper, name, None) for name in ("distance", "head", "bounds")
         )
@@ -111,12 +114,20 @@ class Anatomy:
         return self.comparator is not None and 0 < columns_weighted(self.comparator) <= 1
 
     def __str__(self):
+        return "\n  ".join(self._lines())
+
+    def _repr_html_(self):
+        name, *lines = map(html.escape, self._lines())
+        return f"<b>{name}</b><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+
+    def _lines(self):
+        """The model's name, and what was found, line by line."""
         lines = [f"{self.name} ({type(self.model).__name__})", *self.notes]
         if self.direction is not None:  # it says more than what was found from the comparator alone
             score = "the output" if self.output_kind == "score" else "minus the output"
             lines = [line for line in lines if not line.startswith("score: ")]
             lines += [f"score: {score}", str(self.direction)]
-        return "\n  ".join(lines)
+        return lines
 
 
 class GivenScore(Anatomy):

@@ -1,6 +1,6 @@
 """Models that embed: is a model an encoder, and does it end in a classifier over identities?
 
-Contract: functions of a model and, for a subclassed one, of some items. Imports Keras and `graph`.
+Contract: functions of a model and, for a subclassed one, of some items. Imports Keras, `graph` and `layers`.
 
     is_encoder(model, items)                 # whether it gives embeddings (batch, dim) of one item
     without_classifier(model)                # the part before the last layer, if the loss is that of a classifier
@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese.attach.graph import inputs_of, is_functional, is_input, node_of, unchanged_layers
+from keras_siamese.layers.siamese import seen_through
 
 
 def is_encoder(model, sample=None):
@@ -18,6 +19,7 @@ def is_encoder(model, sample=None):
 
     Of several inputs that are joined at once, two columns may be two classes of a pair; an embedding has more.
     """
+    model = seen_through(model)
     if not isinstance(model, keras.layers.Layer):
         return False
     if is_functional(model):

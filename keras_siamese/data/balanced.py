@@ -12,7 +12,9 @@ takes 8 bytes of memory for each row. Users and `callbacks` use this module.
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer
+from keras_siamese._checks import check_choice, check_integer, check_labels
+from keras_siamese.data.grouping import draw_identities, draw_near, draw_within, nearest_identities
+from keras_siamese.data.hardness import check_embeddings, check_ranks
 from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import count_samples, fed, take
 
@@ -32,15 +34,22 @@ class BalancedBatchSequence(EpochSequence):
         batches_per_epoch: ≥ 1; by default an epoch shows each sample about once.
         weighting: "balanced" (default) shows all identities equally often; "natural" in proportion to their samples.
         short: "repeat" (default) or "drop", for identities with fewer than K samples.
+        superclasses: None, or the super-class of each sample `(n,)`, integers or strings, the same for all samples of
+            an identity: for example the kind of product. A batch then has identities of few super-classes, which are
+            harder to tell apart than those of many. Super-classes are drawn in proportion to their identities.
+        superclasses_per_batch: ≥ 1, how many super-classes a batch has. P must be a multiple of it; each gives as many
+            identities. Super-classes that have fewer identities take no part.
         augment, frozen, seed, **kwargs: as in `PairSequence`, but `augment` changes the whole batch.
 
     Attributes:
         x, labels, identities: as in `PairSequence`.
-        left_out: number of identities that take no part: single samples without `augment`, or dropped as short.
+        left_out: number of identities that take no part: single samples without `augment`, or dropped as short, or in
+            a super-class that is too small.
         repeated: number of identities that take part with fewer than K samples.
 
     Raises:
-        ValueError: if fewer than P identities can take part, if `x` is empty or differs in length from `labels`, or if
+        ValueError: if fewer than P identities (or too few super-classes) can take part, if samples of one identity have
+            several super-classes, if `x` is empty or differs in length from `labels`, or if
             a number is out of range.
         TypeError: for an unknown option; the message lists the known ones.
 
@@ -63,6 +72,8 @@ class BalancedBatchSequence(EpochSequence):
         batches_per_epoch=None,
         weighting="balanced",
         short="repeat",
+        superclasses=None,
+        superclasses_per_batch=2,
         augment=None,
         frozen=False,
         seed=0,
@@ -77,6 +88,10 @@ class BalancedBatchSequence(EpochSequence):
         self._size = np.bincount(self.labels)
         least = self.samples_per_class if self.short == "drop" else 2 if augment is None else 1
         self._taking_part = np.flatnonzero(self._size >= least)
+        self.superclasses_per_batch = check_integer("superclasses_per_batch", superclasses_per_batch, low=1)
+        self._groups, self._near = None, None
+        if superclasses is not None:
+            self._set_groups(superclasses)
         self.left_out = len(self.identities) - len(self._taking_part)
         self.repeated = int(np.count_nonzero(self._size[self._taking_part] < self.samples_per_class))
         if len(self._taking_part) < self.classes_per_batch:
@@ -88,9 +103,81 @@ class BalancedBatchSequence(EpochSequence):
             batches_per_epoch = -(-shown // (self.classes_per_batch * self.samples_per_class))
         self.batches_per_epoch = check_integer("batches_per_epoch", batches_per_epoch, low=1)
 
+    def _set_groups(self, superclasses):
+        """Divides the identities that take part by super-class, and leaves out super-classes that are too small."""
+        each, rest = divmod(self.classes_per_batch, self.superclasses_per_batch)
+        if rest:
+            must = f"must divide `classes_per_batch`, which is {self.classes_per_batch}"
+            raise ValueError(f"`superclasses_per_batch` {must}; got {self.superclasses_per_batch}")
+        labels = check_labels("superclasses", superclasses, length=len(self.labels))
+        _, first = np.unique(self.labels, return_index=True)
+        wrong = np.flatnonzero(labels != labels[first][self.labels])
+        if len(wrong):
+            row = wrong[0]
+            code = self.labels[row]
+            found = f"{self.identities[code]} in {labels[first[code]]} and {labels[row]}"
+            raise ValueError(f"`superclasses` must have one super-class for each identity; got {found}")
+        above = labels[first]
+        members = [self._taking_part[above[self._taking_part] == one] for one in np.unique(above)]
+        self._groups = [group for group in members if len(group) >= each]
+        if len(self._groups) < self.superclasses_per_batch:
+            count = f"the number of super-classes with at least {each} identities that take part (of {len(members)})"
+            must = f"must be at most {len(self._groups)}, {count}"
+            raise ValueError(f"`superclasses_per_batch` {must}; got {self.superclasses_per_batch}")
+        self._taking_part = np.sort(np.concatenate(self._groups))
+
+    def refresh(self, embeddings, *, negative_ranks=(0, 50)):
+        """Draws batches of hard identities from now on: those whose embeddings are near each other.
+
+        Such batches have hard negatives for each anchor, which random batches of many identities hardly ever have. A
+        batch begins with a random identity and goes on with some of those whose mean embeddings are nearest to its own;
+        if these do not fill it, with a further identity and those near it. So identities are still drawn equally often,
+        and a range of ranks that is shorter than P gives batches of several groups. All batches that are drawn later
+        depend on these embeddings too. So call it between epochs, as `callbacks.HardPairRefresh` does.
+
+        Compare with random batches: a loss that sees only near identities can forget to keep the others apart, and the
+        EER over all pairs then rises.
+
+        Sohn, *Improved Deep Metric Learning with Multi-class N-pair Loss Objective*, NIPS 2016 ("hard negative class
+        mining").
+
+        Args:
+            embeddings: `(n, dim)`, one for each sample, finite; None returns to random identities. The means are
+                compared by Euclidean distance.
+            negative_ranks: (lo, hi), 0 ≤ lo < hi: near are the identities of ranks lo … hi − 1 by increasing distance.
+                If one person may have two labels, use lo > 0, because such identities come first.
+
+        Returns:
+            For each identity the codes of those that count as near, int32 `(identities, k)`, nearest first, and −1 for
+            an identity that takes no part; None if `embeddings` is None.
+
+        Raises:
+            ValueError: for a frozen sequence, one with super-classes or one with weighting="natural"; if embeddings are
+                not finite, not `(n, dim)` or not one for each sample; if ranks are not in order.
+        """
+        if self.frozen or self._groups is not None or self.weighting != "balanced":
+            must = 'a sequence that is not frozen and has superclasses=None and weighting="balanced"'
+            raise ValueError(f"`refresh` needs {must}; got {self!r}")
+        near = None
+        if embeddings is not None:
+            embeddings = check_embeddings("embeddings", embeddings, len(self.labels))
+            ranks = check_ranks("negative_ranks", negative_ranks)
+            rows = np.isin(self.labels, self._taking_part)
+            found = nearest_identities(embeddings[rows], np.searchsorted(self._taking_part, self.labels[rows]), ranks)
+            near = np.full((len(self.identities), found.shape[1]), -1, np.int32)
+            near[self._taking_part] = self._taking_part[found]
+        with self._lock:  # as in `HardPartners.refresh`
+            self._near, self._drawn = near, None
+        return near
+
     def __len__(self):
         """The number of batches in an epoch."""
         return self.batches_per_epoch
+
+    _sized_by = "`classes_per_batch` × `samples_per_class`"
+
+    def _rows_of_batches(self):
+        return (self.classes_per_batch * self.samples_per_class,) * 2
 
     def rows(self, epoch=None):
         """The sample indices of an epoch `(batches, P·K)`, in the order of its batches, as a read-only array.
@@ -101,15 +188,21 @@ class BalancedBatchSequence(EpochSequence):
 
     def _draw(self, epoch):
         rng = self.rng(epoch)
-        weights = self._size[self._taking_part] if self.weighting == "natural" else None
+        weights = self._size if self.weighting == "natural" else None
         size = self.batches_per_epoch, self.classes_per_batch
-        chosen = self._taking_part[draw_identities(rng, len(self._taking_part), *size, weights)]
+        if self._near is not None:
+            chosen = draw_near(rng, self._taking_part, self._near, *size)
+        elif self._groups is not None:
+            chosen = draw_within(rng, self._groups, *size, self.superclasses_per_batch, weights)
+        else:
+            weights = None if weights is None else weights[self._taking_part]
+            chosen = self._taking_part[draw_identities(rng, len(self._taking_part), *size, weights)]
         rows = draw_samples(rng, self.labels, self._size, chosen.ravel(), self.samples_per_class)
         return rows.reshape(self.batches_per_epoch, -1)
 
     def _batch(self, table, epoch, index):
         rows = table[index]
-        samples = take(self.x, rows)
+        samples = take(self.x, rows, self.workers)
         if self.augment is not None:
             samples = self.augment(samples, self.rng(epoch, index))
         return fed(samples), self.labels[rows].astype("int32")
@@ -117,33 +210,10 @@ class BalancedBatchSequence(EpochSequence):
     def __repr__(self):
         what = [f"{count_samples(self.x)} samples of {len(self.identities)} identities"]
         what += [f"{self.left_out} left out"] * (self.left_out > 0)
+        what += [f"{self.superclasses_per_batch} super-classes in a batch"] * (self._groups is not None)
         what += [f"{self.repeated} with samples repeated"] * (self.repeated > 0)
         batches = f"{len(self)} batches of {self.classes_per_batch} × {self.samples_per_class}"
         return f"{type(self).__name__}({', '.join(what)}; {batches}; {self._state()})"
-
-
-def draw_identities(rng, total, batches, per_batch, weights=None):
-    """Draws the identities of each batch `(batches, per_batch)`, integers below `total`, distinct within a batch.
-
-    Without `weights`, the numbers of times that two identities are drawn differ by at most one. With `weights`
-    `(total,)`, each batch is a weighted draw without replacement.
-    """
-    if weights is not None:
-        chosen = np.empty((batches, per_batch), dtype=np.intp)
-        for batch in chosen:
-            # The largest values of log w + Gumbel noise are such a draw (Efraimidis and Spirakis, 2006).
-            keys = np.log(weights) + rng.gumbel(size=total)
-            batch[:] = np.argpartition(-keys, per_batch - 1)[:per_batch]
-        return chosen
-    drawn = [rng.permutation(total)]
-    while sum(map(len, drawn)) < batches * per_batch:
-        # The last batch may still have room: identities that it holds already are drawn after it is full.
-        open_batch = sum(map(len, drawn)) % per_batch
-        tail = drawn[-1][len(drawn[-1]) - open_batch :]
-        others = rng.permutation(np.setdiff1d(np.arange(total), tail, assume_unique=True))
-        fill = per_batch - open_batch
-        drawn.append(np.concatenate([others[:fill], rng.permutation(np.concatenate([others[fill:], tail]))]))
-    return np.concatenate(drawn)[: batches * per_batch].reshape(batches, per_batch)
 
 
 def draw_samples(rng, codes, size, visits, per_visit):

@@ -122,6 +122,8 @@ class PairSequence(HardPartners, PairBatches):
             share = f" (positive_fraction={self.positive_fraction:g})"
             self._check_partners_exist(positives > 0, positives < self.pairs_per_epoch, share)
 
+    _counted_by = "`pairs_per_epoch`"
+
     def _draw(self, epoch):
         left, right, same = self._draw_all(epoch) if self.exhaustive else self._draw_some(epoch)
         if self.sample_weight is None:

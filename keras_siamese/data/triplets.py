@@ -64,6 +64,8 @@ class TripletSequence(HardPartners):
         triplets_per_epoch = len(self._blocks.paired) if triplets_per_epoch is None else triplets_per_epoch
         self.triplets_per_epoch = self._count = check_integer("triplets_per_epoch", triplets_per_epoch, low=1)
 
+    _counted_by = "`triplets_per_epoch`"
+
     def triplets(self, epoch=None):
         """The sample indices of an epoch in the order of its batches: `(anchor, positive, negative)`, `(triplets,)`.
 

@@ -9,8 +9,12 @@ A pair is accepted iff score ≥ threshold.
 - `costs`, `calibration`: costs of errors, and maps from scores to probabilities.
 - `crossfit`: the accuracy at thresholds chosen on other identities.
 - `report`: all of these at once.
+- `groups`, `quality`: error rates by group, by age of templates, and by quality.
+- `open_set`: searches of a gallery that may not hold the person.
 - `retrieval`: how near queries find embeddings of their own identity.
 - `histogram`, `all_pairs`: the same figures for more pairs than fit in memory.
+- `spread`, `shards`: all pairs of embeddings in files, on the workers of joblib.
+- `quantization`: embeddings in one byte or one bit for each dimension, and the cost in EER.
 - `tables`, `counted`: scores from a CSV or Parquet file, of any length.
 """
 
@@ -32,19 +36,89 @@ from keras_siamese.verification.curves import (
     threshold_at_far,
 )
 from keras_siamese.verification.evidence import RuleOf30, auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
+from keras_siamese.verification.groups import Gap, GroupFigures, GroupReport, compare_groups
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.intervals import Interval, bootstrap, difference
+from keras_siamese.verification.open_set import FNIRFigure, OpenSet, evaluate_open_set
 from keras_siamese.verification.plots import plot_det, plot_errors, plot_reliability, plot_roc, plot_scores
 from keras_siamese.verification.points import OperatingPoint
+from keras_siamese.verification.quality import DiscardCurve, error_versus_discard, plot_discard
+from keras_siamese.verification.quantization import (
+    QuantizationCost,
+    QuantizationReport,
+    dequantize_embeddings,
+    embedding_ranges,
+    quantization_cost,
+    quantize_embeddings,
+)
 from keras_siamese.verification.report import TARFigure, VerificationReport, evaluate
 from keras_siamese.verification.retrieval import Retrieval, cmc, evaluate_retrieval, map_at_r, r_precision, recall_at_k
+from keras_siamese.verification.shards import Shards
+from keras_siamese.verification.spread import compare_shards
 from keras_siamese.verification.tables import ScoreTable, read_scores
 
-__all__ = ["Interval", "OperatingPoint", "Retrieval", "RuleOf30", "ScoreHistogram", "ScoreTable", "TARFigure"]
-__all__ += ["VerificationReport", "accuracy_at", "auc", "auc_floor"]
-__all__ += ["best_accuracy", "best_accuracy_floor", "bootstrap"]
-__all__ += ["cllr", "cmc", "compare_embeddings", "cross_fitted_accuracy", "d_prime", "det", "difference"]
-__all__ += ["eer", "eer_point", "evaluate", "evaluate_retrieval", "isotonic", "map_at_r", "min_cllr", "min_dcf"]
-__all__ += ["operating_point", "platt", "plot_det", "plot_errors", "plot_reliability", "plot_roc", "plot_scores"]
-__all__ += ["r_precision", "read_scores", "recall_at_k", "roc", "rule_of_3", "rule_of_30"]
-__all__ += ["tar_at_far", "threshold_at_cost", "threshold_at_far"]
+__all__ = [
+    "DiscardCurve",
+    "FNIRFigure",
+    "Gap",
+    "GroupFigures",
+    "GroupReport",
+    "Interval",
+    "OpenSet",
+    "OperatingPoint",
+    "QuantizationCost",
+    "QuantizationReport",
+    "Retrieval",
+    "RuleOf30",
+    "ScoreHistogram",
+    "ScoreTable",
+    "Shards",
+    "TARFigure",
+    "VerificationReport",
+    "accuracy_at",
+    "auc",
+    "auc_floor",
+    "best_accuracy",
+    "best_accuracy_floor",
+    "bootstrap",
+    "cllr",
+    "cmc",
+    "compare_embeddings",
+    "compare_groups",
+    "compare_shards",
+    "cross_fitted_accuracy",
+    "d_prime",
+    "dequantize_embeddings",
+    "det",
+    "difference",
+    "eer",
+    "eer_point",
+    "embedding_ranges",
+    "error_versus_discard",
+    "evaluate",
+    "evaluate_open_set",
+    "evaluate_retrieval",
+    "isotonic",
+    "map_at_r",
+    "min_cllr",
+    "min_dcf",
+    "operating_point",
+    "platt",
+    "plot_det",
+    "plot_discard",
+    "plot_errors",
+    "plot_reliability",
+    "plot_roc",
+    "plot_scores",
+    "quantization_cost",
+    "quantize_embeddings",
+    "r_precision",
+    "read_scores",
+    "recall_at_k",
+    "roc",
+    "rule_of_3",
+    "rule_of_30",
+    "tar_at_far",
+    "threshold_at_cost",
+    "threshold_at_far",
+]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_siamese._checks import check_number
+from keras_siamese.verification.evidence import in_words
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.pairs import progress_bar
 from keras_siamese.verification.report import evaluate
@@ -125,9 +126,8 @@ class CountedScores(NamedTuple):
     def __str__(self):
         lines = [self.histogram.table(self.far)]
         if self.threshold is not None:
-            found = {name: f"{value:.4f}" for name, value in self.at_threshold().items()}
-            lines.append(
-                "accuracy {accuracy}, FMR {fmr}, FNMR {fnmr}".format(**found) + f" at threshold {self.threshold:.6g}"
-            )
+            found = self.at_threshold()
+            lines.append(in_words(self.threshold, found["fmr"], found["fnmr"]))
+            lines.append("FMR {fmr:.4f}, FNMR {fnmr:.4f}, accuracy {accuracy:.4f}".format(**found))
         lines.append(f"More than {LIMIT:,} pairs are counted in bins and have no intervals.")
         return "\n".join(lines)

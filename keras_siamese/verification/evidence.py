@@ -69,6 +69,29 @@ def tar_note(rule, threshold):
     return f"{uncertain}at threshold {threshold:.6g}"
 
 
+def in_words(threshold, fmr, fnmr):
+    """What a threshold does, as a sentence: how many of 100 genuine and of 100 impostor pairs it accepts.
+
+    The sentence counts out of 1,000, 10,000, … pairs if a rate is below one in a hundred.
+
+    >>> in_words(-0.61, fmr=0.13, fnmr=0.1304)
+    'At threshold -0.61: of 100 genuine pairs 87 are accepted; of 100 impostor pairs 13 are accepted.'
+    >>> in_words(0.9, fmr=0.0012, fnmr=0)
+    'At threshold 0.9: all genuine pairs are accepted; of 1,000 impostor pairs 1 is accepted.'
+    """
+
+    def of_some(kind, accepted):
+        if accepted in (0, 1):
+            return f"{'all' if accepted else 'no'} {kind} pairs are accepted"
+        some = 100
+        while not 0 < round(accepted * some) < some:
+            some *= 10
+        count = round(accepted * some)
+        return f"of {some:,} {kind} pairs {count:,} {'is' if count == 1 else 'are'} accepted"
+
+    return f"At threshold {threshold:.6g}: {of_some('genuine', 1 - fnmr)}; {of_some('impostor', fmr)}."
+
+
 def rule_of_3(pairs):
     """Upper bound in (0, 1] of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
 

@@ -87,6 +87,11 @@ class Interval:
         return cls(float(estimate), float(low), float(high), float(np.std(replicates, ddof=1)), confidence, replicates)
 
 
+def between(interval):
+    """The ends of an interval as reports show them, such as `[0.0123, 0.0456]`."""
+    return f"[{interval.low:.4f}, {interval.high:.4f}]"
+
+
 def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, confidence=0.95, seed=0):
     """Confidence intervals of several statistics, by a bootstrap over identities: a dict from each to its `Interval`.
 
@@ -181,13 +186,13 @@ def _resamples(ranked, samples, rng):
     """Yields `Resamples` in blocks, of `samples` rows in total, each with weight in both classes."""
     most = max(1, BLOCK // len(ranked.same) if ranked.whole else min(ROWS, COUNTS // ranked.things))
     while samples:
-        rows = ranked.resample(_counts(min(samples, most), ranked.things, rng)).usable()
+        rows = ranked.resample(draw_counts(min(samples, most), ranked.things, rng)).usable()
         samples -= len(rows)
         if len(rows):
             yield rows
 
 
-def _counts(rows, things, rng):
+def draw_counts(rows, things, rng):
     """How often each of `things` is drawn in as many draws with replacement, then a row of 1; `(things + 1, rows)`."""
     counts, step = np.ones((things + 1, rows), np.uint8), max(1, BLOCK // things)
     for start in range(0, rows, step):

@@ -1,7 +1,8 @@
 """HTML pages: a report as one self-contained file.
 
 Contract: pictures are embedded as SVG, nothing is loaded from the network, and the template escapes all text that comes
-from the user. Needs the extra `report` (matplotlib, jinja2), which is imported only when a page is made. Anything above
+from the user. The only script is our own; the page's Content-Security-Policy names its digest, so a browser runs no
+other. Needs the extra `report` (matplotlib, jinja2), which is imported only when a page is made. Anything above
 `distances` may import it.
 
     html = render(report)
@@ -9,23 +10,54 @@ from the user. Needs the extra `report` (matplotlib, jinja2), which is imported 
 """
 
 import base64
+import hashlib
 import io
+from importlib import resources
 
 from keras_siamese._checks import check_installed
+from keras_siamese.verification.explorer import Example, explore, spread
+
+ROOM = "keras_siamese.verification"
 
 
 def render(report, title="Verification"):
     """The HTML page `(str)` of a `VerificationReport`."""
-    page = template("keras_siamese.verification", "report.html.jinja")
-    heading, *_ = str(report).splitlines()
-    return page.render(title=title, heading=heading, rows=list(report.rows()), picture=svg_of(report.plot()))
+    heading = str(report).partition("\n")[0]
+    rows, picture = list(report.rows()), svg_of(report.plot())
+    explorer = explore(*explored(report))
+    return interactive(ROOM, "report.html.jinja").render(
+        title=title, heading=heading, explorer=explorer, rows=rows, picture=picture
+    )
+
+
+def explored(report):
+    """The arguments of `explore` for a `VerificationReport`."""
+    same, scores, left, right = (report.pairs[name] for name in ("same", "scores", "left", "right"))
+    threshold = report.eer_point.threshold if report.threshold is None else report.threshold
+
+    def sides(pair):
+        return (f"pair {pair}",) if left is None else (str(left[pair]), str(right[pair]))
+
+    examples = [Example(float(scores[pair]), bool(same[pair]), sides(pair)) for pair in spread(same, scores)]
+    return same, scores, threshold, examples
 
 
 def template(package, name):
-    """The jinja template `name` of one of our packages; it escapes its arguments."""
+    """The jinja template `name` of one of our packages; it escapes its arguments. It may use the templates here."""
     jinja2 = check_installed("jinja2", "report")
-    loader = jinja2.PackageLoader(package, "")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package, ""), jinja2.PackageLoader(ROOM, "")])
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["script_source"] = "'none'"
+    return environment.get_template(name)
+
+
+def interactive(package, name):
+    """The jinja template `name`, with the script of `explorer.js`, which a browser allows by its digest."""
+    page = template(package, name)
+    script = resources.files(ROOM).joinpath("explorer.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page.globals |= {"script_source": f"'sha256-{digest}'", "script": script}
+    return page
 
 
 def svg(draw, size=(4.6, 3.6)):

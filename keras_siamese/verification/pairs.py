@@ -1,7 +1,7 @@
-"""Input checks of verification: pair labels, scores and identities.
+"""Input checks of verification: pair labels, scores and identities. The draw of pairs from identities.
 
 Contract: the caller's arguments in; arrays of equal length out, or a `ValueError`/`TypeError` that names the argument
-and counts the wrong values. Only this room imports it.
+and counts the wrong values. This room and `scoring` import it.
 
     same, scores = check_pairs(same, scores)                      # (n,) booleans, (n,) floats, both classes present
     left, right, count = check_identities(left, right, len(same)) # (n,) codes below count; None without identities
@@ -75,6 +75,48 @@ def _ranks_of_small(numbers):
     return np.flatnonzero(present), (np.cumsum(present) - 1)[numbers]
 
 
+def check_embeddings(embeddings):
+    """Returns `embeddings` as finite float32 or float64 `(n, dim)`, dim ≥ 1."""
+    embeddings = check_reals("embeddings", embeddings)
+    if embeddings.ndim != 2 or not embeddings.shape[1]:
+        raise ValueError(f"`embeddings` must have shape (n, dim); got shape {embeddings.shape}")
+    check_finite("embeddings", embeddings)
+    return embeddings if embeddings.dtype in (np.float32, np.float64) else embeddings.astype(np.float32)
+
+
+def draw_pairs(codes, max_pairs, rng):
+    """Draw at most `max_pairs` ≥ 2 pairs of samples with identities `codes` `(n,)`: rows `(left, right)`, left < right.
+
+    If there are no more than `max_pairs` pairs, all are returned. Otherwise min(all, max_pairs // 2) genuine and
+    min(all, the rest) impostor pairs are drawn. Each kind is a simple random sample without replacement.
+    """
+    n = len(codes)
+    if n * (n - 1) // 2 <= max_pairs:
+        return np.triu_indices(n, 1)
+    # In the order of identities, the genuine partners of a place are the places from the next one to its block's end,
+    # the impostor partners those from there on; each pair is counted at its first place.
+    order = np.argsort(codes, kind="stable")
+    _, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
+    block_end = np.repeat(starts + sizes, sizes)
+    genuine = draw_partners(np.arange(1, n + 1), block_end, max_pairs // 2, rng)
+    impostor = draw_partners(block_end, np.full(n, n), max_pairs - genuine.shape[1], rng)
+    return tuple(np.sort(order[np.concatenate([genuine, impostor], axis=1)], axis=0))
+
+
+def draw_partners(first, end, count, rng):
+    """`count` distinct `(place, partner)`, first[place] ≤ partner < end[place], or all if there are fewer: `(2, k)`."""
+    up_to = np.cumsum(end - first)
+    total = int(up_to[-1])
+    numbers = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
+    place = np.searchsorted(up_to, numbers, side="right")
+    return np.stack([place, end[place] - (up_to[place] - numbers)])
+
+
 def progress_bar(total, unit, shown):
     """A function that moves Keras's progress bar on by a number of steps, or does nothing if no bar is `shown`."""
     return keras.utils.Progbar(total, unit_name=unit).add if shown else lambda steps: None
+
+
+def say(text):
+    """Shows a line as Keras shows its progress: on the standard output, or in the log if Keras is told to log."""
+    keras.src.utils.io_utils.print_msg(text)

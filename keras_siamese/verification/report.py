@@ -19,14 +19,21 @@ import numpy as np
 
 from keras_siamese._checks import check_installed, check_integer, check_number, check_writable
 from keras_siamese._files import write_text
-from keras_siamese._tables import aligned
+from keras_siamese._tables import aligned, html_table
 from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
 from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
 from keras_siamese.verification.crossfit import cross_fitted_decisions
 from keras_siamese.verification.curves import d_prime
-from keras_siamese.verification.evidence import auc_floor, best_accuracy_floor, rule_of_3, rule_of_30, tar_note
-from keras_siamese.verification.intervals import Interval, bootstrap
+from keras_siamese.verification.evidence import (
+    auc_floor,
+    best_accuracy_floor,
+    in_words,
+    rule_of_3,
+    rule_of_30,
+    tar_note,
+)
+from keras_siamese.verification.intervals import Interval, between, bootstrap
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import OperatingPoint
 
@@ -105,6 +112,13 @@ class VerificationReport:
         """1 − (FMR + FNMR) / 2 at `threshold`: the accuracy with equal weights for both classes; or None."""
         return None if self.threshold is None else 1 - (self.fmr + self.fnmr) / 2
 
+    @property
+    def meaning(self):
+        """How many of 100 genuine and of 100 impostor pairs are accepted at `threshold`, else at that of the EER."""
+        if self.threshold is None:
+            return in_words(*self.eer_point)
+        return in_words(self.threshold, self.fmr, self.fnmr)
+
     def to_dict(self):
         """The report as numbers, strings, lists and dicts for JSON; infinite numbers become None."""
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "pairs"}
@@ -166,40 +180,42 @@ class VerificationReport:
         heading = f"Verification of {pairs:,} pairs: {self.genuines:,} genuine, {self.impostors:,} impostor"
         if self.identities is not None:
             heading += f", {self.identities:,} identities"
-        return "\n".join([heading, *aligned(self.rows(), right=(1,))])
+        return "\n".join([heading, self.meaning, *aligned(self.rows(), right=(1,))])
+
+    def _repr_html_(self):
+        heading, meaning, *_ = str(self).splitlines()
+        return f"<p><b>{heading}</b><br>{meaning}</p>{html_table(self.rows())}"
 
     def rows(self):
         """Name, value, interval and note of each line as text; the first line is the head of the table."""
         yield "", "value", f"{100 * self.confidence:.4g} % interval" if self.intervals else "", ""
         for name, key, value, note in self._figures():
             interval = self.intervals.get(key)
-            between = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else ""
+            ends = between(interval) if interval else ""
             missing = "withheld" if name.startswith("TAR") else "–"
-            yield name, missing if value is None else f"{value:.4f}", between, note
+            yield name, missing if value is None else f"{value:.4f}", ends, note
 
     def _figures(self):
         """Name, key of the interval, value (None if there is none to show) and note of each line."""
+        if self.threshold is not None:
+            share = 100 * self.impostors / (self.genuines + self.impostors)
+            yield "FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors)
+            yield "FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines)
+            yield "accuracy, balanced", "", self.balanced_accuracy, "1 − (FMR + FNMR) / 2"
+            yield "accuracy", "accuracy", self.accuracy, f"of these pairs, {share:.3g} % of which are impostor pairs"
         inverted = "; worse than random: are labels or scores inverted?" if self.auc < 1 - self.auc_floor else ""
         without_error = _no_error_note(self.eer, min(self.genuines, self.impostors))
         note = f"at threshold {self.eer_point.threshold:.6g}{'; ' if without_error else ''}{without_error}"
         yield "EER", "eer", self.eer, note
         yield "AUC", "auc", self.auc, f"random scores reach {self.auc_floor:.4f}{inverted}"
         yield "d′", "d_prime", self.d_prime, ""
-        if self.threshold is not None:
-            constant = max(self.genuines, self.impostors) / (self.genuines + self.impostors)
-            answer = "different" if self.impostors >= self.genuines else "same"
-            note = f'at threshold {self.threshold:.6g}; always answering "{answer}" scores {constant:.4f}'
-            yield "accuracy", "accuracy", self.accuracy, note
-            yield "accuracy, balanced", "", self.balanced_accuracy, "1 − (FMR + FNMR) / 2"
-            yield "FMR", "fmr", self.fmr, _no_error_note(self.fmr, self.impostors)
-            yield "FNMR", "fnmr", self.fnmr, _no_error_note(self.fnmr, self.genuines)
-        else:
+        if self.threshold is None:
             why = "too few pairs or identities to choose thresholds on other folds"
             note = why if self.cross_fitted_accuracy is None else "each pair at a threshold chosen on other folds"
             yield "accuracy, cross-fitted", "cross_fitted_accuracy", self.cross_fitted_accuracy, note
-        note = f"at threshold {self.best_threshold:.6g}, best for these pairs; "
-        note += f"random scores reach {self.best_accuracy_floor:.4f}"
-        yield "best accuracy", "best_accuracy", self.best_accuracy, note
+            note = f"at threshold {self.best_threshold:.6g}, best for these pairs; "
+            note += f"random scores reach {self.best_accuracy_floor:.4f}"
+            yield "best accuracy", "best_accuracy", self.best_accuracy, note
         yield "minDCF", "min_dcf", self.min_dcf, "if 1 pair in 100 is genuine; a constant answer costs 1"
         if self.cllr is not None:
             yield "Cllr", "cllr", self.cllr, "bits, of the calibrated scores; 1 means no information"
@@ -233,9 +249,9 @@ def evaluate(
     ['uncertain', 'withheld']
     >>> print(report)
     Verification of 2,000 pairs: 1,000 genuine, 1,000 impostor
+    At threshold 1.5: of 100 genuine pairs ... are accepted; of 100 impostor pairs ... are accepted.
                            value
-    EER                   0.0630    at threshold 1.52086
-    AUC                   0.9848    random scores reach 0.5300
+    FMR                   ...
     ...
     TAR at FMR ≤ 0.001  withheld    needs 3,000 impostor pairs, 30,000 for a reliable figure
     """

@@ -1,4 +1,7 @@
-"""BalancedBatchSequence: P identities of K samples that take turns, pure batches, and the identities left out."""
+"""BalancedBatchSequence: P identities of K samples that take turns, pure batches, the identities left out; batches of
+few super-classes and of identities near each other."""
+
+import pickle
 
 import keras
 import numpy as np
@@ -9,7 +12,7 @@ from scipy.stats import chisquare
 
 from keras_siamese import callbacks, losses
 from keras_siamese.data import BalancedBatchSequence
-from keras_siamese.data.balanced import draw_identities
+from keras_siamese.data.grouping import draw_identities, draw_within
 
 NAMES = np.array(["ada", "bo", "cy", "di"])
 UNEVEN = NAMES[[2, 0, 3, 1, 3, 2, 3, 0, 3, 2, 3]]  # ada 2, bo 1, cy 3, di 5, mixed up
@@ -146,7 +149,144 @@ def test_an_encoder_learns_from_it(rng):
     assert history[-1] < 0.9 * history[0]
 
 
+# Super-classes
+
+
+SIZES = (3, 4, 2, 6, 3)  # identities of each super-class
+ABOVE = np.repeat(np.arange(5), SIZES)  # the super-class of each of 18 identities
+
+
+def hierarchy(samples=3, **options):
+    """Identities in random order of codes, with `samples` each, and the super-class of each sample."""
+    labels = np.repeat(np.random.default_rng(0).permutation(18), samples)
+    options = {"classes": 6, "superclasses": ABOVE[labels], "batches_per_epoch": 60, **options}
+    return indices_as_samples(labels, **options), labels
+
+
+@pytest.mark.parametrize("several", [1, 2, 3])
+def test_a_batch_has_identities_of_few_superclasses(several):
+    sequence, labels = hierarchy(superclasses_per_batch=several)
+    taking_part = [number for number, size in enumerate(SIZES) if size >= 6 // several]
+    assert sequence.left_out == sum(size for number, size in enumerate(SIZES) if number not in taking_part)
+    for batch in labels[sequence.rows(2)]:
+        of_group = {group: set(batch[ABOVE[batch] == group].tolist()) for group in set(ABOVE[batch].tolist())}
+        assert len(of_group) == several and set(of_group) <= set(taking_part)
+        assert all(len(identities) == 6 // several for identities in of_group.values())
+    visits = np.bincount(labels[sequence.rows(2)[:, ::2]].ravel(), minlength=18)
+    for number in taking_part:
+        assert np.ptp(visits[number == ABOVE]) <= 1
+        assert visits[number == ABOVE].min() > 0
+
+
+def test_names_of_superclasses_and_what_is_said_of_them():
+    kinds = np.array(["cup", "fork", "cup", "cup", "fork", "pan"])
+    labels = np.repeat(np.arange(6), 2)
+    sequence = indices_as_samples(labels, 4, superclasses=kinds[labels])
+    assert sequence.left_out == 1  # the pan
+    assert repr(sequence).startswith(
+        "BalancedBatchSequence(12 samples of 6 identities, 1 left out, 2 super-classes in a batch; 2 batches of 4 × 2"
+    )
+
+
+def test_superclasses_are_drawn_in_proportion_to_their_identities(rng):
+    groups = [np.arange(4), np.arange(4, 12), np.arange(12, 36)]
+    drawn = draw_within(rng, groups, 4000, 2, 1)
+    got = np.bincount(np.digitize(drawn[:, 0], [4, 12]), minlength=3)
+    assert chisquare(got, 4000 * np.array([4, 8, 24]) / 36).pvalue > 1e-4
+    weights = np.where(np.arange(36) < 4, 8.0, 1.0)
+    got = np.bincount(np.digitize(draw_within(rng, groups, 4000, 2, 1, weights)[:, 0], [4, 12]), minlength=3)
+    assert chisquare(got, 4000 * np.array([32, 8, 24]) / 64).pvalue > 1e-4
+
+
+def test_batches_of_superclasses_depend_on_seed_and_epoch_alone():
+    one, other = hierarchy(seed=3)[0], hierarchy(seed=3)[0]
+    other.rows(0)
+    np.testing.assert_array_equal(one.rows(5), other.rows(5))
+    assert not np.array_equal(one.rows(5), one.rows(6))
+
+
+# Hard identities
+
+
+CLUSTERS = np.arange(20) % 4  # of 20 identities, five in each
+OFTEN = np.repeat(np.arange(20), 3)
+
+
+def clustered(rng):
+    """Embeddings of 20 identities in four clusters."""
+    return (20 * np.eye(4)[CLUSTERS[OFTEN]] + rng.normal(size=(60, 4))).astype("float32")
+
+
+def shown(sequence, epoch):
+    """The identities of each batch of an epoch."""
+    return OFTEN[sequence.rows(epoch)[:, ::2]]
+
+
+@pytest.mark.parametrize(("classes", "clusters"), [(5, 1), (10, 2)])
+def test_refreshed_batches_are_clusters(rng, classes, clusters):
+    sequence = indices_as_samples(OFTEN, classes, batches_per_epoch=20)
+    before = sequence.rows(3)
+    near = sequence.refresh(clustered(rng), negative_ranks=(0, 4))
+    assert np.all(CLUSTERS[near] == CLUSTERS[:, None])
+    for batch in shown(sequence, 3):
+        assert sorted(np.bincount(CLUSTERS[batch])[np.bincount(CLUSTERS[batch]) > 0]) == [5] * clusters
+    assert np.ptp(np.bincount(shown(sequence, 3).ravel())) <= 1
+    sequence.refresh(None)
+    np.testing.assert_array_equal(sequence.rows(3), before)
+
+
+def test_refreshed_batches_depend_on_seed_epoch_and_embeddings(rng):
+    embeddings = clustered(rng)
+    one, other = (indices_as_samples(OFTEN, 8, seed=4) for _ in range(2))
+    for sequence in (one, other):
+        sequence.refresh(embeddings)
+    other.rows(0)
+    np.testing.assert_array_equal(one.rows(5), other.rows(5))
+    assert not np.array_equal(one.rows(5), one.rows(6))
+    again = pickle.loads(pickle.dumps(one))
+    np.testing.assert_array_equal(again.rows(5), one.rows(5))
+
+
+def test_identities_that_take_no_part_are_not_near(rng):
+    labels = np.concatenate([OFTEN, [20, 21]])
+    sequence = indices_as_samples(labels, 5)
+    embeddings = np.concatenate([clustered(rng), clustered(rng)[:2]])
+    near = sequence.refresh(embeddings, negative_ranks=(0, 4))
+    assert near.shape == (22, 4)
+    assert np.all(near[20:] == -1) and near[:20].max() < 20 and near[:20].min() >= 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"frozen": True}, {"weighting": "natural"}, {"superclasses": OFTEN % 2, "classes": 4}]
+)
+def test_what_cannot_be_refreshed(options):
+    sequence = indices_as_samples(OFTEN, **options)
+    with pytest.raises(ValueError, match="`refresh` needs a sequence that is not frozen and has superclasses=None and"):
+        sequence.refresh(None)
+
+
 # Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"superclasses": [0, 0, 0]}, "`superclasses` must have one entry for each of the 12 samples; got 3"),
+        ({"superclasses": [0, 1] * 6}, r"one super-class for each identity; got 0 in 0 and 1$"),
+        ({"superclasses_per_batch": 3}, "`superclasses_per_batch` must divide `classes_per_batch`, which is 4; got 3"),
+        ({"superclasses_per_batch": 0}, "`superclasses_per_batch` must be at least 1; got 0"),
+        (
+            {"superclasses": [0] * 10 + [1] * 2},
+            r"`superclasses_per_batch` must be at most 1, the number of super-classes with at least 2 identities that "
+            r"take part \(of 2\); got 2",
+        ),
+        ({"superclasses": np.full(12, np.nan)}, "`superclasses` must be finite"),
+    ],
+)
+def test_refuses_superclasses(change, message):
+    labels = np.repeat(np.arange(6), 2)
+    with pytest.raises(ValueError, match=message):
+        indices_as_samples(labels, **{"classes": 4, "superclasses": labels // 3, **change})
 
 
 @pytest.mark.parametrize(

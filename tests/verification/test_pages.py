@@ -20,13 +20,13 @@ def report(rng):
 def test_a_page_holds_the_table_and_the_picture(report):
     page = pages.render(report, "Gate <3>")
     assert "Gate &lt;3&gt;" in page and "<3>" not in page
-    heading, _, *lines = str(report).splitlines()
-    assert heading in page
+    heading, meaning, _, *lines = str(report).splitlines()
+    assert heading in page and meaning in page
     for name, value, _, _ in list(report.rows())[1:]:
         assert name in page and value in page
     assert len(lines) == len(list(report.rows())) - 1
     assert page.count("data:image/svg+xml;base64,") == 1
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page
 
 
 def test_a_report_writes_its_page(report, tmp_path):
@@ -48,5 +48,6 @@ def test_a_picture_is_the_same_each_time():
 
 
 def test_a_template_escapes_what_it_is_given():
-    page = pages.template("keras_siamese.verification", "report.html.jinja")
-    assert "&lt;b&gt;" in page.render(title="<b>", heading="", rows=[["", "", "", ""]], picture="")
+    page = pages.template("keras_siamese.tuning", "report.html.jinja")
+    shown = page.render(title="<b>", failures=[("</script>", {}, "<i>")], rows=[], head=[])
+    assert "&lt;b&gt;" in shown and "&lt;/script&gt;" in shown and "script-src 'none'" in shown

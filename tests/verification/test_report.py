@@ -26,6 +26,7 @@ from keras_siamese.verification import (
     tar_at_far,
     threshold_at_far,
 )
+from keras_siamese.verification.evidence import in_words
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def test_the_table_is_aligned_and_complete(pairs, threshold, known):
     same, scores, left, right = pairs
     sides = {"left": left, "right": right} if known else {}
     report = evaluate(same, scores, far=(0.1, 0.001), threshold=threshold, **sides)
-    heading, columns, *lines = str(report).splitlines()
+    heading, meaning, columns, *lines = str(report).splitlines()
+    assert meaning == report.meaning
     assert heading.startswith(f"Verification of 1,000 pairs: {same.sum()} genuine, {(~same).sum()} impostor")
     assert heading.endswith(", 50 identities") == known
     assert ("95 % interval" in columns) == known
@@ -116,13 +118,12 @@ def test_the_table_is_aligned_and_complete(pairs, threshold, known):
         if known and "withheld" not in line and not line.startswith(("d′", "best", "accuracy, balanced", "min")):
             assert line[end + 2] == "["
     names = [line[: end - 8].strip() for line in lines]
-    accuracies = ["accuracy, cross-fitted"] if threshold is None else ["accuracy", "accuracy, balanced", "FMR", "FNMR"]
     assert names == [
+        *([] if threshold is None else ["FMR", "FNMR", "accuracy, balanced", "accuracy"]),
         "EER",
         "AUC",
         "d′",
-        *accuracies,
-        "best accuracy",
+        *(["accuracy, cross-fitted", "best accuracy"] if threshold is None else []),
         "minDCF",
         "min Cllr",
         "TAR at FMR ≤ 0.1",
@@ -220,8 +221,10 @@ def test_balanced_accuracy_weighs_both_classes_alike():
     assert report.accuracy == 6 / 8
     assert report.balanced_accuracy == pytest.approx((1 / 2 + 5 / 6) / 2)
     assert report.to_dict()["balanced_accuracy"] == pytest.approx(2 / 3)
-    assert 'always answering "different" scores 0.7500' in str(report)
-    assert 'always answering "same" scores 0.7500' in str(evaluate(~same.astype(bool), -scores, threshold=-0.5))
+    _, meaning, _, first, *_ = str(report).splitlines()
+    assert meaning == "At threshold 0.5: of 100 genuine pairs 50 are accepted; of 100 impostor pairs 17 are accepted."
+    assert evaluate(same, scores).meaning == in_words(*evaluate(same, scores).eer_point)
+    assert first.split() == ["FMR", "0.1667"] and "0.7500    of these pairs, 75 % of which are impostor" in str(report)
     assert evaluate(same, scores).balanced_accuracy is None
 
 
@@ -245,7 +248,7 @@ def test_the_frame_has_what_the_table_shows(pairs, threshold):
     report = evaluate(same, scores, far=(0.1, 0.001), threshold=threshold, left=left, right=right)
     frame = report.to_frame()
     assert list(frame.columns) == ["value", "low", "high", "note"]
-    shown = [line.split("  ")[0] for line in str(report).splitlines()[2:]]
+    shown = [line.split("  ")[0] for line in str(report).splitlines()[3:]]
     assert list(frame.index) == shown
     assert frame.loc["EER", "value"] == report.eer
     assert (frame.loc["AUC", "low"], frame.loc["AUC", "high"]) == (

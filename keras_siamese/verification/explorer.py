@@ -1,0 +1,127 @@
+"""The part of a page in which a reader moves the threshold and sees what it does.
+
+Contract: pairs in, plain values out, which the macro of `explorer.html.jinja` shows. Without scripts the page says what
+the given threshold does; `explorer.js` lets the reader move it. Counts are exact at each threshold that can be chosen.
+
+    found = explore(same, scores, threshold, [Example(0.91, True, ("anna", "anna"))])
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_siamese.verification import points as at
+from keras_siamese.verification.evidence import in_words
+
+STEPS = 300  # thresholds that can be chosen, at most
+BINS = 64  # of the histograms
+WIDTH, MIDDLE, BOTTOM = 640, 150, 280  # of the picture: its width, and where its two parts end
+EXAMPLES = 12  # of each class
+LARGEST = np.finfo(np.float64).max
+
+
+class Example(NamedTuple):
+    """A pair that is shown: its score, whether it is genuine, what is said of its sides, and their pictures."""
+
+    score: float
+    same: bool
+    sides: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+
+
+def explore(same, scores, threshold, examples=()):
+    """What the macro `explore` shows, as a dict.
+
+    Args:
+        same, scores: `(n,)` booleans and finite floats.
+        threshold: the threshold that is shown first; pairs from this score on are accepted.
+        examples: `Example`s.
+    """
+    points = at.operating_points(same, scores)
+    kept = thinned(points)[::-1]
+    start = int(np.searchsorted(points.thresholds[kept], threshold))
+    accepted = scores >= threshold
+    here = threshold, np.count_nonzero(accepted & ~same), np.count_nonzero(accepted & same)
+    thresholds, impostor, genuine = (
+        np.insert(column[kept], start, value) for column, value in zip(points, here, strict=True)
+    )
+    low, high = float(scores.min()), float(scores.max())
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    genuines, impostors = int(points.genuines[-1]), int(points.impostors[-1])
+    x = np.clip(WIDTH * (thresholds - low) / (high - low), 0, WIDTH)
+    fmr, fnmr = impostor / impostors, 1 - genuine / genuines
+    return {
+        "sentence": in_words(threshold, fmr[start], (genuines - genuine[start]) / genuines),
+        "rows": [
+            row("genuine", genuines, int(genuine[start]), genuines - int(genuine[start])),
+            row("impostor", impostors, int(impostor[start]), int(impostor[start])),
+        ],
+        "low": low,
+        "high": high,
+        "at": round(float(x[start]), 2),
+        "genuine": histogram(scores[same], low, high),
+        "impostor": histogram(scores[~same], low, high),
+        "fmr": line(x, MIDDLE + (BOTTOM - MIDDLE) * (1 - fmr)),
+        "fnmr": line(x, MIDDLE + (BOTTOM - MIDDLE) * (1 - fnmr)),
+        "examples": [shown(example, threshold) for example in examples],
+        "data": {
+            "thresholds": np.clip(thresholds, -LARGEST, LARGEST).tolist(),  # JSON has no infinity
+            "genuine": genuine.tolist(),
+            "impostor": impostor.tolist(),
+            "genuines": genuines,
+            "impostors": impostors,
+            "low": low,
+            "high": high,
+            "start": start,
+        },
+    }
+
+
+def thinned(points):
+    """Indices of at most `STEPS` operating points: both error rates are followed evenly, and closely where small."""
+    last = len(points.thresholds) - 1
+    if last < STEPS:
+        return np.arange(last + 1)
+    found = [0, last]
+    for rising in (points.impostors / points.impostors[-1], points.genuines / points.genuines[-1]):
+        wanted = np.concatenate(
+            [np.geomspace(1 / points.impostors[-1], 1, STEPS // 6), np.linspace(0, 1, STEPS // 3 - 1)]
+        )
+        found.append(np.minimum(np.searchsorted(rising, wanted), last))
+    return np.unique(np.minimum(np.hstack(found), last))
+
+
+def histogram(scores, low, high):
+    """The outline of a histogram in the upper half, as the path of an SVG."""
+    heights = np.histogram(scores, BINS, (low, high))[0]
+    tops = MIDDLE - (MIDDLE - 20) * heights / heights.max()
+    edges = np.linspace(0, WIDTH, BINS + 1)
+    return line(np.r_[0, np.repeat(edges, 2)[1:-1], WIDTH], np.r_[MIDDLE, np.repeat(tops, 2), MIDDLE])
+
+
+def line(x, y):
+    """The path of an SVG through points `(n,)`, `(n,)`."""
+    return "M" + " ".join(f"{across:.1f},{down:.1f}" for across, down in zip(x, y, strict=True))
+
+
+def row(kind, total, accepted, wrong):
+    return f"{kind} pairs", f"{total:,}", f"{accepted:,}", f"{total - accepted:,}", f"{100 * wrong / total:.3g} %"
+
+
+def shown(example, threshold):
+    """An `Example` as the macro shows it: with its outcome at the threshold."""
+    accepted = example.score >= threshold
+    wrong = bool(accepted != example.same)
+    outcome = f"{'genuine' if example.same else 'impostor'} pair {'accepted' if accepted else 'rejected'}"
+    return example._asdict() | {"wrong": wrong, "outcome": outcome + ": wrong" * wrong, "who": " ".join(example.sides)}
+
+
+def spread(same, scores, count=EXAMPLES):
+    """Indices of pairs that stand for all scores: `count` of each class, at even ranks, highest score first."""
+    found = []
+    for chosen in (same, ~same):
+        rows = np.flatnonzero(chosen)
+        rows = rows[np.argsort(-scores[rows], kind="stable")]
+        found.append(rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))])
+    rows = np.concatenate(found)
+    return rows[np.argsort(-scores[rows], kind="stable")]
