@@ -1,8 +1,10 @@
 """Headless Chromium for tests, over the DevTools protocol's pipe: no driver, no port, the standard library only.
 
 Contract: `Chromium.find()` is the program's path or None; inside `with Chromium(program) as browser`,
-`browser.open(url, width)` loads a page in a window `width` CSS pixels wide and returns a `Page`. The protocol's
-messages are JSON, ended by a zero byte, written to the browser's file descriptor 3 and read from its 4.
+`browser.open(url, width)` loads a page in a window `width` CSS pixels wide and returns a `Page`. The value of `script`,
+an expression, is its `result`. With `dark=True` the page is told that the reader prefers dark colours. The screenshot
+is that of the `whole` page or, which is faster, of the window. The protocol's messages are JSON, ended by a zero byte,
+written to the browser's file descriptor 3 and read from its 4.
 
     with Chromium(Chromium.find()) as browser:
         page = browser.open("file:///tmp/report.html", 390)
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
+    "--hide-scrollbars",  # as on a telephone; a screenshot of the whole page is laid out without them
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -47,19 +50,23 @@ class Page:
 
     Attributes:
         text: what a reader sees.
+        result: value of the script that was run in it.
         errors: lines that the console would show in red, uncaught exceptions among them.
         requests: addresses it asked for, without its own and without `data:`.
         scroll_width, client_width: CSS pixels that the page needs, and has.
         images: `(source, natural width in pixels)` of each image; 0 where it could not be shown.
-        screenshot: PNG of the whole page.
+        background: colour behind the text, as CSS has it.
+        screenshot: PNG of the whole page, or of what the window shows.
     """
 
     text: str = ""
+    result: object = None
     errors: list = field(default_factory=list)
     requests: list = field(default_factory=list)
     scroll_width: int = 0
     client_width: int = 0
     images: list = field(default_factory=list)
+    background: str = ""
     screenshot: bytes = b""
 
 
@@ -100,8 +107,8 @@ class Chromium:
             os.close(self.into)
             self.profile.cleanup()
 
-    def open(self, url, width):
-        """Loads `url` in a window `width` CSS pixels wide; returns the `Page`."""
+    def open(self, url, width, script=None, dark=False, whole=True):
+        """Loads `url` in a window `width` CSS pixels wide, and runs `script` in it; returns the `Page`."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
@@ -113,20 +120,26 @@ class Chromium:
             call(f"{domain}.enable")
         size = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
         call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        call("Emulation.setEmulatedMedia", features=[scheme])
         call("Page.navigate", url=url)
         self.wait_for("Page.loadEventFired")
         settle = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 200))))"
         call("Runtime.evaluate", expression=settle, awaitPromise=True)
 
         def value(expression):
-            return call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+            options = {"returnByValue": True, "awaitPromise": True}
+            return call("Runtime.evaluate", expression=expression, **options)["result"]["value"]
 
+        result = value(script) if script else None
         page = Page(
+            result=result,
             text=value("document.body.innerText"),
             scroll_width=value("document.documentElement.scrollWidth"),
             client_width=value("document.documentElement.clientWidth"),
             images=value("Array.from(document.images, image => [image.src.slice(0, 80), image.naturalWidth])"),
-            screenshot=base64.b64decode(call("Page.captureScreenshot", captureBeyondViewport=True)["data"]),
+            background=value("getComputedStyle(document.body).backgroundColor"),
+            screenshot=base64.b64decode(call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]),
         )
         page.errors = [line for event in self.events if (line := error_line(event))]
         sent = (e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent")

@@ -22,14 +22,20 @@ import keras_siamese as ks
 from keras_siamese import distances, losses, metrics
 from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.layers import (
+    Chunked,
+    CrossBatchMemory,
     DistanceLayer,
     GeneralizedMeanPooling1D,
     GeneralizedMeanPooling2D,
+    LearnedScale,
     LogisticHead,
     ProxyLogits,
     SiameseWrapper,
+    TokenPooling,
 )
+from keras_siamese.layers.around import AroundEncoder
 from keras_siamese.losses.statistics import BatchStatistic
+from keras_siamese.pretrained import Backbone
 
 
 @keras.saving.register_keras_serializable("roundtrip")
@@ -67,10 +73,15 @@ EXAMPLES = {
     "ProxyLogits": lambda: ProxyLogits(5, centers_per_class=2, center_sparsity=0.25, name="classes"),
     "GeneralizedMeanPooling1D": lambda: GeneralizedMeanPooling1D(2.5, False, 1e-4, "channels_first", True, name="pool"),
     "GeneralizedMeanPooling2D": lambda: GeneralizedMeanPooling2D(4.0, eps=0.001, data_format="channels_last"),
+    "TokenPooling": lambda: TokenPooling("max", name="tokens"),
     "LogisticHead": lambda: LogisticHead(low=-float("inf"), high=3.0, name="same"),
     "SiameseWrapper": lambda: SiameseWrapper(
         encoder(), "angular", head="logistic", joint=False, swap=True, name="siamese"
     ),
+    "Backbone": lambda: Backbone(encoder(), name="backbone"),
+    "Chunked": lambda: Chunked(encoder(), rows=3, name="chunked"),
+    "CrossBatchMemory": lambda: CrossBatchMemory(encoder(), 8, 0.75, name="remembering"),
+    "LearnedScale": lambda: LearnedScale(encoder(), 8.0, -4.0, name="learning"),
     "AttachedModel": lambda: AttachedModel(comparing_model(), "score", name="attached"),
     "ContrastiveLoss": lambda: losses.ContrastiveLoss(
         0.75, 0.125, False, positive_weight=2, negative_weight=0.5, similar_label=0, reduction="sum", name="pairs"
@@ -105,6 +116,10 @@ EXAMPLES = {
     "HistogramLoss": lambda: losses.HistogramLoss(20),
     "AngularLoss": lambda: losses.AngularLoss(45, name="angle"),
     "MultipleNegativesRankingLoss": lambda: losses.MultipleNegativesRankingLoss(10),
+    "SigLIPLoss": lambda: losses.SigLIPLoss(5, -3, block_size=4),
+    "MatryoshkaLoss": lambda: losses.MatryoshkaLoss(
+        losses.BatchTripletLoss(0.25, block_size=4), [3, 1], [1, 0.5], False, reduction="sum", name="nested"
+    ),
     "VICRegLoss": lambda: losses.VICRegLoss(10, 5, 2, 0.01),
     "BarlowTwinsLoss": lambda: losses.BarlowTwinsLoss(0.25),
     "NpairsLoss": lambda: losses.NpairsLoss(reduction="sum"),
@@ -183,6 +198,11 @@ def carrier(instance):
     if isinstance(instance, keras.Model):
         model = instance
         loss = losses.WeightedBinaryCrossentropy("balanced") if isinstance(instance, SiameseWrapper) else None
+        if isinstance(instance, AroundEncoder):
+            inputs, loss = (
+                inputs[:1],
+                losses.SigLIPLoss() if isinstance(instance, LearnedScale) else losses.NTXentLoss(),
+            )
     elif isinstance(instance, distances.Distance):
         model = SiameseWrapper(encoder(), instance)
     elif isinstance(instance, DistanceLayer):
@@ -190,10 +210,12 @@ def carrier(instance):
         shared = encoder()
         model = keras.Model(symbols, instance([shared(symbol) for symbol in symbols]))
         inputs = list(inputs)
-    elif isinstance(instance, (GeneralizedMeanPooling1D, GeneralizedMeanPooling2D)):
-        grid = keras.layers.Reshape((2, 2) if isinstance(instance, GeneralizedMeanPooling1D) else (2, 2, 1))
+    elif isinstance(instance, (GeneralizedMeanPooling1D, GeneralizedMeanPooling2D, TokenPooling)):
+        grid = keras.layers.Reshape((2, 2, 1) if isinstance(instance, GeneralizedMeanPooling2D) else (2, 2))
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, "softplus"), grid, instance])
         inputs, loss = inputs[:1], None
+    elif isinstance(instance, Backbone):
+        model, inputs, loss = keras.Sequential([keras.Input((4,)), instance]), inputs[:1], losses.NTXentLoss()
     elif isinstance(instance, LogisticHead):
         model, loss = SiameseWrapper(encoder(), head=instance), losses.WeightedBinaryCrossentropy("balanced")
     elif isinstance(instance, (ProxyLogits, losses.ProxyLoss)):

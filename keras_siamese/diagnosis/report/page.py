@@ -10,10 +10,12 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese.diagnosis.facts.references import references_of
+from keras_siamese.diagnosis.report.errors import item_of
 from keras_siamese.diagnosis.report.panels import panel_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
 from keras_siamese.diagnosis.run import ALWAYS
-from keras_siamese.verification.pages import svg, template
+from keras_siamese.verification.explorer import Example, explore, spread
+from keras_siamese.verification.pages import interactive, svg
 
 LISTED = 15  # number of identities that are listed
 LONGEST = 40  # number of characters of a name that are shown
@@ -24,7 +26,8 @@ def render(diagnosis):
     facts, observed = diagnosis.to_dict(), diagnosis.observed
     wrong = {name: facts["errors"][name] for name in ("false_accepts", "false_rejects")}
     items = [pair[side]["item"] for pairs in wrong.values() for pair in pairs for side in ("left", "right")]
-    return template("keras_siamese.diagnosis.report", "report.html.jinja").render(
+    return interactive("keras_siamese.diagnosis.report", "report.html.jinja").render(
+        explorer=explorer(observed),
         diagnosis=diagnosis,
         cut=cut,
         findings=[(finding, signal_cells(finding.evidence)) for finding in diagnosis.findings],
@@ -42,6 +45,34 @@ def render(diagnosis):
         settings=flatten(facts["settings"]),
         versions=facts["versions"],
     )
+
+
+def explorer(observed):
+    """What the threshold in use, else that of the EER, does with the held-out pairs, and examples of them."""
+    valid = observed.valid
+    threshold = observed.threshold
+    if threshold is None:
+        threshold = verification.eer_point(valid.same, valid.scores).threshold
+    pairs, trials = spread(valid.same, valid.scores), valid.trials
+    sides = np.stack([trials.left[pairs], trials.right[pairs]], axis=1)
+    pictures = thumbnails(trials.items, sides.ravel())
+    examples = [
+        Example(
+            float(valid.scores[pair]),
+            bool(valid.same[pair]),
+            tuple(described(item_of(trials, int(item))) for item in both),
+            tuple(pictures[int(item)] for item in both) if pictures else (),
+        )
+        for pair, both in zip(pairs, sides, strict=True)
+    ]
+    return explore(valid.same, valid.scores, threshold, examples)
+
+
+def described(item):
+    """An item, as `errors.item_of` gives it, in a few words."""
+    row = f"sample {item['item']}" if item["row"] is None else f"row {item['row']}"
+    names = [cut(name) for name in (item["identity"], item["file"]) if name is not None]
+    return ", ".join(names if item["file"] is not None else [*names, row])
 
 
 def cut(text):

@@ -15,24 +15,12 @@ import numpy as np
 import pytest
 
 import keras_siamese as ks
-from tests.support.chromium import Chromium
+from keras_siamese.verification.evidence import in_words
 from tests.support.diagnoses import HOSTILE, made
 
 WIDTHS = {"desktop": 1280, "telephone": 390}
 
 pytestmark = [pytest.mark.browser, pytest.mark.deep]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = Chromium.find()
-    if program is None:
-        reason = "no Chromium on the PATH (Debian's package: chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with Chromium(program) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +86,51 @@ def test_hostile_names_and_missing_pieces_do_no_harm(browser, tmp_path, case, de
         shown = " ".join(page.text.split())
         for name in HOSTILE[:4]:
             assert " ".join(name.split()) in shown, name
+
+
+MOVE = """(() => {
+  const find = (selector) => document.querySelector(selector);
+  const seen = () => ({
+    sentence: find(".sentence").textContent,
+    counts: [...document.querySelectorAll(".counts")].map((row) => [...row.cells].map((cell) => cell.textContent)),
+    wrong: document.querySelectorAll(".examples .wrong").length,
+    shown: [...document.querySelectorAll(".examples figure")].filter((one) => !one.hidden).length,
+  });
+  const written = seen();
+  const change = (selector, value, event) => {
+    find(selector).value = value;
+    find(selector).dispatchEvent(new Event(event));
+    return seen();
+  };
+  const at = Math.floor(find(".threshold").max * 0.75);
+  const data = JSON.parse(find('.explorer script').textContent);
+  return { written, at, threshold: data.thresholds[at], moved: change(".threshold", at, "input"),
+    wrong: change(".which", "wrong", "change"), who: change(".who", "no such name", "input"),
+    note: !find(".none").hidden };
+})()"""
+
+
+def test_a_reader_moves_the_threshold(browser, tmp_path):
+    """What the page then says is what Python counts at that threshold."""
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    diagnosis = made(kind="lazy")
+    valid = diagnosis.observed.valid
+    page = browser.open(diagnosis.to_html(tmp_path / "report.html").as_uri(), WIDTHS["desktop"], MOVE)
+    (screenshot_folder(tmp_path) / "moved.png").write_bytes(page.screenshot)
+    assert page.errors == [] and page.requests == []
+    found = page.result
+    written = ks.verification.eer_point(valid.same, valid.scores).threshold
+    for state, threshold in (("written", written), ("moved", found["threshold"])):
+        accepted = valid.scores >= threshold
+        fmr, fnmr = accepted[~valid.same].mean(), 1 - accepted[valid.same].mean()
+        assert found[state]["sentence"] == in_words(threshold, fmr, fnmr)
+        numbers = [valid.same.sum(), (accepted & valid.same).sum(), (~accepted & valid.same).sum()]
+        assert found[state]["counts"][0][1:4] == [f"{number:,}" for number in numbers]
+        assert float(found[state]["counts"][1][4].removesuffix(" %")) == pytest.approx(100 * fmr, rel=5e-3)
+        assert found[state]["shown"] == 24
+    assert 0 < found["moved"]["wrong"] == found["wrong"]["shown"] < 24
+    assert found["who"]["shown"] == 0 and found["note"]
 
 
 def test_report_names_no_address_to_fetch(report):
