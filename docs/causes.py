@@ -1,4 +1,4 @@
-"""Draws docs/causes/CAUSE.png, the pictures of the guide docs/loss_falls.md.
+"""Draws docs/causes/CAUSE.png, the pictures on the pages of the causes.
 
 Each picture shows a run of the fault benchmark with a planted fault, and the healthy run of the same base program and
 seed. The runs are those in benchmarks/results.
