@@ -10,6 +10,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from losses import BEYOND_FLOOR
+
 HERE = Path(__file__).parent
 
 
@@ -36,8 +38,8 @@ def footnote(found):
 def losses(found):
     """One table for each batch size: milliseconds by backend, then ratios to the floor and to other libraries."""
     backends = list(found["rows"])
-    parts = []
-    for batch in sorted({row["batch"] for rows in found["rows"].values() for row in rows}):
+    parts, batches = [], sorted({row["batch"] for rows in found["rows"].values() for row in rows})
+    for batch in batches:
         by_loss = {}
         for backend, rows in found["rows"].items():
             for row in rows:
@@ -46,15 +48,27 @@ def losses(found):
         lines = [losses_row(name, rows, backends) for name, rows in by_loss.items()]
         header = ["loss", *(f"{backend}, ms" for backend in backends), "× floor", "memory, MiB"]
         header += ["PML, ms", "PML ÷ torch", "PML ÷ jax", "TFA ÷ tensorflow"]
+        if batch == batches[-1]:
+            header.append("beyond the floor")
+            for line, (name, rows) in zip(lines, by_loss.items(), strict=True):
+                line.append(beyond_floor(name) if over_floor(rows) > 2 else "")
         parts.append(f"**{batch:,} rows**\n\n{table(header, lines)}")
     return "\n\n".join([*parts, footnote(found)])
 
 
+def over_floor(rows):
+    """The time of a loss divided by the floor, rounded as the table shows it, on the best backend."""
+    return round(min(row["seconds"] / row["floor"] for row in rows.values()), 1)
+
+
+def beyond_floor(name):
+    return BEYOND_FLOOR.get(name) or BEYOND_FLOOR[name.split(",")[0]]
+
+
 def losses_row(name, rows, backends):
     times = [milliseconds(rows[backend]["seconds"]) if backend in rows else "" for backend in backends]
-    floor = min(row["seconds"] / row["floor"] for row in rows.values())
     memory = [row["memory"] / 2**20 for row in rows.values() if row["memory"] is not None]
-    cells = [name, *times, f"{floor:.1f}", f"{min(memory):,.0f}–{max(memory):,.0f}" if memory else ""]
+    cells = [name, *times, f"{over_floor(rows):.1f}", f"{min(memory):,.0f}–{max(memory):,.0f}" if memory else ""]
     peer = rows["torch"]["peers"].get("PML", "") if "torch" in rows else ""
     cells.append(milliseconds(peer) if isinstance(peer, float) else peer)
     for peer, backend in (("PML", "torch"), ("PML", "jax"), ("TFA", "tensorflow")):
@@ -102,8 +116,31 @@ def resume(found):
     return f"{table(header, lines)}\n\n{footnote(found)}"
 
 
+def soak(found):
+    """A line for each backend and part: the last block, and each slope with its interval."""
+    lines = []
+    for backend, parts in found["rows"].items():
+        for part, row in parts.items():
+            blocks, slopes = row["blocks"], row["slopes"]
+            ends = [f"{1e3 * statistics.median(blocks['seconds']):.0f}", f"{blocks['memory'][-1] / 2**20:,.0f}"]
+            ends += [f"{blocks[name][-1]:.0f}" for name in ("files", "threads")]
+            units = {"seconds": 1e3, "memory": 2**-20, "files": 1, "threads": 1}
+            grown = [interval([unit * value for value in slopes[name]]) for name, unit in units.items()]
+            cells = [cell for pair in zip(ends, grown, strict=True) for cell in pair]
+            load = f"{min(blocks['load']):.0f} to {max(blocks['load']):.0f}"
+            lines.append([backend, f"{row['count']:,} {part}", f"{row['per']:,} {part}", *cells, load])
+    header = ["backend", "run", "slopes are for", "each, ms", "slope", "memory, MiB", "slope", "files", "slope"]
+    return table([*header, "threads", "slope", "load"], lines) + "\n\n" + footnote(found)
+
+
+def interval(values):
+    """A slope and its 95 % interval as text; a slope that is 0 with certainty is "0"."""
+    slope, low, high = (f"{value:+.1f}" for value in values)
+    return f"{slope} ({low} to {high})" if any(values) else "0"
+
+
 def data(found):
-    """A table for batches from arrays, then one for batches from image files."""
+    """A table for batches from arrays, then those of `image_files`."""
     lines = []
     for row in found["memory"]:
         seconds, batches = dict(row["seconds"]), row["batches"]
@@ -115,13 +152,24 @@ def data(found):
         lines.append([row["sequence"], size, *rates, share, ", ".join(peer), growth, f"{row['data'] / 2**20:,.0f}"])
     header = ["sequence", "samples", "batches/s", "gather, batches/s", "of the gather", "peer, batches/s"]
     header += ["growth: sequence / gather / peer, MiB", "samples, MiB"]
-    checked, *reading = found["files"]
-    files = table(
-        ["pairs of image files", "batches/s"],
-        [[row["side"], f"{row['batches'] / row['seconds']:,.1f}"] for row in reading],
-    )
-    note = f"Finding and checking the files, once, when the `ImageFolder` is made: {checked['seconds']:.1f} s."
-    return "\n\n".join([table(header, lines), files, note, footnote(found)])
+    return "\n\n".join([table(header, lines), *image_files(found.get("image_files", [])), footnote(found)])
+
+
+def image_files(rows):
+    """A table of the batches from image files by kind and workers, with those of a DataLoader, and a note."""
+    if not rows:
+        return ["Image files: not measured yet."]
+    lines = []
+    for row in rows:
+        seconds, batches = row["seconds"], row["batches"]
+        for name in (name for name in seconds if not name.startswith("DataLoader")):
+            peer = seconds.get(f"DataLoader, {name}")
+            cells = [f"{batches / peer:,.1f}", f"{peer / seconds[name]:.2f}"] if peer else ["", ""]
+            lines.append([row["kind"], name, f"{batches / seconds[name]:,.1f}", *cells])
+    header = ["image files", "workers", "batches/s", "DataLoader, batches/s", "÷ DataLoader"]
+    checks = ", ".join(f"{row['checking']:.1f} s ({row['kind']})" for row in rows)
+    note = f"Finding and checking {rows[0]['files']:,} files, once, when the `ImageFolder` is made: {checks}."
+    return [table(header, lines), note]
 
 
 def verification(found):
@@ -335,13 +383,127 @@ def or_never(number):
     return f"{number:.2f}" if number != round(number) else f"{number:.0f}"
 
 
+def scale(found):
+    """A table for each section that was measured."""
+    by_section = {}
+    for row in found["rows"]:
+        by_section.setdefault(row["section"], []).append(row)
+    parts = [f"**{SCALE[name][0]}**\n\n{table(*SCALE[name][1](rows))}" for name, rows in by_section.items()]
+    return "\n\n".join([*parts, footnote(found)])
+
+
+def cell(row, way, name, form):
+    one = row.get(way, {})
+    return form(one[name]) if name in one else "failed"
+
+
+def gibibytes(size):
+    return f"{size / 2**30:.2f}"
+
+
+def two(value):
+    return f"{value:.2f}"
+
+
+def in_chunks(rows):
+    ways = ("plain", "chunked")
+    lines = [
+        [
+            f"{row['backend']}, {row['encoder']}",
+            f"{row['batch']:,}",
+            *(cell(row, way, "memory", gibibytes) for way in ways),
+            *(cell(row, way, "seconds", two) for way in ways),
+            *(cell(row, way, "loss", "{:.5f}".format) for way in ways),
+        ]
+        for row in rows
+    ]
+    header = ["backend, encoder", "rows", "plain, GiB", "chunked, GiB", "plain, s", "chunked, s", "plain: loss"]
+    return [*header, "chunked: loss"], lines
+
+
+def with_memory(rows):
+    ways = [name for name, one in rows[0].items() if isinstance(one, dict)]
+    lines = []
+    for backend in dict.fromkeys(row["backend"] for row in rows):
+        own = [row for row in rows if row["backend"] == backend]
+        for way in ways:
+            eers, nearest, seconds = ([row[way][name] for row in own] for name in ("eer", "nearest", "seconds"))
+            spread = f"{min(eers):.4f} to {max(eers):.4f}"
+            median = statistics.median
+            figures = f"{median(eers):.4f}", spread, f"{median(nearest):.4f}", f"{median(seconds):.0f}"
+            lines.append([f"{backend}, {way}", f"{len(own)}", *figures])
+    return ["backend, way", "seeds", "EER, median", "EER", "nearest right, median", "training, s"], lines
+
+
+def over_classes(rows):
+    ways = [name for name, one in rows[0].items() if isinstance(one, dict)]
+    lines = [
+        [row["backend"], f"{row['classes']:,}"]
+        + [cell(row, way, name, form) for way in ways for name, form in (("seconds", two), ("memory", gibibytes))]
+        for row in rows
+    ]
+    return ["backend", "classes", *(f"{way}, {unit}" for way in ways for unit in ("s a step", "GiB"))], lines
+
+
+def frozen(rows):
+    lines = []
+    for row in rows:
+        taken = row["frozen"]
+        ratios = [f"{taken['whole'] / taken[way]:.1f}×" for way in ("first", "again")]
+        times = [f"{taken[way]:.2f}" for way in ("whole", "first", "again")]
+        lines.append([row["backend"], f"{row['samples']:,}", *times, *ratios])
+    header = ["backend", "samples", "in the model, s", "embedded first, s", "from the disk, s"]
+    return [*header, "in the model ÷ first", "in the model ÷ from the disk"], lines
+
+
+def of_files(rows):
+    lines = []
+    for row in rows:
+        rates = row["pairs"]
+        line = [f"{row['embeddings']:,}", *(f"{rates[way] / 1e6:.0f}" for way in ("whole", "one", "two"))]
+        lines.append([*line, f"{rates['two'] / rates['one'] / 2:.2f}", f"{rates['one'] / rates['whole']:.2f}"])
+    header = ["embeddings", "compare_embeddings, 10⁶ pairs/s", "one process", "two processes"]
+    return [*header, "efficiency of two", "one process ÷ compare_embeddings"], lines
+
+
+def searched(rows):
+    lines = []
+    for row in rows:
+        found = row["gallery"]
+        forms = {"rate": "{:,.0f}", "exact": "{:.1f}", "faiss": "{:.1f}", "indexed": "{:.1f}", "recall": "{:.3f}"}
+        forms |= {"building": "{:.0f}", "right": "{:.3f}"}
+        cells = [form.format(found[name]) if name in found else "" for name, form in forms.items()]
+        lines.append([f"{row['enrolled']:,}", *cells, gibibytes(found["bytes"])])
+    header = [
+        "enrolled",
+        "enrolled a second",
+        "exact, ms a search",
+        "faiss in memory, ms",
+        "index, ms",
+        "recall@10 of the index",
+    ]
+    return [*header, "building the index, s", "nearest right", "on disk, GiB"], lines
+
+
+SCALE = {
+    "gallery": ("A gallery on disk", searched),
+    "cached": ("Steps of large batches", in_chunks),
+    "memory": ("A memory of earlier batches", with_memory),
+    "classes": ("A million classes", over_classes),
+    "frozen": ("A frozen encoder", frozen),
+    "pairs": ("All pairs of files", of_files),
+}
+
+
 TABLES = {
+    "scale": scale,
     "losses": losses,
     "losses_gpu": losses,
     "towers": towers,
     "importing": importing,
     "data": data,
     "resume": resume,
+    "soak": soak,
     "verification": verification,
     "callbacks": callbacks,
     "attach": attach,

@@ -9,7 +9,10 @@ from keras_siamese._version import __version__
 from keras_siamese.attach import Anatomy, dissect
 from keras_siamese.callbacks.fitting import fit
 from keras_siamese.diagnosis import Diagnosis, Repair, diagnose, repair
+from keras_siamese.frozen import frozen_embeddings
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
+from keras_siamese.pretrained import from_pretrained
+from keras_siamese.stored import StoredGallery
 from keras_siamese.tuning import SiameseGridSearch
 from keras_siamese.verifier import Verifier
 
@@ -20,6 +23,7 @@ __all__ = [
     "Repair",
     "SiameseGridSearch",
     "SiameseWrapper",
+    "StoredGallery",
     "Verifier",
     "__version__",
     "addons",
@@ -30,6 +34,8 @@ __all__ = [
     "dissect",
     "distances",
     "fit",
+    "from_pretrained",
+    "frozen_embeddings",
     "layers",
     "losses",
     "metrics",

@@ -1,21 +1,24 @@
-"""The command line: `demo`, `watch script.py`, `evaluate SCORES.csv`, `diagnose MODEL.keras --data FILE`."""
+"""The command line: `demo`, `watch script.py`, `evaluate SCORES.csv`, `diagnose MODEL.keras`, `compare RUN.json …`."""
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
-from keras_siamese import demo
+from keras_siamese import app, demo
 from keras_siamese._checks import check_installed, check_writable
 from keras_siamese._files import write_text
 from keras_siamese._version import __version__
 from keras_siamese.callbacks import launching
-from keras_siamese.diagnosis import diagnose
+from keras_siamese.diagnosis import compare_runs, diagnose
 from keras_siamese.diagnosis.files import read_model, read_samples
 from keras_siamese.verification.counted import LIMIT, CountedScores, evaluate_file
+from keras_siamese.verifier import Verifier
 
 
 def main(arguments=None):
@@ -34,27 +37,50 @@ def main(arguments=None):
 def parser():
     top = argparse.ArgumentParser(prog="keras-siamese", description="Siamese (verification) networks for Keras 3.")
     top.add_argument("--version", action="version", version=f"keras-siamese {__version__}")
+    add_completion(top)
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    text = "train a network that fails, diagnose the cause and repair it; takes two minutes"
-    demo = commands.add_parser("demo", help=text, description=text)
-    demo.add_argument("--output", type=Path, default=Path("siamese-demo"), help="folder for the files that it writes")
-    demo.add_argument("--seed", type=int, default=0, help="random seed for data, weights and pairs")
-    demo.set_defaults(run=run_demo)
+    add_demo(commands)
     add_watch(commands)
     add_evaluate(commands)
     add_diagnose(commands)
+    add_compare(commands)
+    add_app(commands)
     return top
+
+
+def add_completion(top):
+    """Adds `--print-completion bash`, which the package `shtab` makes from this parser."""
+    if importlib.util.find_spec("shtab"):
+        import shtab
+
+        text = "print the completion script for a shell: bash, zsh or tcsh"
+        shtab.add_argument_to(top, "--print-completion", help=text)
+
+
+def add_command(commands, name, text, run, example, note=""):
+    """A command whose help ends with a note and an example; returns its parser."""
+    end = f"{textwrap.fill(note, 78)}\n\nexample:\n  {example}".lstrip()
+    layout = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser(name, help=text, description=text, epilog=end, formatter_class=layout)
+    command.set_defaults(run=run)
+    return command
+
+
+def add_demo(commands):
+    text = "train a network that fails, diagnose the cause and repair it; takes two minutes"
+    add = add_command(commands, "demo", text, run_demo, "keras-siamese demo --output demo").add_argument
+    add("--output", type=Path, default=Path("siamese-demo"), help="folder for the files that it writes")
+    add("--seed", type=int, default=0, help="random seed for data, weights and pairs")
 
 
 def add_watch(commands):
     text = "run a training script as it is, and diagnose each fit of a siamese model that has validation data"
     status = "The script computes and prints what it does without this command. The verdict goes to standard error. "
     status += "Exit status: that of the script; 2 if the script or the report cannot be used."
-    command = commands.add_parser("watch", help=text, description=text, epilog=status)
-    command.set_defaults(run=run_watch)
+    example = "keras-siamese watch --report report.html train.py --epochs 20"
     report = "the report (extra `report`), and beside it the same as JSON; a second fit writes report-2.html, and so on"
-    add = command.add_argument
+    add = add_command(commands, "watch", text, run_watch, example, status).add_argument
     add("--report", type=Path, default=Path("siamese-report.html"), metavar="FILE", help=report)
     add("script", metavar="script.py", help="the script")
     add("arguments", nargs=argparse.REMAINDER, metavar="...", help="the arguments of the script")
@@ -63,11 +89,10 @@ def add_watch(commands):
 def add_evaluate(commands):
     text = "compute verification figures, with confidence intervals, from the scores of any system"
     long = f"More than {LIMIT:,} pairs are counted in bins: the figures then have error bounds instead of intervals."
-    command = commands.add_parser("evaluate", help=text, description=text, epilog=long)
-    command.set_defaults(run=run_evaluate)
+    example = "keras-siamese evaluate scores.csv --far 0.01 0.001 --html report.html"
     columns = "CSV or Parquet file with the columns score and same (1 or 0), and optionally left and right, the "
     columns += "identities, from which the intervals are computed; - reads standard input"
-    add = command.add_argument
+    add = add_command(commands, "evaluate", text, run_evaluate, example, long).add_argument
     add("scores", metavar="SCORES.csv", help=columns)
     add("--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported")
     add("--threshold", type=float, help="accept pairs from this score on; must have been chosen on other pairs")
@@ -81,12 +106,11 @@ def add_evaluate(commands):
 def add_diagnose(commands):
     text = "check whether a trained model verifies well, whether its training diverged, and why"
     status = "Exit status: 0 if nothing was found, 1 if a finding is a warning or an error, 2 if input cannot be used."
-    command = commands.add_parser("diagnose", help=text, description=text, epilog=status)
-    command.set_defaults(run=run_diagnose)
+    example = "keras-siamese diagnose siamese.keras --data valid.npz --train train.npz --html report.html"
     held_out = "held-out samples: .npz file with x and labels (the identities), or with left, right and same (1 or 0)"
     log = "curves of the training: log of DivergenceMonitor(log=…), or CSV file of a CSVLogger placed after a monitor"
     label = "the value in `same` that means a genuine pair"
-    add = command.add_argument
+    add = add_command(commands, "diagnose", text, run_diagnose, example, status).add_argument
     add("model", metavar="MODEL.keras", help="siamese network, encoder or Verifier, saved by Keras")
     add("--data", required=True, metavar="FILE.npz", help=held_out)
     add("--train", metavar="FILE.npz", help="training samples: .npz file with x and labels")
@@ -96,6 +120,30 @@ def add_diagnose(commands):
     add("--similar-label", type=int, choices=(0, 1), default=1, help=label)
     add("--json", type=Path, metavar="FILE", help="also write the diagnosis to this file")
     add("--html", type=Path, metavar="FILE", help="write the report to this file (extra `report`)")
+
+
+def add_compare(commands):
+    text = "compare training runs by the JSON reports of their diagnoses: figures, causes, curves, settings that differ"
+    status = "`keras-siamese diagnose --json`, `DivergenceMonitor(report=…)` and Diagnosis.to_json write such reports."
+    example = "keras-siamese compare before.json after.json --html comparison.html"
+    add = add_command(commands, "compare", text, run_compare, example, status).add_argument
+    add(
+        "reports", nargs="+", metavar="RUN.json", help="at least two reports; the first is what others are held against"
+    )
+    add("--html", type=Path, metavar="FILE", help="also write the comparison to this page (extra `report`)")
+
+
+def add_app(commands):
+    text = "try a verifier by hand in the browser: two samples, or one against a gallery (extra `app`)"
+    note = "The page is served at 127.0.0.1 alone. Images are read as numbers from 0 to 255: if the network was "
+    note += "trained on numbers from 0 to 1, pass --divide 255."
+    example = "keras-siamese app verifier.keras --gallery people --divide 255"
+    add = add_command(commands, "app", text, run_app, example, note).add_argument
+    add("verifier", metavar="VERIFIER.keras", help="file of Verifier.save")
+    add("--gallery", metavar="FOLDER", help="images to search, in one folder for each identity")
+    add("--kind", choices=("image", "sound", "text", "array"), help="what samples are; by default what the shape tells")
+    add("--divide", type=float, default=1.0, help="by what images are divided, as in training; by default 1")
+    add("--port", type=int, help="by default the first free port from 7860 on")
 
 
 def run_demo(options):
@@ -163,3 +211,21 @@ def run_diagnose(options):
     if options.html is not None:
         diagnosis.to_html(options.html)
     return int(any(finding.severity in ("warning", "error") for finding in diagnosis.findings))
+
+
+def run_app(options):
+    check_installed("gradio", "app")
+    verifier = Verifier.load(options.verifier)
+    gallery = None if options.gallery is None else app.enrolled(verifier, options.gallery, options.divide)
+    app.serve(verifier, gallery, kind=options.kind, divide=options.divide, port=options.port)
+    return 0
+
+
+def run_compare(options):
+    if options.html is not None:
+        check_writable("--html", options.html)
+    comparison = compare_runs(*options.reports)
+    print(comparison)
+    if options.html is not None:
+        comparison.to_html(options.html)
+    return 0

@@ -56,19 +56,12 @@ def run(output, seed=0):
     if not np.array_equal(shipped.verify(*pairs), loaded.verify(*pairs)):
         raise RuntimeError("The reloaded verifier decides differently from the saved one")
     final = loaded.evaluate(*test)
-    say(f"\n{final}\n\n{explanation(final)}")
+    say(f"\n{final}\n")
     say("5. Files (the verifier was loaded again in safe mode and makes the same decisions):")
     for path in paths.values():
         say(f"   {path.resolve()}")
     say(f"Done in {time.perf_counter() - started:.0f} s.")
     return paths
-
-
-def explanation(report):
-    """Explains why the accuracy of many impostor pairs means little, and which figures to read instead."""
-    constant = report.impostors / (report.genuines + report.impostors)
-    constant_answer = f'Always answering "different" would score {constant:.4f}, so this accuracy says little.'
-    return f"{constant_answer} The balanced accuracy is {report.balanced_accuracy:.4f}."
 
 
 def scan_digits(seed):

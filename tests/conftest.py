@@ -2,7 +2,8 @@
 
 - A plain `pytest` runs the quick tests, on PyTorch unless KERAS_BACKEND says otherwise, on up to four cores.
 - `pytest -m deep` runs the others: slow tests, and further cases of what the quick tests cover already.
-- `pytest -m deep --turn N` runs the part of the deep tests that CI runs on a repository of N commits.
+- `--turn N` runs the part of the chosen tests that CI runs on a repository of N commits: of the deep tests one of
+  twelve slices, each test on one of the backends by turns, and of the quick tests one of three.
 """
 
 import gc
@@ -28,7 +29,9 @@ collect_ignore = [
     "fuzz.py",
 ]  # they hold no doctests, and some import what is not installed everywhere
 BACKENDS = ("tensorflow", "jax", "torch")
-SLICES = 8
+SLICES, QUICK_SLICES = 12, 3
+# Packages of extras without which the example in a module's docstring does not run.
+NEEDED = {"keras_siamese.stored": "lancedb"}
 
 
 def pytest_addoption(parser):
@@ -37,7 +40,8 @@ def pytest_addoption(parser):
         type=int,
         metavar="N",
         help=f"of the deep tests, run one slice of {SLICES}, and of that slice the tests whose turn it is on this "
-        f"backend. {SLICES} consecutive numbers on each of the three backends run every deep test once",
+        f"backend; of the quick tests, one slice of {QUICK_SLICES}. Thus {SLICES} consecutive numbers on each of the "
+        "three backends run every deep test once",
     )
 
 
@@ -58,6 +62,9 @@ def pytest_collection_modifyitems(config, items):
         needed = [name for name in BACKENDS if item.get_closest_marker(name)]
         if needed and keras.backend.backend() not in needed:
             item.add_marker(pytest.mark.skip(reason=f"needs the backend {' or '.join(needed)}"))
+        extra = NEEDED.get(getattr(getattr(item, "dtest", None), "globs", {}).get("__name__"))
+        if extra and importlib.util.find_spec(extra) is None:
+            item.add_marker(pytest.mark.skip(reason=f"{extra} is not installed"))
     turn = config.getoption("turn")
     if turn is not None:
         others = {item for item in items if not is_due(item, turn)}
@@ -66,11 +73,28 @@ def pytest_collection_modifyitems(config, items):
 
 
 def is_due(item, turn):
-    """Whether a deep test runs at this turn, on this backend: in one of eight turns, each round on another backend."""
+    """Whether a test runs at this turn, on this backend. A slice of deep tests has another backend in each round."""
     number = zlib.crc32(item.nodeid.encode())
+    if not item.get_closest_marker("deep"):
+        return number % QUICK_SLICES == turn % QUICK_SLICES
     possible = [name for name in BACKENDS if item.get_closest_marker(name)] or BACKENDS
     backend = possible[(number // SLICES + turn // SLICES) % len(possible)]
     return number % SLICES == turn % SLICES and backend == keras.backend.backend()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium. Without it the tests skip, but where CI=true they fail."""
+    from tests.support.chromium import Chromium  # needs a Unix system
+
+    program = Chromium.find()
+    if program is None:
+        reason = "no Chromium on the PATH (Debian's package: chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Chromium(program) as running:
+        yield running
 
 
 @pytest.fixture

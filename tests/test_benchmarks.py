@@ -15,6 +15,8 @@ OF_BACKENDS = (
     "callbacks.py",
     "losses.py",
     "resume.py",
+    "scale.py",
+    "soak.py",
     "towers.py",
 )  # their results depend on the backend
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_siamese import __version__, verification
-from keras_siamese.cli import main
+from keras_siamese.cli import main, parser
 from keras_siamese.verification import counted
 
 
@@ -61,7 +61,7 @@ def test_writes_a_page_that_escapes_names(tmp_path, pairs):
     assert main(["evaluate", str(path), "--html", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "a&lt;b&gt;.csv" in page and "a<b>" not in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "https:" not in page and "http:" not in page.replace("http://www.w3.org", "")
     for figure in ("EER", "minDCF", "TAR at FMR ≤ 0.01", "data:image/svg+xml"):
         assert figure in page
 
@@ -127,6 +127,25 @@ def test_help_and_version_are_printed(capsys, arguments):
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert "keras-siamese" in printed and (arguments != ["--version"] or __version__ in printed)
+
+
+def test_every_command_prints_an_example_that_it_reads(capsys):
+    """The example is read by the parser itself, so it cannot name an option that is not there."""
+    (commands,) = (action.choices for action in parser()._actions if isinstance(action.choices, dict))
+    assert len(commands) == 6
+    for name, command in commands.items():
+        example = command.format_help().rpartition("example:")[2].split()
+        assert example[:2] == ["keras-siamese", name]
+        assert parser().parse_args(example[1:]).command == name
+
+
+def test_a_shell_can_complete_the_commands(capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--print-completion", "bash"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert "compare" in printed and "--report" in printed
 
 
 def test_without_a_command_the_status_is_2(capsys):

@@ -92,14 +92,6 @@ def test_a_short_fit_prints_a_line_an_epoch(few, monkeypatch, capsys):
     assert f"validation EER {monitor.history['eer'][1]:.3f}   accuracy " in lines[1]
 
 
-def test_the_accuracy_of_many_impostors_is_explained():
-    report = ks.verification.evaluate([1, 0, 0, 0], [0.9, 0.6, 0.2, 0.1], threshold=0.5)
-    assert demo.explanation(report) == (
-        'Always answering "different" would score 0.7500, so this accuracy says little. '
-        "The balanced accuracy is 0.8333."
-    )
-
-
 def test_the_encoder_has_unit_embeddings():
     encoder = demo.build_encoder()
     assert (encoder.input_shape, encoder.output_shape) == ((None, 8, 8, 1), (None, 64))

@@ -14,8 +14,8 @@ import pytest
 import keras_siamese
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "images", "demo", "test", "benchmarks"}
-EXTRAS |= {"tensorboard", "faiss", "onnx", "onnx-jax", "tables"}
+EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "images", "demo", "test", "examples", "benchmarks"}
+EXTRAS |= {"tensorboard", "faiss", "onnx", "onnx-jax", "distributed", "tables", "completion", "gallery", "app", "docs"}
 LOWER_BOUND = re.compile(r"([\w-]+)(?:>=|==)([\w.]+)$")
 
 
@@ -122,6 +122,23 @@ def test_the_floor_that_ci_installs_is_the_floor_that_setup_states(setup):
 
 
 @pytest.mark.deep
+def test_the_files_of_a_project_are_valid_and_name_this_version():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == keras_siamese.__version__ and citation["cff-version"] == "1.2.0"
+    assert {"title", "message", "authors", "license"} <= set(citation)
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert [form.stem for form in forms] == ["bug", "config", "diagnosis", "wish"]
+    for form in forms:
+        found = yaml.safe_load(form.read_text(encoding="utf-8"))
+        if form.stem != "config":
+            assert {"name", "description", "body"} <= set(found)
+            assert all(part["attributes"]["label"] for part in found["body"])
+    (release,) = (ROOT / ".github" / "workflows").glob("*.yml")
+    steps = yaml.safe_load(release.read_text(encoding="utf-8"))["jobs"]["release"]["steps"]
+    assert any("bash .ci/run" in step.get("run", "") for step in steps)
+
+
 def test_wheel_and_sdist_hold_what_they_should(tmp_path):
     pytest.importorskip("build", reason="building needs the extra `test`")
     pytest.importorskip("setuptools", reason="building without isolation needs setuptools")

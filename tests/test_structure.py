@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 # A room may import the rooms before its own line; those of one line do not import each other.
 ORDER = [
     {"_version"},
-    {"_checks", "_export", "_files", "_frames", "_reading", "_replicas", "_seeds", "_tables"},
+    {"_checks", "_differences", "_export", "_files", "_frames", "_reading", "_replicas", "_seeds", "_tables"},
     {"ops"},
     {"distances"},
     {"neighbours"},
@@ -23,12 +23,13 @@ ORDER = [
     {"metrics"},
     {"attach"},
     {"scoring"},
-    {"identification", "serving"},
+    {"card", "frozen", "identification", "pretrained", "serving"},
+    {"stored"},
     {"verifier"},
     {"diagnosis"},
     {"callbacks"},
     {"tuning"},
-    {"demo"},
+    {"app", "demo"},
     {"cli"},
 ]
 LINE = {room: line for line, rooms in enumerate(ORDER) for room in rooms}
@@ -245,15 +246,22 @@ import keras
 before = set(sys.modules)
 import {PACKAGE}
 brought = sorted({{name.split('.')[0] for name in set(sys.modules) - before}})
-print(json.dumps([brought, 'tensorflow' in sys.modules]))
+files = [module.__file__ for name, module in sys.modules.items() if name.split('.')[0] == '{PACKAGE}']
+print(json.dumps([brought, 'tensorflow' in sys.modules, files]))
 """
 
 
 def test_importing_brings_little():
     """On JAX, the lightest backend, or else on the one at hand. benchmarks/importing.py measures the time."""
     jax = importlib.util.find_spec("jax") is not None
-    brought, tensorflow = fresh(IMPORT, **({"KERAS_BACKEND": "jax"} if jax else {}))
+    brought, tensorflow, files = fresh(IMPORT, **({"KERAS_BACKEND": "jax"} if jax else {}))
     heavy = {"sklearn", "scipy", "matplotlib", "jinja2", "keras_tuner", "pandas", "tensorflow", "torch", "jax"}
     assert heavy & set(brought) == set()
     assert PACKAGE in brought
     assert not (jax and tensorflow), "TensorFlow came without being the backend"
+    for file in files:  # also what the backend itself has imported before, as JAX does with SciPy
+        at_once = [
+            node for node in ast.parse(Path(file).read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = {name.split(".")[0] for node in at_once for name in imports(node, file, False)}
+        assert heavy & names == set(), file

@@ -8,7 +8,8 @@
 
 Contract: the callbacks in `epochs` tell a sequence, when an epoch begins, its number and the model's embeddings. Those
 in `monitors` and `divergence` measure held-out verification when an epoch ends; put them before the callbacks that read
-`logs`. `backup` lets a killed run continue.
+`logs`. `backup` lets a killed run continue. `partial` trains proxies of millions of identities.
+`tracking` sends a monitored run to MLflow, Weights & Biases or another tracker.
 """
 
 from keras_siamese._files import SideWorkWarning
@@ -16,13 +17,18 @@ from keras_siamese.callbacks.backup import AtomicBackup
 from keras_siamese.callbacks.divergence import DivergenceError, DivergenceMonitor
 from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch
 from keras_siamese.callbacks.monitors import VerificationMonitor
+from keras_siamese.callbacks.partial import PartialFC
+from keras_siamese.callbacks.tracking import Tracker, TrackRun
 
 __all__ = [
     "AtomicBackup",
     "DivergenceError",
     "DivergenceMonitor",
     "HardPairRefresh",
+    "PartialFC",
     "SetEpoch",
     "SideWorkWarning",
+    "TrackRun",
+    "Tracker",
     "VerificationMonitor",
 ]

@@ -25,7 +25,7 @@ from keras_siamese.callbacks.directions import set_directions
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.ordering import beside, put_backups_behind, readers_before
 from keras_siamese.callbacks.tensorboard import EventLog
-from keras_siamese.diagnosis.diagnose import MAX_ITEMS, MAX_PAIRS
+from keras_siamese.diagnosis.diagnose import MAX_EACH, MAX_ITEMS, MAX_PAIRS
 from keras_siamese.scoring import Trials, attach, check_similar_label, needs_model, readable, score
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ logger = logging.getLogger(__name__)
 class VerificationMonitor(CopiedCallback):
     """Measure verification on held-out data after each epoch and write it into `logs`.
 
-    Each item is embedded once, in inference mode. The same pairs are compared after every epoch: of a labelled set, all
-    pairs of at most 2,000 items, or 50,000 of these pairs. History, EarlyStopping, ModelCheckpoint, TensorBoard and
-    KerasTuner see the keys `val_verification_accuracy` (of as many genuine as impostor pairs, with a threshold from
-    other identities), `val_eer`, `val_auc`, `val_tar@far=0.01` (one for each FAR), `val_threshold` (of the score:
-    −distance, or the head's probability) and `val_d_prime`. If embeddings are not finite, the values are NaN and a
-    warning is given.
+    Each item is embedded once, in inference mode. The same pairs are compared after every epoch. Of a labelled set,
+    these are all pairs, or 50,000 of them, of at most 2,000 items: 8 of each identity, or more if that leaves fewer
+    than 400. More items of the same identities cost time and narrow the interval of the EER little. History,
+    EarlyStopping, ModelCheckpoint, TensorBoard and KerasTuner see the keys `val_verification_accuracy` (of as many
+    genuine as impostor pairs, with a threshold from other identities), `val_eer`, `val_auc`, `val_tar@far=0.01` (one
+    for each FAR), `val_threshold` (of the score: −distance, or the head's probability) and `val_d_prime`. If embeddings
+    are not finite, the values are NaN and a warning is given.
 
     Args:
         validation: held-out data, of identities that are not used in training. Items with their identities:
@@ -91,7 +92,8 @@ class VerificationMonitor(CopiedCallback):
         self.side = SideWork(bool(strict))
         check_similar_label(similar_label)
         self.validation = readable(validation)
-        self.options = {"similar_label": similar_label, "max_items": MAX_ITEMS, "max_pairs": MAX_PAIRS}
+        most = {"max_items": MAX_ITEMS, "max_each": MAX_EACH, "max_pairs": MAX_PAIRS}
+        self.options = {"similar_label": similar_label, **most}
         self.trials = None if needs_model(self.validation) else Trials.of(self.validation, **self.options)
         self.far = check_rates(far) if self.trials is None else supported_rates(far, self.trials)
         self.every = check_integer("every", every, low=1)
@@ -113,6 +115,7 @@ class VerificationMonitor(CopiedCallback):
         return copied
 
     errors = property(attrgetter("side.errors"))
+    scored = property(attrgetter("_scored"), doc="`ScoredTrials` of the latest measurement, or None.")
 
     @property
     def keys(self):

@@ -184,10 +184,9 @@ def histogram_of(scores, edges):
     return HistogramProto(min=scores.min(), max=scores.max(), **moments, bucket_limit=edges.tolist(), bucket=counts)
 
 
-def picture_of(scored, threshold):
-    """TensorBoard's `Image` of the score histograms, the ROC and the DET curve."""
+def figure_of(scored, threshold):
+    """A matplotlib figure of the score histograms, the ROC and the DET curve."""
     from matplotlib.figure import Figure
-    from tensorboard.compat.proto.summary_pb2 import Summary
 
     figure = Figure(figsize=(15, 4.2), dpi=72, layout="constrained")
     axes = figure.subplots(1, 3)
@@ -195,7 +194,14 @@ def picture_of(scored, threshold):
     verification.plot_scores(axes[0], same, scores, None if threshold is None else {"threshold": threshold})
     verification.plot_roc(axes[1], same, scores)
     verification.plot_det(axes[2], same, scores)
-    file = io.BytesIO()
+    return figure
+
+
+def picture_of(scored, threshold):
+    """TensorBoard's `Image` of `figure_of`."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    figure, file = figure_of(scored, threshold), io.BytesIO()
     figure.savefig(file, format="png")
     width, height = figure.canvas.get_width_height()
     return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=file.getvalue())

@@ -32,9 +32,16 @@ SAMPLES = Room(
         "TripletSequence": lambda x, labels: data.TripletSequence(x, labels)[0],
         "TripletSequence.refresh": lambda embeddings: refreshed(data.TripletSequence(X, LABELS), embeddings),
         "BalancedBatchSequence": lambda x, labels: data.BalancedBatchSequence(x, labels, classes_per_batch=3)[0],
+        "BalancedBatchSequence.superclasses": lambda superclasses: data.BalancedBatchSequence(
+            X, LABELS, classes_per_batch=2, superclasses=superclasses
+        )[0],
+        "BalancedBatchSequence.refresh": lambda embeddings: refreshed(
+            data.BalancedBatchSequence(X, LABELS, classes_per_batch=3), embeddings
+        ),
         "EpochBatches": lambda x, labels: data.EpochBatches(data.PairSequence(x, labels), 2)[1],
         "IdentityKFold": lambda y: list(data.IdentityKFold(3).split(None, y)),
         "IdentityKFold.groups": lambda groups: list(data.IdentityKFold(3).split(None, None, groups)),
+        "mine_hard_negatives": lambda embeddings, labels: data.mine_hard_negatives(embeddings, labels).triplets(),
         "check_leakage": lambda x, labels: data.check_leakage((x, labels), FEW),
         "check_leakage.valid": lambda x, labels: data.check_leakage(FEW, (x, labels)),
         "check_leakage.embeddings": lambda embeddings: data.check_leakage(
@@ -45,6 +52,7 @@ SAMPLES = Room(
         "x": X,
         "embeddings": X,
         **dict.fromkeys(("labels", "y", "groups"), LABELS),
+        "superclasses": LABELS // 3,
         "left": LEFT,
         "right": RIGHT,
         "same": LABELS[LEFT] == LABELS[RIGHT],

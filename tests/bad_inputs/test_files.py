@@ -19,7 +19,15 @@ def table(path):
     )
 
 
+def shards(path):
+    """Embeddings in a `.npy` file."""
+    if path.exists():
+        path.rename(path.with_name("given.bin.npy"))
+    return verification.Shards(path.with_name("given.bin.npy"))
+
+
 READERS = {
+    "Shards": shards,
     "Verifier.load": ks.Verifier.load,
     "read_scores": verification.read_scores,
     "ImageFolder": lambda path: data.ImageFolder(path, (4, 4)),
@@ -27,6 +35,8 @@ READERS = {
     "from_dataframe": table,
     "read_lfw_pairs": lambda path: data.read_lfw_pairs(path, path.parent, (4, 4)),
     "Diagnosis": diagnosis.Diagnosis.from_json,
+    "compare_runs": lambda path: diagnosis.compare_runs(path, path),
+    "keras-siamese compare": lambda path: main(["compare", str(path), str(path)]),
     "diagnose": lambda path: ks.diagnose(MODEL, validation=(X, LABELS), history=path),
     "keras-siamese evaluate": lambda path: main(["evaluate", str(path)]),
     "keras-siamese diagnose": lambda path: main(["diagnose", str(path), "--data", str(path)]),

@@ -1,5 +1,7 @@
 """`Verifier`, the callbacks, `diagnosis` and `dissect` with unusual arrays. No model is trained."""
 
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,7 @@ VERIFYING = Room(
         "Verifier.decide": lambda left, right: VERIFIER.decide(left, right),
         "Verifier.evaluate": lambda x, labels: str(VERIFIER.evaluate(x, labels, far=(0.1,))),
         "Verifier.enroll": lambda x, labels: VERIFIER.enroll(x, labels).embeddings,
+        "frozen_embeddings": lambda x: np.array(ks.frozen_embeddings(MODEL.encoder, x, tempfile.mkdtemp(), verbose=0)),
         "Verifier.identify": lambda probe: found(VERIFIER.identify(probe, GALLERY, k=2)),
         "Verifier.identify.gallery": lambda probe, x: found(VERIFIER.identify(probe, x, k=2)),
     },

@@ -7,6 +7,7 @@ import pytest
 import keras_siamese as ks
 from keras_siamese import callbacks, data, diagnosis, distances, layers, losses, metrics, tuning, verification
 from tests.support import roundtrip
+from tests.support.diagnoses import made
 from tests.support.unusual import arguments, option_cases, wrong_options
 
 N = 24
@@ -63,6 +64,11 @@ def hyper_model(build_fn, space=None, *, augment=None, seed=0):
     return tuning.SiameseHyperModel(build_fn, space, augment=augment, seed=seed)
 
 
+def compare_runs(*, names=None):
+    run = made(kind="numbers")
+    return diagnosis.compare_runs(run, run, names=names)
+
+
 ROOMS = {room.__name__.rpartition(".")[2]: room for room in (data, losses, metrics, distances, layers, callbacks)}
 ROOMS |= {"diagnosis": diagnosis, "tuning": tuning, "verification": verification}
 
@@ -70,7 +76,7 @@ ROOMS |= {"diagnosis": diagnosis, "tuning": tuning, "verification": verification
 def functions():
     """Every public function and class whose arguments without default are known here, by room and name."""
     found = {"Verifier": ks.Verifier, "Verifier.calibrate": calibrate, "data.BalancedBatchSequence": balanced}
-    found["tuning.SiameseHyperModel"] = hyper_model
+    found |= {"tuning.SiameseHyperModel": hyper_model, "diagnosis.compare_runs": compare_runs}
     for room, module in ROOMS.items():
         for name in module.__all__:
             item = getattr(module, name)

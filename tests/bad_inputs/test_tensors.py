@@ -81,6 +81,7 @@ def of_layers():
         "LogisticHead": taking(["distance"], layers.LogisticHead()),
         "ProxyLogits": lambda left: logits(left),
         "GeneralizedMeanPooling1D": lambda steps: layers.GeneralizedMeanPooling1D()(steps),
+        "TokenPooling": lambda steps: layers.TokenPooling("max")(steps),
         "GeneralizedMeanPooling2D": lambda images: layers.GeneralizedMeanPooling2D()(images),
     }
     given = {"left": X[:8], "right": X[8:], "distance": NUMBERS[:, None]}

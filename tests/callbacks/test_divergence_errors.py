@@ -16,6 +16,8 @@ from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.facts import table
 from tests.support.monitored import VALID, compiled, fit
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):

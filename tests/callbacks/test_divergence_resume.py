@@ -13,6 +13,7 @@ import keras_siamese as ks
 from tests.support.monitored import VALID, compiled, pairs
 
 EPOCHS = 6
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 class Killed(BaseException):
@@ -80,7 +81,7 @@ def assert_resumed(folder, die, arrange=lambda *both: [*both], again=None, **opt
 
 
 @pytest.mark.each_backend
-@pytest.mark.parametrize("backup_first", [True, False])
+@pytest.mark.parametrize("backup_first", [True, pytest.param(False, marks=pytest.mark.deep)])
 def test_no_epoch_is_missing(tmp_path, backup_first):
     """The process ends between the two callbacks, wherever the backup stands."""
 
@@ -97,7 +98,7 @@ def test_a_run_that_ended_between_epochs_goes_on(tmp_path, options):
 
 
 @pytest.mark.each_backend
-@pytest.mark.parametrize("event", ["on_epoch_end", "on_train_end"])
+@pytest.mark.parametrize("event", [pytest.param("on_epoch_end", marks=pytest.mark.deep), "on_train_end"])
 def test_a_run_that_ended_before_its_report_gets_one(tmp_path, event):
     def die(backup, monitor):
         return (

@@ -113,7 +113,7 @@ def test_a_loop_in_torch_of_a_model_that_is_not_compiled(program):  # noqa: F811
 
 @pytest.mark.jax
 def test_a_loop_in_jax_whose_variables_are_outside_of_the_model(program):  # noqa: F811
-    """The loop of Keras's guide to custom training in JAX, with the lines that docs/guide.md adds."""
+    """The loop of Keras's guide to custom training in JAX, with the lines that docs/guides/attach.md adds."""
     import jax
 
     model, x, y = program

@@ -9,6 +9,8 @@ import pytest
 from keras_siamese.callbacks import watching
 from tests.support.monitored import clusters
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 @pytest.fixture
 def program():

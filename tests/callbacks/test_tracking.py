@@ -1,0 +1,132 @@
+"""A monitored run goes to a tracker: what each kind of tracker is told, and that its failures end nothing.
+
+MLflow and Weights & Biases bring some forty packages, so they are not in the extra `test`. Where they are installed,
+the deep tests run against them without a network: `pip install mlflow wandb`.
+"""
+
+import copy
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from keras_siamese.callbacks import DivergenceMonitor, Tracker, TrackRun, VerificationMonitor
+
+EPOCHS = 2
+
+
+class Kept(Tracker):
+    """Keeps all that it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def metrics(self, values, step):
+        self.told.append(("metrics", step, values))
+
+    def words(self, values):
+        self.told.append(("words", values))
+
+    def figure(self, name, figure):
+        self.told.append(("figure", name, len(figure.axes)))
+
+    def file(self, path):
+        self.told.append(("file", path.name, path.read_text(encoding="utf-8")))
+
+
+def trained(*callbacks, epochs=EPOCHS):
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(60, 4)).astype("float32"), np.repeat(np.arange(20), 3)
+    siamese = ks.SiameseWrapper(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+    siamese.compile("adam", loss=ks.losses.ContrastiveLoss())
+    pairs = ks.data.PairSequence(x[:30], labels[:30], batch_size=16, seed=0)
+    return siamese.fit(pairs, epochs=epochs, callbacks=list(callbacks), verbose=0)
+
+
+def held_out():
+    return np.random.default_rng(1).normal(size=(30, 4)).astype("float32"), np.repeat(np.arange(10), 3)
+
+
+def test_figures_verdict_picture_and_reports_are_sent():
+    pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")
+    monitor, tracker = DivergenceMonitor(held_out()), Kept()
+    history = trained(monitor, TrackRun(monitor, tracker)).history
+    *metrics, figure, words, as_json, as_html = tracker.told
+    assert [step for _, step, _ in metrics] == [0, 1]
+    for _, step, values in metrics:
+        assert values == pytest.approx({name: float(history[name][step]) for name in history})
+        assert {"loss", "val_eer", "val_auc"} <= set(values)
+    assert figure == ("figure", "verification", 3)
+    assert words[1]["verdict"] == monitor.diagnosis.verdict
+    assert as_json[1] == "siamese-report.json" and json.loads(as_json[2])["verdict"] == monitor.diagnosis.verdict
+    assert as_html[1] == "siamese-report.html" and monitor.diagnosis.verdict in as_html[2]
+
+
+def test_a_verification_monitor_has_no_verdict_and_a_failing_tracker_ends_nothing():
+    monitor, tracker = VerificationMonitor(held_out()), Kept()
+    trained(monitor, TrackRun(monitor, tracker), epochs=1)
+    assert [kind for kind, *_ in tracker.told] == ["metrics", "figure"]
+
+    class Broken(Kept):
+        def metrics(self, values, step):
+            raise ConnectionError("no network")
+
+    with pytest.warns(ks.callbacks.SideWorkWarning, match="no network"):
+        trained(monitor, TrackRun(monitor, Broken()))
+    assert [error.what for error in monitor.errors] == ["The tracker"]
+
+
+def test_a_copy_belongs_to_the_copied_monitor():
+    """As KerasTuner copies the callbacks of a search."""
+    monitor = VerificationMonitor(held_out())
+    first, second = copy.deepcopy([monitor, TrackRun(monitor, Kept())])
+    assert second.monitor is first and first is not monitor
+
+
+def test_mistakes_are_named():
+    monitor = VerificationMonitor(held_out())
+    with pytest.raises(TypeError, match="`monitor` must be a VerificationMonitor"):
+        TrackRun(None, Kept())
+    with pytest.raises(ValueError, match="`tracker` must be"):
+        TrackRun(monitor, "neptune")
+    with pytest.raises(TypeError, match="`tracker` must have the methods metrics, words, figure, file"):
+        TrackRun(monitor, object())
+    with pytest.raises(ValueError, match="`monitor` must stand before TrackRun"):
+        trained(TrackRun(monitor, Kept()), monitor)
+
+
+@pytest.mark.deep
+def test_mlflow_has_the_run(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="pip install mlflow")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
+    monitor = DivergenceMonitor(held_out())
+    with mlflow.start_run() as run:
+        history = trained(monitor, TrackRun(monitor, "mlflow")).history
+    client = mlflow.MlflowClient()
+    found = client.get_run(run.info.run_id).data
+    assert found.metrics["val_eer"] == pytest.approx(history["val_eer"][-1])
+    assert len(client.get_metric_history(run.info.run_id, "val_eer")) == EPOCHS
+    assert "val_verification_accuracy" in found.metrics and not any("@" in name for name in found.metrics)
+    assert found.tags["verdict"] == monitor.diagnosis.verdict
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"verification.png", "siamese-report.json", "siamese-report.html"} <= names
+
+
+@pytest.mark.deep
+def test_wandb_has_the_run(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="pip install wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monitor = DivergenceMonitor(held_out())
+    with pytest.raises(ValueError, match="call wandb.init"):
+        TrackRun(monitor, "wandb")
+    with wandb.init(mode="offline", dir=tmp_path, project="test") as run:
+        history = trained(monitor, TrackRun(monitor, "wandb")).history
+        assert run.summary["val_eer"] == pytest.approx(history["val_eer"][-1])
+        assert run.summary["verdict"] == monitor.diagnosis.verdict
+    written = {file for _, _, files in os.walk(tmp_path / "wandb") for file in files}
+    assert any(name.startswith("verification") and name.endswith(".png") for name in written)
+    assert any(name.startswith("siamese-report") and name.endswith(".html") for name in written)

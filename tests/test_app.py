@@ -1,0 +1,147 @@
+"""The page on which a verifier is tried: what it reads, what it says, and that it is served on this machine alone.
+
+gradio brings some thirty packages, so it is not in the extra `test`. Where it is installed, a deep test opens the page
+in headless Chromium: `pip install gradio`.
+"""
+
+import re
+import socket
+import wave
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_siamese as ks
+from keras_siamese import app
+from keras_siamese.cli import main
+
+SIDE = 6
+
+
+def of_shape(shape, **options):
+    """A verifier of samples of this `shape`, calibrated on noise around three centres."""
+    layers = [keras.layers.Flatten()] if len(shape) > 1 else []
+    encoder = keras.Sequential([keras.Input(shape, **options), *layers, keras.layers.UnitNormalization()])
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 4)
+    x = rng.uniform(0, 1, (3, *shape))[labels] + 0.05 * rng.normal(size=(12, *shape))
+    return ks.Verifier.calibrate(encoder, x.astype("float32"), labels), x.astype("float32"), labels
+
+
+@pytest.fixture(scope="module")
+def images():
+    return of_shape((SIDE, SIDE, 1))
+
+
+def written(folder, x, labels):
+    """The images as files, in a folder for each identity."""
+    paths = []
+    for number, (image, label) in enumerate(zip(x, labels, strict=True)):
+        path = folder / f"person {label}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.uint8(np.clip(255 * image[:, :, 0], 0, 255))).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_images_are_compared_as_in_training(images, tmp_path):
+    verifier, x, labels = images
+    paths = written(tmp_path, x, labels)
+    reader = app.Reader(verifier, divide=255)
+    assert reader.kind == "image"
+    np.testing.assert_allclose(reader.read(paths[0])[0], np.clip(x[0], 0, 1), atol=1 / 255)
+    same, other = app.decide(verifier, reader, paths[0], paths[1]), app.decide(verifier, reader, paths[0], paths[-1])
+    assert same.startswith("## Same") and "above the threshold" in same
+    assert other.startswith("## Different") and "below the threshold" in other
+    score = verifier.score(reader.read(paths[0]), reader.read(paths[1]))[0]
+    assert f"The score is {score:.4g}" in same
+
+
+def test_one_is_searched_in_a_folder(images, tmp_path):
+    verifier, x, labels = images
+    paths = written(tmp_path, x, labels)
+    gallery = app.enrolled(verifier, tmp_path, 255)
+    rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, paths[5])
+    assert rows[0][::2] == ["person 1", "same"] and len(rows) == app.NEAREST and verdict == "## Nearest: person 1"
+    Image.fromarray(np.uint8(255 * np.eye(SIDE))).save(tmp_path / "nobody.png")
+    rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, tmp_path / "nobody.png")
+    assert verdict == "## Nobody in the gallery reaches the threshold" and rows[0][2] == "different"
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_sounds_are_read(tmp_path, width):
+    verifier, *_ = of_shape((500,))
+    signal = np.sin(np.linspace(0, 20, 300))
+    stereo = np.stack([signal, -0.5 * signal], axis=1)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(2), file.setsampwidth(width), file.setframerate(8000)
+        scaled = np.round(stereo * (2 ** (8 * width - 1) - 1))
+        file.writeframes(((scaled + 128).astype("u1") if width == 1 else scaled.astype(f"<i{width}")).tobytes())
+    reader = app.Reader(verifier)
+    found = reader.read(tmp_path / "a.wav")
+    assert reader.kind == "sound" and found.shape == (1, 500) and (found[0, 300:] == 0).all()
+    np.testing.assert_allclose(found[0, :300], stereo.mean(axis=1), atol=2.0 ** (2 - 8 * width))
+
+
+def test_arrays_are_read_and_mistakes_are_said(tmp_path):
+    verifier, x, _ = of_shape((7,))
+    for name, array in (("a", x[0]), ("b", x[1]), ("wide", np.zeros(8))):
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "text.npy").write_text("no array")
+    reader = app.Reader(verifier)
+    assert reader.kind == "array"
+    assert app.decide(verifier, reader, tmp_path / "a.npy", tmp_path / "b.npy").startswith("## Same")
+    for wrong, why in (("wide", r"must have the shape \(7,\)"), ("text", "must be a .npy array"), (None, "Give both")):
+        given = None if wrong is None else tmp_path / f"{wrong}.npy"
+        assert re.search(rf"^\*\*Not compared.\*\* .*{why}", app.decide(verifier, reader, tmp_path / "a.npy", given))
+    np.save(tmp_path / "large.npy", np.zeros(app.MEGABYTES * 2**18))
+    assert "at most 10 MB" in app.decide(verifier, reader, tmp_path / "a.npy", tmp_path / "large.npy")
+
+
+def test_what_does_not_fit_is_named(images):
+    with pytest.raises(ValueError, match='`kind` "text" does not fit the encoder, which takes float32'):
+        app.Reader(images[0], "text")
+    with pytest.raises(ValueError, match="`kind` must be"):
+        app.Reader(images[0], "video")
+    with pytest.raises(ValueError, match="`divide` must be"):
+        app.Reader(images[0], divide=0)
+    two = keras.Model(inputs := [keras.Input((2,)), keras.Input((2,))], keras.layers.Concatenate()(inputs))
+    verifier = ks.Verifier(ks.SiameseWrapper(two), -1.0)
+    with pytest.raises(ValueError, match="verifiers of one input; this one has 2"):
+        app.Reader(verifier)
+
+
+def test_the_command_needs_a_verifier(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keras_siamese.cli.check_installed", lambda *names: None)
+    assert main(["app", str(tmp_path / "missing.keras")]) == 2
+    assert "`path` must be a saved Verifier" in capsys.readouterr().err
+
+
+COMPARE = """new Promise(async (done) => {
+  const wait = (test) => new Promise((go) => { const look = () => test() ? go() : setTimeout(look, 100); look(); });
+  await wait(() => document.querySelectorAll("textarea").length >= 2 || document.querySelector("#compare"));
+  document.querySelector("#compare").click();
+  await wait(() => document.querySelector("#answer").innerText.length > 3);
+  done(document.querySelector("#answer").innerText);
+})"""
+
+
+@pytest.mark.deep
+def test_the_page_opens_and_answers(images, browser):
+    pytest.importorskip("gradio", reason="pip install gradio")
+    verifier, x, labels = images
+    blocks = app.serve(verifier, (x, labels), block=False)
+    try:
+        port = int(blocks.local_url.rstrip("/").rpartition(":")[2])
+        others = [address[4][0] for address in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)]
+        for address in others:
+            if not address.startswith("127."):
+                with socket.socket() as outside:
+                    assert outside.connect_ex((address, port)) != 0
+        page = browser.open(blocks.local_url, 1280, COMPARE)
+        assert page.result.startswith("Not compared. Give both samples first")
+        assert [one for one in page.requests if not one.startswith((blocks.local_url, "data:", "blob:"))] == []
+    finally:
+        blocks.close()
