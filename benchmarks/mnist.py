@@ -9,9 +9,14 @@ in this package:
   says "same" if the distance is at most the threshold that `Verifier.calibrate` finds on the half of MNIST that neither
   side trains on.
 
-Both decide on the same test pairs, which are drawn for each seed by the rule of the example.
+Both decide on the same test pairs, which are drawn for each seed by the rule of the example. With `--balanced`, only
+this is measured, and written to a file of its own:
+
+- `balanced`: the same encoder, epochs and number of images in each epoch, trained as the package's guides advise: a
+  loss on all pairs in batches of all digits, and a rate that falls to zero. It decides as `package` does.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/mnist.py              # some minutes a seed
+    KERAS_SIAMESE_DATA=DIR python benchmarks/mnist.py --balanced   # two minutes a seed
     python benchmarks/mnist.py --toy                               # seconds, on noise; writes nothing
 
 DIR contains `mnist.npz`; without it only `--toy` runs.
@@ -40,6 +45,7 @@ def arguments():
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--resume", action="store_true", help="keep the rows of other seeds that were measured before")
+    parser.add_argument("--balanced", action="store_true", help="only the side `balanced`")
     parser.add_argument("--toy", action="store_true", help="noise, one seed, one epoch, nothing written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -51,22 +57,25 @@ def main():
         options.seeds, options.epochs = "0", 1
     if options.worker:
         for seed in map(int, options.seeds.split(",")):
-            print(json.dumps(work(options, seed)), flush=True)
+            print(json.dumps((work_balanced if options.balanced else work)(options, seed)), flush=True)
         return
-    lines = {"keras_io": lines_of(make_pairs) + lines_of(keras_io), "package": lines_of(package)}
-    rows = measure.read("mnist").get("rows", []) if options.resume and not options.toy else []
+    name, command = "mnist", "KERAS_SIAMESE_DATA=… python benchmarks/mnist.py"
+    if options.balanced:
+        name, command = "mnist_balanced", f"{command} --balanced"
+    lines = {side.__name__: lines_of(side) for side in (keras_io, package, balanced)}
+    lines["keras_io"] += lines_of(make_pairs)
+    rows = measure.read(name).get("rows", []) if options.resume and not options.toy else []
     for backend in options.backends.split(","):
         environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", backend]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        worker = [sys.executable, __file__, *sys.argv[1:], "--worker", backend]
+        with subprocess.Popen(worker, env=environment, stdout=subprocess.PIPE, text=True) as process:
             for row in (json.loads(line) for line in process.stdout if line.startswith("{")):
                 rows = [kept for kept in rows if (kept["backend"], kept["seed"]) != (backend, row["seed"])] + [row]
                 print(f"{backend}: {json.dumps(row)}", flush=True)
                 if not options.toy:
                     about = measure.surroundings("tensorflow", "jax", "torch")
-                    command = "KERAS_SIAMESE_DATA=… python benchmarks/mnist.py"
                     found = {"surroundings": about, "command": command, "lines": lines, "rows": rows}
-                    print(measure.write("mnist", found))
+                    print(measure.write(name, found))
         if process.returncode:
             sys.exit(process.returncode)
 
@@ -84,8 +93,10 @@ def lines_of(function):
 def digits(options):
     """`(images, labels)` for training, validation (the second half of MNIST's training images) and test."""
     if options.toy:
-        rng = np.random.default_rng(0)
-        return [(rng.random((80, 28, 28, 1), dtype="float32"), np.arange(80) % 10) for _ in range(3)]
+        rng, y = np.random.default_rng(0), np.arange(80) % 10
+        parts = rng.random((3, 80, 28, 28, 1), dtype="float32")
+        parts[:, np.arange(80), 2 * y] += 1  # each digit has a bright row of its own
+        return [(x, y) for x in parts]
     folder = os.environ.get("KERAS_SIAMESE_DATA")
     if not folder:
         sys.exit("KERAS_SIAMESE_DATA must name the folder with mnist.npz")
@@ -158,6 +169,43 @@ def package(train, valid, test, seed, epochs, options):
     siamese.fit(pairs, epochs=epochs, verbose=0)
     verifier = ks.Verifier.calibrate(siamese, *valid, criterion="accuracy")
     return verifier, verifier.verify(*test)
+
+
+def balanced(train, valid, test, seed, epochs):
+    """The same task with a loss on all pairs in batches of 32 images of each digit; as many images in each epoch."""
+    import keras
+
+    import keras_siamese as ks
+
+    steps = max(4 * len(train[0]) // 320, 1)
+    batches = ks.data.BalancedBatchSequence(
+        *train, classes_per_batch=10, samples_per_class=32, batches_per_epoch=steps, seed=seed
+    )
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * steps)
+    network = encoder()
+    network.compile(keras.optimizers.Adam(rate), loss=ks.losses.SupConLoss(temperature=0.1))
+    network.fit(batches, epochs=epochs, verbose=0, callbacks=[ks.callbacks.SetEpoch(batches)])
+    verifier = ks.Verifier.calibrate(ks.SiameseWrapper(network, distance="cosine"), *valid, criterion="accuracy")
+    return verifier, verifier.verify(*test)
+
+
+def work_balanced(options, seed):
+    """Returns the row of `balanced`: its accuracy on the pairs that the other sides decide on."""
+    import keras
+
+    train, valid, test = digits(options)
+    left, right, different = make_pairs(*test, seed=100 + seed)
+    keras.utils.set_random_seed(seed)
+    start = time.perf_counter()
+    verifier, decided = balanced(train, valid, (left, right), seed, options.epochs)
+    return {
+        "backend": options.worker,
+        "seed": seed,
+        "pairs": len(different),
+        "parameters": verifier.siamese.encoder.count_params(),
+        "seconds": {"balanced": time.perf_counter() - start},
+        "accuracy": {"balanced": float(np.mean(decided == (different == 0)))},
+    }
 
 
 def work(options, seed):
