@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 # A room may import the rooms before its own line; those of one line do not import each other.
 ORDER = [
-    {"_version"},
+    {"_types", "_version"},
     {"_checks", "_differences", "_export", "_files", "_frames", "_reading", "_replicas", "_seeds", "_tables"},
     {"ops"},
     {"distances"},
@@ -23,7 +23,7 @@ ORDER = [
     {"metrics"},
     {"attach"},
     {"scoring"},
-    {"card", "frozen", "identification", "pretrained", "serving"},
+    {"card", "frozen", "identification", "pretrained", "serving", "verifier_files"},
     {"stored"},
     {"verifier"},
     {"diagnosis"},
@@ -34,7 +34,7 @@ ORDER = [
 ]
 LINE = {room: line for line, rooms in enumerate(ORDER) for room in rooms}
 # Out of the order: sees these, is seen by none.
-BESIDE = {"addons": {"_checks", "_export", "ops", "losses", "distances"}}
+BESIDE = {"addons": {"_checks", "_export", "_types", "ops", "losses", "distances"}}
 MAY_PRINT = {"cli", "demo"}
 ROOT_IS_SEEN_BY = {"cli", "demo"}  # they use the package as its users do
 
