@@ -8,6 +8,8 @@ Anything above `distances` may import it.
     histogram.tar_at_far(1e-5), histogram.eer(), histogram.eer_error_bound()
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -15,11 +17,21 @@ from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number
+from keras_siamese._types import ArrayLike, DistanceLike
 from keras_siamese.verification.histogram import SLACK, ScoreHistogram
 from keras_siamese.verification.pairs import check_embeddings, progress_bar
 
 
-def compare_embeddings(embeddings, labels, distance="cosine", *, far=1e-5, bins=65_536, block=None, progress=False):
+def compare_embeddings(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    distance: DistanceLike = "cosine",
+    *,
+    far: float = 1e-5,
+    bins: int = 65_536,
+    block: int | None = None,
+    progress: bool = False,
+) -> ScoreHistogram:
     """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once, into a `ScoreHistogram`: score = −distance.
 
     Memory is O(block² + bins + far · pairs), not O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, in

@@ -8,12 +8,15 @@ other pairs than those that you report figures of.
     probability = np.interp(scores, *isotonic(same, scores))
 """
 
+from __future__ import annotations
+
 import numpy as np
 
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification.pairs import balanced_weights, check_pairs
 
 
-def platt(same, scores):
+def platt(same: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     """Slope and offset of p(same) = σ(slope·score + offset) by logistic regression, with equal weight for both classes.
 
     The probability is that of a pair that is genuine or impostor with equal chances. With g genuine and i impostor
@@ -42,7 +45,7 @@ def platt(same, scores):
     return float(slope / scale), float(offset - slope * centre / scale)
 
 
-def isotonic(same, scores):
+def isotonic(same: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The rising step function of the scores that fits the labels best, with equal weight for both classes.
 
     It follows any monotone relation, while `platt` has only two parameters. It needs some thousand pairs, and gives

@@ -9,15 +9,20 @@ may import it.
     lost = cllr(same, slope * scores + offset) - min_cllr(same, scores)     # slope, offset of `platt`
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from keras_siamese._checks import check_number
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_pairs
 from keras_siamese.verification.points import operating_points
 
 
-def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
+def min_dcf(
+    same: ArrayLike, scores: ArrayLike, p_target: float = 0.01, c_miss: float = 1.0, c_fa: float = 1.0
+) -> float:
     """The lowest detection cost over all thresholds, relative to always giving the same answer, in [0, 1].
 
         min over T of (c_miss·p·FNMR + c_fa·(1 − p)·FMR) / min(c_miss·p, c_fa·(1 − p))
@@ -40,7 +45,9 @@ def min_dcf(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
     return at.cheapest_point(points, miss, false_accept)[0] / min(miss, false_accept)
 
 
-def threshold_at_cost(same, scores, p_target=0.01, c_miss=1.0, c_fa=1.0):
+def threshold_at_cost(
+    same: ArrayLike, scores: ArrayLike, p_target: float = 0.01, c_miss: float = 1.0, c_fa: float = 1.0
+) -> float:
     """The threshold with the lowest detection cost, at which `min_dcf` is reached; the highest of several.
 
     It is one of the scores, or just above the largest one if accepting no pair is cheapest.
@@ -64,7 +71,7 @@ def check_costs(p_target, c_miss, c_fa):
     return c_miss * p_target, c_fa * (1 - p_target)
 
 
-def cllr(same, scores):
+def cllr(same: ArrayLike, scores: ArrayLike) -> float:
     """Cost of log-likelihood ratios, in bits, where the scores are read as log(p(score | same) / p(score | not same)).
 
         ½ [mean log₂(1 + e^{−g}) + mean log₂(1 + e^{i})],   g and i the scores of genuine and impostor pairs
@@ -86,7 +93,7 @@ def cllr(same, scores):
     return float((np.logaddexp(0, -scores[same]).mean() + np.logaddexp(0, scores[~same]).mean()) / (2 * np.log(2)))
 
 
-def min_cllr(same, scores):
+def min_cllr(same: ArrayLike, scores: ArrayLike) -> float:
     """`cllr` after the best calibration, in bits: the part of the cost that only better scores could save.
 
     The calibration is the best rising map from scores to log-likelihood ratios: isotonic regression of the labels on

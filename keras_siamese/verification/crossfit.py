@@ -10,14 +10,24 @@ recognition in unconstrained environments", University of Massachusetts, Amherst
 http://vis-www.cs.umass.edu/lfw/lfw.pdf: choose on nine folds, apply to the tenth.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from keras_siamese._checks import check_column, check_integer, check_labels
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import best_point, operating_points
 
 
-def cross_fitted_accuracy(same, scores, left=None, right=None, folds=10, seed=0):
+def cross_fitted_accuracy(
+    same: ArrayLike,
+    scores: ArrayLike,
+    left: ArrayLike | None = None,
+    right: ArrayLike | None = None,
+    folds: int | ArrayLike = 10,
+    seed: int = 0,
+) -> tuple[float, float]:
     """The accuracy over all pairs, each decided by the threshold that is best on pairs of other folds.
 
     If identities are given, they are assigned to folds at random. A pair is tested in the fold of its left identity,

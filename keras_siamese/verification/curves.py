@@ -16,15 +16,21 @@ above `distances` may import it.
     accuracy = accuracy_at(same_test, scores_test, threshold)             # … applied to those
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
 import numpy as np
 
 from keras_siamese._checks import check_number
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_pairs
 from keras_siamese.verification.points import OperatingPoint, operating_points
 
 
-def roc(same, scores):
+def roc(same: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Receiver operating characteristic: TAR over FMR.
 
     The first point rejects all pairs; then comes one point for each distinct score, so k distinct scores give k + 1
@@ -45,7 +51,7 @@ def roc(same, scores):
     return points.fmr, points.tar, points.thresholds
 
 
-def det(same, scores):
+def det(same: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detection error trade-off: FNMR over FMR, at the points of `roc`.
 
     Alvin Martin, George Doddington, Terri Kamm, Mark Ordowski, Mark Przybocki, "The DET curve in assessment of
@@ -65,7 +71,7 @@ def det(same, scores):
     return points.fmr, points.fnmr, points.thresholds
 
 
-def auc(same, scores):
+def auc(same: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve, in [0, 1]: the probability that a genuine pair scores above an impostor pair.
 
         AUC = P(g > i) + ½ P(g = i), ties count half
@@ -85,7 +91,7 @@ def auc(same, scores):
     return float(at.auc(operating_points(*check_pairs(same, scores))))
 
 
-def eer(same, scores):
+def eer(same: ArrayLike, scores: ArrayLike) -> float:
     """Equal error rate, in [0, 1]: FMR = FNMR, by linear interpolation between the two operating points around it.
 
     Perfect scores give 0, constant scores 0.5, reversed perfect scores 1.
@@ -99,7 +105,7 @@ def eer(same, scores):
     return float(at.eer(operating_points(*check_pairs(same, scores))))
 
 
-def eer_point(same, scores):
+def eer_point(same: ArrayLike, scores: ArrayLike) -> OperatingPoint:
     """The `OperatingPoint` nearest to the equal error rate: the smallest |FMR − FNMR|, the stricter one of two.
 
     For constant scores it is the point that rejects all pairs.
@@ -113,7 +119,11 @@ def eer_point(same, scores):
     return at.nearest_to_eer(operating_points(*check_pairs(same, scores)))
 
 
-def tar_at_far(same, scores, far):
+@overload
+def tar_at_far(same: ArrayLike, scores: ArrayLike, far: float) -> float: ...
+@overload
+def tar_at_far(same: ArrayLike, scores: ArrayLike, far: Sequence[float] | np.ndarray) -> np.ndarray: ...
+def tar_at_far(same: ArrayLike, scores: ArrayLike, far: float | Sequence[float] | np.ndarray) -> float | np.ndarray:
     """The largest true accept rate, in [0, 1], at an FMR of at most `far`, which the point used never exceeds.
 
     Fewer than 1/far impostor pairs cannot measure a rate of `far`: the result is then the TAR without any false match.
@@ -131,7 +141,13 @@ def tar_at_far(same, scores, far):
     return _at_each(far, lambda rate: at.tar_at_far(points, rate))
 
 
-def threshold_at_far(same, scores, far):
+@overload
+def threshold_at_far(same: ArrayLike, scores: ArrayLike, far: float) -> float: ...
+@overload
+def threshold_at_far(same: ArrayLike, scores: ArrayLike, far: Sequence[float] | np.ndarray) -> np.ndarray: ...
+def threshold_at_far(
+    same: ArrayLike, scores: ArrayLike, far: float | Sequence[float] | np.ndarray
+) -> float | np.ndarray:
     """The smallest threshold whose FMR is at most `far`, at which `tar_at_far` is reached.
 
     It is one of the scores, or just above the largest one if only rejecting all pairs keeps the FMR at `far`. A pair is
@@ -148,7 +164,7 @@ def threshold_at_far(same, scores, far):
     return _at_each(far, lambda rate: points.thresholds[at.within(points, rate)])
 
 
-def best_accuracy(same, scores):
+def best_accuracy(same: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     """The largest accuracy over all thresholds, and the highest threshold that reaches it.
 
     The figure is optimistic, because the threshold is chosen on the pairs that it is evaluated on. Compare it with
@@ -167,7 +183,7 @@ def best_accuracy(same, scores):
     return at.best_point(operating_points(*check_pairs(same, scores)))
 
 
-def operating_point(same, scores, threshold):
+def operating_point(same: ArrayLike, scores: ArrayLike, threshold: float) -> OperatingPoint:
     """The error rates at a given threshold, chosen on other pairs, as an `OperatingPoint(threshold, fmr, fnmr)`.
 
     Args:
@@ -183,7 +199,7 @@ def operating_point(same, scores, threshold):
     return OperatingPoint(threshold, float(accepted[~same].mean()), float((~accepted[same]).mean()))
 
 
-def accuracy_at(same, scores, threshold):
+def accuracy_at(same: ArrayLike, scores: ArrayLike, threshold: float) -> float:
     """The share of correct decisions, in [0, 1], at a given threshold, chosen on other pairs.
 
     Args:
@@ -197,7 +213,7 @@ def accuracy_at(same, scores, threshold):
     return float(((scores.astype(np.float64) >= check_number("threshold", threshold)) == same).mean())
 
 
-def d_prime(same, scores):
+def d_prime(same: ArrayLike, scores: ArrayLike) -> float:
     """Decidability index d′: the distance between the two class means in pooled standard deviations.
 
         d′ = |μ_g − μ_i| / √(½(σ_g² + σ_i²)),   population variances

@@ -9,6 +9,8 @@ identities carry less evidence. Standard library only; anything above `distances
     best_accuracy_floor(genuines=250, impostors=250)   # what noise reaches once in a hundred
 """
 
+from __future__ import annotations
+
 import math
 from bisect import bisect_left
 from statistics import NormalDist
@@ -33,7 +35,7 @@ class RuleOf30(NamedTuple):
     shown_from: int
 
 
-def rule_of_30(far, impostors):
+def rule_of_30(far: float, impostors: int) -> RuleOf30:
     """Whether this number of impostor pairs is enough for a figure at the false match rate `far`, as a `RuleOf30`.
 
         plain: far · impostors ≥ 30        uncertain: 3 to 30        withheld: below 3
@@ -92,7 +94,7 @@ def in_words(threshold, fmr, fnmr):
     return f"At threshold {threshold:.6g}: {of_some('genuine', 1 - fnmr)}; {of_some('impostor', fmr)}."
 
 
-def rule_of_3(pairs):
+def rule_of_3(pairs: int) -> float:
     """Upper bound in (0, 1] of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
 
         (1 − p)ⁿ ≥ .05,  hence  p < 3 / n
@@ -109,7 +111,7 @@ def rule_of_3(pairs):
     return min(1.0, 3 / check_integer("pairs", pairs, low=1))
 
 
-def best_accuracy_floor(genuines, impostors, quantile=0.99):
+def best_accuracy_floor(genuines: int, impostors: int, quantile: float = 0.99) -> float:
     """Accuracy that `best_accuracy` reaches on pure noise: a quantile of its distribution for random scores.
 
     Lower the threshold step by step from reject-all: each genuine pair adds a correct decision, each impostor pair
@@ -148,7 +150,7 @@ def best_accuracy_floor(genuines, impostors, quantile=0.99):
     return (impostors + m) / pairs
 
 
-def auc_floor(genuines, impostors, quantile=0.99):
+def auc_floor(genuines: int, impostors: int, quantile: float = 0.99) -> float:
     """AUC in [0, 1] that pure noise reaches: a quantile of its normal approximation for random scores.
 
         ½ + z · √((G + I + 1) / (12 · G · I))

@@ -9,16 +9,23 @@ Only NumPy and SciPy; anything above `distances` may import it.
     compare_groups(same, scores, days_between, edges=[30, 365], threshold=0.6)      # template ageing
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_column, check_finite, check_integer, check_labels, check_number, check_reals
 from keras_siamese._tables import aligned, html_table
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification.intervals import Interval, between, draw_counts
 from keras_siamese.verification.pairs import check_identities, check_pairs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEAST = 30  # pairs of a class without which a group's rate takes no part in the largest gap
 ROWS = 50  # resamples that are counted at a time
@@ -75,7 +82,7 @@ class GroupReport:
     groups: tuple[GroupFigures, ...]
     gaps: dict[str, Gap | None]
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, ...]]:
         """The table as rows of strings, after a head."""
         interval = f"{100 * self.confidence:.4g} % interval"
         yield "group", "genuine pairs", "FNMR", interval, "impostor pairs", "FMR", interval
@@ -97,13 +104,13 @@ class GroupReport:
                 f"{gap.highest}; {known}."
             )
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join([*aligned(self.rows(), right=(1, 2, 4, 5)), *self._notes()])
 
     def _repr_html_(self):
         return html_table(self.rows()) + html_table([("",), *((note,) for note in self._notes())])
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as numbers, strings, lists and dicts for JSON; an infinite ratio becomes None."""
 
         def plain(rate):
@@ -115,7 +122,7 @@ class GroupReport:
             gap["ratio"] = gap["ratio"] if np.isfinite(gap["ratio"]) else None
         return {"threshold": self.threshold, "confidence": self.confidence, "groups": groups, "gaps": gaps}
 
-    def plot(self, axes, rate="fnmr"):
+    def plot(self, axes: Axes, rate: Literal["fnmr", "fmr"] = "fnmr") -> Axes:
         """Draws a rate of all groups, "fnmr" or "fmr", with intervals on a matplotlib `Axes`, which is returned."""
         shown = [one for one in self.groups if getattr(one, rate) is not None]
         for place, one in enumerate(shown):
@@ -129,8 +136,18 @@ class GroupReport:
 
 
 def compare_groups(
-    same, scores, groups, *, threshold, edges=None, left=None, right=None, samples=200, confidence=0.95, seed=0
-):
+    same: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    *,
+    threshold: float,
+    edges: ArrayLike | None = None,
+    left: ArrayLike | None = None,
+    right: ArrayLike | None = None,
+    samples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> GroupReport:
     """FMR and FNMR of each group of pairs at one threshold, with intervals, and the largest gaps between groups.
 
     Use it for demographic groups, devices, alphabets or sites: *differential performance* in the terms of ISO/IEC

@@ -10,20 +10,25 @@ Pure NumPy; anything above `distances` may import it.
     print(histogram)
 """
 
+from __future__ import annotations
+
 import collections
 import copy
 import math
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from keras_siamese._checks import check_finite, check_integer, check_number, check_same
 from keras_siamese._tables import aligned
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30, tar_note
 from keras_siamese.verification.pairs import check_scores
-from keras_siamese.verification.points import OperatingPoints, just_above
+from keras_siamese.verification.points import OperatingPoint, OperatingPoints, just_above
 from keras_siamese.verification.tallies import Largest, Tally
 
 # Number of scores counted at a time, so that intermediate results stay in the processor's cache.
@@ -73,7 +78,7 @@ class ScoreHistogram:
     TAR at FMR ≤ 0.001  0.4521        6.0e-05  at threshold 3.12076
     """
 
-    def __init__(self, low, high, bins=65_536, tail=1000):
+    def __init__(self, low: float, high: float, bins: int = 65_536, tail: int = 1000) -> None:
         self.low, self.high = check_number("low", low), check_number("high", high)
         self.bins, self.tail = check_integer("bins", bins, low=2), check_integer("tail", tail, low=1)
         if not self.low < self.high:
@@ -89,7 +94,7 @@ class ScoreHistogram:
         self._smallest, self._largest = math.inf, -math.inf
         self._known = None  # the operating points, computed when needed
 
-    def add(self, same, scores):
+    def add(self, same: ArrayLike, scores: ArrayLike) -> None:
         """Counts pairs. If an error is raised, none of them is counted.
 
         Args:
@@ -104,7 +109,7 @@ class ScoreHistogram:
         parts = ((wanted, piece[genuine == wanted]) for piece, genuine in pieces for wanted in (True, False))
         self._count(parts, threads=len(starts) > 2)
 
-    def merge(self, other):
+    def merge(self, other: ScoreHistogram) -> None:
         """Adds the pairs of `other`, a `ScoreHistogram` with the same bounds, bins and tail."""
         if not isinstance(other, ScoreHistogram):
             raise TypeError(f"`other` must be a ScoreHistogram; got {other!r}")
@@ -144,7 +149,7 @@ class ScoreHistogram:
         self._kept = [state["kept"]] if state["keeps"] else None
         self._known = None
 
-    def __add__(self, other):
+    def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         if not isinstance(other, ScoreHistogram):
             return NotImplemented
         total = copy.deepcopy(self)
@@ -233,21 +238,21 @@ class ScoreHistogram:
         self._known = None
 
     @property
-    def genuines(self):
+    def genuines(self) -> int:
         """Number of genuine pairs."""
         return self._genuine.moments[0]
 
     @property
-    def impostors(self):
+    def impostors(self) -> int:
         """Number of impostor pairs."""
         return self._impostor.moments[0]
 
     @property
-    def error_bound(self):
+    def error_bound(self) -> float:
         """Width of a bin, in units of the score."""
         return (self.high - self.low) / self.bins
 
-    def operating_points(self):
+    def operating_points(self) -> OperatingPoints:
         """The operating points that are known exactly, strictest first.
 
         `OperatingPoints(thresholds, impostors, genuines)`, `(k,)` each: thresholds in the dtype of the scores, strictly
@@ -255,31 +260,31 @@ class ScoreHistogram:
         """
         return self._points()[0]
 
-    def roc(self):
+    def roc(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`(fmr, tar, thresholds)` at the operating points, see `curves.roc`."""
         points = self.operating_points()
         return points.fmr, points.tar, points.thresholds
 
-    def det(self):
+    def det(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`(fmr, fnmr, thresholds)` at the operating points, see `curves.det`."""
         points = self.operating_points()
         return points.fmr, points.fnmr, points.thresholds
 
-    def auc(self):
+    def auc(self) -> float:
         """Area under the ROC curve, ties within a bin counted half; within `auc_error_bound` of `curves.auc`."""
         return float(at.auc(self.operating_points()))
 
-    def auc_error_bound(self):
+    def auc_error_bound(self) -> float:
         """½ Σ g·i / (G·I) over the steps in which the order of g genuine and i impostor pairs is unknown."""
         points, exact = self._points()
         steps = np.diff(points.genuines)[exact - 1 :].astype(np.float64), np.diff(points.impostors)[exact - 1 :]
         return float(np.dot(*steps) / (2 * self.genuines * self.impostors))
 
-    def eer(self):
+    def eer(self) -> float:
         """Equal error rate, within `eer_error_bound` of `curves.eer`."""
         return float(at.eer(self.operating_points()))
 
-    def eer_error_bound(self):
+    def eer_error_bound(self) -> float:
         """The largest possible difference between `eer` and the EER over all thresholds.
 
         The exact EER lies on the step of the curve that crosses FMR = FNMR: between the larger of FMR before and FNMR
@@ -294,15 +299,15 @@ class ScoreHistogram:
         highest = min(points.fmr[after], points.fnmr[after - 1])
         return float(max(eer - lowest, highest - eer, 0.0))
 
-    def eer_point(self):
+    def eer_point(self) -> OperatingPoint:
         """The known `OperatingPoint` that is nearest to the equal error rate, see `curves.eer_point`."""
         return at.nearest_to_eer(self.operating_points())
 
-    def tar_at_far(self, far):
+    def tar_at_far(self, far: float) -> float:
         """The largest known TAR at an FMR of at most `far`, a number in [0, 1]; never above `curves.tar_at_far`."""
         return float(at.tar_at_far(self.operating_points(), check_number("far", far, low=0, high=1)))
 
-    def tar_error_bound(self, far):
+    def tar_error_bound(self, far: float) -> float:
         """How far `tar_at_far` can be below `curves.tar_at_far`; 0 if it is exact."""
         points, exact = self._points()
         index = int(at.within(points, check_number("far", far, low=0, high=1)))
@@ -310,7 +315,7 @@ class ScoreHistogram:
             return 0.0
         return float(points.tar[index + 1] - points.tar[index])
 
-    def threshold_at_far(self, far):
+    def threshold_at_far(self, far: float) -> float:
         """The smallest known threshold with an FMR of at most `far`, a number in [0, 1].
 
         In the tail it accepts the same pairs as `curves.threshold_at_far`. If the genuine scores are not kept, it is
@@ -325,16 +330,16 @@ class ScoreHistogram:
                 threshold = min(threshold, float(just_above(falling[allowed])))
         return threshold
 
-    def best_accuracy(self):
+    def best_accuracy(self) -> tuple[float, float]:
         """`(accuracy, threshold)` of the best known operating point, see `curves.best_accuracy`."""
         return at.best_point(self.operating_points())
 
-    def d_prime(self):
+    def d_prime(self) -> float:
         """Decidability, see `curves.d_prime`."""
         self._points()  # raises without both classes
         return at.decidability(self._genuine.moments, self._impostor.moments)
 
-    def to_dict(self, far=(0.01, 0.001)):
+    def to_dict(self, far: Iterable[float] = (0.01, 0.001)) -> dict[str, Any]:
         """Counts, bounds and figures as numbers, lists and dicts for JSON; an infinite d′ becomes None.
 
         The TAR at each FMR of `far`, numbers in (0, 1], comes with the mark of `rule_of_30`.
@@ -360,10 +365,10 @@ class ScoreHistogram:
             ],
         }
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.table()
 
-    def table(self, far=(0.01, 0.001)):
+    def table(self, far: Iterable[float] = (0.01, 0.001)) -> str:
         """The figures as text, with the TAR at each FMR of `far`, numbers in (0, 1]."""
         heading = f"Histogram of {self.genuines + self.impostors:,} pairs: {self.genuines:,} genuine, "
         heading += f"{self.impostors:,} impostor, in bins of {self.error_bound:.3g}"

@@ -37,12 +37,16 @@ statistical analysis and recommendations", International Journal of Computer Vis
 https://arxiv.org/abs/2306.01198.
 """
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification import points as at
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.resampling import RankedPairs
@@ -81,7 +85,7 @@ class Interval:
     replicates: np.ndarray = field(repr=False)
 
     @classmethod
-    def of(cls, estimate, replicates, confidence):
+    def of(cls, estimate: float, replicates: np.ndarray, confidence: float) -> Interval:
         """The percentile interval of `replicates (samples,)`."""
         low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
         return cls(float(estimate), float(low), float(high), float(np.std(replicates, ddof=1)), confidence, replicates)
@@ -92,7 +96,17 @@ def between(interval):
     return f"[{interval.low:.4f}, {interval.high:.4f}]"
 
 
-def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, confidence=0.95, seed=0):
+def bootstrap(
+    statistics: Sequence[str | tuple[str, float]],
+    same: ArrayLike,
+    scores: ArrayLike,
+    left: ArrayLike | None = None,
+    right: ArrayLike | None = None,
+    *,
+    samples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str | tuple[str, float], Interval]:
     """Confidence intervals of several statistics, by a bootstrap over identities: a dict from each to its `Interval`.
 
     All use the same resamples. A resample in which a class has no weight is drawn again; at least one draw in five has
@@ -143,7 +157,7 @@ def bootstrap(statistics, same, scores, left=None, right=None, *, samples=200, c
     return {name: Interval.of(whole.read(*reading)[0], values, confidence) for (name, reading), values in found}
 
 
-def difference(first, second):
+def difference(first: Interval, second: Interval) -> Interval:
     """The interval of `first − second`, for figures of independent data, such as validation and training EER.
 
     Each replicate of `first` is combined with each of `second`, so the result does not depend on the seeds of the two

@@ -13,8 +13,11 @@ above `distances` may import it.
     print(evaluate_open_set(probes, probe_labels, gallery, gallery_labels, fpir=(0.1, 0.01)))
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -22,12 +25,16 @@ from keras import ops
 from keras_siamese import distances
 from keras_siamese._checks import check_number
 from keras_siamese._tables import aligned, html_table
+from keras_siamese._types import ArrayLike, DistanceLike
 from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30
 from keras_siamese.verification.intervals import Interval, between, bootstrap
 from keras_siamese.verification.plots import plot_det
 from keras_siamese.verification.retrieval import check_rank, check_searches
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class FNIRFigure(NamedTuple):
@@ -73,7 +80,7 @@ class OpenSet:
     is_mated: np.ndarray = field(repr=False)
     scores: np.ndarray = field(repr=False)
 
-    def at(self, threshold):
+    def at(self, threshold: float) -> tuple[float, float]:
         """`(FPIR, FNIR)` at a threshold."""
         accepted = self.scores >= max(check_number("threshold", threshold), self._lowest)
         return float(accepted[~self.is_mated].mean()), float(1 - accepted[self.is_mated].mean())
@@ -83,19 +90,19 @@ class OpenSet:
         """The lowest score of a search that returns its mate, or of a non-mated search."""
         return self.scores[self.scores > self.scores.min()].min() if self.missed else self.scores.min()
 
-    def curve(self):
+    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`(fpir, fnir, thresholds)`, `(k,)` each: FPIR rising to 1, FNIR falling to `missed`, thresholds falling."""
         points = at.operating_points(self.is_mated, self.scores)
         kept = slice(None, -1) if self.missed else slice(None)
         return points.fmr[kept], points.fnmr[kept], points.thresholds[kept]
 
-    def plot(self, axes):
+    def plot(self, axes: Axes) -> Axes:
         """Draws the DET curve, FNIR over FPIR, on a matplotlib `Axes`, which is returned."""
         plot_det(axes, self.is_mated, self.scores)
         axes.set(xlabel="false positive identification rate, %", ylabel="false negative identification rate, %")
         return axes
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, ...]]:
         """The table as rows of strings, after a head."""
         yield "", "value", "interval", ""
         for one in self.figures:
@@ -114,7 +121,7 @@ class OpenSet:
         gallery = f"{self.enrolled:,} samples of {self.enrolled_identities:,} identities"
         return f"Searches of {gallery}: {self.mated:,} mated, {self.non_mated:,} non-mated, rank {self.rank}"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join([self._heading(), *aligned(self.rows(), right=(1,))])
 
     def _repr_html_(self):
@@ -122,17 +129,17 @@ class OpenSet:
 
 
 def evaluate_open_set(
-    probes,
-    probe_labels,
-    gallery,
-    gallery_labels,
+    probes: ArrayLike,
+    probe_labels: ArrayLike,
+    gallery: ArrayLike,
+    gallery_labels: ArrayLike,
     *,
-    rank=1,
-    fpir=(0.1, 0.01),
-    distance="cosine",
-    confidence=0.95,
-    seed=0,
-):
+    rank: int = 1,
+    fpir: ArrayLike = (0.1, 0.01),
+    distance: DistanceLike = "cosine",
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> OpenSet:
     """FNIR at given FPIRs: how many people are found, and how many strangers are taken for somebody.
 
     FPIR grows with the number of enrolled samples: evaluate with a gallery as large as the one in use.

@@ -8,19 +8,29 @@ this module does not import matplotlib.
     plot_roc(axes[1], same, scores, left, right)
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer
+from keras_siamese._types import ArrayLike, Source
 from keras_siamese.verification.curves import det, eer, roc
 from keras_siamese.verification.intervals import bootstrap
 from keras_siamese.verification.pairs import balanced_weights, check_identities, check_pairs
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 
 
-def plot_scores(axes, same, scores, thresholds=None, bins=60):
+def plot_scores(
+    axes: Axes, same: ArrayLike, scores: ArrayLike, thresholds: Mapping[str, float] | None = None, bins: int = 60
+) -> Axes:
     """Histograms of genuine and impostor scores, each with area 1, and vertical lines at thresholds.
 
     Args:
@@ -40,7 +50,14 @@ def plot_scores(axes, same, scores, thresholds=None, bins=60):
     return axes
 
 
-def plot_roc(axes, same, scores, left=None, right=None, seed=0):
+def plot_roc(
+    axes: Axes,
+    same: ArrayLike,
+    scores: ArrayLike,
+    left: ArrayLike | None = None,
+    right: ArrayLike | None = None,
+    seed: int = 0,
+) -> Axes:
     """ROC curve: TAR over FMR on a logarithmic axis, with chance level and EER.
 
     It starts at the smallest FMR that the rule of 30 allows, that of 30 false accepts.
@@ -80,7 +97,7 @@ def first_rate(same):
 MARKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60])
 
 
-def plot_det(axes, same, scores):
+def plot_det(axes: Axes, same: ArrayLike, scores: ArrayLike) -> Axes:
     """DET curve: FNMR over FMR on normal-deviate axes, on which normally distributed scores give a straight line.
 
     It ends where fewer than 30 errors of either kind remain.
@@ -113,7 +130,7 @@ def plot_det(axes, same, scores):
     return axes
 
 
-def plot_reliability(axes, same, probabilities, bins=10):
+def plot_reliability(axes: Axes, same: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> Axes:
     """Reliability diagram: the share of genuine pairs over the predicted p(same); the diagonal is perfect calibration.
 
     Both classes have equal weight. Each bin holds the same number of pairs, and the area of its mark shows its share of
@@ -146,7 +163,17 @@ def plot_reliability(axes, same, probabilities, bins=10):
     return axes
 
 
-def plot_errors(axes, same, scores, left, right, kind="accept", *, names=None, count=5):
+def plot_errors(
+    axes: Axes,
+    same: ArrayLike,
+    scores: ArrayLike,
+    left: Source,
+    right: Source,
+    kind: Literal["accept", "reject"] = "accept",
+    *,
+    names: tuple[Any, Any] | None = None,
+    count: int = 5,
+) -> Axes:
     """The worst false accepts or false rejects as pairs of pictures, with their scores and identities.
 
     Args:

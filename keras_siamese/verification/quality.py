@@ -7,13 +7,19 @@ quality are discarded out. Pure NumPy; anything above `distances` may import it.
     plot_discard(axes, curve)
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_column, check_finite, check_number, check_reals
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification.curves import threshold_at_far
 from keras_siamese.verification.pairs import check_pairs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class DiscardCurve(NamedTuple):
@@ -32,7 +38,9 @@ class DiscardCurve(NamedTuple):
     threshold: float
 
 
-def error_versus_discard(same, scores, quality, *, threshold=None, far=None):
+def error_versus_discard(
+    same: ArrayLike, scores: ArrayLike, quality: ArrayLike, *, threshold: float | None = None, far: float | None = None
+) -> DiscardCurve:
     """The FNMR at one threshold, over the share of genuine pairs of lowest quality that is discarded.
 
     If the quality predicts failure, the curve falls fast. The best possible one falls to zero when as many pairs are
@@ -71,7 +79,7 @@ def error_versus_discard(same, scores, quality, *, threshold=None, far=None):
     return DiscardCurve(starts / len(levels), errors / remaining, levels[starts], float(threshold))
 
 
-def plot_discard(axes, curve):
+def plot_discard(axes: Axes, curve: DiscardCurve) -> Axes:
     """Draws a `DiscardCurve` and the best possible one on a matplotlib `Axes`, which is returned."""
     first = curve.fnmr[0]
     axes.plot(curve.discarded, curve.fnmr, color="#1f77b4", drawstyle="steps-post", label="this quality")

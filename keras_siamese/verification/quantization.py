@@ -10,12 +10,17 @@ on the same pairs and the same resamples of identities. Pure NumPy; anything abo
     print(quantization_cost(z_valid, labels_valid, ("int8", "binary"), ranges=ranges))
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_finite, check_integer, check_labels, check_reals
 from keras_siamese._tables import aligned
+from keras_siamese._types import ArrayLike
 from keras_siamese.verification.intervals import Interval, bootstrap
 from keras_siamese.verification.pairs import check_embeddings, draw_pairs
 
@@ -25,7 +30,7 @@ MAX_PAIRS = 100_000
 BLOCK = 2**16  # pairs compared at a time
 
 
-def embedding_ranges(embeddings):
+def embedding_ranges(embeddings: ArrayLike) -> np.ndarray:
     """The smallest and the largest value of each dimension, `(2, dim)` float32, from embeddings `(n, dim)`, n ≥ 2.
 
     Use many embeddings, such as those of the training data. Later values outside of these ranges are cut off.
@@ -39,7 +44,7 @@ def embedding_ranges(embeddings):
     return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)]).astype(np.float32)
 
 
-def quantize_embeddings(embeddings, precision="int8", ranges=None):
+def quantize_embeddings(embeddings: ArrayLike, precision: str = "int8", ranges: ArrayLike | None = None) -> np.ndarray:
     """Embeddings with one byte or one bit for each dimension, as sentence-transformers' function of this name.
 
     - "int8", "uint8": ⌊(x − least) / step⌋ in 0 … 255, with step = (largest − least) / 255 of the dimension; "int8" is
@@ -77,7 +82,9 @@ def quantize_embeddings(embeddings, precision="int8", ranges=None):
     return codes if precision[0] == "u" else (codes ^ 0x80).view(np.int8)
 
 
-def dequantize_embeddings(codes, precision="int8", ranges=None, dim=None):
+def dequantize_embeddings(
+    codes: ArrayLike, precision: str = "int8", ranges: ArrayLike | None = None, dim: int | None = None
+) -> np.ndarray:
     """Embeddings `(n, dim)` float32 from the codes of `quantize_embeddings`, `(n, dim)` or of bits `(n, ⌈dim / 8⌉)`.
 
     A byte becomes the middle of its step, and a bit becomes 1 or −1. The cosine distance of embeddings from bits is
@@ -138,12 +145,12 @@ class QuantizationReport:
         identities: number of identities.
     """
 
-    rows: tuple
+    rows: tuple[QuantizationCost, ...]
     genuines: int
     impostors: int
     identities: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         confidence = self.rows[0].eer.confidence
         head = ("", "dim", "bytes", "EER", "more than float32", f"{confidence:.0%} interval")
         cells = [head]
@@ -155,7 +162,7 @@ class QuantizationReport:
         given = f"{self.genuines:,} genuine and {self.impostors:,} impostor pairs of {self.identities:,} identities"
         return "\n".join([*aligned(cells, right=(1, 2, 3, 4, 5)), given])
 
-    def to_dict(self):
+    def to_dict(self) -> list[dict[str, Any]]:
         """The table as numbers and strings for JSON."""
         ends = ("estimate", "low", "high", "standard_error")
         return [
@@ -166,8 +173,16 @@ class QuantizationReport:
 
 
 def quantization_cost(
-    embeddings, labels, precisions=COMPARED, *, dims=None, ranges=None, samples=200, confidence=0.95, seed=0
-):
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    precisions: Sequence[str] = COMPARED,
+    *,
+    dims: Sequence[int] | None = None,
+    ranges: ArrayLike | None = None,
+    samples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> QuantizationReport:
     """By how much the EER grows if embeddings are stored in fewer bits, or with fewer dimensions.
 
     All pairs of the embeddings are compared by their cosine, or 100,000 of them, half of them genuine if there are so
@@ -213,7 +228,7 @@ def quantization_cost(
         found = f"{genuines} genuine and {len(same) - genuines} impostor pairs"
         raise ValueError(f"`labels` must give pairs of both classes; got {found}")
 
-    options = {"samples": samples, "confidence": confidence, "seed": seed}
+    options: dict[str, Any] = {"samples": samples, "confidence": confidence, "seed": seed}
     kinds = [("float32", dim), *((one, kept) for kept in dims for one in ("float32", *precisions))]
     eers = {}
     for precision, kept in dict.fromkeys(kinds):

@@ -11,15 +11,19 @@ same pairs is labelled as optimistic. Anything above `distances` may import it.
     json.dumps(report.to_dict())
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_installed, check_integer, check_number, check_writable
 from keras_siamese._files import write_text
 from keras_siamese._tables import aligned, html_table
+from keras_siamese._types import ArrayLike, StrPath
 from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
 from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
@@ -36,6 +40,10 @@ from keras_siamese.verification.evidence import (
 from keras_siamese.verification.intervals import Interval, between, bootstrap
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import OperatingPoint
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 
 class TARFigure(NamedTuple):
@@ -105,21 +113,21 @@ class VerificationReport:
     cross_fitted_accuracy: float | None
     confidence: float
     intervals: dict[str, Interval] = field(repr=False)
-    pairs: dict[str, object] = field(repr=False)
+    pairs: dict[str, Any] = field(repr=False)
 
     @property
-    def balanced_accuracy(self):
+    def balanced_accuracy(self) -> float | None:
         """1 − (FMR + FNMR) / 2 at `threshold`: the accuracy with equal weights for both classes; or None."""
         return None if self.threshold is None else 1 - (self.fmr + self.fnmr) / 2
 
     @property
-    def meaning(self):
+    def meaning(self) -> str:
         """How many of 100 genuine and of 100 impostor pairs are accepted at `threshold`, else at that of the EER."""
         if self.threshold is None:
             return in_words(*self.eer_point)
         return in_words(self.threshold, self.fmr, self.fnmr)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as numbers, strings, lists and dicts for JSON; infinite numbers become None."""
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "pairs"}
         plain["balanced_accuracy"] = self.balanced_accuracy
@@ -130,7 +138,7 @@ class VerificationReport:
         plain["intervals"] = {name: {end: getattr(interval, end) for end in ends} for name, interval in intervals}
         return _finite(plain)
 
-    def to_frame(self):
+    def to_frame(self) -> pandas.DataFrame:
         """The table as a pandas `DataFrame`: one row per figure, columns value, low, high and note; NaN if missing.
 
         Raises `ImportError` without pandas.
@@ -144,7 +152,7 @@ class VerificationReport:
         frame = pandas.DataFrame(rows, columns=["figure", "value", "low", "high", "note"]).set_index("figure")
         return frame.astype({"value": float, "low": float, "high": float})
 
-    def plot(self):
+    def plot(self) -> Figure:
         """A matplotlib `Figure` of the scores, the ROC and DET curves and, with a calibration, a reliability diagram.
 
         Raises `ImportError` without the extra `report`.
@@ -167,7 +175,7 @@ class VerificationReport:
             plots.plot_reliability(axes[3], same, expit(slope * scores.astype(np.float64) + offset))
         return figure
 
-    def to_html(self, path, title="Verification"):
+    def to_html(self, path: StrPath, title: str = "Verification") -> None:
         """Writes the table and the figure as one self-contained HTML page.
 
         Raises `ImportError` without the extra `report`, and `ValueError` if `path` cannot be written.
@@ -175,7 +183,7 @@ class VerificationReport:
         path = check_writable("path", path)
         write_text(path, pages.render(self, title))
 
-    def __str__(self):
+    def __str__(self) -> str:
         pairs = self.genuines + self.impostors
         heading = f"Verification of {pairs:,} pairs: {self.genuines:,} genuine, {self.impostors:,} impostor"
         if self.identities is not None:
@@ -186,7 +194,7 @@ class VerificationReport:
         heading, meaning, *_ = str(self).splitlines()
         return f"<p><b>{heading}</b><br>{meaning}</p>{html_table(self.rows())}"
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, ...]]:
         """Name, value, interval and note of each line as text; the first line is the head of the table."""
         yield "", "value", f"{100 * self.confidence:.4g} % interval" if self.intervals else "", ""
         for name, key, value, note in self._figures():
@@ -226,8 +234,17 @@ class VerificationReport:
 
 
 def evaluate(
-    same, scores, *, far=(0.01, 0.001), threshold=None, left=None, right=None, confidence=0.95, seed=0, calibration=None
-):
+    same: ArrayLike,
+    scores: ArrayLike,
+    *,
+    far: ArrayLike = (0.01, 0.001),
+    threshold: float | None = None,
+    left: ArrayLike | None = None,
+    right: ArrayLike | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    calibration: tuple[float, float] | None = None,
+) -> VerificationReport:
     """Evaluates a set of pairs: all figures, with their intervals, in a `VerificationReport`.
 
     Args:
@@ -267,6 +284,8 @@ def evaluate(
     points = at.operating_points(same, scores)
     tar = tuple(_tar_figure(points, rate, impostors) for rate in np.ravel(far).tolist())
 
+    figures: dict[str, Any]
+    statistics: dict[str, Any]
     figures, statistics = {"threshold": None, "accuracy": None, "fmr": None, "fnmr": None}, {"eer": "eer", "auc": "auc"}
     accepted = None
     if threshold is None:

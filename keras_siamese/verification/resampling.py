@@ -26,7 +26,7 @@ SMALL = 15  # products of two counts up to this one fit into a byte
 PIECE, GROUP = 4096, 64  # pairs whose weights are held at a time, and pairs of them that are added one by one
 
 # The end of a stretch at or before which each figure is decided: from the points at the ends.
-DECIDED = {
+DECIDED: dict = {
     at.eer: lambda ends: at.crossing(ends)[0] - 1,
     at.tar_at_far: at.within,
     **dict.fromkeys((at.accuracy_at, at.fmr_at, at.fnmr_at), at.index),

@@ -15,13 +15,17 @@ the figures need (see `neighbours`); memory is O(block + (n + m)·dim). Anything
     map_at_r(embeddings, labels, distance="euclidean")
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_reals
 from keras_siamese._tables import aligned
+from keras_siamese._types import ArrayLike, DistanceLike
 from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification.pairs import encode_identities, progress_bar
 
@@ -38,7 +42,7 @@ class Retrieval:
         gallery: number of embeddings that each query is compared with.
     """
 
-    recall: dict
+    recall: dict[int, float]
     r_precision: float
     map_at_r: float
     cmc: np.ndarray
@@ -46,7 +50,7 @@ class Retrieval:
     without_mate: int
     gallery: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         figures = [(f"recall@{k}", value) for k, value in self.recall.items()]
         figures += [("R-precision", self.r_precision), ("MAP@R", self.map_at_r)]
         left_out = f"; {self.without_mate:,} without a mate left out" if self.without_mate else ""
@@ -55,16 +59,16 @@ class Retrieval:
 
 
 def evaluate_retrieval(
-    embeddings,
-    labels,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
     *,
-    k=(1, 5, 10),
-    max_rank=20,
-    gallery=None,
-    gallery_labels=None,
-    distance="cosine",
-    progress=False,
-):
+    k: ArrayLike = (1, 5, 10),
+    max_rank: int = 20,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+    progress: bool = False,
+) -> Retrieval:
     """Recall at k, R-precision, MAP@R and the cumulative match characteristic in one pass, as a `Retrieval`.
 
     Args:
@@ -105,7 +109,35 @@ def evaluate_retrieval(
     )
 
 
-def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, distance="cosine"):
+@overload
+def recall_at_k(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    k: int = 1,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+) -> float: ...
+@overload
+def recall_at_k(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    k: Sequence[int] | np.ndarray,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+) -> np.ndarray: ...
+def recall_at_k(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    k: int | Sequence[int] | np.ndarray = 1,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+) -> float | np.ndarray:
     """The share, in [0, 1], of queries with at least one mate among their k nearest.
 
     Hervé Jégou, Matthijs Douze, Cordelia Schmid, "Product quantization for nearest neighbor search", IEEE Transactions
@@ -129,7 +161,15 @@ def recall_at_k(embeddings, labels, k=1, *, gallery=None, gallery_labels=None, d
     return shares if ranks.ndim else float(shares)
 
 
-def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, distance="cosine"):
+def cmc(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    max_rank: int = 20,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+) -> np.ndarray:
     """Cumulative match characteristic: the share of queries whose first mate is at rank ≤ r, for r = 1 … max_rank.
 
     This is the closed-set true-positive identification rate of ISO/IEC 19795-1:2021, "Biometric performance testing and
@@ -151,7 +191,14 @@ def cmc(embeddings, labels, *, max_rank=20, gallery=None, gallery_labels=None, d
     return _shares(_find_mates(inputs, max_rank, distance).first, max_rank)
 
 
-def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
+def r_precision(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+) -> float:
     """R-precision, in [0, 1]: for a query with R mates, the share of mates among its R nearest; the mean over queries.
 
     Kevin Musgrave, Serge Belongie, Ser-Nam Lim, "A metric learning reality check", ECCV 2020,
@@ -167,7 +214,14 @@ def r_precision(embeddings, labels, *, gallery=None, gallery_labels=None, distan
     return float(_find_mates(inputs, 1, distance, need_mates=True).precision.mean())
 
 
-def map_at_r(embeddings, labels, *, gallery=None, gallery_labels=None, distance="cosine"):
+def map_at_r(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
+    distance: DistanceLike = "cosine",
+) -> float:
     """Mean average precision at R, in [0, R-precision]; it takes the order of the R nearest into account.
 
         MAP@R = mean over queries of 1/R Σ_{i=1…R} P(i),   P(i) = mates among the i nearest / i if i is a mate, else 0

@@ -7,13 +7,17 @@ rows, so it can be sent to workers, which open the files themselves. Files with 
     shards.shape, shards[1000:2000]                          # (n, dim), (1000, dim)
 """
 
+from __future__ import annotations
+
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_siamese._checks import check_installed
+from keras_siamese._types import StrPath
 
 
 class Shards:
@@ -41,7 +45,7 @@ class Shards:
     ((6, 8), (3, 8))
     """
 
-    def __init__(self, files, column="embedding"):
+    def __init__(self, files: StrPath | list[Any] | tuple[StrPath, ...], column: str = "embedding") -> None:
         files = list(files) if isinstance(files, (list, tuple)) else [files]
         if not files:
             raise ValueError("`files` must hold at least one file; got none")
@@ -66,10 +70,10 @@ class Shards:
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "_parts"}  # open files
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: slice) -> np.ndarray:
         """The embeddings `(m, dim)` of a slice of rows, with step 1."""
         start, stop, step = rows.indices(len(self))
         if step != 1:

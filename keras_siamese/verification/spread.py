@@ -8,12 +8,15 @@ depend on the workers. With a `folder`, what is merged is kept there, and a run 
         histogram = compare_shards(["a.npy", "b.npy"], labels, folder="run")
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +24,7 @@ import numpy as np
 from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
 from keras_siamese._files import write_arrays
+from keras_siamese._types import ArrayLike, DistanceLike, Sliced, StrPath
 from keras_siamese.verification.all_pairs import classes_of, scorer
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.pairs import progress_bar, say
@@ -51,8 +55,17 @@ class Plan:
 
 
 def compare_shards(
-    files, labels, distance="cosine", *, far=1e-5, bins=65_536, rows=None, folder=None, n_jobs=None, progress=True
-):
+    files: StrPath | list[Any] | tuple[StrPath, ...] | Sliced,
+    labels: ArrayLike,
+    distance: DistanceLike = "cosine",
+    *,
+    far: float = 1e-5,
+    bins: int = 65_536,
+    rows: int | None = None,
+    folder: StrPath | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ScoreHistogram:
     """Scores all pairs of embeddings that lie in files, on the workers of joblib: score = −distance.
 
     The figures are those of `compare_embeddings`. The work is divided into tasks of two ranges of rows. joblib runs

@@ -12,6 +12,8 @@ installed and the block is plain; Python's `csv` reads all others, so that resul
             histogram.add(block.same, block.scores)
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import itertools
@@ -21,11 +23,12 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_siamese._tables import csv_fields, csv_header
+from keras_siamese._types import StrPath
 from keras_siamese.verification import arrow
 
 SAME = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
@@ -56,7 +59,7 @@ class OpenedScores(NamedTuple):
     file: io.BufferedIOBase
 
 
-def read_scores(path):
+def read_scores(path: StrPath) -> ScoreTable:
     """Reads a `ScoreTable`, one pair per row, from a CSV or Parquet file: columns `score`, `same`, `left`, `right`.
 
     `left` and `right` are optional. In a CSV file, columns are separated by commas, semicolons or tabs. They may be in
@@ -80,7 +83,7 @@ def read_scores(path):
     >>> table.scores.tolist(), table.same.tolist(), table.right.tolist()
     ([0.9, 0.2], [True, False], ['ada', 'bo'])
     """
-    names = {}
+    names: Any = {}
     with opened(path) as file:
         table = joined(list(read_blocks(file, names)))
     if table.left is None:
