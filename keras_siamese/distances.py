@@ -9,14 +9,19 @@ also between identical embeddings. Learned distances are Keras layers with weigh
     distance.bounds                          # (0.0, 2.0)
 """
 
+from __future__ import annotations
+
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export, exported, function_name, function_of
+from keras_siamese._types import DistanceLike, Self, Shapes, Tensor
 from keras_siamese.ops import (
     MULTIPLIES,
     NORM_FLOOR,
@@ -53,13 +58,13 @@ class Distance:
     bounds = (0.0, float("inf"))
     scale_free = False
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         return self.between(ops.expand_dims(a, 1), ops.expand_dims(b, 0))
 
-    def rowwise(self, a, b):
+    def rowwise(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each row of `a` `(n, dim)` to the same row of `b` `(n, dim)`: `(n,)`.
 
         The result has the dtype of `a`, or float32 if `a` holds integers.
@@ -72,7 +77,7 @@ class Distance:
             return like(a, ops.zeros((0,)))
         return like(a, self.between(wide, ops.cast(b, wide.dtype)))
 
-    def pairwise(self, a, b=None):
+    def pairwise(self, a: Tensor, b: Tensor = None) -> Tensor:
         """Distances of every row of `a` `(n, dim)` to every row of `b` `(m, dim)`: `(n, m)`, in the dtype of `a`.
 
         Without `b` the rows of `a` are compared with each other, and the diagonal is exactly 0 (but −1 for unit vectors
@@ -89,7 +94,7 @@ class Distance:
             matrix = zero_diagonal(matrix)
         return like(a, matrix)
 
-    def checked(self, a, b):
+    def checked(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Return both as tensors; refuse all shapes but `(n, dim)` and `(m, dim)`."""
         a, b = named_tensor("a", a), named_tensor("b", b)
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
@@ -97,14 +102,14 @@ class Distance:
             raise ValueError(f"`a` and `b` must be embeddings of shapes (n, dim) and (m, dim); got {shapes}")
         return a, b
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({options})"
 
@@ -125,7 +130,7 @@ def cosines(a, b):
     return u @ ops.transpose(u if a is b else unit(b))
 
 
-def squared_differences(a, b, root=False):
+def squared_differences(a: Tensor, b: Tensor, root: bool = False) -> Tensor:
     """‖a_i − b_j‖² = ‖a‖² + ‖b‖² − 2a·b for all i, j, or its `root`: `(n, m)`; 0 with gradient 0 where it is rounding.
 
     The mean of `b` is subtracted first, so that rounding is relative to the spread of the embeddings.
@@ -146,7 +151,7 @@ def squared_differences(a, b, root=False):
     return safe_sqrt(apart, above) if root else apart * above
 
 
-def differences(a, b):
+def differences(a: Tensor, b: Tensor) -> Tensor:
     """‖a_i − b_j‖ for all i, j: `(n, m)`; 0 with gradient 0 where its square is only rounding."""
     return squared_differences(a, b, root=True)
 
@@ -163,7 +168,7 @@ class EuclideanDistance(Distance):
 
     bounds = (0.0, 2.0)
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return safe_norm(a - b)
 
     matrix = staticmethod(differences)
@@ -175,7 +180,7 @@ class SquaredEuclideanDistance(Distance):
 
     bounds = (0.0, 4.0)
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return ops.sum(ops.square(a - b), axis=-1)
 
     matrix = staticmethod(squared_differences)
@@ -185,7 +190,7 @@ class SquaredEuclideanDistance(Distance):
 class ManhattanDistance(Distance):
     """Σ|a − b|, at most 2√dim on unit-norm embeddings, so no bound holds for every dimension."""
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return ops.sum(absolute(a - b), axis=-1)
 
 
@@ -195,7 +200,7 @@ class ChebyshevDistance(Distance):
 
     bounds = (0.0, 2.0)
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return ops.max(absolute(a - b), axis=-1)
 
 
@@ -207,14 +212,14 @@ class MinkowskiDistance(Distance):
         p: order, ≥ 1. 1 is Manhattan, 2 Euclidean (default).
     """
 
-    def __init__(self, p=2.0):
+    def __init__(self, p: float = 2.0) -> None:
         self.p = check_number("p", p, low=1.0, open_high=True)
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[float, float]:
         return (0.0, 2.0 if self.p >= 2 else float("inf"))
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         gap = absolute(a - b)
         # Dividing by the largest gap prevents overflow and underflow of |gap|^p and does not change the distance.
         scale = ops.stop_gradient(ops.max(gap, axis=-1, keepdims=True))
@@ -224,7 +229,7 @@ class MinkowskiDistance(Distance):
         root = ops.power(ops.where(same, 1.0, total), 1.0 / self.p)
         return ops.where(same, 0.0, root) * ops.squeeze(scale, axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"p": self.p}
 
 
@@ -235,14 +240,14 @@ class CosineDistance(Distance):
     bounds = (0.0, 2.0)
     scale_free = True
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         u, v = unit(a), unit(b)
         # ½‖u − v‖² is 1 − u·v on unit vectors, exactly 0 at a = b and without cancellation near it.
         # ‖u‖² + ‖v‖² is 2, minus one for each vector without direction.
         directions = ops.sum(ops.square(u), axis=-1) + ops.sum(ops.square(v), axis=-1)
         return 0.5 * ops.sum(ops.square(u - v), axis=-1) + (1.0 - 0.5 * ops.stop_gradient(ops.round(directions)))
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         return 1.0 - cosines(a, b)
 
 
@@ -257,22 +262,22 @@ class AngularDistance(Distance):
     bounds = (0.0, 1.0)
     scale_free = True
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         u, v = unit(a), unit(b)
         return self.angle(self.length(u - v), self.length(u + v))
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         u, v = unit(a), unit(b)
         return self.angle(differences(u, v), differences(u, -v))
 
     @staticmethod
-    def length(difference):
+    def length(difference: Tensor) -> Tensor:
         """Norm; 0 with gradient 0 below 1e-6, where it is only the rounding error of the unit vectors."""
         square = ops.sum(ops.square(difference), axis=-1)
         return safe_sqrt(ops.where(square <= NORM_FLOOR**2, 0.0, square))
 
     @staticmethod
-    def angle(apart, together):
+    def angle(apart: Tensor, together: Tensor) -> Tensor:
         # atan2(0, 0) has no gradient. It occurs only for two vectors without direction, whose angle is ½π.
         undefined = (apart + together) <= 0
         angle = ops.arctan2(ops.where(undefined, 1.0, apart), ops.where(undefined, 1.0, together))
@@ -285,10 +290,10 @@ class InnerProductDistance(Distance):
 
     bounds = (-1.0, 1.0)
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return -ops.sum(a * b, axis=-1)
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         return -ops.matmul(a, ops.transpose(b))
 
 
@@ -304,10 +309,10 @@ class SNRDistance(Distance):
     https://arxiv.org/abs/1904.02616
     """
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return noise_over_signal(ops.var(a - b, axis=-1), ops.var(a, axis=-1), a.shape[-1])
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         # dim·var(a − b) is the squared distance between a and b after each has its own mean subtracted.
         noise = squared_differences(*(vectors - ops.mean(vectors, axis=1, keepdims=True) for vectors in (a, b)))
         return noise_over_signal(noise / a.shape[1], ops.var(a, axis=1, keepdims=True), a.shape[1])
@@ -335,10 +340,10 @@ def noise_over_signal(noise, signal, dim):
 class LearnedDistance(keras.layers.Layer, Distance):
     """A distance with weights: a Keras layer built from the embeddings' shape `(batch, dim)`."""
 
-    def call(self, a, b):
+    def call(self, a: Tensor, b: Tensor) -> Tensor:
         return self.rowwise(a, b)
 
-    def checked(self, a, b):
+    def checked(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         if not self.built:
             raise ValueError(f"{type(self).__name__} has weights: call build((None, dim)) before using it directly")
         return super().checked(a, b)
@@ -357,25 +362,25 @@ class MahalanobisDistance(LearnedDistance):
         rank: number of columns of L, 1 … dim; None (default) means dim.
     """
 
-    def __init__(self, rank=None, **kwargs):
+    def __init__(self, rank: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rank = None if rank is None else check_integer("rank", rank, low=1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         dim = input_shape[-1]
         rank = dim if self.rank is None else check_integer("rank", self.rank, high=dim)
         shape = (dim, rank)
         self.projection = self.add_weight(name="projection", shape=shape, initializer="orthogonal", autocast=False)
         self.built = True
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return safe_norm(ops.matmul(a - b, ops.cast(self.projection, a.dtype)))
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         projection = ops.cast(self.projection, a.dtype)
         return differences(ops.matmul(a, projection), ops.matmul(b, projection))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rank": self.rank}
 
 
@@ -390,12 +395,12 @@ class WeightedManhattanDistance(LearnedDistance):
     2015, https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         options = {"initializer": "ones", "constraint": keras.constraints.NonNeg(), "autocast": False}
         self.weight = self.add_weight(name="weight", shape=(input_shape[-1],), **options)
         self.built = True
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         return ops.sum(absolute(a - b) * ops.cast(self.weight, a.dtype), axis=-1)
 
 
@@ -407,7 +412,7 @@ class FunctionDistance(Distance):
         function: the function. Register it with ``keras.saving.register_keras_serializable()`` to save the model.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         if not callable(function):
             raise TypeError(f"`function` must be callable as (a, b) → (n,); got {function!r}")
         if isinstance(function, keras.layers.Layer):
@@ -419,26 +424,26 @@ class FunctionDistance(Distance):
             raise TypeError(f"`distance` must not be a PyTorch module; got {function!r}. {hint}")
         self.function = function
 
-    def between(self, a, b):
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
         distances = self.function(a, b)
         if len(distances.shape) != 1:
             shapes = f"{tuple(distances.shape)} from embeddings {tuple(a.shape)}"
             raise ValueError(f"{self!r} must return one distance for each row, shape (n,); got {shapes}")
         return distances
 
-    def matrix(self, a, b):
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         n, m = ops.shape(a)[0], ops.shape(b)[0]
         tiled = ops.reshape(ops.tile(ops.expand_dims(b, 0), (n, 1, 1)), (-1, b.shape[1]))
         return ops.reshape(self.between(ops.repeat(a, m, axis=0), tiled), (n, m))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"function": function_name("distance function", self.function)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(function_of("distance function", config["function"]))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"FunctionDistance({getattr(self.function, '__name__', self.function)})"
 
 
@@ -448,7 +453,7 @@ def registry():
     return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Distance")).lower(): cls for cls in classes}
 
 
-def names():
+def names() -> list[str]:
     """The names that `get` accepts.
 
     >>> names()[:3]
@@ -457,7 +462,7 @@ def names():
     return list(registry())
 
 
-def get(identifier):
+def get(identifier: DistanceLike) -> Distance:
     """Get a `Distance` from a name, an instance, a serialised config, or a callable `(a, b) → (n,)`.
 
     >>> get("euclidean")

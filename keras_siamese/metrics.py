@@ -11,7 +11,11 @@ During training the weights change from batch to batch, so these figures show on
 results. `VerificationMonitor` measures at the end of an epoch on fixed pairs, with thresholds chosen on other pairs.
 """
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -19,6 +23,7 @@ from keras import ops
 from keras_siamese._checks import check_choice, check_integer, check_number
 from keras_siamese._export import export
 from keras_siamese._replicas import gathered
+from keras_siamese._types import Tensor
 from keras_siamese.ops import at_least_float32, named_tensor, pair_rows, row_vector
 
 __all__ = ["BestVerificationAccuracy", "EqualErrorRate", "TARAtFAR"]
@@ -39,12 +44,18 @@ class VerificationMetric(keras.metrics.Metric):
 
     _direction = "up"  # Keras's callbacks look here if they are not given a `mode`
 
-    def __init__(self, output="distance", similar_label=1, name=None, dtype=None):
+    def __init__(
+        self,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.output = check_choice("output", output, ("distance", "score"))
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
         labels, output = map(at_least_float32, pair_rows(y_true, y_pred))
         weight = ops.ones_like(output)
         if sample_weight is not None:
@@ -55,11 +66,11 @@ class VerificationMetric(keras.metrics.Metric):
         same = ops.cast(labels == self.similar_label, output.dtype)
         self.add(-output if self.output == "distance" else output, weight * same, weight * (1.0 - same))
 
-    def add(self, score, genuine, impostor):
+    def add(self, score: Tensor, genuine: Tensor, impostor: Tensor) -> None:
         """Add a batch: scores `(batch,)`, larger = more similar, and each row's weight in the two classes."""
         raise NotImplementedError
 
-    def merge_state(self, metrics):
+    def merge_state(self, metrics: Iterable[keras.metrics.Metric]) -> None:
         """Add the states of other metrics of the same class and options, for example from other processes.
 
         Raises:
@@ -69,7 +80,7 @@ class VerificationMetric(keras.metrics.Metric):
             for own, other in zip(self.variables, metric.variables, strict=True):
                 own.assign_add(other)
 
-    def alike(self, metrics):
+    def alike(self, metrics: Iterable[keras.metrics.Metric]) -> list[keras.metrics.Metric]:
         """Returns `metrics` as a list, if all have this metric's class and options."""
         metrics = list(metrics)
         for metric in metrics:
@@ -79,7 +90,7 @@ class VerificationMetric(keras.metrics.Metric):
                 raise ValueError(f"`metrics` must be {wanted}; got a {type(metric).__name__} {found}")
         return metrics
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, from the attributes with the same names."""
         options = [name for name in inspect.signature(type(self)).parameters if name not in ("name", "dtype")]
         return {**super().get_config(), **{name: getattr(self, name) for name in options if hasattr(self, name)}}
@@ -120,18 +131,25 @@ class VerificationAccuracy(VerificationMetric):
     0.75
     """
 
-    def __init__(self, threshold, output="distance", similar_label=1, name="verification_accuracy", dtype=None):
+    def __init__(
+        self,
+        threshold: float,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str = "verification_accuracy",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(output, similar_label, name, dtype)
         self.threshold = check_number("threshold", threshold)
         self.right = self.add_variable(shape=(), initializer="zeros", name="right")
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
 
-    def add(self, score, genuine, impostor):
+    def add(self, score: Tensor, genuine: Tensor, impostor: Tensor) -> None:
         accepted = score >= (-self.threshold if self.output == "distance" else self.threshold)
         self.right.assign_add(ops.cast(ops.sum(ops.where(accepted, genuine, impostor)), self.dtype))
         self.total.assign_add(ops.cast(ops.sum(genuine) + ops.sum(impostor), self.dtype))
 
-    def result(self):
+    def result(self) -> Tensor:
         right, total = ops.convert_to_tensor(self.right), ops.convert_to_tensor(self.total)
         return ops.where(total == 0, float("nan"), right / ops.where(total == 0, 1.0, total))
 
@@ -157,7 +175,14 @@ class BinnedMetric(VerificationMetric):
         output, similar_label, name, dtype: as in `VerificationMetric`.
     """
 
-    def __init__(self, bins=16_384, output="distance", similar_label=1, name=None, dtype=None):
+    def __init__(
+        self,
+        bins: int = 16_384,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__(output, similar_label, name, dtype)
         self.bins = check_integer("bins", bins, low=2)
         # Weights of genuine pairs, weights of impostor pairs, and sums of weight · z.
@@ -167,7 +192,7 @@ class BinnedMetric(VerificationMetric):
         self.scale = self.add_variable((), "zeros", aggregation="mean", name="scale")
         self.seen = self.add_variable((), "zeros", aggregation="mean", name="seen")  # outputs so far
 
-    def add(self, score, genuine, impostor):
+    def add(self, score: Tensor, genuine: Tensor, impostor: Tensor) -> None:
         if score.shape[0] == 0:
             return
         score = ops.cast(score, self.dtype)
@@ -176,7 +201,7 @@ class BinnedMetric(VerificationMetric):
         _, centre, scale, _ = tensors(self)
         self.counts.assign_add(self.histogram(score - centre, scale, genuine, impostor))
 
-    def histogram(self, distance, scale, genuine, impostor):
+    def histogram(self, distance: Tensor, scale: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
         """The `counts` `(bins, 3)` of scores at these distances `(n,)` from the centre, with these weights `(n,)`."""
         z = distance / ops.where(scale > 0, scale, 1.0)  # a scale of 0 means that all scores are equal to the centre
         y = 0.5 * (1.0 + z / (1.0 + ops.abs(z)))
@@ -185,14 +210,14 @@ class BinnedMetric(VerificationMetric):
         parts = ops.stack([genuine, impostor, (genuine + impostor) * ops.cast(z, genuine.dtype)], axis=1)
         return ops.cast(ops.segment_sum(parts, index, num_segments=self.bins), self.dtype)
 
-    def moved(self, state, centre, scale):
+    def moved(self, state: Sequence[Tensor], centre: Tensor, scale: Tensor) -> Tensor:
         """The `counts` of a state (counts, centre, scale, …) in other bins; each bin is moved to its mean."""
         genuine, impostor, sums = ops.unstack(state[0], axis=1)
         weight = genuine + impostor
         z = ops.where(weight > 0, sums / ops.where(weight > 0, weight, 1.0), 0.0)  # a weight of NaN stays NaN
         return self.histogram((state[1] - centre) + state[2] * z, scale, genuine, impostor)
 
-    def choose_bins(self, centre, scale, count):
+    def choose_bins(self, centre: Tensor, scale: Tensor, count: Tensor) -> None:
         """Choose bins for `count` scores with this centre and scale, if the present ones do not suit them."""
         present = tensors(self)
         is_empty = ops.sum(present[0][:, :2]) == 0
@@ -207,7 +232,7 @@ class BinnedMetric(VerificationMetric):
         for held, value in zip(self.variables, state, strict=True):
             held.assign(value)
 
-    def merge_state(self, metrics):
+    def merge_state(self, metrics: Iterable[keras.metrics.Metric]) -> None:
         """Add the states of other metrics of the same class and options, for example from other processes.
 
         Raises:
@@ -218,7 +243,7 @@ class BinnedMetric(VerificationMetric):
                 self.choose_bins(*state[1:])
                 self.counts.assign_add(self.moved(state, *tensors(self)[1:3]))
 
-    def result(self):
+    def result(self) -> Tensor:
         counts = tensors(self)[0]
         genuines, impostors = accepted(counts[:, 0]), accepted(counts[:, 1])
         smaller = ops.minimum(genuines[-1], impostors[-1])
@@ -226,7 +251,7 @@ class BinnedMetric(VerificationMetric):
         found = self.figure(*(counts / ops.where(both, counts[-1], 1.0) for counts in (genuines, impostors)))
         return ops.where(both, found, float("nan"))
 
-    def figure(self, tar, fmr):
+    def figure(self, tar: Tensor, fmr: Tensor) -> Tensor:
         """The metric's value from TAR and FMR `(bins + 1,)`, both rising from 0 to 1."""
         raise NotImplementedError
 
@@ -281,10 +306,17 @@ class EqualErrorRate(BinnedMetric):
 
     _direction = "down"
 
-    def __init__(self, bins=16_384, output="distance", similar_label=1, name="eer", dtype=None):
+    def __init__(
+        self,
+        bins: int = 16_384,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str = "eer",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(bins, output, similar_label, name, dtype)
 
-    def figure(self, tar, fmr):
+    def figure(self, tar: Tensor, fmr: Tensor) -> Tensor:
         excess = fmr + tar - 1.0
         # Rounding may make the last value, which is 0, slightly negative.
         after = ops.argmax(ops.cast(excess[1:] >= -1e-6, "int32")) + 1
@@ -309,10 +341,17 @@ class VerificationAUC(BinnedMetric):
     0.875
     """
 
-    def __init__(self, bins=16_384, output="distance", similar_label=1, name="verification_auc", dtype=None):
+    def __init__(
+        self,
+        bins: int = 16_384,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str = "verification_auc",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(bins, output, similar_label, name, dtype)
 
-    def figure(self, tar, fmr):
+    def figure(self, tar: Tensor, fmr: Tensor) -> Tensor:
         return ops.sum((fmr[1:] - fmr[:-1]) * (tar[1:] + tar[:-1])) / 2.0
 
 
@@ -334,11 +373,19 @@ class TARAtFAR(BinnedMetric):
     1.0
     """
 
-    def __init__(self, far=0.01, bins=16_384, output="distance", similar_label=1, name=None, dtype=None):
+    def __init__(
+        self,
+        far: float = 0.01,
+        bins: int = 16_384,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         self.far = check_number("far", far, low=0, high=1, open_low=True, open_high=True)
         super().__init__(bins, output, similar_label, f"tar@far={self.far:g}" if name is None else name, dtype)
 
-    def figure(self, tar, fmr):
+    def figure(self, tar: Tensor, fmr: Tensor) -> Tensor:
         # The division may round a rate that equals `far` to slightly above it.
         return ops.max(ops.where(fmr <= self.far * (1.0 + 1e-6), tar, 0.0))
 
@@ -360,8 +407,15 @@ class BestVerificationAccuracy(BinnedMetric):
     0.75
     """
 
-    def __init__(self, bins=16_384, output="distance", similar_label=1, name="best_verification_accuracy", dtype=None):
+    def __init__(
+        self,
+        bins: int = 16_384,
+        output: Literal["distance", "score"] = "distance",
+        similar_label: int = 1,
+        name: str = "best_verification_accuracy",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(bins, output, similar_label, name, dtype)
 
-    def figure(self, tar, fmr):
+    def figure(self, tar: Tensor, fmr: Tensor) -> Tensor:
         return ops.max(tar + 1.0 - fmr) / 2.0

@@ -9,14 +9,18 @@ again. Values, gradients and weights are those of the encoder on the whole batch
     encoder.fit(x, labels, batch_size=16384)
 """
 
+from __future__ import annotations
+
 import contextlib
 import warnings
+from typing import Any
 
 import keras
 from keras import ops, tree
 
 from keras_siamese._checks import check_integer
 from keras_siamese._export import export
+from keras_siamese._types import Shapes, Tensor
 from keras_siamese.layers.around import AroundEncoder
 from keras_siamese.layers.siamese import embedding_shape_of, encoded, map_shapes
 
@@ -59,7 +63,7 @@ class Chunked(AroundEncoder):
 
     options = ("rows",)
 
-    def __init__(self, encoder, rows=128, **kwargs):
+    def __init__(self, encoder: keras.layers.Layer, rows: int = 128, **kwargs: Any) -> None:
         super().__init__(encoder, **kwargs)
         if not hasattr(keras, "remat"):
             found = f"this is Keras {keras.__version__}. Update Keras or train the encoder without it"
@@ -68,12 +72,12 @@ class Chunked(AroundEncoder):
         self.rows = check_integer("rows", rows, low=1)
         self.seed_generator = keras.random.SeedGenerator()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         self._input_shape = map_shapes(tuple, input_shape)
         embedding_shape_of(self.encoder, self._input_shape)
         self.built = True
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         if not training:
             return encoded(self.encoder, inputs, training, mask)
         structure, encoder = (inputs, mask), self.encoder

@@ -6,7 +6,10 @@ Contract: they compute and return at least float32 under every dtype policy.
     same = LogisticHead()(distance)                                            # (batch, 1) in (0, 1)
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -14,6 +17,7 @@ from keras import ops
 from keras_siamese import distances
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._types import DistanceLike, Self, Shape, Shapes, Tensor
 from keras_siamese.ops import at_least_float32
 
 
@@ -35,19 +39,19 @@ class DistanceLayer(keras.layers.Layer):
     [[5.0]]
     """
 
-    def __init__(self, distance="euclidean", swap=False, **kwargs):
+    def __init__(self, distance: DistanceLike = "euclidean", swap: bool = False, **kwargs: Any) -> None:
         # Without autocast=False, a mixed policy would cast float32 embeddings to float16.
         super().__init__(autocast=False, **kwargs)
         self.distance = distances.get(distance)
         self.swap = bool(swap)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         check_embedding_shapes(input_shape)
         if isinstance(self.distance, keras.layers.Layer) and not self.distance.built:
             self.distance.build(tuple(input_shape[0]))
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         anchor, *others = [at_least_float32(embedding) for embedding in inputs]
         compared = [(anchor, other) for other in others]
         if self.swap and len(others) == 2:
@@ -55,18 +59,18 @@ class DistanceLayer(keras.layers.Layer):
         columns = [ops.expand_dims(self.distance.rowwise(a, b), 1) for a, b in compared]
         return columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=1)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         # A mask on the embeddings belongs to time steps; on the distances it would change the weights of the loss.
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shapes) -> Shape:
         return (input_shape[0][0], self.columns(len(input_shape)))
 
-    def columns(self, inputs):
+    def columns(self, inputs: int) -> int:
         """Number of output columns for two or three `inputs`."""
         return 3 if self.swap and inputs == 3 else inputs - 1
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         distance = keras.saving.serialize_keras_object(self.distance)
         return {**super().get_config(), "distance": distance, "swap": self.swap}
 
@@ -91,12 +95,12 @@ class LogisticHead(keras.layers.Layer):
             `high`. With an infinite range, p = ½ at a distance of 1.
     """
 
-    def __init__(self, low=0.0, high=float("inf"), **kwargs):
+    def __init__(self, low: float = 0.0, high: float = float("inf"), **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.low = check_number("low", low, open_high=True)
         self.high = check_number("high", high, low=self.low, open_low=True)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         span = self.high - self.low
         slope, middle = (9.2 / span, (self.low + self.high) / 2) if span < math.inf else (4.6, 1.0)
         starts = [keras.initializers.Constant(value) for value in (math.log(slope), slope * middle)]
@@ -104,20 +108,20 @@ class LogisticHead(keras.layers.Layer):
         self.offset = self.add_weight(name="offset", shape=(), initializer=starts[1], autocast=False)
         self.built = True
 
-    def call(self, distance):
+    def call(self, distance: Tensor) -> Tensor:
         distance = at_least_float32(distance)
         slope, offset = (ops.cast(weight, distance.dtype) for weight in (ops.exp(self.log_slope), self.offset))
         return ops.sigmoid(offset - slope * distance)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shapes) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # JSON has no infinity, so None is written instead.
         low, high = (None if math.isinf(end) else end for end in (self.low, self.high))
         return {**super().get_config(), "low": low, "high": high}
 
     @classmethod
-    def from_config(cls, config):
-        ends = {"low": -math.inf, "high": math.inf}
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        ends: dict[str, Any] = {"low": -math.inf, "high": math.inf}
         return cls(**{key: ends.get(key) if value is None else value for key, value in config.items()})

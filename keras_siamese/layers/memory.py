@@ -10,12 +10,17 @@ so it is saved and resumed with it. The encoder alone does not have them.
     model.encoder.save("encoder.keras")
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
+from keras_siamese._types import Shape, Shapes, Tensor
 from keras_siamese.layers.around import AroundEncoder
 from keras_siamese.layers.siamese import embedding_shape_of, encoded, map_shapes
 
@@ -61,7 +66,9 @@ class CrossBatchMemory(AroundEncoder):
 
     options = ("size", "momentum")
 
-    def __init__(self, encoder, size=4096, momentum=None, **kwargs):
+    def __init__(
+        self, encoder: keras.layers.Layer, size: int = 4096, momentum: float | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(encoder, **kwargs)
         self.size = check_integer("size", size, low=1)
         self.momentum = None if momentum is None else check_number("momentum", momentum, low=0, high=1, open_high=True)
@@ -70,7 +77,7 @@ class CrossBatchMemory(AroundEncoder):
             self.averaged = type(encoder).from_config(encoder.get_config())
             self.averaged.trainable = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         self._input_shape = map_shapes(tuple, input_shape)
         dim = embedding_shape_of(self.encoder, self._input_shape)[1]
         if self.averaged is not None:
@@ -82,15 +89,22 @@ class CrossBatchMemory(AroundEncoder):
         self.seen, self.place = self.state("seen", (), "int32"), self.state("place", (), "int32")
         self.built = True
 
-    def state(self, name, shape, dtype):
+    def state(self, name: str, shape: Shape, dtype: str) -> keras.Variable:
         return self.add_weight(
             name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False, autocast=False
         )
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         return encoded(self.encoder, inputs, training, mask)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
         if not hasattr(self.loss, "remembering"):
             wanted = "a loss on embeddings with identities, such as ks.losses.SupConLoss()"
             raise ValueError(f"`loss` of CrossBatchMemory must be {wanted}; got {self.loss!r}")
@@ -101,7 +115,7 @@ class CrossBatchMemory(AroundEncoder):
         self.remember(self.loss.identities(y), y_pred if self.averaged is None else self.followed(x))
         return value
 
-    def followed(self, x):
+    def followed(self, x: Tensor) -> Tensor:
         """Embeddings `(batch, dim)` by the averaged encoder, after it has made a step towards the encoder."""
         share = ops.where(self.seen == 0, 0.0, self.momentum)
         for average, weight in zip(self.averaged.weights, self.encoder.weights, strict=True):
@@ -112,7 +126,7 @@ class CrossBatchMemory(AroundEncoder):
             average.assign(ops.stop_gradient(new))
         return encoded(self.averaged, x, False, None)
 
-    def remember(self, labels, embeddings):
+    def remember(self, labels: Tensor, embeddings: Tensor) -> None:
         """Put the rows of a batch, `(batch,)` and `(batch, dim)`, in the place of the oldest ones."""
         rows = ops.shape(labels)[0]
         places = ops.expand_dims((self.place + ops.arange(rows, dtype="int32")) % self.size, 1)

@@ -6,13 +6,17 @@ Contract: computed in at least float32 and cast to the layer's dtype. Masked tim
     embedding = TokenPooling("avg")(sequence, mask=padding_mask)
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
+from keras_siamese._types import Shape, Shapes, Tensor
 from keras_siamese.ops import LOWEST, at_least_float32
 
 
@@ -44,7 +48,15 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     spatial = 0
 
-    def __init__(self, p=3.0, learned=True, eps=1e-6, data_format=None, keepdims=False, **kwargs):
+    def __init__(
+        self,
+        p: float = 3.0,
+        learned: bool = True,
+        eps: float = 1e-6,
+        data_format: Literal["channels_last", "channels_first"] | None = None,
+        keepdims: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.p = check_number("p", p, low=0, open_low=True, open_high=True)
         self.learned = bool(learned)
@@ -55,34 +67,34 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=self.spatial + 2)
 
     @property
-    def axes(self):
+    def axes(self) -> tuple[int, ...]:
         """The axes to pool over."""
         first = 1 if self.data_format == "channels_last" else 2
         return tuple(range(first, first + self.spatial))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         start = keras.initializers.Constant(math.log(self.p))
         # float32 under every policy: in float16, rounding would swallow the small updates.
         options = {"dtype": "float32", "autocast": False, "trainable": self.learned}
         self.log_p = self.add_weight(name="log_p", shape=(), initializer=start, **options)
         self.built = True
 
-    def pool(self, inputs, valid=None):
+    def pool(self, inputs: Tensor, valid: Tensor = None) -> Tensor:
         features = at_least_float32(inputs)
         exponent = ops.cast(ops.exp(self.log_p), features.dtype)
         pooled = generalized_mean(features, exponent, self.axes, self.eps, valid)
         pooled = pooled if self.keepdims else ops.squeeze(pooled, axis=self.axes)
         return ops.cast(pooled, self.compute_dtype)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.pool(inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self.keepdims:
             return tuple(1 if axis in self.axes else size for axis, size in enumerate(input_shape))
         return tuple(size for axis, size in enumerate(input_shape) if axis not in self.axes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         options = ("p", "learned", "eps", "data_format", "keepdims")
         return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
@@ -106,11 +118,11 @@ class GeneralizedMeanPooling1D(GeneralizedMeanPooling):
 
     spatial = 1
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
         channels = 2 if self.data_format == "channels_last" else 1
         return self.pool(inputs, None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), channels))
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         return None
 
 
@@ -165,13 +177,13 @@ class TokenPooling(keras.layers.Layer):
     [1.5, 2.0, 1.0]
     """
 
-    def __init__(self, mode="avg", **kwargs):
+    def __init__(self, mode: Literal["avg", "max", "cls"] = "avg", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mode = check_choice("mode", mode, ("avg", "max", "cls"))
         self.input_spec = keras.layers.InputSpec(ndim=3)
         self.supports_masking = True
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
         if self.mode == "cls":
             return inputs[:, 0]
         features = at_least_float32(inputs)
@@ -186,11 +198,11 @@ class TokenPooling(keras.layers.Layer):
             pooled = ops.where(steps > 0, largest(ops.where(valid, features, LOWEST)), 0.0)
         return ops.cast(pooled, self.compute_dtype)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[2])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}

@@ -6,11 +6,16 @@ Contract: computes and returns at least float32 under every dtype policy.
     model.compile("adam", loss=keras_siamese.losses.ArcFaceLoss())
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
+from keras_siamese._types import Shape, Shapes, Tensor
 from keras_siamese.ops import at_least_float32, safe_sqrt, unit
 
 
@@ -43,7 +48,9 @@ class ProxyLogits(keras.layers.Layer):
     [[0.6 0.8]]
     """
 
-    def __init__(self, num_classes, centers_per_class=1, center_sparsity=0.0, **kwargs):
+    def __init__(
+        self, num_classes: int, centers_per_class: int = 1, center_sparsity: float = 0.0, **kwargs: Any
+    ) -> None:
         # Without autocast=False, a mixed policy would cast float32 embeddings to float16.
         super().__init__(autocast=False, **kwargs)
         self.num_classes = check_integer("num_classes", num_classes, low=1)
@@ -52,7 +59,7 @@ class ProxyLogits(keras.layers.Layer):
         if self.center_sparsity and self.centers_per_class == 1:
             raise ValueError(f"`center_sparsity` needs centers_per_class > 1; got {center_sparsity!r} with one center")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         shape = tuple(input_shape)
         if len(shape) != 2 or shape[1] is None:
             raise ValueError(f"ProxyLogits takes embeddings of shape (batch, dim) with a known dim; got shape {shape}")
@@ -65,7 +72,7 @@ class ProxyLogits(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, embeddings):
+    def call(self, embeddings: Tensor) -> Tensor:
         embeddings = at_least_float32(embeddings)
         proxies = ops.cast(self.proxies, embeddings.dtype)
         cosine = within_one(ops.matmul(unit(embeddings), ops.transpose(unit(proxies))))
@@ -73,15 +80,15 @@ class ProxyLogits(keras.layers.Layer):
             return cosine
         return ops.reshape(cosine, (-1, self.num_classes, self.centers_per_class))
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         # A mask on the embeddings belongs to time steps; on the cosines it would change the weights of the loss.
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         several = () if self.centers_per_class == 1 else (self.centers_per_class,)
         return (input_shape[0], self.num_classes, *several)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         options = ("num_classes", "centers_per_class", "center_sparsity")
         return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 

@@ -10,8 +10,11 @@ does not have them.
     model.encoder.save("encoder.keras")
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -19,6 +22,7 @@ from keras import ops
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese._replicas import replica_context
+from keras_siamese._types import Shapes, Tensor
 from keras_siamese.layers.around import AroundEncoder
 from keras_siamese.layers.siamese import embedding_shape_of, encoded, map_shapes
 
@@ -60,13 +64,15 @@ class LearnedScale(AroundEncoder):
 
     options = ("scale", "bias")
 
-    def __init__(self, encoder, scale=1 / 0.07, bias=None, **kwargs):
+    def __init__(
+        self, encoder: keras.layers.Layer, scale: float = 1 / 0.07, bias: float | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(encoder, **kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
         self.bias = None if bias is None else check_number("bias", bias, open_low=True, open_high=True)
         self.offset = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         self._input_shape = map_shapes(tuple, input_shape)
         embedding_shape_of(self.encoder, self._input_shape)
         self.log_scale = self.scalar("log_scale", math.log(self.scale))
@@ -74,19 +80,26 @@ class LearnedScale(AroundEncoder):
             self.offset = self.scalar("offset", self.bias)
         self.built = True
 
-    def scalar(self, name, value):
+    def scalar(self, name: str, value: float) -> keras.Variable:
         return self.add_weight(
             name=name, shape=(), dtype="float32", initializer=keras.initializers.Constant(value), autocast=False
         )
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         return encoded(self.encoder, inputs, training, mask)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
         with options_of(*self.learned(y_pred)):
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
 
-    def learned(self, y_pred):
+    def learned(self, y_pred: Tensor) -> tuple[keras.losses.Loss, dict[str, Tensor]]:
         """The loss whose options are learned, and their present values by name, in the precision of its terms."""
         # A loss around another one, such as MatryoshkaLoss, has no scale of its own.
         loss = getattr(self.loss, "loss", self.loss)

@@ -8,14 +8,23 @@ Contract: each input is what the encoder takes: an array of any rank, a dict or 
     siamese.encoder.predict(x)                                  # embeddings (n, dim)
 """
 
+from __future__ import annotations
+
 import inspect
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_model_input
 from keras_siamese._export import export
+from keras_siamese._types import Data, DistanceLike, Self, Shape, Shapes, Tensor
 from keras_siamese.layers.distance import DistanceLayer, LogisticHead
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_siamese.distances import Distance
 
 
 @export
@@ -49,7 +58,15 @@ class SiameseWrapper(keras.Model):
     (5, 1)
     """
 
-    def __init__(self, encoder, distance="euclidean", head=None, joint=True, swap=False, **kwargs):
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        distance: DistanceLike = "euclidean",
+        head: Literal["logistic"] | keras.layers.Layer | None = None,
+        joint: bool = True,
+        swap: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(encoder, keras.layers.Layer):
             found = f"{encoder!r} of type {type(encoder).__name__}"
@@ -64,34 +81,34 @@ class SiameseWrapper(keras.Model):
         self.training_data = None
 
     @property
-    def distance(self):
+    def distance(self) -> Distance:
         """The `Distance` between embeddings."""
         return self.distance_layer.distance
 
     @property
-    def swap(self):
+    def swap(self) -> bool:
         """Whether three inputs give three distances."""
         return self.distance_layer.swap
 
     @property
-    def output_kind(self):
+    def output_kind(self) -> Literal["distance", "score"]:
         """ "distance" (smaller is closer) without a head, "score" (larger is more similar) with one."""
         return "distance" if self.head is None else "score"
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[float, float] | None:
         """`(lowest, highest)` value of the output: infinite if unbounded, None if not known."""
         if self.head is None:
             return self.distance_bounds()
         return (0.0, 1.0) if isinstance(self.head, LogisticHead) else None
 
-    def distance_bounds(self):
+    def distance_bounds(self) -> tuple[float, float]:
         """Bounds on unit-norm embeddings if the encoder normalises or norms do not matter, else on all embeddings."""
         if self.distance.scale_free or ends_in_unit_norm(self.encoder):
             return self.distance.bounds
         return (0.0 if self.distance.bounds[0] == 0.0 else -float("inf"), float("inf"))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         shapes = map_shapes(tuple, input_shape)
         check_towers(shapes)
         first, *others = map_shapes(lambda shape: shape[1:], shapes)
@@ -104,11 +121,11 @@ class SiameseWrapper(keras.Model):
         self._tower_shapes = shapes
         self.built = True
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         check_towers(inputs)
         return self.compare(*self.embed(inputs, training, mask))
 
-    def embed(self, inputs, training=None, mask=None):
+    def embed(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> list[Tensor]:
         """Embeddings of the two or three `inputs`: a list of tensors `(batch, dim)`."""
         check_rows(inputs)
         if not self.joint:
@@ -118,22 +135,22 @@ class SiameseWrapper(keras.Model):
         stacked_mask = None if mask is None else tree.map_structure(stacked_or_none, *mask)
         return ops.split(self.encode(stacked, training, stacked_mask), len(inputs), axis=0)
 
-    def encode(self, inputs, training, mask):
+    def encode(self, inputs: Tensor, training: bool | None, mask: Tensor) -> Tensor:
         return encoded(self.encoder, inputs, training, mask)
 
-    def compare(self, *embeddings):
+    def compare(self, *embeddings: Tensor) -> Tensor:
         """The model's output from embeddings: `(batch, 1)` of two, `(batch, 2 or 3)` of three, each `(batch, dim)`."""
         distances = self.distance_layer(list(embeddings))
         return distances if self.head is None else self.head(distances)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         # A mask over the encoder's time steps must not reach the loss, whose rows are pairs.
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shapes) -> Shape:
         return (tree.flatten(input_shape[0])[0], self.distance_layer.columns(len(input_shape)))
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train like `keras.Model.fit`, after a check that the loss can work on this model's output.
 
         If the data has `set_epoch` (as the sequences in `keras_siamese.data`), it is called with each epoch's number.
@@ -157,33 +174,33 @@ class SiameseWrapper(keras.Model):
             if isinstance(callbacks, keras.callbacks.CallbackList) and hasattr(data, "set_epoch"):
                 callbacks.callbacks.remove(sync)
 
-    def evaluate(self, x=None, *args, **kwargs):
+    def evaluate(self, x: Data = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluate like `keras.Model.evaluate`, `x` the inputs `(left, right)`, each `(n, …)`, or a sequence."""
         check_model_input("x", x)
         return super().evaluate(x, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Data, *args: Any, **kwargs: Any) -> np.ndarray:
         """Predict like `keras.Model.predict`, `x` the inputs `(left, right)`, each `(n, …)`, or a sequence."""
         check_model_input("x", x)
         return super().predict(x, *args, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = {"encoder": self.encoder, "distance": self.distance, "head": self.head}
         parts = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
         return {**super().get_config(), **parts, "joint": self.joint, "swap": self.swap}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         for name in ("encoder", "distance", "head"):
             if isinstance(config[name], dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any] | None:
         return {"towers": map_shapes(list, self._tower_shapes)} if self.built else None
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any]) -> None:
         if config:
             self.build(config["towers"])
 

@@ -4,9 +4,12 @@ Contract: `call(y_true, y_pred)` returns one value for each row `(batch,)`, scal
 is the mean that the paper defines. A model calls `check_output` to say what it returns.
 """
 
+from __future__ import annotations
+
 import inspect
 import math
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +17,7 @@ from keras import ops
 
 from keras_siamese._checks import check_choice, check_labels
 from keras_siamese._replicas import replica_context, weighted_by_rows
+from keras_siamese._types import Tensor
 from keras_siamese.losses.statistics import BatchStatistic
 from keras_siamese.ops import column, named_tensor
 
@@ -50,27 +54,27 @@ class SiameseLoss(keras.losses.Loss):
     """
 
     expects = "distance"
-    distance_margin = None
+    distance_margin: float | None = None
     margin_is_gap = False
-    mining = None
+    mining: tuple[str, str] | None = None
     minimum = 0.0
     compares_cosines = False
 
     @property
-    def kind(self):
+    def kind(self) -> str | None:
         return KINDS.get(self.expects)
 
     @property
-    def expected_range(self):
+    def expected_range(self) -> tuple[float, float]:
         return RANGES.get(self.expects, (-math.inf, math.inf))
 
     @property
-    def cosine_temperature(self):
+    def cosine_temperature(self) -> float | None:
         scale = getattr(self, "scale", None)
         temperature = getattr(self, "temperature", None if scale is None else 1 / scale)
         return temperature if self.compares_cosines else None
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         """The loss of an encoder that gives all inputs the same embedding, or None if it is not known.
 
         Args:
@@ -78,7 +82,9 @@ class SiameseLoss(keras.losses.Loss):
         """
         return None
 
-    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None, **unknown):
+    def __init__(
+        self, reduction: str | None = "sum_over_batch_size", name: str | None = None, dtype: Any = None, **unknown: Any
+    ) -> None:
         if unknown:
             names = ", ".join(option_names(type(self)))
             raise TypeError(f"{type(self).__name__} takes the options {names}; got {', '.join(unknown)}")
@@ -87,7 +93,7 @@ class SiameseLoss(keras.losses.Loss):
         # Weak references: a metric refers to its loss, and Keras's loading would follow a list in an endless circle.
         self.observers = weakref.WeakSet()
 
-    def metrics(self, *statistics):
+    def metrics(self, *statistics: str) -> list[keras.metrics.Metric]:
         """Keras metrics of what the loss computes, for `compile(metrics=…)`; they reuse the loss's distances.
 
         Args:
@@ -104,34 +110,36 @@ class SiameseLoss(keras.losses.Loss):
             raise ValueError(f"{type(self).__name__} computes no distances, so it has no statistics for `metrics`")
         return [BatchStatistic(self, check_choice("statistics", name, names)) for name in statistics or names]
 
-    def statistic_names(self):
+    def statistic_names(self) -> tuple[str, ...]:
         """The statistics that `metrics` can report for this loss."""
         return ()
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         # Keras would take a list for several outputs.
         return self.reduced(named_tensor("y_true", y_true), named_tensor("y_pred", y_pred), sample_weight)
 
-    def reduced(self, y_true, y_pred, sample_weight):
+    def reduced(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor) -> Tensor:
         """What Keras's own losses return for these tensors, but of the whole batch if there are several replicas."""
         loss = super().__call__(y_true, y_pred, sample_weight)
         return weighted_by_rows(loss, self.reduction, y_pred, sample_weight, mask_of(y_pred))
 
-    def values_and_statistics(self, y_true, y_pred, wanted):
+    def values_and_statistics(
+        self, y_true: Tensor, y_pred: Tensor, wanted: bool
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """The rows' values `(batch,)` and, if `wanted`, sum and count of each statistic over the batch, by name."""
         raise NotImplementedError
 
-    def statistics(self, y_true, y_pred):
+    def statistics(self, y_true: Tensor, y_pred: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum and count of each statistic over a batch, scalars, by name."""
         return self.values_and_statistics(y_true, y_pred, True)[1]
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         values, statistics = self.values_and_statistics(y_true, y_pred, bool(self.observers))
         for observer in self.observers:
             observer.record(*statistics[observer.statistic])
         return values
 
-    def check_output(self, kind, bounds):
+    def check_output(self, kind: str, bounds: tuple[float, float] | None) -> None:
         """Raises an error if this loss cannot use the model's output.
 
         Args:
@@ -150,10 +158,10 @@ class SiameseLoss(keras.losses.Loss):
         if bounds is not None:
             self.check_reach(*bounds)
 
-    def check_reach(self, low, high):
+    def check_reach(self, low: float, high: float) -> None:
         """Raises if distances in [low, high] cannot reach the margin; losses without a margin accept all."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, also those of the base classes, from the attributes with the same names."""
         own = [name for name in option_names(type(self)) if name not in ("reduction", "name", "dtype")]
         values = {name: getattr(self, name) for name in own if hasattr(self, name)}

@@ -10,13 +10,17 @@ Contract: each loss is a pure function of `same` `(batch,)`, 1 for genuine and 0
     contrastive(same, distance, margin=1.0)                              # (batch,)
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any, Literal
 
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_number
 from keras_siamese._export import export
 from keras_siamese._replicas import gathered
+from keras_siamese._types import LossOptions, PairOptions, Tensor, Unpack
 from keras_siamese.losses.base import SiameseLoss, concrete, refuse_margin
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32, named_tensor, pair_rows
@@ -84,29 +88,37 @@ class PairLoss(SiameseLoss):
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
-    def __init__(self, positive_weight=1.0, negative_weight=1.0, similar_label=1, **kwargs):
+    def __init__(
+        self,
+        positive_weight: float = 1.0,
+        negative_weight: float = 1.0,
+        similar_label: int = 1,
+        **kwargs: Unpack[LossOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
         self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         y_true = named_tensor("y_true", y_true)
         check_labels_between(y_true)
         return super().__call__(y_true, y_pred, sample_weight)
 
     @property
-    def distance_margin(self):
+    def distance_margin(self) -> float | None:
         return getattr(self, "margin", None)
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         if positive_fraction is None or self.expects != "distance":
             return None
         impostor, genuine = ops.convert_to_numpy(self.per_pair(ops.convert_to_tensor([0.0, 1.0]), ops.zeros(2)))
         weighted = (1.0 - positive_fraction) * self.negative_weight * impostor
         return float(weighted + positive_fraction * self.positive_weight * genuine)
 
-    def values_and_statistics(self, y_true, y_pred, wanted):
+    def values_and_statistics(
+        self, y_true: Tensor, y_pred: Tensor, wanted: bool
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         label, prediction = pair_rows(y_true, y_pred)
         prediction = at_least_float32(prediction)
         label = ops.cast(label, prediction.dtype)
@@ -124,14 +136,14 @@ class PairLoss(SiameseLoss):
             losses = losses * (self.positive_weight * same + self.negative_weight * (1.0 - same))
         return own(losses), statistics
 
-    def statistic_names(self):
+    def statistic_names(self) -> tuple[str, ...]:
         return STATISTICS if self.expects == "distance" else ()
 
-    def check_reach(self, low, high):
+    def check_reach(self, low: float, high: float) -> None:
         if self.distance_margin is not None:
             refuse_margin(self, "margin", self.distance_margin, high, low, high)
 
-    def per_pair(self, same, prediction):
+    def per_pair(self, same: Tensor, prediction: Tensor) -> Tensor:
         """The loss of each pair `(batch,)` from `same` `(batch,)` (1 = same) and y_pred `(batch,)`."""
         raise NotImplementedError
 
@@ -159,13 +171,15 @@ class ContrastiveLoss(PairLoss):
     [0.25, 0.04, 0.0]
     """
 
-    def __init__(self, margin=1.0, positive_margin=0.0, squared=True, **kwargs):
+    def __init__(
+        self, margin: float = 1.0, positive_margin: float = 0.0, squared: bool = True, **kwargs: Unpack[PairOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, high=self.margin)
         self.squared = bool(squared)
 
-    def per_pair(self, same, prediction):
+    def per_pair(self, same: Tensor, prediction: Tensor) -> Tensor:
         return contrastive(same, prediction, self.margin, self.positive_margin, self.squared)
 
 
@@ -191,15 +205,15 @@ class MarginLoss(PairLoss):
 
     margin_is_gap = True
 
-    def __init__(self, margin=0.2, beta=1.2, **kwargs):
+    def __init__(self, margin: float = 0.2, beta: float = 1.2, **kwargs: Unpack[PairOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
         self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
 
-    def per_pair(self, same, prediction):
+    def per_pair(self, same: Tensor, prediction: Tensor) -> Tensor:
         return margin_loss(same, prediction, self.margin, self.beta)
 
-    def check_reach(self, low, high):
+    def check_reach(self, low: float, high: float) -> None:
         if not low <= self.beta <= high:
             where = f"a distance of the model, in [{low:g}, {high:g}]"
             raise ValueError(f"`beta` of {type(self).__name__} must be {where}; got {self.beta:g}")
@@ -229,11 +243,11 @@ class OnlineContrastiveLoss(PairLoss):
 
     mining = ("hard", "hard")
 
-    def __init__(self, margin=0.5, **kwargs):
+    def __init__(self, margin: float = 0.5, **kwargs: Unpack[PairOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
 
-    def per_pair(self, same, prediction):
+    def per_pair(self, same: Tensor, prediction: Tensor) -> Tensor:
         return online_contrastive(same, prediction, self.margin)
 
 
@@ -257,27 +271,32 @@ class WeightedBinaryCrossentropy(PairLoss):
 
     expects = "score"
 
-    def __init__(self, class_weight=None, from_logits=False, **kwargs):
+    def __init__(
+        self,
+        class_weight: Literal["balanced"] | dict[int, float] | None = None,
+        from_logits: bool = False,
+        **kwargs: Unpack[PairOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.class_weight = check_class_weight(class_weight)
         self.from_logits = bool(from_logits)
 
     @property
-    def expected_range(self):
+    def expected_range(self) -> tuple[float, float]:
         return (-math.inf, math.inf) if self.from_logits else super().expected_range
 
-    def per_pair(self, same, prediction):
+    def per_pair(self, same: Tensor, prediction: Tensor) -> Tensor:
         weight = self.class_weight
         if isinstance(weight, dict):
             weight = (weight[1 - self.similar_label], weight[self.similar_label])
         return weighted_binary_crossentropy(same, prediction, weight, self.from_logits)
 
-    def check_reach(self, low, high):
+    def check_reach(self, low: float, high: float) -> None:
         if self.from_logits and (low, high) == (0.0, 1.0):
             fault = "has from_logits=True, but the model returns probabilities in [0, 1]: use from_logits=False"
             raise ValueError(f"{type(self).__name__} {fault}")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         weight = self.class_weight
         # JSON keys are strings: a saved dict is loaded as {"0": …, "1": …}, which `check_class_weight` reads.
         weight = {str(label): value for label, value in weight.items()} if isinstance(weight, dict) else weight

@@ -7,12 +7,15 @@ Contract: a pure function `(d_ap, d_an, …) → (batch,)` and a small Keras cla
     siamese.fit((anchor, positive, negative), np.zeros(len(anchor)))
 """
 
+from __future__ import annotations
+
 import math
 
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
 from keras_siamese.losses.statistics import STATISTICS
 from keras_siamese.ops import at_least_float32
@@ -50,20 +53,24 @@ class TripletLoss(SiameseLoss):
     kind = "triplet"
     margin_is_gap = True
 
-    def __init__(self, margin=1.0, soft=False, swap=False, **kwargs):
+    def __init__(
+        self, margin: float = 1.0, soft: bool = False, swap: bool = False, **kwargs: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_low=True, open_high=True)
         self.soft = bool(soft)
         self.swap = bool(swap)
 
     @property
-    def distance_margin(self):
+    def distance_margin(self) -> float | None:
         return None if self.soft else self.margin
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         return math.log(2.0) if self.soft else self.margin
 
-    def values_and_statistics(self, y_true, y_pred, wanted):
+    def values_and_statistics(
+        self, y_true: Tensor, y_pred: Tensor, wanted: bool
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         columns = 3 if self.swap else 2
         if len(y_pred.shape) != 2 or y_pred.shape[1] != columns:
             shape = tuple(y_pred.shape)
@@ -80,9 +87,9 @@ class TripletLoss(SiameseLoss):
         triplets = ops.sum(ops.ones_like(losses))
         return losses, {name: (total, triplets) for name, total in zip(STATISTICS, sums, strict=True)}
 
-    def statistic_names(self):
+    def statistic_names(self) -> tuple[str, ...]:
         return STATISTICS[: 2 if self.soft else 3]
 
-    def check_reach(self, low, high):
+    def check_reach(self, low: float, high: float) -> None:
         if not self.soft:
             refuse_margin(self, "margin", self.margin, high - low, low, high)

@@ -7,16 +7,23 @@ for the value and once for the gradient, which depends on the weights of both ro
     encoder.compile("adam", loss=AngularLoss(angle=40.0))
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._types import BatchOptions, Unpack
 from keras_siamese.losses.batch.base import Terms
 from keras_siamese.losses.batch.rows import partner
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.ops import MULTIPLIES, column, lowered, unit
+
+if TYPE_CHECKING:
+    from keras_siamese.losses.batch.rows import Rows
 
 
 def angular(rows, tangent_square):
@@ -117,9 +124,9 @@ class AngularLoss(CosineLoss):
     0.0181
     """
 
-    def __init__(self, angle=40.0, **kwargs):
+    def __init__(self, angle: float = 40.0, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.angle = check_number("angle", angle, low=0, high=90, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [angular(rows, math.tan(math.radians(self.angle)) ** 2)]

@@ -11,9 +11,12 @@ over positive pairs and over rows, gives each row its exact share, and allows to
             return [nca(rows.logits(-self.scale), rows)]
 """
 
+from __future__ import annotations
+
 import contextlib
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,6 +25,7 @@ from keras import ops
 from keras_siamese import distances
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._replicas import gathered, of_each_device, replica_context
+from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.base import SiameseLoss, joined_ids, nan_where, split_ids, without_wide_mask
 from keras_siamese.losses.batch.rows import Batch, Rows
 from keras_siamese.losses.statistics import STATISTICS
@@ -31,12 +35,14 @@ from keras_siamese.ops import MULTIPLIES, at_least_float32, count, masked, maske
 class Terms(NamedTuple):
     """One kind of term, for each row."""
 
-    total: object  # `(rows,)`, sum of the row's terms
-    count: object  # `(rows,)`, what the row adds to the divisor of the mean
+    total: Tensor  # `(rows,)`, sum of the row's terms
+    count: Tensor  # `(rows,)`, what the row adds to the divisor of the mean
     # A function without arguments that gives the number of terms that can be above zero, `(rows,)` or as a mask
     # `(rows, columns)`; None: no term can be zero. Only statistics need it.
-    possible: object = None
-    active: object = None  # the terms that are above zero, in the same form; None if they are `count`
+    possible: Callable[[], Tensor] | None = None
+    active: Callable[[], Tensor] | None = (
+        None  # the terms that are above zero, in the same form; None if they are `count`
+    )
 
 
 def above_zero(hinges, mask):
@@ -65,9 +71,9 @@ def of_rows(values, valid):
 class Memory(NamedTuple):
     """Rows of earlier batches, with which the rows of a batch are compared too."""
 
-    labels: object  # `(size,)` identities as `EmbeddingLoss.identities` gives them
-    embeddings: object  # `(size, dim)`; they have no gradient
-    is_full: object  # a boolean tensor; before, the rows are not used
+    labels: Tensor  # `(size,)` identities as `EmbeddingLoss.identities` gives them
+    embeddings: Tensor  # `(size, dim)`; they have no gradient
+    is_full: Tensor  # a boolean tensor; before, the rows are not used
 
 
 def shares(terms):
@@ -86,16 +92,16 @@ class EmbeddingLoss(SiameseLoss):
     expects = "embedding"
     local_negatives = False
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         labels, embeddings = check_batch(y_true, y_pred)
         digits = split_ids("y_true", labels, self.dtype)
         return self.reduced(digits, without_wide_mask(embeddings), sample_weight)
 
-    def identities(self, y_true):
+    def identities(self, y_true: Tensor) -> Tensor:
         """The identities `(batch,)` as integers, of which different ones are different."""
         return joined_ids(split_ids("y_true", check_identities(y_true), self.dtype), self.dtype)[0]
 
-    def costs_of(self, batch, wanted):
+    def costs_of(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         """Returns what the loss and its statistics are computed from.
 
         This is a list with each term's `(total, count)`, both `(batch,)`, and a list with the sum and the count of each
@@ -103,7 +109,9 @@ class EmbeddingLoss(SiameseLoss):
         """
         raise NotImplementedError
 
-    def values_and_statistics(self, y_true, y_pred, wanted):
+    def values_and_statistics(
+        self, y_true: Tensor, y_pred: Tensor, wanted: bool
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         if len(y_true.shape) == 1:
             y_true = split_ids("y_true", y_true, self.dtype)
         embeddings = at_least_float32(y_pred)
@@ -115,7 +123,7 @@ class EmbeddingLoss(SiameseLoss):
             values = own(values)
         return values, dict(zip(self.statistic_names(), zip(totals[::2], totals[1::2], strict=True), strict=wanted))
 
-    def values_and_totals(self, digits, embeddings, wanted):
+    def values_and_totals(self, digits: Tensor, embeddings: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor]]:
         """The rows' values `(batch,)` and a list of each statistic's sum and count; `digits` are of `split_ids`."""
         labels, missing = joined_ids(digits, self.dtype)
         sums, statistics = self.costs_of(Batch(labels, embeddings), wanted)
@@ -123,7 +131,7 @@ class EmbeddingLoss(SiameseLoss):
         at_nan = at_nan * 0.0 if MULTIPLIES else ops.where(ops.isnan(at_nan), at_nan, 0.0)
         return nan_where(missing, shares(sums) + at_nan), [ops.sum(statistic) for statistic in statistics]
 
-    def statistics(self, y_true, y_pred):
+    def statistics(self, y_true: Tensor, y_pred: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         return super().statistics(*check_batch(y_true, y_pred))
 
 
@@ -150,7 +158,9 @@ class BatchLoss(EmbeddingLoss):
     # Whether terms can be zero, so that the statistic "active_fraction" exists; `terms` then returns `possible`.
     hinged = False
 
-    def __init__(self, block_size=None, local_negatives=False, **kwargs):
+    def __init__(
+        self, block_size: int | None = None, local_negatives: bool = False, **kwargs: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.local_negatives = bool(local_negatives)
         if block_size is not None and not hasattr(keras, "remat"):
@@ -159,24 +169,24 @@ class BatchLoss(EmbeddingLoss):
             warnings.warn(f"`block_size` {need}; {found}", stacklevel=2)
         self.block_size = None if block_size is None else check_integer("block_size", block_size, low=1)
 
-    def measure(self, a, b):
+    def measure(self, a: Tensor, b: Tensor) -> Tensor:
         """The matrix that `terms` uses, from embeddings `(rows, dim)` and `(batch, dim)`: by default distances."""
         return self.distance.matrix(a, b)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         """A list of `Terms` of `rows`, a `Rows`."""
         raise NotImplementedError
 
     # Optional method: from a `Rows`, what `terms` needs of the whole batch, concatenated over blocks along axis 0.
-    summarize = None
+    summarize: Callable[[Rows], Any] | None = None
 
     # Whether the terms of an anchor depend only on its comparisons with others, so that rows of earlier batches may be
     # among them; not if `summarize` is needed.
     is_of_anchors = True
-    memory = None
+    memory: Memory | None = None
 
     @contextlib.contextmanager
-    def remembering(self, memory):
+    def remembering(self, memory: Memory) -> Iterator[None]:
         """Within the block, compare the rows of a batch also with those of `memory`, a `Memory`, once it is full."""
         if not self.is_of_anchors or self.summarize is not None:
             problem = "is no sum over anchors, so it cannot compare them with rows of earlier batches"
@@ -189,7 +199,7 @@ class BatchLoss(EmbeddingLoss):
         finally:
             self.memory = None
 
-    def costs_of(self, batch, wanted):
+    def costs_of(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         if self.memory is None:
             return self.costs_of_anchors(batch, None, wanted)
         anchors = ops.shape(batch.labels)[0]
@@ -202,7 +212,9 @@ class BatchLoss(EmbeddingLoss):
 
         return ops.cond(self.memory.is_full, with_memory, lambda: self.costs_of_anchors(Batch(*own), None, wanted))
 
-    def costs_of_anchors(self, batch, anchors, wanted):
+    def costs_of_anchors(
+        self, batch: Batch, anchors: int | None, wanted: bool
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         """What `costs_of` returns, for the first `anchors` rows of the `batch`; None means all of them."""
 
         def of_rows(rows):
@@ -217,7 +229,9 @@ class BatchLoss(EmbeddingLoss):
         summary = () if self.summarize is None else (self.in_blocks(self.summarize, batch),)
         return self.in_blocks(of_rows, batch, *summary, anchors=anchors)
 
-    def in_blocks(self, function, batch, *summary, anchors=None):
+    def in_blocks(
+        self, function: Callable[[Rows], Any], batch: Batch, *summary: Any, anchors: int | None = None
+    ) -> Any:
         """Calls `function(Rows)` on blocks of the batch's first `anchors` rows and concatenates what it returns."""
 
         def of_block(index, batch, *summary):
@@ -232,10 +246,10 @@ class BatchLoss(EmbeddingLoss):
         stacked = ops.map(lambda block: again(block, batch, *summary), index)
         return keras.tree.map_structure(lambda tensor: ops.reshape(tensor, (-1, *tensor.shape[2:]))[:rows], stacked)
 
-    def statistic_names(self):
+    def statistic_names(self) -> tuple[str, ...]:
         return STATISTICS[: 3 if self.hinged else 2]
 
-    def statistics_of(self, rows, terms):
+    def statistics_of(self, rows: Rows, terms: list[Terms]) -> list[Tensor]:
         """Sum and count of each statistic by row, each `(rows,)`, in the order of `statistic_names`."""
         apart = ops.stop_gradient(self.as_distances(rows.matrix))
         found = [masked_sum(apart, rows.positive), count(rows.positive)]
@@ -246,7 +260,7 @@ class BatchLoss(EmbeddingLoss):
                 found.append(sum(count(numbers) if len(numbers.shape) == 2 else numbers for numbers in side))
         return found
 
-    def as_distances(self, matrix):
+    def as_distances(self, matrix: Tensor) -> Tensor:
         """The loss's matrix as distances, for the statistics."""
         return matrix
 

@@ -7,14 +7,22 @@ negative pairs. Each has its own mean, so the many negative pairs do not outweig
     batch_contrastive(*rows.sides, margin=1.0)                          # two Terms, each (rows,)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._types import BatchOptions, DistanceOptions, Tensor, Unpack
 from keras_siamese.losses.batch.base import Terms, above_zero, check_margin, over, sum_above_zero
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.losses.batch.triplets import DistanceLoss
 from keras_siamese.ops import count, masked, masked_sum
+
+if TYPE_CHECKING:
+    from keras_siamese.losses.batch.rows import Rows
 
 
 def batch_contrastive(positive, negative, margin=1.0, positive_margin=0.0, squared=False):
@@ -48,16 +56,22 @@ class BatchContrastiveLoss(DistanceLoss):
 
     hinged = True
 
-    def __init__(self, margin=1.0, positive_margin=0.0, squared=False, **kwargs):
+    def __init__(
+        self,
+        margin: float = 1.0,
+        positive_margin: float = 0.0,
+        squared: bool = False,
+        **kwargs: Unpack[DistanceOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.margin = check_margin("margin", margin, self.distance, open_low=True)
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, high=self.margin)
         self.squared = bool(squared)
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         return self.margin**2 if self.squared else self.margin
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return batch_contrastive(*rows.sides, self.margin, self.positive_margin, self.squared)
 
 
@@ -84,7 +98,13 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
     0.625
     """
 
-    def __init__(self, margin=1.0, positive_margin=0.0, squared=False, **kwargs):
+    def __init__(
+        self,
+        margin: float = 1.0,
+        positive_margin: float = 0.0,
+        squared: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(margin, positive_margin, squared, distance=kwargs.pop("distance", "snr"), **kwargs)
 
 
@@ -120,14 +140,21 @@ class ThresholdConsistentMarginLoss(CosineLoss):
 
     hinged = True
 
-    def __init__(self, positive_weight=1.0, negative_weight=1.0, positive_margin=0.9, negative_margin=0.5, **kwargs):
+    def __init__(
+        self,
+        positive_weight: float = 1.0,
+        negative_weight: float = 1.0,
+        positive_margin: float = 0.9,
+        negative_margin: float = 0.5,
+        **kwargs: Unpack[BatchOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.positive_weight = check_number("positive_weight", positive_weight, low=0, open_high=True)
         self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
         self.positive_margin = check_number("positive_margin", positive_margin, low=-1, high=1)
         self.negative_margin = check_number("negative_margin", negative_margin, low=-1, high=1)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         margins = self.positive_margin, self.negative_margin
         pulled, pushed = threshold_consistent_margin(rows.matrix, rows.positive, rows.negative, *margins)
         pulled = pulled._replace(total=self.positive_weight * pulled.total)
@@ -169,15 +196,17 @@ class IntraPairVarianceLoss(CosineLoss):
 
     hinged = True
 
-    def __init__(self, positive_epsilon=0.01, negative_epsilon=0.01, **kwargs):
+    def __init__(
+        self, positive_epsilon: float = 0.01, negative_epsilon: float = 0.01, **kwargs: Unpack[BatchOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.positive_epsilon = check_number("positive_epsilon", positive_epsilon, low=0, high=1)
         self.negative_epsilon = check_number("negative_epsilon", negative_epsilon, low=0, high=1)
 
-    def summarize(self, rows):
+    def summarize(self, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
         return [masked_sum(*side) for side in rows.sides], [count(side.mask) for side in rows.sides]
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         sums, counts = rows.summary
         means = [ops.sum(one) / ops.maximum(ops.sum(n), 1.0) for one, n in zip(sums, counts, strict=True)]
         epsilons = self.positive_epsilon, self.negative_epsilon
@@ -218,12 +247,12 @@ class BatchMarginLoss(DistanceLoss):
     hinged = True
     margin_is_gap = True
 
-    def __init__(self, margin=0.2, beta=1.2, **kwargs):
+    def __init__(self, margin: float = 0.2, beta: float = 1.2, **kwargs: Unpack[DistanceOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_margin("margin", margin, self.distance)
         self.beta = check_margin("beta", beta, self.distance, open_low=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [batch_margin(*rows.sides, self.margin, self.beta)]
 
 
@@ -284,7 +313,15 @@ class RankedListLoss(DistanceLoss):
     hinged = True
     margin_is_gap = True
 
-    def __init__(self, margin, negative_temperature, positive_temperature=0.0, imbalance=0.5, alpha=None, **kwargs):
+    def __init__(
+        self,
+        margin: float,
+        negative_temperature: float,
+        positive_temperature: float = 0.0,
+        imbalance: float = 0.5,
+        alpha: float | None = None,
+        **kwargs: Unpack[DistanceOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.margin = check_margin("margin", margin, self.distance, open_low=True)
         self.negative_temperature = check_number("negative_temperature", negative_temperature, low=0, open_high=True)
@@ -292,7 +329,7 @@ class RankedListLoss(DistanceLoss):
         self.imbalance = check_number("imbalance", imbalance, low=0, high=1)
         self.alpha = None if alpha is None else check_number("alpha", alpha, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         temperatures = self.negative_temperature, self.positive_temperature
         options = self.margin, *temperatures, self.imbalance, self.alpha
         return [ranked_list(*rows.sides, *options)]

@@ -7,12 +7,23 @@ d. Labels, gathering across devices, and sample weights are those of one loss.
     short = encoder.predict(x)[:, :16]                    # works nearly as well as all 64
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
+from keras_siamese._types import Self, Tensor
 from keras_siamese.losses.batch.base import Batch, EmbeddingLoss
 from keras_siamese.ops import unit
+
+if TYPE_CHECKING:
+    from keras_siamese.distances import Distance
+    from keras_siamese.losses.batch.base import Memory
 
 
 @export
@@ -50,7 +61,15 @@ class MatryoshkaLoss(EmbeddingLoss):
     0.6265
     """
 
-    def __init__(self, loss, dims, weights=None, normalize=True, dtype=None, **kwargs):
+    def __init__(
+        self,
+        loss: EmbeddingLoss,
+        dims: Sequence[int],
+        weights: Sequence[float] | None = None,
+        normalize: bool = True,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(loss, EmbeddingLoss):
             wanted = "a loss on embeddings, such as ks.losses.SupConLoss()"
             raise TypeError(f"`loss` of MatryoshkaLoss must be {wanted}; got {loss!r}")
@@ -61,7 +80,7 @@ class MatryoshkaLoss(EmbeddingLoss):
         self.normalize = bool(normalize)
         self.local_negatives = loss.local_negatives
 
-    def costs_of(self, batch, wanted):
+    def costs_of(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         dim = batch.embeddings.shape[1]
         if dim is not None and max(self.dims) > dim:
             raise ValueError(f"`dims` must be at most {dim}, the size of the embeddings in `y_pred`; got {self.dims}")
@@ -79,60 +98,60 @@ class MatryoshkaLoss(EmbeddingLoss):
                 self.loss.memory = memory
         return sums, statistics  # the statistics of the most dimensions
 
-    def cut(self, embeddings, d):
+    def cut(self, embeddings: Tensor, d: int) -> Tensor:
         """The first `d` dimensions, `(rows, d)`."""
         part = embeddings[:, :d]
         return unit(part) if self.normalize and not self.loss.compares_cosines else part
 
-    def remembering(self, memory):
+    def remembering(self, memory: Memory) -> AbstractContextManager[None]:
         """As `BatchLoss.remembering`, for the inner loss; `memory` holds whole embeddings."""
         if not hasattr(self.loss, "remembering"):
             name = type(self.loss).__name__
             raise ValueError(f"{name} cannot compare with rows of earlier batches. Use a loss such as SupConLoss")
         return self.loss.remembering(memory)
 
-    def statistic_names(self):
+    def statistic_names(self) -> tuple[str, ...]:
         return self.loss.statistic_names()
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         value = self.loss.value_at_collapse(positive_fraction)
         return None if value is None else value * sum(self.weights)
 
     @property
-    def minimum(self):
+    def minimum(self) -> float:
         return self.loss.minimum * sum(self.weights)
 
     @property
-    def mining(self):
+    def mining(self) -> tuple[str, str] | None:
         return self.loss.mining
 
     @property
-    def measure(self):
+    def measure(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The inner loss's, of all dimensions."""
         return self.loss.measure
 
     @property
-    def distance(self):
+    def distance(self) -> Distance | None:
         return getattr(self.loss, "distance", None)
 
     @property
-    def distance_margin(self):
+    def distance_margin(self) -> float | None:
         return self.loss.distance_margin
 
     @property
-    def margin_is_gap(self):
+    def margin_is_gap(self) -> bool:
         return self.loss.margin_is_gap
 
     @property
-    def compares_cosines(self):
+    def compares_cosines(self) -> bool:
         return self.loss.compares_cosines
 
     @property
-    def cosine_temperature(self):
+    def cosine_temperature(self) -> float | None:
         return self.loss.cosine_temperature
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         loss = config["loss"]
         loss = keras.saving.deserialize_keras_object(loss) if isinstance(loss, dict) else loss
         return cls(**{**config, "loss": loss})

@@ -8,12 +8,15 @@ kind and scale; the model computes them. y_true holds identities `(batch,)`, or 
     NpairsLoss()(labels, similarity)
 """
 
+from __future__ import annotations
+
 import numpy as np
 from keras import ops
 
 from keras_siamese._checks import check_reals
 from keras_siamese._export import export
 from keras_siamese._replicas import refuse_replicas
+from keras_siamese._types import Tensor
 from keras_siamese.losses.base import SiameseLoss, joined_ids, nan_where, split_ids
 from keras_siamese.losses.batch.base import check_identities
 from keras_siamese.ops import at_least_float32, column, named_tensor
@@ -65,12 +68,12 @@ class NpairsLoss(SiameseLoss):
 
     expects = "similarity matrix"
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         labels = check_identities(y_true)
         y_pred = check_similarities(y_pred, labels.shape[0])
         return super().__call__(split_ids("y_true", labels, self.dtype), y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         refuse_replicas(self)
         if len(y_true.shape) == 1:
             y_true = split_ids("y_true", y_true, self.dtype)
@@ -102,7 +105,7 @@ class NpairsMultilabelLoss(SiameseLoss):
 
     expects = "similarity matrix"
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         classes = np.asarray(y_true) if isinstance(y_true, (list, tuple)) else y_true
         read = check_reals if isinstance(classes, np.ndarray) else named_tensor
         classes = read("y_true", classes)
@@ -114,7 +117,7 @@ class NpairsMultilabelLoss(SiameseLoss):
                 raise ValueError(f"`y_true` must hold only 1 (in the class) and 0 (not in it); got {other[0].item()!r}")
         return super().__call__(classes, check_similarities(y_pred, classes.shape[0]), sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         refuse_replicas(self)
         logits = at_least_float32(y_pred)
         classes = ops.cast(y_true, logits.dtype)

@@ -7,14 +7,22 @@ are summed one positive at a time, and a pair's part in a histogram is two numbe
     smooth_ap(rows, temperature=0.01)                                   # Terms, each (rows,)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
+from keras_siamese._types import BatchOptions, Tensor, Unpack
 from keras_siamese.losses.batch.base import Terms, of_rows
 from keras_siamese.losses.batch.mining import over_positives, with_gradient
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.ops import column, count
+
+if TYPE_CHECKING:
+    from keras_siamese.losses.batch.rows import Rows
 
 
 def soft_histograms(position, positive, negative, bins):
@@ -73,11 +81,11 @@ class FastAPLoss(CosineLoss):
     0.5
     """
 
-    def __init__(self, bins=10, **kwargs):
+    def __init__(self, bins: int = 10, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.bins = check_integer("bins", bins, low=1)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [fast_ap(rows.matrix, rows.positive, rows.negative, self.bins)]
 
 
@@ -126,11 +134,11 @@ class SmoothAPLoss(CosineLoss):
     0.1667
     """
 
-    def __init__(self, temperature=0.01, **kwargs):
+    def __init__(self, temperature: float = 0.01, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [smooth_ap(rows, self.temperature)]
 
 
@@ -156,15 +164,15 @@ class HistogramLoss(CosineLoss):
     0.5
     """
 
-    def __init__(self, bins=100, **kwargs):
+    def __init__(self, bins: int = 100, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.bins = check_integer("bins", bins, low=1)
 
-    def summarize(self, rows):
+    def summarize(self, rows: Rows) -> tuple[Tensor, Tensor]:
         position = (rows.matrix + 1.0) * (self.bins / 2.0)
         return soft_histograms(position, rows.positive, rows.negative, self.bins)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         positives = ops.sum(rows.summary[:, 0], axis=0)
         below = ops.cumsum(positives) / ops.maximum(ops.sum(positives), 1.0)
         against = rows.of_batch(rows.summary)[:, 1]

@@ -153,7 +153,7 @@ class Rows:
         return Side(matrix, self.negatives)
 
     @property
-    def sides(self):
+    def sides(self) -> tuple[Side, Side]:
         """`positive_side` and `negative_side` of the rows' own matrix."""
         return self.positive_side(self.matrix), self.negative_side(self.matrix)
 

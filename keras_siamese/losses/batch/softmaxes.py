@@ -8,12 +8,16 @@ have any norm. The log-sum-exp of the negatives is one number for each anchor, s
     ntxent(*rows.sides, temperature=0.1)                                # Terms, each (rows,)
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._types import BatchOptions, DistanceLike, DistanceOptions, Tensor, Unpack
 from keras_siamese.distances import cosines
 from keras_siamese.losses.batch.base import BatchLoss, Terms, of_rows, over
 from keras_siamese.losses.batch.rows import Side
@@ -30,6 +34,9 @@ from keras_siamese.ops import (
     safe_sqrt,
 )
 
+if TYPE_CHECKING:
+    from keras_siamese.losses.batch.rows import Rows
+
 
 class CosineLoss(BatchLoss):
     """Base class of the batch losses that use cosine similarities, in [−1, 1] for embeddings of any norm.
@@ -40,10 +47,10 @@ class CosineLoss(BatchLoss):
 
     compares_cosines = True
 
-    def measure(self, a, b):
+    def measure(self, a: Tensor, b: Tensor) -> Tensor:
         return cosines(a, b)
 
-    def as_distances(self, matrix):
+    def as_distances(self, matrix: Tensor) -> Tensor:
         return 1.0 - matrix
 
 
@@ -78,11 +85,11 @@ class NTXentLoss(CosineLoss):
     0.3133
     """
 
-    def __init__(self, temperature=0.07, **kwargs):
+    def __init__(self, temperature: float = 0.07, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [ntxent(*rows.sides, self.temperature)]
 
 
@@ -114,11 +121,11 @@ class SupConLoss(CosineLoss):
     0.3133
     """
 
-    def __init__(self, temperature=0.1, **kwargs):
+    def __init__(self, temperature: float = 0.1, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [supcon(rows.logits(1.0 / self.temperature), rows)]
 
 
@@ -159,7 +166,14 @@ class MultiSimilarityLoss(CosineLoss):
     0.1044
     """
 
-    def __init__(self, alpha=2.0, beta=50.0, base=0.5, epsilon=None, **kwargs):
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        base: float = 0.5,
+        epsilon: float | None = None,
+        **kwargs: Unpack[BatchOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.alpha = check_number("alpha", alpha, low=0, open_low=True, open_high=True)
         self.beta = check_number("beta", beta, low=0, open_low=True, open_high=True)
@@ -167,10 +181,10 @@ class MultiSimilarityLoss(CosineLoss):
         self.epsilon = None if epsilon is None else check_number("epsilon", epsilon, low=0, open_high=True)
 
     @property
-    def cosine_temperature(self):
+    def cosine_temperature(self) -> float | None:
         return 1 / self.beta
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         mines = self.epsilon is not None
         sides = mined(rows.matrix, rows.positive, rows.negative, self.epsilon) if mines else rows.sides
         return [multi_similarity(*sides, self.alpha, self.beta, self.base)]
@@ -211,12 +225,12 @@ class CircleLoss(CosineLoss):
 
     hinged = True
 
-    def __init__(self, margin=0.4, scale=80.0, **kwargs):
+    def __init__(self, margin: float = 0.4, scale: float = 80.0, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, high=1)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [circle(*rows.sides, self.margin, self.scale)]
 
 
@@ -247,12 +261,12 @@ class TupletMarginLoss(CosineLoss):
     0.3133
     """
 
-    def __init__(self, margin=5.73, scale=64.0, **kwargs):
+    def __init__(self, margin: float = 5.73, scale: float = 64.0, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, high=90)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [tuplet_margin(*rows.sides, math.radians(self.margin), self.scale)]
 
 
@@ -281,11 +295,13 @@ class NCALoss(DistanceLoss):
     0.1269
     """
 
-    def __init__(self, scale=1.0, distance="squared_euclidean", **kwargs):
+    def __init__(
+        self, scale: float = 1.0, distance: DistanceLike = "squared_euclidean", **kwargs: Unpack[BatchOptions]
+    ) -> None:
         super().__init__(distance=distance, **kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [nca(rows.logits(-self.scale), rows)]
 
 
@@ -308,11 +324,13 @@ class SoftNearestNeighborLoss(DistanceLoss):
     0.3133
     """
 
-    def __init__(self, temperature=1.0, distance="squared_euclidean", **kwargs):
+    def __init__(
+        self, temperature: float = 1.0, distance: DistanceLike = "squared_euclidean", **kwargs: Unpack[BatchOptions]
+    ) -> None:
         super().__init__(distance=distance, **kwargs)
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [nca(rows.logits(-1.0 / self.temperature), rows)]
 
 
@@ -348,12 +366,14 @@ class GeneralizedLiftedLoss(DistanceLoss):
 
     hinged = True
 
-    def __init__(self, negative_margin=1.0, positive_margin=0.0, **kwargs):
+    def __init__(
+        self, negative_margin: float = 1.0, positive_margin: float = 0.0, **kwargs: Unpack[DistanceOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.negative_margin = check_number("negative_margin", negative_margin, low=0, open_high=True)
         self.positive_margin = check_number("positive_margin", positive_margin, low=0, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [generalized_lifted(*rows.sides, self.positive_margin, self.negative_margin)]
 
 
@@ -389,14 +409,14 @@ class LiftedStructLoss(DistanceLoss):
 
     hinged = True
 
-    def __init__(self, margin=1.0, **kwargs):
+    def __init__(self, margin: float = 1.0, **kwargs: Unpack[DistanceOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_high=True)
 
-    def summarize(self, rows):
+    def summarize(self, rows: Rows) -> Tensor:
         return masked_logsumexp(self.margin - rows.matrix, rows.negatives)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         partners = ops.broadcast_to(rows.summary[None, :], ops.shape(rows.matrix))
         sides = rows.positive_side(rows.matrix), rows.of_batch(rows.summary), rows.positive_side(partners)
         return [lifted_struct(*sides, count(rows.negatives) > 0)]

@@ -8,16 +8,23 @@ encoder with `UnitNormalization` to use margins for unit vectors. Memory is O(ba
     encoder.compile("adam", loss=TripletSemiHardLoss())                 # same values as in tensorflow-addons
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any, Literal
 
 from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_choice
 from keras_siamese._export import export
+from keras_siamese._types import BatchOptions, DistanceLike, DistanceOptions, Unpack
 from keras_siamese.losses.batch import mining as miner
 from keras_siamese.losses.batch.base import BatchLoss, Terms, above_zero, check_distance, check_margin, of_rows
 from keras_siamese.ops import column, count, masked_max
+
+if TYPE_CHECKING:
+    from keras_siamese.losses.batch.rows import Rows
 
 STRATEGIES = ("all", "hard", "semi_hard", "easy")
 
@@ -31,12 +38,12 @@ class DistanceLoss(BatchLoss):
         **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
     """
 
-    def __init__(self, distance="euclidean", **kwargs):
+    def __init__(self, distance: DistanceLike = "euclidean", **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.distance = check_distance("distance", distance)
 
     @property
-    def distance_margin(self):
+    def distance_margin(self) -> float | None:
         return getattr(self, "margin", None)
 
 
@@ -113,7 +120,14 @@ class BatchTripletLoss(DistanceLoss):
     hinged = True
     margin_is_gap = True
 
-    def __init__(self, margin=0.2, positives="all", negatives="all", soft=False, **kwargs):
+    def __init__(
+        self,
+        margin: float = 0.2,
+        positives: Literal["all", "hard", "easy", "semi_hard"] = "all",
+        negatives: Literal["all", "hard", "easy", "semi_hard", "distance_weighted"] = "all",
+        soft: bool = False,
+        **kwargs: Unpack[DistanceOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.margin = check_margin("margin", margin, self.distance)
         self.positives = check_choice("positives", positives, STRATEGIES)
@@ -127,21 +141,21 @@ class BatchTripletLoss(DistanceLoss):
             raise ValueError(f'`negatives="distance_weighted"` {need}; got {self.distance!r}')
 
     @property
-    def mining(self):
+    def mining(self) -> tuple[str, str] | None:
         chosen = self.positives, self.negatives
         return None if chosen == ("all", "all") else chosen
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         if "semi_hard" in (self.positives, self.negatives):
             return 0.0  # no triplet is semi-hard if all distances are equal
         return math.log1p(math.exp(self.margin)) if self.soft else self.margin
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [batch_triplet(rows, self.margin, self.positives, self.negatives, self.soft)]
 
 
 # tensorflow-addons' names for its distances
-ADDONS_METRICS = {"L2": "euclidean", "squared-L2": "squared_euclidean", "angular": "cosine"}
+ADDONS_METRICS: dict[Any, Any] = {"L2": "euclidean", "squared-L2": "squared_euclidean", "angular": "cosine"}
 
 
 class AddonsTripletLoss(BatchLoss):
@@ -151,7 +165,9 @@ class AddonsTripletLoss(BatchLoss):
     margin_is_gap = True
     soft = False
 
-    def __init__(self, margin=1.0, distance_metric="L2", **kwargs):
+    def __init__(
+        self, margin: float = 1.0, distance_metric: DistanceLike = "L2", **kwargs: Unpack[BatchOptions]
+    ) -> None:
         super().__init__(**kwargs)
         named = isinstance(distance_metric, str)
         known = ADDONS_METRICS.get(distance_metric, distance_metric) if named else distance_metric
@@ -160,10 +176,10 @@ class AddonsTripletLoss(BatchLoss):
         self.margin = check_margin("margin", margin, self.distance)
 
     @property
-    def distance_margin(self):
+    def distance_margin(self) -> float | None:
         return None if self.soft else self.margin
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         return math.log(2.0) if self.soft else self.margin
 
 
@@ -189,7 +205,7 @@ class TripletSemiHardLoss(AddonsTripletLoss):
 
     mining = ("all", "semi_hard")
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         total, active, slopes = miner.semi_hard_triplets(rows, self.margin)
         pairs = count(rows.positive & column(rows.has_negative))
         return [Terms(miner.with_gradient(total, slopes, rows.matrix), pairs, lambda: pairs, lambda: active)]
@@ -229,11 +245,17 @@ class TripletHardLoss(AddonsTripletLoss):
 
     mining = ("hard", "hard")
 
-    def __init__(self, margin=1.0, soft=False, distance_metric="L2", **kwargs):
+    def __init__(
+        self,
+        margin: float = 1.0,
+        soft: bool = False,
+        distance_metric: DistanceLike = "L2",
+        **kwargs: Unpack[BatchOptions],
+    ) -> None:
         super().__init__(margin, distance_metric, **kwargs)
         self.soft = bool(soft)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         _, near, _ = miner.one_positive(rows, "hard")
         _, far, _ = miner.one_negative(rows, "hard")
         return [of_gaps(near - far, rows.has_both, None if self.soft else self.margin)]
@@ -282,18 +304,25 @@ class PNLoss(DistanceLoss):
 
     margin_is_gap = True
 
-    def __init__(self, margin=None, positives="hard", negatives="semi_hard", distance="cosine", **kwargs):
+    def __init__(
+        self,
+        margin: float | None = None,
+        positives: Literal["hard", "easy"] = "hard",
+        negatives: Literal["semi_hard", "hard", "easy"] = "semi_hard",
+        distance: DistanceLike = "cosine",
+        **kwargs: Unpack[BatchOptions],
+    ) -> None:
         super().__init__(distance=distance, **kwargs)
         self.margin = None if margin is None else check_margin("margin", margin, self.distance)
         self.positives = check_choice("positives", positives, ("hard", "easy"))
         self.negatives = check_choice("negatives", negatives, ("semi_hard", "hard", "easy"))
 
     @property
-    def mining(self):
+    def mining(self) -> tuple[str, str] | None:
         return self.positives, self.negatives
 
-    def value_at_collapse(self, positive_fraction=None):
+    def value_at_collapse(self, positive_fraction: float | None = None) -> float | None:
         return math.log(2.0) if self.margin is None else self.margin
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [positive_negative(rows, self.distance.between, self.margin, self.positives, self.negatives)]

@@ -8,13 +8,21 @@ is the identity. VICReg and Barlow Twins compare features instead of rows and ta
     vicreg(first, second, valid)                                        # Terms, each (batch,)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
+from keras_siamese._types import BatchOptions, LossOptions, Tensor, Unpack
 from keras_siamese.losses.batch.base import EmbeddingLoss, Terms, of_rows
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.ops import column, masked_logsumexp, masked_sum, zero_diagonal
+
+if TYPE_CHECKING:
+    from keras_siamese.losses.batch.rows import Batch, Rows
 
 
 def paired(batch):
@@ -68,11 +76,11 @@ class MultipleNegativesRankingLoss(CosineLoss):
 
     is_of_anchors = False  # each identity has two rows, and those of other batches are not its views
 
-    def __init__(self, scale=20.0, **kwargs):
+    def __init__(self, scale: float = 20.0, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [multiple_negatives_ranking(rows, self.scale)]
 
 
@@ -111,23 +119,23 @@ class SigLIPLoss(CosineLoss):
 
     is_of_anchors = False  # as in MultipleNegativesRankingLoss
 
-    def __init__(self, scale=10.0, bias=-10.0, **kwargs):
+    def __init__(self, scale: float = 10.0, bias: float = -10.0, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(**kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
         self.bias = check_number("bias", bias, open_low=True, open_high=True)
 
-    def terms(self, rows):
+    def terms(self, rows: Rows) -> list[Terms]:
         return [siglip(rows, self.scale, self.bias)]
 
 
 class ViewLoss(EmbeddingLoss):
     """Base class of the losses that compare the features of two views of each image."""
 
-    def terms(self, first, second, valid):
+    def terms(self, first: Tensor, second: Tensor, valid: Tensor) -> list[Terms]:
         """`Terms` for each row from the views `(batch, dim)`; only the `valid` rows `(batch,)` count."""
         raise NotImplementedError
 
-    def costs_of(self, batch, wanted):
+    def costs_of(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         leads, _, follower = paired(batch)
         # Rows that are not in a pair become 0, so a NaN in them does not reach other rows.
         first, second = batch.embeddings, ops.take(batch.embeddings, follower, axis=0)
@@ -180,14 +188,21 @@ class VICRegLoss(ViewLoss):
     37.375
     """
 
-    def __init__(self, invariance=25.0, variance=25.0, covariance=1.0, eps=1e-4, **kwargs):
+    def __init__(
+        self,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        eps: float = 1e-4,
+        **kwargs: Unpack[LossOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.invariance = check_number("invariance", invariance, low=0, open_high=True)
         self.variance = check_number("variance", variance, low=0, open_high=True)
         self.covariance = check_number("covariance", covariance, low=0, open_high=True)
         self.eps = check_number("eps", eps, low=0, open_low=True, open_high=True)
 
-    def terms(self, first, second, valid):
+    def terms(self, first: Tensor, second: Tensor, valid: Tensor) -> list[Terms]:
         return [vicreg(first, second, valid, self.invariance, self.variance, self.covariance, self.eps)]
 
 
@@ -231,9 +246,9 @@ class BarlowTwinsLoss(ViewLoss):
     1.0
     """
 
-    def __init__(self, redundancy=0.005, **kwargs):
+    def __init__(self, redundancy: float = 0.005, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.redundancy = check_number("redundancy", redundancy, low=0, open_high=True)
 
-    def terms(self, first, second, valid):
+    def terms(self, first: Tensor, second: Tensor, valid: Tensor) -> list[Terms]:
         return [barlow_twins(first, second, valid, self.redundancy)]

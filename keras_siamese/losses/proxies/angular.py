@@ -7,12 +7,15 @@ Contract: a loss is a pure function `(target, cosine, …) → (batch,)` and a s
     ArcFaceLoss(margin=0.5, scale=64)(labels, cosine)
 """
 
+from __future__ import annotations
+
 import math
 
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
+from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.proxies.base import ProxyLoss, own_of, softmax_loss
 from keras_siamese.ops import safe_sqrt
 
@@ -64,11 +67,11 @@ class NormalizedSoftmaxLoss(ProxyLoss):
     [0.184, 1.784]
     """
 
-    def __init__(self, temperature=0.05, **kwargs):
+    def __init__(self, temperature: float = 0.05, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.temperature = check_number("temperature", temperature, low=0, open_low=True, open_high=True)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return softmax_loss(target, cosine / self.temperature)
 
 
@@ -93,12 +96,12 @@ class ArcFaceLoss(ProxyLoss):
     [0.136, 5.163]
     """
 
-    def __init__(self, margin=0.5, scale=64.0, **kwargs):
+    def __init__(self, margin: float = 0.5, scale: float = 64.0, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, high=math.pi, open_high=True)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return arcface(target, cosine, self.margin, self.scale)
 
 
@@ -123,7 +126,7 @@ class SubCenterArcFaceLoss(ArcFaceLoss):
 
     several_centers = True
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return super().per_row(target, ops.max(cosine, axis=2))
 
 
@@ -147,12 +150,12 @@ class CosFaceLoss(ProxyLoss):
     [0.263, 5.206]
     """
 
-    def __init__(self, margin=0.35, scale=64.0, **kwargs):
+    def __init__(self, margin: float = 0.35, scale: float = 64.0, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, high=2)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return cosface(target, cosine, self.margin, self.scale)
 
 
@@ -177,10 +180,10 @@ class SphereFaceLoss(ProxyLoss):
     [0.118, 7.521]
     """
 
-    def __init__(self, margin=4, scale=1.0, **kwargs):
+    def __init__(self, margin: int = 4, scale: float = 1.0, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_integer("margin", margin, low=1)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return sphereface(target, cosine, self.margin, self.scale)

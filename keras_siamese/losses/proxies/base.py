@@ -10,10 +10,13 @@ pass. After training, the encoder before that layer is used for verification.
     model.fit(x, labels)                                                # labels (n,) in 0 … 999
 """
 
+from __future__ import annotations
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_siamese._types import Tensor
 from keras_siamese.losses.base import SiameseLoss, concrete
 from keras_siamese.ops import at_least_float32, column, named_tensor, row_vector
 
@@ -35,20 +38,20 @@ class ProxyLoss(SiameseLoss):
     compares_cosines = True
     several_centers = False
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         # Keras casts y_true to the loss's dtype, which merges large class numbers (float16: above 2048). The mask holds
         # only 0 and 1, which every dtype represents exactly.
         y_pred = named_tensor("y_pred", y_pred)
         check_cosines(self, y_pred)
         return super().__call__(class_mask(y_true, y_pred), y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value for each row `(batch,)`; y_true is the mask `(batch, classes)` of `class_mask`."""
         target, cosine = ops.cast(y_true, "bool"), at_least_float32(y_pred)
         losses = self.per_row(target, cosine)
         return ops.where(ops.any(target, axis=1), losses, float("nan"))
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         """The loss of each row `(batch,)`, from the mask of its class `(batch, classes)` and y_pred."""
         raise NotImplementedError
 

@@ -6,11 +6,14 @@ Contract: as in `angular`.
     ProxyAnchorLoss()(labels, cosine)
 """
 
+from __future__ import annotations
+
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese._replicas import gathered
+from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.proxies.angular import cosface
 from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
 
@@ -68,15 +71,15 @@ class ProxyNCALoss(ProxyLoss):
     0.04
     """
 
-    def __init__(self, scale=1.0, **kwargs):
+    def __init__(self, scale: float = 1.0, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
     @property
-    def cosine_temperature(self):
+    def cosine_temperature(self) -> float | None:
         return 1 / (2 * self.scale)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return softmax_loss(target, 2.0 * self.scale * cosine)
 
 
@@ -103,12 +106,12 @@ class ProxyAnchorLoss(ProxyLoss):
     1.72
     """
 
-    def __init__(self, margin=0.1, scale=32.0, **kwargs):
+    def __init__(self, margin: float = 0.1, scale: float = 32.0, **kwargs: Unpack[LossOptions]) -> None:
         super().__init__(**kwargs)
         self.margin = check_number("margin", margin, low=0, open_high=True)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         (target, cosine), own = gathered(target, cosine)  # a proxy compares all rows of the batch
         return own(proxy_anchor(target, cosine, self.margin, self.scale))
 
@@ -138,11 +141,13 @@ class SoftTripleLoss(ProxyLoss):
 
     several_centers = True
 
-    def __init__(self, scale=20.0, gamma=0.1, margin=0.01, **kwargs):
+    def __init__(
+        self, scale: float = 20.0, gamma: float = 0.1, margin: float = 0.01, **kwargs: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.scale = check_number("scale", scale, low=0, open_low=True, open_high=True)
         self.gamma = check_number("gamma", gamma, low=0, open_low=True, open_high=True)
         self.margin = check_number("margin", margin, low=0, open_high=True)
 
-    def per_row(self, target, cosine):
+    def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         return soft_triple(target, cosine, self.scale, self.gamma, self.margin)
