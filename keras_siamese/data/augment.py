@@ -15,6 +15,8 @@ made from `(seed, epoch, index, tower)`. The augmentation returns the same struc
     PairSequence(x, labels, augment=keras.layers.RandomFlip("horizontal"))
 """
 
+from __future__ import annotations
+
 import dataclasses
 import inspect
 import threading
@@ -169,7 +171,7 @@ class image_augmenter:
         check_choice("fill_mode", self.fill_mode, list(_SCIPY_MODES))
         check_number("cval", self.cval)
 
-    def __call__(self, images, rng):
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         images = as_array("images", images)
         if images.ndim not in (3, 4) or not np.can_cast(images.dtype, np.longdouble):
             shapes = "(n, height, width) or (n, height, width, channels)"
@@ -215,7 +217,7 @@ class image_augmenter:
             ndimage.affine_transform(planes[plane], linear[i], offset[i], output=result[plane], **options)
         return result.reshape(images.shape)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
         return f"image_augmenter({', '.join(f'{f.name}={value!r}' for f, value in values if value != f.default)})"
 

@@ -10,9 +10,14 @@ takes 8 bytes of memory for each row. Users and `callbacks` use this module.
     encoder.fit(sequence, epochs=20, callbacks=[ks.callbacks.SetEpoch(sequence)])
 """
 
+from __future__ import annotations
+
+from typing import Literal
+
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels
+from keras_siamese._types import ArrayLike, Augment, DatasetOptions, Samples, Unpack
 from keras_siamese.data.grouping import draw_identities, draw_near, draw_within, nearest_identities
 from keras_siamese.data.hardness import check_embeddings, check_ranks
 from keras_siamese.data.sequence import EpochSequence
@@ -62,23 +67,25 @@ class BalancedBatchSequence(EpochSequence):
     ((6,), [0, 0, 0, 1, 1, 1])
     """
 
+    _near: np.ndarray | None
+
     def __init__(
         self,
-        x,
-        labels,
+        x: Samples,
+        labels: ArrayLike,
         *,
-        classes_per_batch=32,
-        samples_per_class=4,
-        batches_per_epoch=None,
-        weighting="balanced",
-        short="repeat",
-        superclasses=None,
-        superclasses_per_batch=2,
-        augment=None,
-        frozen=False,
-        seed=0,
-        **kwargs,
-    ):
+        classes_per_batch: int = 32,
+        samples_per_class: int = 4,
+        batches_per_epoch: int | None = None,
+        weighting: Literal["natural", "balanced"] = "balanced",
+        short: Literal["repeat", "drop"] = "repeat",
+        superclasses: ArrayLike | None = None,
+        superclasses_per_batch: int = 2,
+        augment: Augment | None = None,
+        frozen: bool = False,
+        seed: int = 0,
+        **kwargs: Unpack[DatasetOptions],
+    ) -> None:
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self._set_samples(x, labels)
         self.classes_per_batch = check_integer("classes_per_batch", classes_per_batch, low=2)
@@ -126,7 +133,7 @@ class BalancedBatchSequence(EpochSequence):
             raise ValueError(f"`superclasses_per_batch` {must}; got {self.superclasses_per_batch}")
         self._taking_part = np.sort(np.concatenate(self._groups))
 
-    def refresh(self, embeddings, *, negative_ranks=(0, 50)):
+    def refresh(self, embeddings: ArrayLike | None, *, negative_ranks: tuple[int, int] = (0, 50)) -> np.ndarray | None:
         """Draws batches of hard identities from now on: those whose embeddings are near each other.
 
         Such batches have hard negatives for each anchor, which random batches of many identities hardly ever have. A
@@ -170,7 +177,7 @@ class BalancedBatchSequence(EpochSequence):
             self._near, self._drawn = near, None
         return near
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of batches in an epoch."""
         return self.batches_per_epoch
 
@@ -179,7 +186,7 @@ class BalancedBatchSequence(EpochSequence):
     def _rows_of_batches(self):
         return (self.classes_per_batch * self.samples_per_class,) * 2
 
-    def rows(self, epoch=None):
+    def rows(self, epoch: int | None = None) -> np.ndarray:
         """The sample indices of an epoch `(batches, P·K)`, in the order of its batches, as a read-only array.
 
         `epoch` is an integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
@@ -207,7 +214,7 @@ class BalancedBatchSequence(EpochSequence):
             samples = self.augment(samples, self.rng(epoch, index))
         return fed(samples), self.labels[rows].astype("int32")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         what = [f"{count_samples(self.x)} samples of {len(self.identities)} identities"]
         what += [f"{self.left_out} left out"] * (self.left_out > 0)
         what += [f"{self.superclasses_per_batch} super-classes in a batch"] * (self._groups is not None)

@@ -9,14 +9,18 @@ same)`, `pairs(epoch)`, and `frozen` for validation. Users and `scoring` use thi
     train = from_pairs(lfw.x, *lfw.pairs(~held_out), batch_size=64, seed=0)
 """
 
+from __future__ import annotations
+
 import os
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from keras_siamese._checks import as_array, check_choice, check_integer, check_labels, check_same
 from keras_siamese._reading import text_of
+from keras_siamese._types import ArrayLike, Augment, DatasetOptions, Samples, SequenceOptions, StrPath, Unpack
 from keras_siamese.data.images import ImageFiles, check_folder
 from keras_siamese.data.pairs import PairBatches
 from keras_siamese.data.sources import check_source, count_samples, encode, first_few
@@ -62,19 +66,19 @@ class ExplicitPairs(PairBatches):
 
     def __init__(
         self,
-        x,
-        left,
-        right,
-        same,
+        x: Samples,
+        left: ArrayLike,
+        right: ArrayLike,
+        same: ArrayLike,
         *,
-        labels=None,
-        batch_size=32,
-        augment=None,
-        frozen=False,
-        similar_label=1,
-        seed=0,
-        **kwargs,
-    ):
+        labels: ArrayLike | None = None,
+        batch_size: int = 32,
+        augment: Augment | None = None,
+        frozen: bool = False,
+        similar_label: int = 1,
+        seed: int = 0,
+        **kwargs: Unpack[DatasetOptions],
+    ) -> None:
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self.x = check_source("x", x)
         n = count_samples(self.x)
@@ -104,7 +108,9 @@ class ExplicitPairs(PairBatches):
         return f"{self.pairs_per_epoch} pairs of {count_samples(self.x)} samples"
 
 
-def from_pairs(x, left, right, same, **options):
+def from_pairs(
+    x: Samples, left: ArrayLike, right: ArrayLike, same: ArrayLike, **options: Unpack[SequenceOptions]
+) -> ExplicitPairs:
     """Makes an `ExplicitPairs` sequence of the rows `left` and `right` `(pairs,)` of `x` `(n, …)`.
 
     The arguments are those of `ExplicitPairs`: `same` `(pairs,)` says which pairs are genuine, and the options are
@@ -154,19 +160,26 @@ class LFWPairs:
     fold: np.ndarray
     labels: np.ndarray
 
-    def pairs(self, chosen=slice(None)):
+    def pairs(self, chosen: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`(left, right, same)` of the pairs in the mask `chosen` `(pairs,)`, as `from_pairs` takes them."""
         return self.left[chosen], self.right[chosen], self.same[chosen]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         folds = len(np.unique(self.fold))
         people = len(np.unique(self.labels))
         return f"LFWPairs({len(self.same)} pairs in {folds} folds, of {len(self.x)} images of {people} people)"
 
 
 def read_lfw_pairs(
-    pairs_txt, root, image_size, color_mode="rgb", *, extension=".jpg", interpolation="bilinear", check=True
-):
+    pairs_txt: StrPath,
+    root: StrPath,
+    image_size: tuple[int, int],
+    color_mode: Literal["rgb", "grayscale", "rgba"] = "rgb",
+    *,
+    extension: str = ".jpg",
+    interpolation: str = "bilinear",
+    check: bool = True,
+) -> LFWPairs:
     """Reads a pairs.txt of Labeled Faces in the Wild, with its images in the folder `root`, as `LFWPairs`.
 
     The first line has the number of folds and of pairs, "10 300". Each fold has that many genuine pairs, "name 1 4",

@@ -8,12 +8,15 @@ takes O(n·k) memory. `pairs`, `triplets`, `leakage` and `callbacks` use this mo
     impostors = candidates.draw_other(rng, anchors)
 """
 
+from __future__ import annotations
+
 import time
 
 import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_reals
+from keras_siamese._types import ArrayLike
 from keras_siamese.data.blocks import IdentityBlocks
 from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import count_samples
@@ -117,11 +120,17 @@ class HardPartners(EpochSequence):
         return super()._describe(f"{samples}; {rows}")
 
     @property
-    def partners(self):
+    def partners(self) -> IdentityBlocks | HardCandidates:
         """The object that draws partners: `IdentityBlocks`, or the `HardCandidates` of the last `refresh`."""
         return self._blocks if self._candidates is None else self._candidates
 
-    def refresh(self, embeddings, *, negative_ranks=(0, 50), positive_ranks=(0, 5)):
+    def refresh(
+        self,
+        embeddings: ArrayLike | None,
+        *,
+        negative_ranks: tuple[int, int] = (0, 50),
+        positive_ranks: tuple[int, int] = (0, 5),
+    ) -> HardCandidates | None:
         """Draws hard partners from now on: near samples of other identities, far samples of the same identity.
 
         All batches that are drawn later depend on these embeddings too. So call it between epochs, as

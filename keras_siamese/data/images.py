@@ -9,15 +9,20 @@ the source is made, and those that cannot be decoded are reported together. User
     sequence = PairSequence(*train, batch_size=64, workers=4)             # up to four processes decode
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import numbers
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, is_missing
+from keras_siamese._types import ArrayLike, ImageOptions, StrPath, Unpack
 from keras_siamese.data.cache import ImageCache
 from keras_siamese.data.decoding import ImageDecoder, check_files
 from keras_siamese.data.sources import first_few, row_numbers
@@ -73,16 +78,16 @@ class ImageFiles:
 
     def __init__(
         self,
-        paths,
-        image_size,
-        color_mode="rgb",
+        paths: Iterable[StrPath],
+        image_size: tuple[int, int],
+        color_mode: Literal["rgb", "grayscale", "rgba"] = "rgb",
         *,
-        root=None,
-        interpolation="bilinear",
-        check=True,
-        on_error="raise",
-        cache_bytes=0,
-    ):
+        root: StrPath | None = None,
+        interpolation: str = "bilinear",
+        check: bool = True,
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_bytes: int = 0,
+    ) -> None:
         self._set_reading(image_size, color_mode, interpolation, cache_bytes)
         self.root = None if root is None else check_folder("root", root)
         paths = [_check_path(f"paths[{i}]", path) for i, path in enumerate(paths)]
@@ -118,21 +123,21 @@ class ImageFiles:
         if not self.paths:
             raise ValueError(f"`{name}` must hold at least one image; got {len(paths)} files, {len(refused)} skipped")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: ArrayLike | slice) -> np.ndarray:
         """The images at `rows`, integers `(m,)` or a slice: `(m, height, width, channels)`; one at an integer."""
         if isinstance(rows, numbers.Integral):
             return self[[rows]][0]
         return self.read_rows(row_numbers(rows, len(self)))
 
-    def read_rows(self, rows, workers=1):
+    def read_rows(self, rows: ArrayLike, workers: int = 1) -> np.ndarray:
         """The images at `rows`, integers `(m,)` ≥ 0; if `workers` is above 1, another process decodes them."""
         images = self._cache.fetch(rows, lambda rows: self._decode_rows(rows, workers))
         return images.astype(self.dtype, copy=False)
 
-    def digests(self, rows):
+    def digests(self, rows: Iterable[int]) -> Iterator[bytes]:
         """What the images at `rows`, integers `(m,)` ≥ 0, follow from, as bytes: options, and a digest of each file."""
         yield repr(self._decode).encode()
         for row in rows:
@@ -146,7 +151,7 @@ class ImageFiles:
         height, width = self._decode.image_size
         return f"of {height} × {width}, {self._decode.color_mode}{skipped}"
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} images {self._facts()})"
 
 
@@ -189,16 +194,16 @@ class ImageFolder(ImageFiles):
 
     def __init__(
         self,
-        path,
-        image_size,
-        color_mode="rgb",
+        path: StrPath,
+        image_size: tuple[int, int],
+        color_mode: Literal["rgb", "grayscale", "rgba"] = "rgb",
         *,
-        extensions=EXTENSIONS,
-        interpolation="bilinear",
-        check=True,
-        on_error="raise",
-        cache_bytes=0,
-    ):
+        extensions: Sequence[str] = EXTENSIONS,
+        interpolation: str = "bilinear",
+        check: bool = True,
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_bytes: int = 0,
+    ) -> None:
         self._set_reading(image_size, color_mode, interpolation, cache_bytes)
         self.root = check_folder("path", path)
         found = sorted(walk_images(self.root, _check_extensions(extensions)))
@@ -274,7 +279,15 @@ def _check_extensions(extensions):
     return tuple(end.lower() for end in extensions)
 
 
-def from_dataframe(frame, path_column, label_column, root=None, *, image_size, **options):
+def from_dataframe(
+    frame: Any,
+    path_column: str,
+    label_column: str,
+    root: StrPath | None = None,
+    *,
+    image_size: tuple[int, int],
+    **options: Unpack[ImageOptions],
+) -> tuple[ImageFiles, np.ndarray]:
     """Makes a source of the images, and an array of the identities, in a table with a row for each sample.
 
     Args:

@@ -9,12 +9,15 @@ blocks; 16 bytes and one feature vector of each are held. Users and `diagnosis` 
         valid_x, valid_labels = np.delete(valid[0], report.valid_rows, 0), np.delete(valid[1], report.valid_rows)
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_siamese._checks import check_labels, check_number
+from keras_siamese._types import ArrayLike, Samples
 from keras_siamese.data.hardness import check_embeddings
 from keras_siamese.data.sources import check_source, count_samples, first_few, named_arrays, take
 
@@ -67,7 +70,7 @@ class LeakageReport:
     def __bool__(self):
         return bool(len(self.identities) or len(self.exact) or len(self.near))
 
-    def __str__(self):
+    def __str__(self) -> str:
         identities = f"{len(self.identities)}{_listed(self.identities.tolist())}" if self.labelled else "labels unknown"
         exact = [f"train row {a} = valid row {b}" for a, b in self.exact.tolist()]
         rows = zip(self.near.tolist(), self.distances.tolist(), strict=True)
@@ -86,7 +89,13 @@ def _listed(items):
     return f" ({first_few(items)})" if items else ""
 
 
-def check_leakage(train, valid, *, embeddings=None, near=0.002):
+def check_leakage(
+    train: tuple[Samples, ArrayLike | None],
+    valid: tuple[Samples, ArrayLike | None],
+    *,
+    embeddings: tuple[ArrayLike, ArrayLike] | None = None,
+    near: float | None = 0.002,
+) -> LeakageReport:
     """Finds identities, samples and near-duplicates that `valid` shares with `train`; returns a `LeakageReport`.
 
     - Identities: labels that occur on both sides; both sides must use the same names.

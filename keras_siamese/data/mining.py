@@ -9,9 +9,13 @@ is exact and takes O(n · block) memory. Users use this module.
     pairs = from_pairs(x, *found.pairs())
 """
 
+from __future__ import annotations
+
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +28,12 @@ from keras_siamese._checks import (
     check_writable,
 )
 from keras_siamese._files import write_text
+from keras_siamese._types import ArrayLike, StrPath
 from keras_siamese.data.hardness import check_embeddings, check_ranks
 from keras_siamese.data.sources import encode
+
+if TYPE_CHECKING:
+    import pandas
 
 BLOCK = 1 << 22  # similarities computed at a time
 COLUMNS = ("anchor", "positive", "negative", "positive_similarity", "negative_similarity")
@@ -52,19 +60,19 @@ class HardNegatives:
     labels: np.ndarray
     short: int
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.anchor)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         of = f"{len(np.unique(self.anchor))} of {len(self.labels)} samples, {self.short} with fewer than wanted"
         return f"HardNegatives({len(self)} negatives of {of})"
 
-    def triplets(self):
+    def triplets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows `(anchor, positive, negative)`, `(k,)` each, of the anchors that have a positive."""
         has = self.positive >= 0
         return self.anchor[has], self.positive[has], self.negative[has]
 
-    def pairs(self):
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pairs `(left, right, same)`, `(k,)` each: each anchor once with its positive, and with all its negatives."""
         anchor, first = np.unique(self.anchor, return_index=True)
         positive = self.positive[first]
@@ -72,7 +80,7 @@ class HardNegatives:
         left, right = np.concatenate([anchor, self.anchor]), np.concatenate([positive, self.negative])
         return left, right, np.arange(len(left)) < len(anchor)
 
-    def columns(self, names=None):
+    def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """The table as a dict of columns: those of the attributes, and the labels of anchor and negative.
 
         `names` `(n,)`, such as paths or texts, take the place of the row numbers.
@@ -85,11 +93,11 @@ class HardNegatives:
                 table[side] = np.where(rows >= 0, names[rows].astype(object), None)
         return {**table, "label": self.labels[self.anchor], "negative_label": self.labels[self.negative]}
 
-    def to_frame(self, names=None):
+    def to_frame(self, names: Sequence[str] | None = None) -> pandas.DataFrame:
         """The table as a pandas `DataFrame`; `names` as in `columns`. Needs pandas."""
         return check_installed("pandas", "test").DataFrame(self.columns(names))
 
-    def to_csv(self, path, names=None):
+    def to_csv(self, path: StrPath, names: Sequence[str] | None = None) -> None:
         """Writes the table as a CSV file; `names` as in `columns`. A missing positive is an empty field."""
         path = check_writable("path", path)
         table, text = self.columns(names), io.StringIO()
@@ -103,16 +111,16 @@ class HardNegatives:
 
 
 def mine_hard_negatives(
-    embeddings,
-    labels,
-    per_anchor=3,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    per_anchor: int = 3,
     *,
-    ranks=(0, 100),
-    margin=None,
-    relative_margin=None,
-    max_similarity=None,
-    min_similarity=None,
-):
+    ranks: tuple[int, int] = (0, 100),
+    margin: float | None = None,
+    relative_margin: float | None = None,
+    max_similarity: float | None = None,
+    min_similarity: float | None = None,
+) -> HardNegatives:
     """The most similar samples of other identities for each sample, by the cosine of their embeddings.
 
     A negative that is more similar to the anchor than the anchor's own positives may have a wrong label. The margins

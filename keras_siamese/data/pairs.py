@@ -10,9 +10,14 @@ pair. Users, `explicit`, `callbacks` and `diagnosis` use this module.
     model.fit(sequence, epochs=20, callbacks=[ks.callbacks.SetEpoch(sequence)])
 """
 
+from __future__ import annotations
+
+from typing import Literal
+
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_number
+from keras_siamese._types import ArrayLike, Augment, DatasetOptions, Samples, Unpack
 from keras_siamese.data.blocks import draw_anchors
 from keras_siamese.data.hardness import HardPartners
 from keras_siamese.data.sequence import EpochSequence
@@ -22,7 +27,7 @@ from keras_siamese.data.weights import KINDS, pair_sample_weights
 class PairBatches(EpochSequence):
     """Base class of `PairSequence` and `ExplicitPairs`: batches of the columns left, right, same and perhaps weight."""
 
-    def pairs(self, epoch=None):
+    def pairs(self, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The pairs of an epoch in the order of its batches: `(left_index, right_index, same)`, each `(pairs,)`.
 
         They are two integer arrays of sample indices and one of booleans, True = same identity; read-only. `epoch` is
@@ -34,7 +39,7 @@ class PairBatches(EpochSequence):
         left, right, same, *weight = self._rows_of_batch(table, index)
         return self._towers((left, right), epoch, index), (same == self.similar_label).astype("float32"), *weight
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self._describe(f"{self._what()}, {100 * self.positive_fraction:.3g}% same,")
 
 
@@ -86,20 +91,20 @@ class PairSequence(HardPartners, PairBatches):
 
     def __init__(
         self,
-        x,
-        labels,
+        x: Samples,
+        labels: ArrayLike,
         *,
-        batch_size=32,
-        positive_fraction=0.5,
-        pairs_per_epoch=None,
-        weighting="natural",
-        sample_weight=None,
-        augment=None,
-        frozen=False,
-        similar_label=1,
-        seed=0,
-        **kwargs,
-    ):
+        batch_size: int = 32,
+        positive_fraction: float = 0.5,
+        pairs_per_epoch: int | Literal["all"] | None = None,
+        weighting: Literal["natural", "balanced"] = "natural",
+        sample_weight: Literal["balanced", "identities"] | None = None,
+        augment: Augment | None = None,
+        frozen: bool = False,
+        similar_label: int = 1,
+        seed: int = 0,
+        **kwargs: Unpack[DatasetOptions],
+    ) -> None:
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self._set_anchors(x, labels, batch_size, weighting)
         self.positive_fraction = check_number("positive_fraction", positive_fraction, low=0, high=1)

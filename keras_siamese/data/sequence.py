@@ -12,6 +12,8 @@ has. `_draw` and `_batch` use no other state. The epoch is set from outside with
         def _batch(self, table, epoch, index): return x[table[32 * index : 32 * (index + 1)]]
 """
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import multiprocessing
@@ -21,6 +23,7 @@ import threading
 import traceback
 import warnings
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +31,7 @@ import numpy as np
 from keras_siamese._checks import check_integer, check_labels
 from keras_siamese._frames import callers
 from keras_siamese._replicas import device_count
+from keras_siamese._types import Augment, DatasetOptions, Unpack
 from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, take
 
@@ -44,7 +48,9 @@ class EpochSequence(keras.utils.PyDataset):
         **options: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, *, augment=None, frozen=False, seed=0, **options):
+    def __init__(
+        self, *, augment: Augment | None = None, frozen: bool = False, seed: int = 0, **options: Unpack[DatasetOptions]
+    ) -> None:
         self._check_options(options)
         super().__init__(**options)
         if augment is not None and frozen:
@@ -70,12 +76,12 @@ class EpochSequence(keras.utils.PyDataset):
         self.x = check_source("x", x)
         self.identities, self.labels = encode(check_labels("labels", labels, length=count_samples(self.x)))
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of batches in an epoch."""
         return -(-self._count // self.batch_size)
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         """Keras's name for `len`. Raises if the devices on which a model is about to work do not divide the batches."""
         model = next((one for one in callers() if isinstance(one, keras.Model)), None)
         devices = device_count(model)
@@ -130,7 +136,7 @@ class EpochSequence(keras.utils.PyDataset):
         self._forget()
 
     @property
-    def use_multiprocessing(self):
+    def use_multiprocessing(self) -> bool:
         """Whether Keras makes the batches in processes of its own.
 
         If all samples are image files and no `augment` follows, several `workers` decode in processes that stay from
@@ -140,7 +146,7 @@ class EpochSequence(keras.utils.PyDataset):
         return self._use_multiprocessing and not (self.workers > 1 and self.augment is None and self._reads_files())
 
     @use_multiprocessing.setter
-    def use_multiprocessing(self, value):
+    def use_multiprocessing(self, value: bool) -> None:
         self._use_multiprocessing = value
 
     def _reads_files(self):
@@ -148,11 +154,11 @@ class EpochSequence(keras.utils.PyDataset):
         return bool(leaves) and all(hasattr(getattr(leaf, "source", None), "read_rows") for leaf in leaves)
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """The epoch whose batches are served, an integer ≥ 0."""
         return self._epoch
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Sets the epoch whose batches are served; call it before the first batch of the epoch is drawn.
 
         `callbacks.SetEpoch` calls it at the beginning of each epoch; this package's own models do so by themselves.
@@ -160,17 +166,17 @@ class EpochSequence(keras.utils.PyDataset):
         self._epoch = check_integer("epoch", epoch, low=0)
         self._epoch_was_set = True
 
-    def rng(self, *key):
+    def rng(self, *key: int) -> np.random.Generator:
         """A generator that depends on the seed and the integers of `key` alone.
 
         The key is a `spawn_key`, because `default_rng([seed, epoch])` equals `default_rng([seed, epoch, 0])`.
         """
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         return self.batch(self._epoch, index)
 
-    def batch(self, epoch, index):
+    def batch(self, epoch: int, index: int) -> tuple[Any, ...]:
         """Returns batch `index` of `epoch`, whatever `set_epoch` was given; if frozen, all epochs are the same."""
         index = range(len(self))[operator.index(index)]
         epoch = 0 if self.frozen else epoch
@@ -214,7 +220,7 @@ class EpochSequence(keras.utils.PyDataset):
             towers = [self.augment(batch, self.rng(epoch, index, tower)) for tower, batch in enumerate(towers)]
         return tuple(map(fed, towers))
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         """Keras's hook; warns, once, when `fit` begins a second epoch and nobody has ever set one."""
         if self.frozen or self._epoch_was_set:
             return
@@ -228,7 +234,7 @@ class EpochSequence(keras.utils.PyDataset):
             hint = f"Pass {set_it}; if the same batches are meant, say frozen=True"
             warnings.warn(f"{problem}, so every epoch shows the same batches. {hint}", stacklevel=2)
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Keras's hook; throws away what Keras drew ahead, which it would otherwise serve as the next epoch's."""
         caller = _caller_serving(self)
         if caller is not None:

@@ -8,13 +8,26 @@ module.
     for fit_rows, held_out_rows in IdentityKFold(3).split(x, labels): ...
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_siamese._checks import check_integer, check_labels, check_number
+from keras_siamese._types import ArrayLike, Samples
 from keras_siamese.data.sources import check_source, count_samples, encode, subset
 
 
-def split_identities(x, labels, fractions=(0.7, 0.15, 0.15), *, stratify=False, seed=0):
+def split_identities(
+    x: Samples,
+    labels: ArrayLike,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    *,
+    stratify: bool = False,
+    seed: int = 0,
+) -> tuple[tuple[Any, np.ndarray], ...]:
     """Splits samples into parts that share no identity.
 
     Args:
@@ -108,17 +121,19 @@ class IdentityKFold:
     12 6 set()
     """
 
-    def __init__(self, n_splits=3, shuffle=True, seed=0, stratify=False):
+    def __init__(self, n_splits: int = 3, shuffle: bool = True, seed: int = 0, stratify: bool = False) -> None:
         self.n_splits = check_integer("n_splits", n_splits, low=2)
         self.shuffle = bool(shuffle)
         self.seed = check_integer("seed", seed, low=0)
         self.stratify = bool(stratify)
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """The number of folds; scikit-learn passes the arguments, which are ignored."""
         return self.n_splits
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X: Any, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields `(train, test)` row indices, ascending, for each fold.
 
         Args:
@@ -143,6 +158,6 @@ class IdentityKFold:
             codes = np.random.default_rng(self.seed).permutation(len(identities))[codes]
         yield from GroupKFold(self.n_splits).split(codes, groups=codes)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = f"n_splits={self.n_splits}, shuffle={self.shuffle}, seed={self.seed}, stratify={self.stratify}"
         return f"IdentityKFold({options})"

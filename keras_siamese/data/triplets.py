@@ -9,9 +9,14 @@ and a triplet has no label. An epoch takes 24 bytes of memory for each triplet. 
     siamese.fit(sequence, epochs=20)                                    # a siamese model takes three inputs as well
 """
 
+from __future__ import annotations
+
+from typing import Literal
+
 import numpy as np
 
 from keras_siamese._checks import check_integer
+from keras_siamese._types import ArrayLike, Augment, DatasetOptions, Samples, Unpack
 from keras_siamese.data.blocks import draw_anchors
 from keras_siamese.data.hardness import HardPartners
 
@@ -47,17 +52,17 @@ class TripletSequence(HardPartners):
 
     def __init__(
         self,
-        x,
-        labels,
+        x: Samples,
+        labels: ArrayLike,
         *,
-        batch_size=32,
-        triplets_per_epoch=None,
-        weighting="natural",
-        augment=None,
-        frozen=False,
-        seed=0,
-        **kwargs,
-    ):
+        batch_size: int = 32,
+        triplets_per_epoch: int | None = None,
+        weighting: Literal["natural", "balanced"] = "natural",
+        augment: Augment | None = None,
+        frozen: bool = False,
+        seed: int = 0,
+        **kwargs: Unpack[DatasetOptions],
+    ) -> None:
         super().__init__(augment=augment, frozen=frozen, seed=seed, **kwargs)
         self._set_anchors(x, labels, batch_size, weighting)
         self._check_partners_exist()
@@ -66,7 +71,7 @@ class TripletSequence(HardPartners):
 
     _counted_by = "`triplets_per_epoch`"
 
-    def triplets(self, epoch=None):
+    def triplets(self, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The sample indices of an epoch in the order of its batches: `(anchor, positive, negative)`, `(triplets,)`.
 
         `epoch` is an integer ≥ 0; by default the current epoch. All epochs of a frozen sequence are the same.
@@ -82,5 +87,5 @@ class TripletSequence(HardPartners):
         rows = self._rows_of_batch(table, index)
         return self._towers(rows, epoch, index), np.zeros(len(rows[0]), dtype="float32")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self._describe(f"{self.triplets_per_epoch} triplets an epoch")

@@ -10,7 +10,10 @@ can be read in any order. Users use this module.
     model.fit(batches.as_tf_dataset(), epochs=20, steps_per_epoch=len(sequence), shuffle=False)
 """
 
+from __future__ import annotations
+
 import operator
+from typing import Any
 
 import numpy as np
 from keras import tree
@@ -34,21 +37,21 @@ class EpochBatches:
     (2, 6)
     """
 
-    def __init__(self, sequence, epochs, first_epoch=0):
+    def __init__(self, sequence: EpochSequence, epochs: int, first_epoch: int = 0) -> None:
         if not isinstance(sequence, EpochSequence):
             raise TypeError(f"`sequence` must be a sequence of keras_siamese.data; got {type(sequence).__name__}")
         self.sequence = sequence
         self.epochs = check_integer("epochs", epochs, low=1)
         self.first_epoch = check_integer("first_epoch", first_epoch, low=0)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.epochs * len(self.sequence)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         epoch, batch = divmod(range(len(self))[operator.index(index)], len(self.sequence))
         return self.sequence.batch(self.first_epoch + epoch, batch)
 
-    def as_tf_dataset(self):
+    def as_tf_dataset(self) -> Any:
         """A prefetched `tf.data.Dataset` of the batches, for `fit(…, steps_per_epoch=len(sequence), shuffle=False)`.
 
         Shapes are those of the first batch, with any number of rows.
@@ -66,6 +69,6 @@ class EpochBatches:
         )
         return dataset.apply(data.experimental.assert_cardinality(len(self))).prefetch(data.AUTOTUNE)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         last = self.first_epoch + self.epochs - 1
         return f"EpochBatches({len(self)} batches, epochs {self.first_epoch} to {last} of {self.sequence!r})"

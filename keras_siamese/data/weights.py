@@ -8,14 +8,17 @@ and users import this module.
     model.fit(sequence, class_weight=pair_class_weights(same))
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_labels, check_same
+from keras_siamese._types import ArrayLike
 
 KINDS = ("balanced", "identities")
 
 
-def pair_class_weights(same):
+def pair_class_weights(same: ArrayLike) -> dict[int, float]:
     """Weights of the two pair labels, w_y = n / (2 · n_y), for `fit(class_weight=…)` or `WeightedBinaryCrossentropy`.
 
     The weights `{0: w0, 1: w1}` are those of scikit-learn's `compute_class_weight("balanced", …)`; their keys are the
@@ -39,7 +42,7 @@ def pair_class_weights(same):
     return {0: len(same) / (2 * zeros), 1: len(same) / (2 * ones)}
 
 
-def sample_weights(labels):
+def sample_weights(labels: ArrayLike) -> np.ndarray:
     """Weights of samples that let all identities count the same: n / (identities · samples of the identity).
 
     The weights are float32 `(n,)` with mean 1, for `fit(sample_weight=…)`. They are those of scikit-learn's
