@@ -8,8 +8,11 @@ Contract: calibrate it on one set of identities, and use it on others. Scores ar
     Verifier.load("verifier.keras").verify(left, right)         # (n,) bool
 """
 
+from __future__ import annotations
+
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -19,7 +22,8 @@ from keras_siamese import serving, verification
 from keras_siamese._checks import check_choice, check_finite, check_installed, check_labels, check_number
 from keras_siamese._export import export
 from keras_siamese._files import replacing, write_text
-from keras_siamese._reading import check_members, check_model_file, json_of, opened_archive
+from keras_siamese._reading import check_model_file
+from keras_siamese._types import ArrayLike, Data, Samples, Self, Shapes, StrPath, Tensor
 from keras_siamese._version import __version__
 from keras_siamese.attach.anatomy import check_model
 from keras_siamese.attach.attached import AttachedModel
@@ -28,6 +32,10 @@ from keras_siamese.data.sources import check_source, count_samples, fed, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification
 from keras_siamese.scoring import Trials, attach, embed, naming, predict, score, similarity
 from keras_siamese.verification.groups import GroupReport
+from keras_siamese.verifier_files import saved_with, uncompiled, warn_of_code
+
+if TYPE_CHECKING:
+    from keras_siamese.attach.anatomy import Anatomy
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
@@ -58,7 +66,15 @@ class Verifier(keras.Model):
     [True, False]
     """
 
-    def __init__(self, siamese, threshold, slope=1.0, offset=0.0, evidence=None, **kwargs):
+    def __init__(
+        self,
+        siamese: keras.Model,
+        threshold: float,
+        slope: float = 1.0,
+        offset: float = 0.0,
+        evidence: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_model("siamese", siamese)
         if not isinstance(evidence, (dict, type(None))):
@@ -68,7 +84,18 @@ class Verifier(keras.Model):
         self.evidence = dict(evidence or {})
 
     @classmethod
-    def calibrate(cls, model, x, labels=None, *, far=None, criterion=None, costs=None, encoder=None, seed=0):
+    def calibrate(
+        cls,
+        model: keras.Model,
+        x: Data,
+        labels: ArrayLike | None = None,
+        *,
+        far: float | None = None,
+        criterion: Literal["eer", "accuracy", "cost"] | None = None,
+        costs: tuple[float, float, float] | None = None,
+        encoder: keras.layers.Layer | None = None,
+        seed: int = 0,
+    ) -> Self:
         """Choose the threshold and fit the calibration on held-out identities.
 
         The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions.
@@ -130,34 +157,34 @@ class Verifier(keras.Model):
         return verifier
 
     @property
-    def parts(self):
+    def parts(self) -> keras.Model | Anatomy:
         """What embeds and compares: the siamese model itself, or the `Anatomy` of a user's model."""
         return getattr(self.siamese, "anatomy", self.siamese)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shapes) -> None:
         if not self.siamese.built:
             self.siamese.build(input_shape)
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         # float32 under any dtype policy, because the threshold is a float32 number.
         scores = similarity(self.siamese, ops.cast(self.siamese(inputs, training=training), "float32"))
         probability = ops.sigmoid(self.slope * scores + self.offset)
         return {"accept": scores >= self.threshold, "probability": probability, "score": scores}
 
-    def score(self, left, right):
+    def score(self, left: Samples, right: Samples) -> np.ndarray:
         """Score the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)`, larger = more similar."""
         return self.decide(left, right)["score"]
 
-    def probability(self, left, right):
+    def probability(self, left: Samples, right: Samples) -> np.ndarray:
         """p(same) `(n,)` of the pairs `left[i]`, `right[i]`, each `(n, …)`, if half of all pairs are genuine."""
         return self.decide(left, right)["probability"]
 
-    def verify(self, left, right):
+    def verify(self, left: Samples, right: Samples) -> np.ndarray:
         """Decide on the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)` bool, True = accepted."""
         return self.decide(left, right)["accept"]
 
-    def decide(self, left, right):
+    def decide(self, left: Samples, right: Samples) -> dict[str, np.ndarray]:
         """Score, probability and decision of the pairs `left[i]`, `right[i]`, each `(n, …)`: `(n,)` arrays by name."""
         left, right = check_source("left", left), check_source("right", right)
         counts = count_samples(left), count_samples(right)
@@ -169,14 +196,16 @@ class Verifier(keras.Model):
             output = predict(run, {"left": left, "right": right}, BATCH_SIZE)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 
-    def trials(self, x, labels=None, seed=0):
+    def trials(self, x: Data, labels: ArrayLike | None = None, seed: int = 0) -> Trials:
         """The comparisons of items `x` with their identities `labels`, or of pairs as `calibrate` takes them."""
         if labels is not None:
             return Trials.from_labels(x, labels, seed=seed)
         model = getattr(self.siamese, "model", self.siamese)
         return attach(model, x, similar_label=self.evidence.get("similar_label"), seed=seed)[1]
 
-    def evaluate(self, x, labels=None, *, far=(0.01, 0.001), seed=0):
+    def evaluate(
+        self, x: Data, labels: ArrayLike | None = None, *, far: ArrayLike = (0.01, 0.001), seed: int = 0
+    ) -> verification.VerificationReport:
         """Evaluate at this verifier's threshold on identities that calibration did not see: `VerificationReport`.
 
         Args:
@@ -191,7 +220,7 @@ class Verifier(keras.Model):
         decision = {"threshold": self.threshold, "calibration": (self.slope, self.offset)}
         return verification.evaluate(scored.same, scored.scores, far=far, left=left, right=right, seed=seed, **decision)
 
-    def enroll(self, x, labels=None, index=None):
+    def enroll(self, x: Samples, labels: ArrayLike | None = None, index: Literal["faiss"] | None = None) -> Gallery:
         """Embed the samples `x` `(m, …)` with their identities `labels` `(m,)`, if known, as a `Gallery`.
 
         With `index="faiss"` (extra `faiss`), faiss searches the gallery and the results are the same. It needs the
@@ -203,7 +232,13 @@ class Verifier(keras.Model):
         embeddings = check_finite("embeddings", embed(self.parts.encoder, x, BATCH_SIZE, "x"))
         return Gallery(embeddings, labels, None if index is None else FaissIndex(self.parts, embeddings))
 
-    def identify(self, probe, gallery, k=1, where=None):
+    def identify(
+        self,
+        probe: Samples,
+        gallery: Any,
+        k: int = 1,
+        where: str | None = None,
+    ) -> Identification:
         """Find the `k` samples of the gallery that are most similar to each probe, as an open-set `Identification`.
 
         Each probe is compared with the whole gallery, block by block. The chance of a false accept grows with the
@@ -231,7 +266,7 @@ class Verifier(keras.Model):
         rows, scores, labels = gallery.find(self.parts, probes, k, where)
         return Identification(rows, scores, scores >= np.float32(self.threshold), labels)
 
-    def save(self, filepath, overwrite=True, **kwargs):
+    def save(self, filepath: StrPath, overwrite: bool = True, **kwargs: Any) -> None:
         """Save the verifier to a `.keras` file, as `keras.Model.save` does. A file that is there is replaced whole, or
         stays as it is if saving fails.
 
@@ -245,7 +280,16 @@ class Verifier(keras.Model):
         with replacing(path) as draft:
             super().save(draft, **kwargs)
 
-    def card(self, report=None, groups=None, *, name=None, dataset=None, description=None, license=None):
+    def card(
+        self,
+        report: verification.VerificationReport | None = None,
+        groups: verification.GroupReport | None = None,
+        *,
+        name: str | None = None,
+        dataset: str | None = None,
+        description: str | None = None,
+        license: str | None = None,
+    ) -> str:
         """The model card: what this verifier is for, and what was measured, in the format of the Hugging Face Hub.
 
         Margaret Mitchell and others, "Model cards for model reporting", FAT* 2019, https://arxiv.org/abs/1810.03993.
@@ -276,7 +320,13 @@ class Verifier(keras.Model):
         texts = {"dataset": dataset, "description": description, "license": license}
         return card_of(self, report, groups, name=name or self.siamese.name, **texts)
 
-    def save_pretrained(self, folder, report=None, groups=None, **card):
+    def save_pretrained(
+        self,
+        folder: StrPath,
+        report: verification.VerificationReport | None = None,
+        groups: verification.GroupReport | None = None,
+        **card: str,
+    ) -> None:
         """Save the verifier and its model card as a folder for the Hugging Face Hub: verifier.keras and README.md.
 
         Then `huggingface_hub.upload_folder(repo_id=…, folder_path=folder)` uploads it, and
@@ -292,7 +342,7 @@ class Verifier(keras.Model):
         self.save(folder / FILE)
         write_text(folder / "README.md", text)
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath: StrPath, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Export the verifier for a runtime without Keras. Its outputs are those of `decide`, each `(n, 1)`.
 
         Formats: "tf_saved_model" from TensorFlow and JAX (extra `tensorflow`); "onnx" from all three backends (extra
@@ -318,7 +368,7 @@ class Verifier(keras.Model):
             serving.name_outputs(filepath)
 
     @staticmethod
-    def load(path, safe_mode=True):
+    def load(path: StrPath, safe_mode: bool = True) -> Verifier:
         """Load a verifier from the file `path`, by default in Keras's safe mode, which refuses `Lambda` layers.
 
         `path` may also be a folder that `save_pretrained` wrote.
@@ -348,71 +398,25 @@ class Verifier(keras.Model):
             raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} holds a {type(model).__name__}")
         return model
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         compared = self.siamese.distance or self.siamese.name
         return f"Verifier(threshold={self.threshold:.4g}, {compared!r}, {self.evidence})"
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("threshold", "slope", "offset", "evidence")}
         siamese = uncompiled(keras.saving.serialize_keras_object(self.siamese))
         return {**super().get_config(), "siamese": siamese, **plain}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "siamese": keras.saving.deserialize_keras_object(config["siamese"])})
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any] | None:
         return self.siamese.get_build_config()
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any] | None) -> None:
         if config:
             self.build(config["towers"])
-
-
-def warn_of_code(model):
-    """Warn if a saved `model` cannot be loaded in Keras's safe mode, because it holds Python code."""
-    names = ", ".join(layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda))
-    if names:
-        problem = "are Lambda layers, whose Python code Keras does not load in safe mode"
-        instead = "Replace them by keras_siamese.layers.DistanceLayer or by keras.ops"
-        load = "or load the saved verifier with Verifier.load(path, safe_mode=False)"
-        warnings.warn(f"The layers {names} of {model.name!r} {problem}. {instead}, {load}", stacklevel=3)
-
-
-def uncompiled(config):
-    """A serialized model's nested `config` without losses and optimizers.
-
-    A verifier is not trained any more, and a custom loss might not be registered where it is loaded.
-    """
-    if isinstance(config, dict):
-        return {name: uncompiled(value) for name, value in config.items() if name != "compile_config"}
-    return [uncompiled(value) for value in config] if isinstance(config, list) else config
-
-
-def saved_with(path):
-    """Read from a verifier's file which versions saved it, for errors. Raises if the file is not a complete archive."""
-    if not Path(path).is_file():
-        raise ValueError(f"`path` must be a saved Verifier; there is no file {str(path)!r}")
-    try:
-        with opened_archive(path) as archive:
-            check_members(path, archive)
-            damaged = archive.testzip()
-            config = json_of(archive.read("config.json"), "config.json")
-            metadata = json_of(archive.read("metadata.json"), "metadata.json")
-    except ValueError as error:
-        problem = f"{str(path)!r} is cut short or is not a .keras file: {error}"
-        raise ValueError(f"`path` must be a saved Verifier; {problem}") from error
-    if damaged is not None:
-        raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} is damaged: {damaged} inside it is corrupt")
-    ours, kerass = within(config, "config", "evidence", "keras_siamese"), within(metadata, "keras_version")
-    return f"keras_siamese {ours or 'of unknown version'} and Keras {kerass}"
-
-
-def within(value, *keys):
-    """The value at `keys` of nested dicts, or None."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def check_support(far, impostors):
