@@ -12,6 +12,8 @@ The classes of `keras_siamese.losses` with the same names have the same defaults
 and do not need TFA; see the table in docs/migration.md.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import importlib.metadata
@@ -19,15 +21,19 @@ import importlib.util
 import sys
 import threading
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_siamese._checks import check_choice, check_installed, check_number
 from keras_siamese._export import export, function_name, function_of
+from keras_siamese._types import Self, Tensor
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
 from keras_siamese.ops import at_least_float32, pair_rows, row_vector
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["AddonsLoss", "load", "loss"]
 
@@ -59,7 +65,7 @@ ADDONS = {
 }
 
 
-def load():
+def load() -> ModuleType:
     """Import tensorflow-addons 0.23 in a Keras 3 process and return the module. Further calls return it again.
 
     During the import, `tf.keras` is `tf_keras` in every thread of the process, so call `load` before you start threads
@@ -146,7 +152,7 @@ def legacy_keras(tensorflow, tf_keras):
         tensorflow.keras = attribute
 
 
-def loss(obj, **options):
+def loss(obj: Any, **options: Any) -> AddonsLoss:
     """Make a Keras 3 loss of a TensorFlow Addons loss: an `AddonsLoss`, checked against the installed TFA.
 
     Args:
@@ -230,14 +236,22 @@ class AddonsLoss(SiameseLoss):
     {'margin': 0.5, 'distance_metric': 'L2'}
     """
 
-    def __init__(self, loss, options=None, reduction="sum_over_batch_size", name=None, dtype=None, **unknown):
+    def __init__(
+        self,
+        loss: str,
+        options: dict[str, Any] | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Any = None,
+        **unknown: Any,
+    ) -> None:
         addon = ADDONS[check_choice("loss", loss, tuple(ADDONS))]
         super().__init__(reduction, name or addon.function, wide_dtype(dtype), **unknown)
         self.loss = loss
         self.options = check_options(loss, addon.defaults, {} if options is None else options)
         self.expects = addon.expects
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         if ADDONS[self.loss].of_batch:
             if sample_weight is not None:
                 why = f"{self.loss} of TensorFlow Addons is one number for the batch"
@@ -248,7 +262,7 @@ class AddonsLoss(SiameseLoss):
                 y_true = first_row(row_vector("y_true", y_true))
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         check_backend()
         function = getattr(load().losses, ADDONS[self.loss].function)
         y_pred = at_least_float32(y_pred)
@@ -262,18 +276,18 @@ class AddonsLoss(SiameseLoss):
         y_pred = check_rows(self, y_true, y_pred)
         return ops.broadcast_to(function(y_true, y_pred, **self.options), (ops.shape(y_pred)[0],))
 
-    def check_reach(self, low, high):
+    def check_reach(self, low: float, high: float) -> None:
         if self.loss == "ContrastiveLoss":
             refuse_margin(self, "margin", self.options["margin"], high, low, high)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         options = dict(self.options)
         if callable(metric := options.get("distance_metric")):
             options["distance_metric"] = {"function": function_name("distance_metric", metric)}
         return {**super().get_config(), "loss": self.loss, "options": options}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         options = dict(config.get("options") or {})
         if isinstance(metric := options.get("distance_metric"), dict):
             options["distance_metric"] = function_of("distance_metric", metric["function"])

@@ -7,6 +7,7 @@ a typical first attempt: few identities, no augmentation, many epochs. All print
 
 import functools
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ SCANS = 6  # of each drawing
 PAIRS = 4_000  # an epoch
 BATCH = 128  # pairs
 TARGET_EER = 0.15
-RECIPE = {"identities": 40, "augment": False, "early_stopping": False}
+RECIPE: dict[str, Any] = {"identities": 40, "augment": False, "early_stopping": False}
 RECIPE |= {"margin": 1.0, "learning_rate": 1e-3, "epochs": 12}
 
 

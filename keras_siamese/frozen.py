@@ -9,6 +9,8 @@ a file is used, so embeddings of other weights, other code or other data are nev
     head.fit(z, labels)
 """
 
+from __future__ import annotations
+
 import hashlib
 import inspect
 import json
@@ -21,6 +23,7 @@ import numpy as np
 
 from keras_siamese._checks import check_integer
 from keras_siamese._files import replacing
+from keras_siamese._types import Samples, StrPath
 from keras_siamese._version import __version__
 from keras_siamese.attach.anatomy import check_model
 from keras_siamese.data.sources import Rows, check_source, count_samples, named_arrays, take
@@ -32,7 +35,9 @@ CLOSE = 1e-3  # by how much their embeddings may differ, in parts of the largest
 BLOCK = 1 << 26  # bytes that are read for a digest at once
 
 
-def frozen_embeddings(encoder, x, folder, *, batch_size=256, verbose=1):
+def frozen_embeddings(
+    encoder: keras.layers.Layer, x: Samples, folder: StrPath, *, batch_size: int = 256, verbose: int = 1
+) -> np.ndarray:
     """The embeddings `(n, dim)` of `x` by an encoder that is not trained, from a file if they were computed before.
 
     To train a head on a large pretrained backbone, embed the samples once and train the head on the embeddings. An

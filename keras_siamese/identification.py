@@ -10,8 +10,10 @@ module, which imports `scoring`, `layers` and `distances`.
     found.labels[:, 0], found.accepted[:, 0]              # most similar identity, and whether it is accepted
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -43,10 +45,12 @@ class Gallery:
     labels: np.ndarray | None = field(repr=False)
     index: object = field(default=None, repr=False)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.embeddings)
 
-    def find(self, siamese, probes, k, where=None):
+    def find(
+        self, siamese: Any, probes: np.ndarray, k: int, where: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Rows, scores and labels, `(n, k)` each, of the best `k` for the embeddings `probes` `(n, dim)`."""
         if where is not None:
             raise ValueError("`where` needs a StoredGallery; a gallery in memory has no columns to filter by")
@@ -54,7 +58,7 @@ class Gallery:
         rows, scores = nearest(siamese, probes, self.embeddings, k, self.index)
         return rows, scores, None if self.labels is None else self.labels[rows]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         known = "" if self.labels is None else f" of {len(np.unique(self.labels))} identities"
         return f"Gallery({len(self)} samples{known}{'' if self.index is None else ', in faiss'})"
 

@@ -8,6 +8,10 @@ embeddings `(batch, dim)`. The model is not copied: the encoder trains, or does 
     siamese = SiameseWrapper(encoder, distance="cosine")
 """
 
+from __future__ import annotations
+
+from typing import Literal
+
 import keras
 from keras import tree
 
@@ -21,7 +25,13 @@ POOLINGS = ("avg", "max", "gem", "cls", None)
 TOKENS, POOLED = "sequence_output", "pooled_output"
 
 
-def from_pretrained(model, pooling="avg", dim=None, normalize=True, trainable=False):
+def from_pretrained(
+    model: keras.Model,
+    pooling: Literal["avg", "max", "gem", "cls"] | None = "avg",
+    dim: int | None = None,
+    normalize: bool = True,
+    trainable: bool | int = False,
+) -> keras.Model:
     """An encoder from a pretrained model: the model, pooling, a new `Dense` layer and `UnitNormalization`.
 
     The model may be one of `keras.applications`, a backbone of keras_hub with its dicts of inputs and outputs, or any

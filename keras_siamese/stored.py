@@ -11,17 +11,24 @@ embeddings of another model are never compared. Needs the extra `gallery`.
     gallery.remove(where="label = 'ada'")
 """
 
+from __future__ import annotations
+
 import datetime
 import hashlib
 import uuid
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_column, check_finite, check_installed, check_integer, check_labels
+from keras_siamese._types import ArrayLike, Samples, StrPath
 from keras_siamese.data.sources import check_source, count_samples
 from keras_siamese.frozen import add_weights
 from keras_siamese.identification import BY_DIRECTIONS, BY_SQUARES, SPARE, best_of, falls_with_distance
 from keras_siamese.scoring import embed
+
+if TYPE_CHECKING:
+    import keras
 
 DIGEST = b"keras_siamese.encoder"  # key in the table's metadata
 PROBES = 64  # searched at once
@@ -58,7 +65,9 @@ class StoredGallery:
     [['ada']]
     """
 
-    def __init__(self, address, verifier, name="gallery"):
+    table: Any  # of LanceDB; None before the first sample
+
+    def __init__(self, address: StrPath, verifier: keras.Model, name: str = "gallery") -> None:
         self.siamese, kind = verifier.parts, type(verifier.parts.distance)
         if kind not in (*BY_SQUARES, *BY_DIRECTIONS) or not falls_with_distance(self.siamese):
             need = (
@@ -85,13 +94,13 @@ class StoredGallery:
                 "Enroll its samples again, under another `name`"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 0 if self.table is None else self.table.count_rows()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"StoredGallery({self.address!r}, {len(self)} samples)"
 
-    def enroll(self, x, labels, **columns):
+    def enroll(self, x: Samples, labels: ArrayLike, **columns: ArrayLike) -> np.ndarray:
         """Embed and store samples; they are on disk when this returns.
 
         Args:
@@ -142,7 +151,7 @@ class StoredGallery:
         if len(zeros):
             raise ValueError(f"`{name}` must not have embeddings of zeros; that of row {zeros[0]} is")
 
-    def remove(self, ids=None, *, where=None):
+    def remove(self, ids: ArrayLike | None = None, *, where: str | None = None) -> int:
         """Remove samples by their ids, or all for which a condition holds; returns how many.
 
         Args:
@@ -173,7 +182,7 @@ class StoredGallery:
             raise ValueError(f"`where` must be a condition in SQL on {names}; got {where!r}: {error}") from error
         return where
 
-    def find(self, siamese, probes, k, where=None):
+    def find(self, siamese: Any, probes: np.ndarray, k: int, where: str | None = None) -> tuple[np.ndarray, ...]:
         """Rows (ids), scores and labels, `(n, k)` each, of the best `k` for the embeddings `probes` `(n, dim)`.
 
         `Verifier.identify` calls it.
@@ -227,11 +236,11 @@ class StoredGallery:
         return ids.reshape(shape), labels.reshape(shape), vectors.reshape(*shape, -1), values[order].reshape(shape)
 
     @property
-    def indexed(self):
+    def indexed(self) -> bool:
         """Whether searches go through an approximate index."""
         return self.table is not None and any("vector" in index.columns for index in self.table.list_indices())
 
-    def build_index(self, kind="HnswSq", **options):
+    def build_index(self, kind: Literal["HnswSq", "IvfFlat", "IvfPq"] = "HnswSq", **options: Any) -> None:
         """Make searches faster and approximate. Samples that are enrolled later are compared exactly, until `optimize`.
 
         Args:
@@ -244,14 +253,14 @@ class StoredGallery:
         config = getattr(check_installed("lancedb.index", "gallery"), check_choice("kind", kind, INDEXES))
         self.table.create_index("vector", config=config(distance_type=self.metric, **options))
 
-    def recall(self, probe, k=10):
+    def recall(self, probe: Samples, k: int = 10) -> float:
         """The share, in [0, 1], of the exact `k` nearest samples that searches find, over samples `probe` `(n, …)`."""
         probes = embed(self.siamese.encoder, check_source("probe", probe), BATCH_SIZE, "probe")
         k = check_integer("k", k, low=1, high=max(1, len(self)))
         found, exact = (self._search(probes, k, exact=exact)[0] for exact in (False, True))
         return float(np.mean([len(np.intersect1d(*ids)) / k for ids in zip(found, exact, strict=True)]))
 
-    def optimize(self):
+    def optimize(self) -> None:
         """Compact the files after many small calls of `enroll` and `remove`, and add new samples to the index."""
         if self.table is not None:
             self.table.optimize()

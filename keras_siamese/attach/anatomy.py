@@ -9,12 +9,17 @@ model does, so a score is the model's own output. Imports the other modules of t
     output = anatomy.compare(*anatomy.embed([left, right]))       # (n, 1), what model.predict([left, right]) gives
 """
 
+from __future__ import annotations
+
 import html
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._types import DistanceLike, Samples, Tensor
 from keras_siamese.attach.comparator import Examined, columns_weighted, own_distance
 from keras_siamese.attach.encoder import is_encoder, without_classifier
 from keras_siamese.attach.graph import is_functional, shows_parts, understood
@@ -51,7 +56,17 @@ class Anatomy:
         notes: sentences that say what was found and what was assumed.
     """
 
-    def __init__(self, model, notes, *, wrapper=None, towers=None, compare=None, place=0, column=0):
+    def __init__(
+        self,
+        model: keras.Model,
+        notes: Iterable[str],
+        *,
+        wrapper: keras.Model | None = None,
+        towers: Any = None,
+        compare: Callable[[Any, Any], Any] | None = None,
+        place: int = 0,
+        column: int = 0,
+    ) -> None:
         self.model, self.notes = model, tuple(notes)
         self.wrapper, self.parts, self.direction, self.sample = wrapper, towers, None, None
         self.comparator = None if towers is None else towers.comparator
@@ -71,49 +86,49 @@ class Anatomy:
         self._compare = compare or getattr(wrapper, "compare", None)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.model.name
 
-    def embed(self, items, training=False):
+    def embed(self, items: Sequence[Any], training: bool = False) -> list[Tensor]:
         """Embeddings of the items of two sides, a list of two tensors `(n, dim)`."""
         if self.wrapper is not None and self.other is None:
             return self.wrapper.embed(tuple(items), training=training)
         left, right = items
         return [self.encoder(left, training=training), (self.other or self.encoder)(right, training=training)]
 
-    def encode(self, items, training=False, mask=None):
+    def encode(self, items: Samples, training: bool = False, mask: Tensor = None) -> Tensor:
         """Embeddings `(n, dim)` of items of the left side."""
         if self.wrapper is not None:
             return self.wrapper.encode(items, training, mask)
         return self.encoder(items, training=training)
 
-    def compare(self, left, right):
+    def compare(self, left: Tensor, right: Tensor) -> Tensor:
         """The model's output for pairs of embeddings `(n, dim)`: `(n, 1)`."""
         return self._compare(left, right)
 
-    def are_pairs(self, x):
+    def are_pairs(self, x: Any) -> bool:
         """Whether `x` has both sides of what is compared; otherwise `x` are items."""
         return are_pairs(self.model, x)
 
     @property
-    def towers(self):
+    def towers(self) -> tuple[keras.layers.Layer, ...]:
         return tuple(one for one in (self.encoder, self.other) if one is not None)
 
     @property
-    def learned(self):
+    def learned(self) -> list[keras.Variable]:
         """The trainable weights that follow the comparison: with them training can turn its direction."""
         if self.parts is None:
             return list(getattr(self.head, "trainable_weights", []))
         return list((self.parts.comparator or self.model).trainable_weights)
 
     @property
-    def has_scalar_head(self):
+    def has_scalar_head(self) -> bool:
         """Whether weights follow a comparison of one number: they can turn its direction, and nothing else."""
         if self.wrapper is not None and self.parts is None:
             return self.head is not None
         return self.comparator is not None and 0 < columns_weighted(self.comparator) <= 1
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n  ".join(self._lines())
 
     def _repr_html_(self):
@@ -175,7 +190,14 @@ def check_encoder(encoder):
     return None if encoder is None else check_model("encoder", encoder)
 
 
-def dissect(model, sample=None, *, encoder=None, distance=None, score=None):
+def dissect(
+    model: keras.layers.Layer,
+    sample: Any = None,
+    *,
+    encoder: keras.layers.Layer | None = None,
+    distance: DistanceLike | None = None,
+    score: Callable[[Any, Any], Any] | None = None,
+) -> Anatomy:
     """Find the towers, the comparator and the output of a siamese model.
 
     Args:

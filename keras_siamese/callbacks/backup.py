@@ -5,11 +5,16 @@ Contract: a backup is written into a folder of its own, which then takes the pla
     model.fit(x, y, epochs=30, callbacks=[DivergenceMonitor(valid, log="run.jsonl"), AtomicBackup("backup")])
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
+from typing import Any, Literal
 
 import keras
+
+from keras_siamese._types import StrPath
 
 
 class AtomicBackup(keras.callbacks.BackupAndRestore):
@@ -34,17 +39,19 @@ class AtomicBackup(keras.callbacks.BackupAndRestore):
     >>> history = model.fit(np.ones((8, 2)), np.ones((8, 1)), epochs=2, callbacks=[backup], verbose=0)
     """
 
-    def __init__(self, backup_dir, save_freq="epoch", delete_checkpoint=True):
+    def __init__(
+        self, backup_dir: StrPath, save_freq: Literal["epoch"] | int = "epoch", delete_checkpoint: bool = True
+    ) -> None:
         super().__init__(os.path.normpath(backup_dir), save_freq=save_freq, delete_checkpoint=delete_checkpoint)
         self._new, self._old = (f"{self.backup_dir}.{ending}" for ending in ("new", "old"))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if os.path.exists(self._old) and os.path.exists(self._new) and not os.path.exists(self.backup_dir):
             os.rename(self._new, self.backup_dir)  # killed between the two renames of `_save_model`
         self._delete(self._new, self._old)
         super().on_train_begin(logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.delete_checkpoint and os.path.exists(self.backup_dir):
             os.rename(self.backup_dir, self._old)  # at once, so that no part of a backup is read
         self._delete(self._old)

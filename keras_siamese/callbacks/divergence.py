@@ -6,13 +6,18 @@ and `diagnosis.diagnose` judges it. A loop without `fit` calls `start`, `record`
     siamese.fit(train, epochs=30, callbacks=[DivergenceMonitor((x_valid, labels_valid), report="report.html")])
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
 from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
+from keras_siamese._types import Data, MonitorOptions, StrPath, Unpack
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
@@ -25,11 +30,15 @@ from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of, train
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, needs_model, score
 
+if TYPE_CHECKING:
+    from keras_siamese.attach.anatomy import Anatomy
+    from keras_siamese.diagnosis.diagnosis import Diagnosis
+
 
 class DivergenceError(RuntimeError):
     """Raised by `DivergenceMonitor(on_divergence="raise")`; its `diagnosis` says why."""
 
-    def __init__(self, diagnosis):
+    def __init__(self, diagnosis: Diagnosis) -> None:
         super().__init__(str(diagnosis))
         self.diagnosis = diagnosis
 
@@ -101,21 +110,21 @@ class DivergenceMonitor(VerificationMonitor):
 
     def __init__(
         self,
-        validation,
-        on_divergence="warn",
-        report=None,
+        validation: Data,
+        on_divergence: Literal["warn", "stop", "raise"] | Callable[[Diagnosis], Any] = "warn",
+        report: StrPath | None = None,
         *,
-        log=None,
-        train=None,
-        threshold=None,
-        target_eer=None,
-        every_steps=None,
-        confirm=False,
-        budget_epochs=None,
-        budget_seconds=None,
-        reference=None,
-        **kwargs,
-    ):
+        log: StrPath | None = None,
+        train: Data = None,
+        threshold: float | None = None,
+        target_eer: float | None = None,
+        every_steps: int | None = None,
+        confirm: bool = False,
+        budget_epochs: float | None = None,
+        budget_seconds: float | None = None,
+        reference: Callable[..., Any] | None = None,
+        **kwargs: Unpack[MonitorOptions],
+    ) -> None:
         if target_eer is not None:
             check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
         super().__init__(validation, **kwargs)
@@ -150,24 +159,24 @@ class DivergenceMonitor(VerificationMonitor):
     log = property(attrgetter("recorder.log"))
 
     @property
-    def target_eer(self):
+    def target_eer(self) -> float | None:
         return self.recorder.target_eer
 
     @target_eer.setter
-    def target_eer(self, value):
+    def target_eer(self, value: float | None) -> None:
         self.recorder.target_eer = value
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._steps, self._next_part, self._has_trained = 0, self.every_steps, False
         initial = values_of(self.model) if self.confirm and self.model.built else None
         self.recorder.begin_fit(self.epochs_planned, initial)
 
     @property
-    def has_files(self):
+    def has_files(self) -> bool:
         return super().has_files or self.log is not None or self.report is not None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch == 0:
             self.diagnosis = None
         self._batches, self._known_loss, self._has_trained = 0, (0.0, 0), True
@@ -199,13 +208,13 @@ class DivergenceMonitor(VerificationMonitor):
             if hasattr(data, "set_epoch"):  # no epoch has begun in this process
                 data.set_epoch(epochs - 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         super().on_epoch_end(epoch, logs)
         counts = None if self.every_steps is None else {"steps": self._steps, "next_part": self._next_part}
         self._end(self.recorder.end_epoch, epoch, self.model, logs, self._scored, counts=counts)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.every_steps is None or "loss" not in (logs or {}):
             return
         self._steps += batch + 1 - self._batches  # `steps_per_execution` gives one call for several steps
@@ -244,18 +253,18 @@ class DivergenceMonitor(VerificationMonitor):
             return self.diagnose(valid)
         return None
 
-    def attach(self):
+    def attach(self) -> Anatomy:
         """As in `VerificationMonitor`; also checks the `reference`."""
         is_known, anatomy = self._anatomy is not None, super().attach()
         if not is_known:
             check_reference(self.reference, self.trials.items)
         return anatomy
 
-    def know(self, train):
+    def know(self, train: Data) -> None:
         """Tell the training data, `(x, y)` as `fit` is given them, or a `Passing`. A diagnosis reads them."""
         self.train, self._is_told = train, True
 
-    def start(self, model, epochs=None, initial_epoch=0):
+    def start(self, model: keras.Model, epochs: int | None = None, initial_epoch: int = 0) -> None:
         """Begin to monitor a training loop of your own, before its first step.
 
             monitor.start(model)
@@ -275,7 +284,7 @@ class DivergenceMonitor(VerificationMonitor):
         self.on_train_begin()
         self.on_epoch_begin(initial_epoch)
 
-    def record(self, epoch, **logs):
+    def record(self, epoch: int, **logs: Any) -> dict[str, Any]:
         """Tell that the epoch of index `epoch` has ended, with what was logged, at least `loss`.
 
         Returns:
@@ -286,12 +295,12 @@ class DivergenceMonitor(VerificationMonitor):
         self.on_epoch_begin(epoch + 1)
         return logs
 
-    def finish(self):
+    def finish(self) -> Diagnosis | None:
         """Tell that training has ended. Returns the `Diagnosis`; the report is written if `report` was given."""
         self.on_train_end()
         return self.diagnosis
 
-    def training(self):
+    def training(self) -> tuple[Any, Any, Any]:
         """`(fed, source, trials)`: what `fit` was given, what tells how its pairs are made, and some pairs to compare.
 
         The package's siamese model keeps the sequence of pairs that `fit` was given. Otherwise it is `train`.
@@ -310,7 +319,7 @@ class DivergenceMonitor(VerificationMonitor):
         except ValueError:  # one identity, or one sample of each: there is nothing to compare
             return fitted, fitted, None
 
-    def diagnose(self, valid=None):
+    def diagnose(self, valid: Any = None) -> Diagnosis:
         """The `Diagnosis` of the run so far; it is kept as `diagnosis`.
 
         `valid` are `ScoredTrials` under the present weights, if these were measured already.
@@ -327,7 +336,7 @@ class DivergenceMonitor(VerificationMonitor):
         self.diagnosis = diagnosis_of(self.recorder.observed(valid, train, self.threshold, **recipe))
         return self.diagnosis
 
-    def act(self, diagnosis):
+    def act(self, diagnosis: Any) -> None:
         """Do what `on_divergence` says; the `diagnosis` is None if it failed."""
         if diagnosis is None and self.on_divergence != "stop":
             return
@@ -345,7 +354,7 @@ class DivergenceMonitor(VerificationMonitor):
             if self.on_divergence == "stop":
                 self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
         if not self._has_trained:
             with self.side.allowing("Reading the run log"):
@@ -364,7 +373,7 @@ class DivergenceMonitor(VerificationMonitor):
             why = "No epoch had finite embeddings" if self._has_trained else "No epoch was trained"
             warnings.warn(f"{why}: {self.report} is not written", stacklevel=2)
 
-    def write(self, diagnosis):
+    def write(self, diagnosis: Diagnosis) -> None:
         """Write the report and its JSON, if `report` was given; into another folder if theirs cannot be written."""
         if self.report is not None:
             self.side.write("The report", self.report, diagnosis.to_html)

@@ -7,7 +7,10 @@ execution; the copies share the sequence, because `fit` draws from this sequence
     model.fit(sequence, epochs=20, callbacks=[SetEpoch(sequence), HardPairRefresh(sequence, every=2)])
 """
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +20,9 @@ from keras_siamese.attach.anatomy import check_encoder, check_part, dissect
 from keras_siamese.data.hardness import HardPartners, check_ranks
 from keras_siamese.data.sources import fed, take
 from keras_siamese.scoring import embed
+
+if TYPE_CHECKING:
+    from keras_siamese.attach.anatomy import Anatomy
 
 
 class CopiedCallback(keras.callbacks.Callback):
@@ -42,13 +48,13 @@ class SetEpoch(CopiedCallback):
         sequence: an object with `set_epoch(epoch)`.
     """
 
-    def __init__(self, sequence):
+    def __init__(self, sequence: Any) -> None:
         super().__init__()
         if not hasattr(sequence, "set_epoch"):
             raise TypeError(f"`sequence` must have a method set_epoch(epoch); got a {type(sequence).__name__}")
         self.sequence = sequence
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.sequence.set_epoch(epoch)
 
 
@@ -94,8 +100,16 @@ class HardPairRefresh(CopiedCallback):
     """
 
     def __init__(
-        self, sequence, every=1, start=1, negative_ranks=(0, 50), positive_ranks=(0, 5), *, encoder=None, batch_size=256
-    ):
+        self,
+        sequence: Any,
+        every: int = 1,
+        start: int = 1,
+        negative_ranks: tuple[int, int] = (0, 50),
+        positive_ranks: tuple[int, int] = (0, 5),
+        *,
+        encoder: keras.layers.Layer | None = None,
+        batch_size: int = 256,
+    ) -> None:
         super().__init__()
         if not hasattr(sequence, "refresh"):
             wanted = "a PairSequence, a TripletSequence or a BalancedBatchSequence, which can refresh"
@@ -112,7 +126,7 @@ class HardPairRefresh(CopiedCallback):
     def _forget(self):
         self.refreshed, self.candidates = [], None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         fitted = getattr(self.model, "training_data", None)  # not every model knows
         if fitted is not None and hasattr(fitted, "refresh") and fitted is not self.sequence:
             raise ValueError(f"`sequence` must be the one that fit is given, {fitted!r}; got {self.sequence!r}")
@@ -121,7 +135,7 @@ class HardPairRefresh(CopiedCallback):
         if self.model.built:
             self.find_encoder()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch >= self.start and (not self.refreshed or (epoch - self.start) % self.every == 0):
             embeddings = self.embed()
             if np.isfinite(embeddings).all():
@@ -136,7 +150,7 @@ class HardPairRefresh(CopiedCallback):
                     stacklevel=2,
                 )
 
-    def find_encoder(self):
+    def find_encoder(self) -> Anatomy:
         """The `Anatomy` of the model, or of the `encoder` if one was given."""
         few = fed(take(self.sequence.x, slice(0, 4)))
         if self.encoder is not None:
@@ -148,7 +162,7 @@ class HardPairRefresh(CopiedCallback):
             raise ValueError(f"No encoder found in {name!r}, which joins its inputs at once. Pass `encoder=`")
         return found
 
-    def embed(self):
+    def embed(self) -> np.ndarray:
         """Embeddings `(n, dim)` of the sequence's samples under the present weights.
 
         They are normalised if the model compares directions only, so that Euclidean distances rank as it does.

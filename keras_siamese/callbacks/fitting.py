@@ -7,20 +7,37 @@ Contract: `named` tells which argument of `fit` is which, `seen_data` finds the 
     print(history.diagnosis)
 """
 
+from __future__ import annotations
+
 import inspect
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 from keras import tree
 
+from keras_siamese._types import StrPath
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.passing import is_readable, passing
 from keras_siamese.callbacks.divergence import DivergenceMonitor
 
+if TYPE_CHECKING:
+    from keras_siamese.diagnosis.diagnosis import Diagnosis
+
 ORDER = tuple(inspect.signature(keras.Model.fit).parameters)[1:]  # names of fit's arguments, as they may be given
 
 
-def fit(model, *args, on_divergence="warn", report=None, target_eer=None, similar_label=None, score=None, **kwargs):
+def fit(
+    model: keras.Model,
+    *args: Any,
+    on_divergence: Literal["warn", "stop", "raise"] | Callable[[Diagnosis], Any] = "warn",
+    report: StrPath | None = None,
+    target_eer: float | None = None,
+    similar_label: int | None = None,
+    score: Callable[[Any, Any], Any] | None = None,
+    **kwargs: Any,
+) -> keras.callbacks.History:
     """Train a siamese model with its own `fit`, measure verification after each epoch, and diagnose the run.
 
     A `DivergenceMonitor` stands first among the callbacks, so that the others (EarlyStopping, ModelCheckpoint, …) can
@@ -47,7 +64,12 @@ def fit(model, *args, on_divergence="warn", report=None, target_eer=None, simila
             "`validation_data` must be given, pairs as the model's `evaluate` takes them, because verification is "
             "measured on them; or `validation_split`, if the training data are arrays"
         )
-    options = {"report": report, "target_eer": target_eer, "similar_label": similar_label, "score": score}
+    options: dict[str, Any] = {
+        "report": report,
+        "target_eer": target_eer,
+        "similar_label": similar_label,
+        "score": score,
+    }
     monitor = DivergenceMonitor(validation, on_divergence, **options)
     monitor.know(train)
     args, kwargs = replaced(args, kwargs, callbacks=[monitor, *callbacks_of(given)], **recorded)

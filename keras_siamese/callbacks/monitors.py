@@ -10,15 +10,20 @@ measures.
     ])
 """
 
+from __future__ import annotations
+
 import logging
 import warnings
+from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_siamese import distances, verification
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._files import SideWork
+from keras_siamese._types import Data, DistanceLike, StrPath
 from keras_siamese.attach.anatomy import check_encoder, check_score
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.directions import set_directions
@@ -27,6 +32,12 @@ from keras_siamese.callbacks.ordering import beside, put_backups_behind, readers
 from keras_siamese.callbacks.tensorboard import EventLog
 from keras_siamese.diagnosis.diagnose import MAX_EACH, MAX_ITEMS, MAX_PAIRS
 from keras_siamese.scoring import Trials, attach, check_similar_label, needs_model, readable, score
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_siamese.attach.anatomy import Anatomy
+    from keras_siamese.scoring import ScoredTrials
 
 logger = logging.getLogger(__name__)
 
@@ -76,18 +87,18 @@ class VerificationMonitor(CopiedCallback):
 
     def __init__(
         self,
-        validation,
-        far=(0.01, 0.001),
-        every=1,
+        validation: Data,
+        far: float | Iterable[float] = (0.01, 0.001),
+        every: int = 1,
         *,
-        encoder=None,
-        distance=None,
-        score=None,
-        similar_label=None,
-        batch_size=256,
-        log_dir=None,
-        strict=False,
-    ):
+        encoder: keras.layers.Layer | None = None,
+        distance: DistanceLike | None = None,
+        score: Callable[[Any, Any], Any] | None = None,
+        similar_label: int | None = None,
+        batch_size: int = 256,
+        log_dir: StrPath | None = None,
+        strict: bool = False,
+    ) -> None:
         super().__init__()
         self.side = SideWork(bool(strict))
         check_similar_label(similar_label)
@@ -118,22 +129,22 @@ class VerificationMonitor(CopiedCallback):
     scored = property(attrgetter("_scored"), doc="`ScoredTrials` of the latest measurement, or None.")
 
     @property
-    def keys(self):
+    def keys(self) -> list[str]:
         """Names of the values that are written into `logs`."""
         tars = [f"val_tar@far={rate:g}" for rate in self.far]
         return ["val_verification_accuracy", "val_eer", "val_auc", *tars, "val_threshold", "val_d_prime"]
 
     @property
-    def has_files(self):
+    def has_files(self) -> bool:
         """Whether files are written during training."""
         return self._events is not None
 
     @property
-    def epochs_planned(self):
+    def epochs_planned(self) -> int | None:
         """Number of epochs that this fit will have, None before it begins."""
         return (getattr(self, "params", None) or {}).get("epochs")
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._anatomy, self._measured, self._warned, self._has_measured = None, {}, set(), False
         self.side.begin()
         if self._events is not None:
@@ -149,11 +160,11 @@ class VerificationMonitor(CopiedCallback):
             self._warn_once(reader, f"{where} and does not see its values: put the monitor first")
 
     @property
-    def is_ready(self):
+    def is_ready(self) -> bool:
         """Whether the validation data are known; of data that are recorded as they pass, none may have passed yet."""
         return not isinstance(self.validation, Passing) or bool(self.validation.batches)
 
-    def attach(self):
+    def attach(self) -> Anatomy:
         """The `Anatomy` of the model. Some models know their output only after a batch.
 
         Raises:
@@ -169,11 +180,11 @@ class VerificationMonitor(CopiedCallback):
             self.far = supported_rates(self.far, self.trials)
         return self._anatomy
 
-    def find_encoder(self):
+    def find_encoder(self) -> keras.Model:
         """The siamese model that is measured: of this package's layers if it can be, or else the user's own."""
         return self.attach().wrapper or self.model
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         is_last = epoch + 1 == self.epochs_planned
         self._scored = None
         if self.is_ready and ((epoch + 1) % self.every == 0 or is_last or not self._measured):
@@ -203,11 +214,11 @@ class VerificationMonitor(CopiedCallback):
         self._scored, self._has_measured = scored, True
         return dict(zip(self.keys, found, strict=True))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._events is not None:
             self._events.finish()
 
-    def measure(self):
+    def measure(self) -> ScoredTrials:
         """`ScoredTrials` of the held-out trials under the present weights."""
         self.model  # noqa: B018  (when a callback asks for the model, the JAX trainer writes its state back into it)
         anatomy = self.attach()

@@ -10,16 +10,21 @@ optimizer, and after it they are taken back. So the cost of a step depends on th
     model.fit(classes.batches(), steps_per_epoch=len(batches), epochs=20, shuffle=False, callbacks=[classes])
 """
 
+from __future__ import annotations
+
 import collections
 import itertools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese._types import StrPath
 
 __all__ = ["PartialFC"]
 
@@ -70,7 +75,11 @@ class PartialFC(keras.callbacks.Callback):
     (1000, 4)
     """
 
-    def __init__(self, batches, num_classes, sample=0.1, *, folder=None, seed=0):
+    _drawn: Drawn | None
+
+    def __init__(
+        self, batches: Any, num_classes: int, sample: float = 0.1, *, folder: StrPath | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         if not (hasattr(batches, "__getitem__") and hasattr(batches, "__len__")):
             raise TypeError(f"`batches` must be a sequence of batches; got a {type(batches).__name__}")
@@ -86,7 +95,7 @@ class PartialFC(keras.callbacks.Callback):
         self._held, self._layer = None, None  # the classes in the layer
         self._drawn = None
 
-    def batches(self, initial_epoch=0):
+    def batches(self, initial_epoch: int = 0) -> Iterator[tuple[Any, ...]]:
         """An endless generator of the batches, with labels that are places in the step's sample, for one `fit`.
 
         Args:
@@ -119,13 +128,13 @@ class PartialFC(keras.callbacks.Callback):
         return rows.astype("int64")
 
     @property
-    def proxies(self):
+    def proxies(self) -> np.ndarray:
         """The proxies of all classes `(num_classes, dim)`, or `(num_classes, centers, dim)`; empty before training."""
         self._take_back()
         found = self.store.get("proxies", np.zeros((self.num_classes, 0), "float32"))
         return found[:, 0] if found.ndim == 3 and found.shape[1] == 1 else found
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.steps_per_execution != 1:
             raise ValueError(f"`steps_per_execution` must be 1; got {self.model.steps_per_execution}")
         if self._drawn is None or self._drawn.is_used:
@@ -137,7 +146,7 @@ class PartialFC(keras.callbacks.Callback):
         self._layer = layer_with(self.model, self.sample)
         self._held = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         classes = self._drawn.classes()
         if self._held is not None and np.array_equal(classes, self._held):
             return
@@ -147,13 +156,13 @@ class PartialFC(keras.callbacks.Callback):
             rows = self._array(name, variable)[classes]
             variable.assign(rows.reshape(variable.shape))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._take_back()
         for array in self.store.values():
             if isinstance(array, np.memmap):
                 array.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.on_epoch_end(None)
         self._held = None
 

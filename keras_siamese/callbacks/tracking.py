@@ -8,19 +8,26 @@ is one for MLflow and one for Weights & Biases, which are imported when they are
     siamese.fit(pairs, epochs=20, callbacks=[monitor, TrackRun(monitor, "mlflow")])
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice
+from keras_siamese._types import StrPath
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import before
 from keras_siamese.callbacks.tensorboard import figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("metrics", "words", "figure", "file")
 
@@ -28,16 +35,16 @@ METHODS = ("metrics", "words", "figure", "file")
 class Tracker:
     """What `TrackRun` tells a tracker; a base for your own."""
 
-    def metrics(self, values, step):
+    def metrics(self, values: dict[str, float], step: int) -> None:
         """Finite floats by name, of the epoch `step`, from 0."""
 
-    def words(self, values):
+    def words(self, values: dict[str, str]) -> None:
         """Texts by name, such as the verdict, when training ends."""
 
-    def figure(self, name, figure):
+    def figure(self, name: str, figure: Figure) -> None:
         """A matplotlib `Figure`, when training ends."""
 
-    def file(self, path):
+    def file(self, path: StrPath) -> None:
         """A report, `.html` or `.json`, when training ends; the file is deleted afterwards."""
 
 
@@ -129,7 +136,7 @@ class TrackRun(keras.callbacks.Callback):
     ['causes', 'verdict']
     """
 
-    def __init__(self, monitor, tracker):
+    def __init__(self, monitor: VerificationMonitor, tracker: Literal["mlflow", "wandb"] | Tracker) -> None:
         super().__init__()
         if not isinstance(monitor, VerificationMonitor):
             raise TypeError(f"`monitor` must be a VerificationMonitor or a DivergenceMonitor; got {monitor!r}")
@@ -140,16 +147,16 @@ class TrackRun(keras.callbacks.Callback):
             raise TypeError(f"`tracker` must have the methods {', '.join(METHODS)}; {tracker!r} lacks {missing[0]}")
         self.monitor, self.tracker = monitor, tracker
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.monitor not in before(self):
             raise ValueError("`monitor` must stand before TrackRun in the `callbacks` of the same `fit`")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         with self.monitor.side.allowing("The tracker"):
             numbers = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
             self.tracker.metrics({name: value for name, value in numbers.items() if np.isfinite(value)}, epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         with self.monitor.side.allowing("The tracker"):
             scored = self.monitor.scored
             if scored is not None and scored.is_finite and is_installed("matplotlib"):
