@@ -4,12 +4,17 @@ diagnosis = diagnose(siamese, train=(x, labels), validation=(x_valid, labels_val
 print(diagnosis)
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_siamese._checks import check_number
-from keras_siamese.diagnosis.diagnosis import diagnosis_of
+from keras_siamese._types import Data, StrPath
+from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.experiments import probes
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import program_of
@@ -21,28 +26,31 @@ from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import attach, check_similar_label, readable
 from keras_siamese.scoring import score as scored
 
+if TYPE_CHECKING:
+    import keras
+
 MAX_ITEMS = 2_000
 MAX_EACH = 8  # the error of an EER depends more on the number of identities; more items of each mostly cost time
 MAX_PAIRS = 50_000
 
 
 def diagnose(
-    model,
+    model: keras.layers.Layer,
     *,
-    validation,
-    train=None,
-    history=None,
-    encoder=None,
-    score=None,
-    threshold=None,
-    target_eer=None,
-    similar_label=None,
-    probe=False,
-    confirm=False,
-    budget_epochs=None,
-    budget_seconds=None,
-    reference=None,
-):
+    validation: Data,
+    train: Data = None,
+    history: keras.callbacks.History | Mapping[str, Sequence[float]] | StrPath | None = None,
+    encoder: keras.layers.Layer | None = None,
+    score: Callable[[Any, Any], Any] | None = None,
+    threshold: float | None = None,
+    target_eer: float | None = None,
+    similar_label: int | None = None,
+    probe: bool = False,
+    confirm: bool = False,
+    budget_epochs: float | None = None,
+    budget_seconds: float | None = None,
+    reference: Callable[..., Any] | None = None,
+) -> Diagnosis:
     """Diagnoses a trained model: does it verify, did its run diverge, and why.
 
     Args:

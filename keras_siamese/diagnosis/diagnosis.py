@@ -5,10 +5,13 @@ print(diagnosis)
 diagnosis.to_html("report.html")
 """
 
+from __future__ import annotations
+
 import json
 import platform
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +20,7 @@ from keras_siamese import verification
 from keras_siamese._checks import check_writable
 from keras_siamese._files import write_text
 from keras_siamese._reading import json_of, text_of
+from keras_siamese._types import StrPath
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.causes.base import signals_of
@@ -27,7 +31,12 @@ from keras_siamese.diagnosis.recorded import Recorded
 from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.report.notebook import html_of
 from keras_siamese.diagnosis.run import plain
-from keras_siamese.diagnosis.suspects import suspects_of
+from keras_siamese.diagnosis.suspects import Suspect, suspects_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keras_siamese.diagnosis.trend import Flag
 
 SCHEMA = "keras_siamese.diagnosis/2.3"  # of report.schema.json
 
@@ -51,28 +60,28 @@ class Diagnosis:
     not_examined: tuple[NotExamined, ...]
 
     @property
-    def run(self):
+    def run(self) -> Observed | Recorded:
         """An older name of `observed`."""
         return self.observed
 
     evidence = run
 
     @property
-    def facts(self):
+    def facts(self) -> Any:
         """The `Facts` that the causes have judged: numbers, words and rows, by name."""
         return self.observed.facts
 
     @property
-    def diverging(self):
+    def diverging(self) -> bool:
         return bool(self.observed.flags)
 
     @property
-    def flags(self):
+    def flags(self) -> list[Flag]:
         """Flagged epochs, as `trend.Flag`s in order."""
         return self.observed.flags
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """One sentence: whether the run diverged, since when, and why."""
         if not self.observed.is_finite:
             return "; ".join([*nan_since(self.observed), *self._causes]) + "."
@@ -90,7 +99,7 @@ class Diagnosis:
         return "; ".join([state, eer, *self._causes]) + "."
 
     @property
-    def leading(self):
+    def leading(self) -> list[Finding]:
         """The leading `Finding`, or those that explain the evidence equally well, as a list; empty if none counts."""
         leading = [one for one in self.findings if one.explained_by is None and one.severity != "info"]
         if not self.observed.is_finite and leading[0].cause == "undetermined":
@@ -106,19 +115,19 @@ class Diagnosis:
         ]
 
     @cached_property
-    def suspects(self):
+    def suspects(self) -> tuple[Suspect, ...]:
         """The causes that may be behind the run, as a tuple of `Suspect`s: the leading findings first, then the others,
         then causes that were ruled out, but not by far. These are given only if the run verifies badly.
         """
         return suspects_of(self.facts, self.findings, self.leading, self.observed.side)
 
     @property
-    def also_possible(self):
+    def also_possible(self) -> list[Suspect]:
         """The `suspects` that were not found."""
         return [suspect for suspect in self.suspects if suspect.limit is not None]
 
     @property
-    def is_alarming(self):
+    def is_alarming(self) -> bool:
         """Whether an error was found that explains why verification does not follow, even if no epoch is flagged."""
         return any(one.severity == "error" for one in explaining_flags(self.leading))
 
@@ -131,7 +140,7 @@ class Diagnosis:
         tie = ", which explain it equally well" if len(self.leading) > 1 else ""
         return [f"{'cause' if self.diverging else 'found'}: {causes}{tie}"]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [self.verdict]
         if references := references_of(self.facts):
             beside = ", ".join(f"{title} {eer:.3f}" for _, title, eer in references)
@@ -154,7 +163,7 @@ class Diagnosis:
         return html_of(self)
 
     @property
-    def unexamined(self):
+    def unexamined(self) -> dict[str, list[str]]:
         """Why causes were not examined, "needs …" or "error: …", and which of them: a dict of lists."""
         reasons = {}
         for answer in self.not_examined:
@@ -162,14 +171,14 @@ class Diagnosis:
         return reasons
 
     @property
-    def needed(self):
+    def needed(self) -> dict[str, list[str]]:
         """What the causes that were not examined would have needed, and which need it: a dict of lists."""
         needed = {}
         for answer in [answer for answer in self.not_examined if answer.error is None]:
             needed.setdefault(answer.needs, []).append(answer.cause)
         return needed
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, as `to_json` writes them; NaN is None."""
         return plain(
             {
@@ -198,14 +207,14 @@ class Diagnosis:
             }
         )
 
-    def to_json(self, path):
+    def to_json(self, path: StrPath) -> Path:
         """Writes `to_dict()` as JSON to `path`; returns the path."""
         path = check_writable("path", path)
         write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
         return path
 
     @classmethod
-    def from_json(cls, path):
+    def from_json(cls, path: StrPath) -> Diagnosis:
         """The `Diagnosis` of a report that `to_json` wrote: its causes are judged again from the recorded facts.
 
         This takes milliseconds and needs neither the model nor its data. `to_html` cannot draw such a diagnosis.
@@ -235,7 +244,7 @@ class Diagnosis:
             ) from error
         return diagnosis
 
-    def to_html(self, path):
+    def to_html(self, path: StrPath) -> Path:
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
         if isinstance(self.observed, Recorded):
             raise ValueError(

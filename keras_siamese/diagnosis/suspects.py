@@ -13,8 +13,11 @@ one of its limits changed for this judgement alone. This takes some tens of mill
         print(suspect.cause, suspect.factor, suspect.reason)
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, field, replace
 from math import log2
+from typing import Any
 
 from keras_siamese._files import SideWork
 from keras_siamese.diagnosis import limits
@@ -49,7 +52,7 @@ class Suspect:
     evidence: dict[str, Signal] = field(default_factory=dict)
     finding: Finding | None = field(default=None, compare=False, repr=False)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return asdict(replace(self, finding=None), dict_factory=without_finding)
 
 

@@ -8,14 +8,17 @@ fit, of Keras's `History` or of a CSV log. Whether an epoch is flagged does not 
     why_no_flags(loss, auc, eer, pairs=5000)       # "only 7 measured epochs …" if no flag was possible
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise, permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_integer, check_number, check_reals
+from keras_siamese._types import ArrayLike
 from keras_siamese.diagnosis import limits
 
 EXACT = 7  # the longest window for which all permutations are counted (5,040)
@@ -50,11 +53,11 @@ class Flag:
     step: int | None = None
 
     @property
-    def place(self):
+    def place(self) -> str:
         """Where the flag is, in words."""
         return f"epoch {self.epoch + 1}" if self.step is None else f"step {self.step:,}"
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -94,7 +97,19 @@ def warmup_of(epochs):
     return int(limits.WARMUP_SHARE * epochs)
 
 
-def find_flags(loss, auc, eer, *, pairs, auc_se=None, eer_se=None, target_eer=None, epochs=None, window=None, since=0):
+def find_flags(
+    loss: ArrayLike,
+    auc: ArrayLike,
+    eer: ArrayLike,
+    *,
+    pairs: int,
+    auc_se: ArrayLike | None = None,
+    eer_se: ArrayLike | None = None,
+    target_eer: float | None = None,
+    epochs: int | None = None,
+    window: int | None = None,
+    since: int = 0,
+) -> list[Flag]:
     """Finds the epochs at which a run diverged.
 
     A measured epoch is flagged if the window that ends at it and the window that ends one measured epoch earlier both

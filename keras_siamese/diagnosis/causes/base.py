@@ -8,8 +8,11 @@ A finding's `strength` is how far the leading signal is past its limit. Its seve
 is wrong: "error" if the signal has no harmless explanation, "warning" if a person should look at it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +32,7 @@ class Signal:
     low: float | None = None
     high: float | None = None
 
-    def line(self, name):
+    def line(self, name: str) -> str:
         """The signal as one line of text under its `name`."""
         text = f"{name.replace('_', ' ')} {self.value:.4g}"
         if self.low is not None:
@@ -64,12 +67,12 @@ class Finding:
     summary: str
     evidence: dict[str, Signal]
     advice: str
-    apply: Callable[[dict], dict] | None = None
+    apply: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     strength: float = 1.0
     explained_by: str | None = None
     stage: str = ""
     explains_flag: bool = True
-    confirmation: object = None
+    confirmation: Any = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Cause:
     explains_flag = True
     needs_embeddings = False
     after_nan = False
-    reads = ()
+    reads: tuple[str, ...] = ()
     needs = ""
     advice = ""
 

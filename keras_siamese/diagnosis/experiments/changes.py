@@ -11,6 +11,7 @@ the program does not have what the option changes.
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ from keras_siamese.diagnosis.experiments.untouched import same_attributes
 from keras_siamese.diagnosis.facts.preparation import undone
 from keras_siamese.diagnosis.facts.references import has_numbers
 
-CHANGES = {}
+CHANGES: dict[str, Any] = {}
 # What tells how a sequence draws its batches: for pairs, and for batches of identities.
 KINDS = {
     PairSequence: ("batch_size", "positive_fraction", "pairs_per_epoch", "weighting", "similar_label"),

@@ -8,6 +8,8 @@ identities. The user's model is as it was (see `untouched`).
     diagnosis.findings[0].confirmation.verdict, diagnosis.findings[0].confirmation.gain      # "confirmed", 0.11
 """
 
+from __future__ import annotations
+
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -51,10 +53,10 @@ class Confirmation:
     high: float | None = None
     steps: int = 0
     seconds: float = 0.0
-    made: tuple = ()
+    made: tuple[str, ...] = ()
     needs: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.verdict == "not testable":
             return f"not tested: it would need {self.needs}"
         how = f"after {self.steps} steps" if self.steps else "without training"
@@ -123,7 +125,7 @@ def check_budget(epochs, seconds):
     )
 
 
-def tested(diagnosis, budget_epochs=None, budget_seconds=None, progress=False, program=None):
+def tested(diagnosis, budget_epochs=None, budget_seconds=None, *, progress=False, program=None):
     """The `Diagnosis` with its leading causes tested: each tested finding has a `confirmation`, and the order follows.
 
     Args:

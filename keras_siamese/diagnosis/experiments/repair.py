@@ -8,7 +8,11 @@ same held-out pairs after every epoch, and diagnosed. `helps` decides whether a 
     found.model, found.diagnosis
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +22,7 @@ from keras_siamese import verification
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._replicas import train_on_batch
 from keras_siamese._tables import aligned
+from keras_siamese._types import Data, DistanceLike
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
@@ -30,6 +35,7 @@ from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.recorder import RunRecorder
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.diagnosis.suspects import wants_explaining
+from keras_siamese.distances import Distance
 from keras_siamese.scoring import attach, check_similar_label, score
 from keras_siamese.verification.pairs import progress_bar
 
@@ -53,14 +59,14 @@ class Attempt:
     """
 
     finding: Finding | None
-    options: dict
+    options: dict[str, Any]
     eer: float
     epochs: int
     kept: bool
     diagnosis: Diagnosis
 
     @property
-    def cause(self):
+    def cause(self) -> str | None:
         """The suspected cause whose repair was tried, or None."""
         return None if self.finding is None else self.finding.cause
 
@@ -82,32 +88,32 @@ class Repair:
     """
 
     model: keras.Model
-    distance: object
-    attempts: tuple
+    distance: Distance | None
+    attempts: tuple[Attempt, ...]
     why: str
 
     @property
-    def kept(self):
+    def kept(self) -> tuple[Attempt, ...]:
         """The attempts whose changes the best model has, the program as it was given first."""
         return tuple(one for one in self.attempts if one.kept)
 
     @property
-    def diagnosis(self):
+    def diagnosis(self) -> Diagnosis:
         """The `Diagnosis` of the best model."""
         return self.kept[-1].diagnosis
 
     @property
-    def is_repaired(self):
+    def is_repaired(self) -> bool:
         """Whether a change was kept."""
         return len(self.kept) > 1
 
     @property
-    def code(self):
+    def code(self) -> str:
         """What a person would write: the advice of each change that was kept, of one at two rates the latter."""
         found = {one.finding.summary: one.finding.advice for one in self.kept[1:]}
         return "\n\n".join(f"# {summary}\n{advice}" for summary, advice in found.items())
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [("repair of", "changed", "EER", "kept")]
         rows += [
             (
@@ -127,18 +133,18 @@ def shown(value):
 
 
 def repair(
-    build_or_model,
-    train,
-    validation,
-    budget=None,
+    build_or_model: keras.Model | Callable[[], keras.Model],
+    train: Data,
+    validation: Data,
+    budget: int | None = None,
     *,
-    epochs=10,
-    batch_size=32,
-    target_eer=None,
-    distance=None,
-    similar_label=None,
-    progress=True,
-):
+    epochs: int = 10,
+    batch_size: int = 32,
+    target_eer: float | None = None,
+    distance: DistanceLike | None = None,
+    similar_label: int | None = None,
+    progress: bool = True,
+) -> Repair:
     """Train a siamese model, and repair its training where it does not verify.
 
     The model is trained and diagnosed. If there are several leading causes, they are tested (see
@@ -211,7 +217,7 @@ class Search:
 
     def run(self, program):
         """The `Repair` of `program`."""
-        best, diagnosis, outcome, values = program, *self.train(program)
+        best, (diagnosis, outcome, values) = program, self.train(program)
         self.note(None, {}, outcome, diagnosis, kept=True)
         while (why := self.why_ended(diagnosis)) is None:
             diagnosis = self.test(best, diagnosis)

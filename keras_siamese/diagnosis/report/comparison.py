@@ -6,8 +6,11 @@ holds, so it needs neither the models nor their data. The page needs the extra `
     print(compare_runs("before.json", "after.json"))
 """
 
+from __future__ import annotations
+
 import html
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import numpy as np
 from keras_siamese._checks import check_writable
 from keras_siamese._files import write_text
 from keras_siamese._tables import aligned, html_table
+from keras_siamese._types import StrPath
 from keras_siamese.diagnosis.diagnosis import Diagnosis
 from keras_siamese.diagnosis.report.page import flatten
 from keras_siamese.verification.pages import svg, template
@@ -22,7 +26,7 @@ from keras_siamese.verification.pages import svg, template
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#17becf")
 
 
-def compare_runs(*runs, names=None):
+def compare_runs(*runs: Diagnosis | StrPath, names: Sequence[str] | None = None) -> Comparison:
     """Compares training runs: verdicts, held-out figures, causes, curves, and the settings that differ.
 
     Args:
@@ -73,10 +77,10 @@ class Comparison:
         names, diagnoses: of the runs, lists of equal length.
     """
 
-    def __init__(self, names, diagnoses):
+    def __init__(self, names: Sequence[str], diagnoses: Sequence[Diagnosis]) -> None:
         self.names, self.diagnoses = list(names), list(diagnoses)
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, ...]]:
         """The table of figures as rows of strings, after a head with the runs' names."""
         runs = [diagnosis.observed for diagnosis in self.diagnoses]
         yield "", *self.names
@@ -89,7 +93,7 @@ class Comparison:
         found = [[f"{one.cause} ({one.severity})" for one in diagnosis.findings] for diagnosis in self.diagnoses]
         yield "findings", *(", ".join(names) or "none" for names in found)
 
-    def settings(self):
+    def settings(self) -> Iterator[tuple[str, ...]]:
         """The settings and versions that are not the same in all runs, as rows of strings after a head."""
         tables = [
             dict(flatten(diagnosis.observed.settings) + list(diagnosis.to_dict()["versions"].items()))
@@ -101,7 +105,7 @@ class Comparison:
             if len(set(cells)) > 1:
                 yield name, *cells
 
-    def differences(self):
+    def differences(self) -> Iterator[str]:
         """For each run after the first, a sentence that says how its EER differs from that of the first."""
         first = getattr(self.diagnoses[0].observed, "eer", None)
         for name, diagnosis in zip(self.names[1:], self.diagnoses[1:], strict=True):
@@ -117,7 +121,7 @@ class Comparison:
             shown = "" if low > 0 else "; no difference is shown"
             yield f"The EER of {name} is {found} than that of {self.names[0]}{shown}."
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{name}: {one.verdict}" for name, one in zip(self.names, self.diagnoses, strict=True)]
         lines += ["", *aligned(self.rows()), "", *self.differences(), NOTE]
         differing = list(self.settings())
@@ -132,7 +136,7 @@ class Comparison:
         parts += [html_table(self.rows()), *(f"<p>{html.escape(line)}</p>" for line in (*self.differences(), NOTE))]
         return "".join([*parts, html_table(self.settings())])
 
-    def to_html(self, path):
+    def to_html(self, path: StrPath) -> Path:
         """Writes the comparison, with the curves of all runs, as one self-contained HTML page; returns the path.
 
         Raises:
@@ -151,7 +155,7 @@ class Comparison:
         return path
 
     @property
-    def has_curves(self):
+    def has_curves(self) -> bool:
         return any(diagnosis.observed.history.get("loss") for diagnosis in self.diagnoses)
 
 
