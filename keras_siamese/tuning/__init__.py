@@ -15,10 +15,16 @@ change, `proposals` makes a new point of it. KerasTuner (extra `tuner`) is impor
 with `SiameseHyperModel` and `DiagnosisOracle`, which are subclasses of its classes.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from keras_siamese.tuning.grid import SiameseGridSearch
 from keras_siamese.tuning.objectives import objective
 from keras_siamese.tuning.results import SearchResults
 from keras_siamese.tuning.space import Range, SearchSpace
+
+if TYPE_CHECKING:
+    from keras_siamese.tuning.hypermodel import SiameseHyperModel
+    from keras_siamese.tuning.oracle import DiagnosisOracle
 
 __all__ = [
     "DiagnosisOracle",
@@ -31,7 +37,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == "SiameseHyperModel":
         from keras_siamese.tuning.hypermodel import SiameseHyperModel
 

@@ -12,6 +12,8 @@ verified for each fold.
     search.best_params_, search.best_model_, search.results_.to_frame()
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import dataclasses
@@ -22,7 +24,9 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -30,6 +34,7 @@ import rich  # comes with Keras
 
 from keras_siamese import _checks
 from keras_siamese._seeds import seeded
+from keras_siamese._types import ArrayLike, Samples, Self, StrPath
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data import PairSequence
 from keras_siamese.data.sources import check_source, count_samples, subset
@@ -38,7 +43,10 @@ from keras_siamese.tuning import folds as folding
 from keras_siamese.tuning.objectives import check_objective
 from keras_siamese.tuning.objectives import objective as objective_of
 from keras_siamese.tuning.recipe import parameters_of, siamese_of
-from keras_siamese.tuning.results import SearchResults, read_trial
+from keras_siamese.tuning.results import SearchResults, TrialResult, read_trial
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 logger = logging.getLogger(__name__)
 
@@ -93,21 +101,21 @@ class SiameseGridSearch:
 
     def __init__(
         self,
-        build_fn,
-        param_grid,
-        cv=3,
+        build_fn: Callable[..., keras.layers.Layer],
+        param_grid: Mapping[str, Sequence[Any]],
+        cv: int = 3,
         *,
-        epochs=10,
-        batch_size=32,
-        objective="val_eer",
-        callbacks=None,
-        on_divergence=None,
-        give_up=None,
-        directory=None,
-        project_name="siamese_grid_search",
-        seed=0,
-        verbose=1,
-    ):
+        epochs: int = 10,
+        batch_size: int = 32,
+        objective: str = "val_eer",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        on_divergence: Literal["warn", "stop"] | None = None,
+        give_up: float | None = None,
+        directory: StrPath | None = None,
+        project_name: str = "siamese_grid_search",
+        seed: int = 0,
+        verbose: int = 1,
+    ) -> None:
         _checks.check_installed("keras_tuner", "tuner")
         self.param_grid, self._texts = check_grid(param_grid)
         self.build_fn, self._taken = build_fn, check_build_fn(build_fn, self.param_grid)
@@ -125,7 +133,7 @@ class SiameseGridSearch:
         self.seed = _checks.check_integer("seed", seed, low=0)
         self.verbose = _checks.check_choice("verbose", verbose, (0, 1))
 
-    def fit(self, x, labels):
+    def fit(self, x: Samples, labels: ArrayLike) -> Self:
         """Runs the search on samples `x` `(n, …)` with identities `labels` `(n,)`; returns this object."""
         x = check_source("x", x)
         labels = _checks.check_labels("labels", labels, length=count_samples(x))
@@ -142,7 +150,7 @@ class SiameseGridSearch:
         self.best_model_, _ = self.train(x, labels, *best)
         return self
 
-    def read(self, trials, objective):
+    def read(self, trials: list[TrialResult], objective: keras_tuner.Objective) -> None:
         """Sets the attributes from a list of `TrialResult`; warns about failures, raises if all failed."""
         self.results_ = SearchResults(trials, objective, self.cv)
         self.cv_results_, self.causes_ = self.results_.cv_results_, self.results_.causes
@@ -157,7 +165,7 @@ class SiameseGridSearch:
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         self.refit_epochs_ = round(np.mean([record["epoch"] for record in best.records]))
 
-    def project_folder(self, x, labels):
+    def project_folder(self, x: Samples, labels: ArrayLike) -> Path | None:
         """The folder given for the trials, or None; raises if it holds another search."""
         if self.directory is None:
             return None
@@ -168,7 +176,7 @@ class SiameseGridSearch:
         folding.claim(folder, ours, is_fresh=not folder.exists() or not any(folder.iterdir()))
         return folder
 
-    def search(self, x, labels, folds, params, folder):
+    def search(self, x: Samples, labels: ArrayLike, folds: Any, params: Any, folder: Path) -> list[TrialResult]:
         """Runs KerasTuner's search; returns a `TrialResult` for each of `params`."""
         keras_tuner = _checks.check_installed("keras_tuner", "tuner")
         entries = {row: entry for entry, row in enumerate(itertools.product(*self._texts.values()))}
@@ -198,7 +206,9 @@ class SiameseGridSearch:
         found = {entry_of(one): read_trial(Path(tuner.get_trial_dir(one.trial_id)), one, aim) for one in ended}
         return [dataclasses.replace(found[entry], params=one) for entry, one in enumerate(params)]
 
-    def cross_validate(self, x, labels, folds, params, entry, file):
+    def cross_validate(
+        self, x: Samples, labels: ArrayLike, folds: Any, params: Any, entry: int, file: StrPath
+    ) -> dict[str, float]:
         """Runs one trial; returns its metrics for KerasTuner and writes the records of its folds into `file`."""
         at = f"trial {entry + 1}/{len(params)}"
 
@@ -223,13 +233,21 @@ class SiameseGridSearch:
             logger.warning("%s failed with %s: %s", title(number), type(error).__name__, error)
             raise
 
-    def line_of(self, record):
+    def line_of(self, record: Any) -> str:
         """The text of one line about a fit."""
         value, cause = record["logs"][self.objective], record.get("cause")
         line = f"{self.objective} {value:.4f} at epoch {record['epoch']} of {self.epochs}, {record['seconds']:.1f} s"
         return f"{line}; diverged: {cause}" if cause else line
 
-    def train(self, x, labels, params, epochs, callbacks, seed):
+    def train(
+        self,
+        x: Samples,
+        labels: ArrayLike,
+        params: Any,
+        epochs: int,
+        callbacks: Sequence[keras.callbacks.Callback],
+        seed: int,
+    ) -> tuple[keras.Model, keras.callbacks.History]:
         """A new model after `epochs` on pairs of the samples `x`, and Keras's `History`."""
         sequence = PairSequence(x, labels, batch_size=self.batch_size, seed=self.seed)
         with seeded(seed):
@@ -238,7 +256,7 @@ class SiameseGridSearch:
             # Not shuffled: the pairs are in random order already.
             return model, model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
 
-    def show(self, line):
+    def show(self, line: str) -> None:
         if self.verbose:
             rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)
 

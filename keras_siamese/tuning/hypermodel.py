@@ -7,14 +7,18 @@ Contract: the tuner chooses what to try next and what is saved. KerasTuner (extr
     siamese = tuner.get_best_models()[0]
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import inspect
 import json
 import logging
 import traceback
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -22,6 +26,7 @@ import numpy as np
 from keras_siamese import _checks
 from keras_siamese._files import write_text
 from keras_siamese._seeds import seeded
+from keras_siamese._types import ArrayLike, Augment, Data, Samples
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data.sources import check_source, count_samples, subset
 from keras_siamese.tuning import folds as folding
@@ -32,6 +37,9 @@ from keras_siamese.tuning.proposals import changed, is_new
 from keras_siamese.tuning.recipe import batches_of, compared_by, compiled_model, mining_callbacks, parameters_of
 from keras_siamese.tuning.results import FAILURE
 from keras_siamese.tuning.space import SearchSpace
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 keras_tuner = _checks.check_installed("keras_tuner", "tuner")
 logger = logging.getLogger(__name__)
@@ -68,7 +76,18 @@ class SiameseHyperModel(keras_tuner.HyperModel):
     (0.5, (None, 16))
     """
 
-    def __init__(self, encoder, space=None, *, augment=None, seed=0, name=None, tunable=True):
+    _last: tuple[dict[str, Any], int] | None
+
+    def __init__(
+        self,
+        encoder: Callable[..., keras.layers.Layer],
+        space: SearchSpace | None = None,
+        *,
+        augment: Callable[[float], Augment] | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        tunable: bool = True,
+    ) -> None:
         super().__init__(name=name, tunable=tunable)
         self.space = SearchSpace() if space is None else space
         if not isinstance(self.space, SearchSpace):
@@ -80,7 +99,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
         self.seed = _checks.check_integer("seed", seed, low=0)
         self._held = self._last = None
 
-    def build(self, hp):
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model for KerasTuner's `hp`: a siamese network or, for a batch loss, the encoder itself."""
         with reported(hp, None):
             return self._built(hp, self.seed + self._executions(hp))
@@ -101,21 +120,21 @@ class SiameseHyperModel(keras_tuner.HyperModel):
 
     def fit(
         self,
-        hp,
-        model,
-        x=None,
-        labels=None,
+        hp: keras_tuner.HyperParameters,
+        model: keras.Model,
+        x: Samples | None = None,
+        labels: ArrayLike | None = None,
         *,
-        validation_data=None,
-        cv=None,
-        epochs=10,
-        initial_epoch=0,
-        callbacks=None,
-        on_divergence=None,
-        give_up=None,
-        verbose=0,
-        **unknown,
-    ):
+        validation_data: Data = None,
+        cv: int | None = None,
+        epochs: int = 10,
+        initial_epoch: int = 0,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        on_divergence: Literal["warn", "stop"] | None = None,
+        give_up: float | None = None,
+        verbose: int = 0,
+        **unknown: Any,
+    ) -> dict[str, float]:
         """Trains `model`, measures it each epoch, and returns the metrics of the trial for KerasTuner, a dict.
 
         Outside a search it trains on all samples and returns Keras's `History`; `cv` must then be None.

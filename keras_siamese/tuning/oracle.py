@@ -8,8 +8,11 @@ with this module, and saves, resumes and distributes the search.
     tuner.search(x, labels, cv=3, epochs=10, on_divergence="stop")
 """
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +20,9 @@ from keras_siamese import _checks
 from keras_siamese.tuning.objectives import sign_of
 from keras_siamese.tuning.proposals import Tried, propose
 from keras_siamese.tuning.repairs import agreed, read
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 keras_tuner = _checks.check_installed("keras_tuner", "tuner")
 logger = logging.getLogger(__name__)
@@ -61,13 +67,13 @@ class DiagnosisOracle(keras_tuner.Oracle):
     ['learning_rate']
     """
 
-    def __init__(self, objective=None, max_trials=10, *, seed=0, **kwargs):
+    def __init__(self, objective: Any = None, max_trials: int = 10, *, seed: int = 0, **kwargs: Any) -> None:
         _checks.check_integer("max_trials", max_trials, low=1)
         # KerasTuner draws a seed of its own from Python's global generator for 0.
         super().__init__(objective, max_trials, seed=1 + _checks.check_integer("seed", seed, low=0), **kwargs)
         self.reasons = {}
 
-    def populate_space(self, trial_id):
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The values of the next trial, for KerasTuner's `create_trial`."""
         rng = np.random.default_rng([self.seed, len(self.trials)])
         proposal = propose(self.hyperparameters, self.tried(), rng)
@@ -78,7 +84,7 @@ class DiagnosisOracle(keras_tuner.Oracle):
             logger.info("Trial %s repairs %s of trial %s", trial_id, ", ".join(proposal.causes), proposal.parent)
         return {"status": "RUNNING", "values": proposal.values}
 
-    def tried(self):
+    def tried(self) -> list[Tried]:
         """The trials so far as `Tried`, in the order in which they were started."""
         sign = sign_of(self.objective)
         found = []
@@ -90,11 +96,11 @@ class DiagnosisOracle(keras_tuner.Oracle):
             found.append(Tried(name, trial.hyperparameters.values, score, findings, is_ended, **reason))
         return found
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """The state that KerasTuner saves."""
         return {**super().get_state(), "reasons": self.reasons}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """Restores a saved state."""
         super().set_state(state)
         self.reasons = state["reasons"]

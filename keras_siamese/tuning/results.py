@@ -8,20 +8,28 @@ folder.
     results.to_frame(), results.to_html("search.html"), results.to_tensorboard("logs")
 """
 
+from __future__ import annotations
+
 import collections
 import copy
 import dataclasses
 import html
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_siamese import _checks
 from keras_siamese._files import write_text
 from keras_siamese._tables import aligned, html_table
+from keras_siamese._types import Self, StrPath
 from keras_siamese.tuning import report
 from keras_siamese.tuning.folds import FILE, read_json
 from keras_siamese.tuning.objectives import sign_of
+
+if TYPE_CHECKING:
+    import keras_tuner
+    import pandas
 
 FAILURE = "failure.txt"
 
@@ -31,8 +39,8 @@ class TrialResult:
     """The result of one trial."""
 
     name: str  # KerasTuner's id of the trial
-    params: dict  # its active hyperparameters by name
-    records: list  # one for each fit, see `folds`
+    params: dict[str, Any]  # its active hyperparameters by name
+    records: list[Any]  # one for each fit, see `folds`
     value: float  # the mean of the objective over the folds; NaN if the trial failed or is not finished
     error: str | None = None  # the traceback of a failed trial
 
@@ -67,7 +75,7 @@ class SearchResults:
         RuntimeError: from `best` and `of`, if every trial failed; it contains the first traceback.
     """
 
-    def __init__(self, trials, objective, cv):
+    def __init__(self, trials: list[TrialResult], objective: keras_tuner.Objective, cv: int) -> None:
         self.trials, self.objective, self.cv = list(trials), objective, cv
         self.failures = {trial.name: trial.error for trial in self.trials if trial.error is not None}
         causes = collections.Counter(trial.cause for trial in self.trials if trial.cause)
@@ -76,7 +84,7 @@ class SearchResults:
         self.cv_results_ = self._table()
 
     @classmethod
-    def of(cls, tuner):
+    def of(cls, tuner: keras_tuner.Tuner) -> Self:
         """Reads the results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`.
 
         Raises:
@@ -95,13 +103,13 @@ class SearchResults:
             raise RuntimeError(results.failure())
         return results
 
-    def failure(self):
+    def failure(self) -> str:
         """The text of an error: how many trials failed, and the hyperparameters and traceback of the first of them."""
         first = next(trial for trial in self.trials if trial.error is not None)
         return f"{len(self.failures)} of {len(self.trials)} trials failed; first {first.params}:\n{first.error}"
 
     @property
-    def best(self):
+    def best(self) -> TrialResult:
         if self.failures and len(self.failures) == len(self.trials):
             raise RuntimeError(self.failure())
         if not np.isfinite([trial.value for trial in self.trials]).any():
@@ -135,7 +143,7 @@ class SearchResults:
             **{f"split{fold}_best_epoch": one for fold, one in enumerate(epochs)},
         }
 
-    def to_frame(self):
+    def to_frame(self) -> pandas.DataFrame:
         """`cv_results_` as a pandas DataFrame, best trial first, with the extra columns `trial`, `cause`, `error`."""
         pandas = _checks.check_installed("pandas", "test")
         frame = pandas.DataFrame({key: list(column) for key, column in self.cv_results_.items()})
@@ -144,7 +152,7 @@ class SearchResults:
         frame["error"] = [trial.error for trial in self.trials]
         return frame.sort_values("rank_test_score", kind="stable").reset_index(drop=True)
 
-    def rows(self):
+    def rows(self) -> list[list[str]]:
         """The table as rows of strings, best trial first, after a head row; it leaves out what is in `constants`."""
         names = [name for name in self.names if name not in self.constants]
         name = self.objective.name
@@ -161,21 +169,21 @@ class SearchResults:
         return table
 
     @property
-    def constants(self):
+    def constants(self) -> dict[str, Any]:
         """The hyperparameters that have the same value in all of several trials, by name."""
         first, *others = self.trials or [None]
         same = [name for name in self.names if all(name in trial.params for trial in self.trials)]
         same = [name for name in same if all(trial.params[name] == first.params[name] for trial in others)]
         return {name: first.params[name] for name in same if others}
 
-    def remark(self, trial):
+    def remark(self, trial: TrialResult) -> str:
         """A remark on a trial: whether it failed, was given up, or diverged, and why."""
         if trial.error is not None:
             return f"failed: {trial.error.strip().splitlines()[-1]}"
         parts = [f"given up after {len(trial.records)} of {self.cv} folds"] if len(trial.records) < self.cv else []
         return "; ".join(parts + ([f"diverged: {trial.cause}"] if trial.cause else []))
 
-    def summary(self):
+    def summary(self) -> str:
         """One line: the numbers of trials and failures, the causes, and the values that all trials share."""
         parts = [f"{len(self.trials)} trials"]
         parts += [f"{len(self.failures)} failed"] * bool(self.failures)
@@ -184,18 +192,18 @@ class SearchResults:
         alike = ", ".join(f"{name} {shown(value)}" for name, value in self.constants.items())
         return ", ".join(parts) + (f"; all with {alike}" if alike else "")
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join([*aligned(self.rows()), self.summary()])
 
     def _repr_html_(self):
         return f"<p>{html.escape(self.summary())}</p>{html_table(self.rows())}"
 
-    def to_html(self, path):
+    def to_html(self, path: StrPath) -> None:
         """Writes one self-contained HTML page with the table and a parallel-coordinates plot (extra `report`)."""
         path = _checks.check_writable("path", path)
         write_text(path, report.render(self))
 
-    def to_tensorboard(self, log_dir):
+    def to_tensorboard(self, log_dir: StrPath) -> None:
         """Writes the trials into a folder for the HParams tab of TensorBoard (package `tensorboard`)."""
         report.write_hparams(self, log_dir)
 

@@ -12,12 +12,18 @@ that only some losses use on the condition that one of these is chosen.
     )
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_siamese import _checks, distances, losses
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 WHOLE = {"embedding_dim": 1, "batch_size": 1, "classes_per_batch": 2, "samples_per_class": 2}  # and the lowest value
 POSITIVE = {"margin", "learning_rate"}
@@ -55,11 +61,11 @@ class Range:
                 raise ValueError(f"`step` must be at most the {what} of `high` and `low`; {found}")
 
     @property
-    def is_whole(self):
+    def is_whole(self) -> bool:
         """Whether the range has only whole numbers."""
         return all(isinstance(one, int) for one in (self.low, self.high, 1 if self.step is None else self.step))
 
-    def register(self, hp, name):
+    def register(self, hp: keras_tuner.HyperParameters, name: str) -> Any:
         """Registers the range on KerasTuner's `hp`; returns the active value."""
         kind = hp.Int if self.is_whole else hp.Float
         return kind(name, self.low, self.high, step=self.step, sampling="log" if self.log else "linear")
@@ -152,11 +158,11 @@ class SearchSpace:
             fields[name] = check_field(f"encoder[{name!r}]", value)
         return fields
 
-    def users(self, name):
+    def users(self, name: str) -> list[str]:
         """The names of the losses that use the field `name`."""
         return [loss for loss, instance in self.losses.items() if uses(instance, name)]
 
-    def declare(self, hp):
+    def declare(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
         """Registers the space on KerasTuner's `HyperParameters`; returns the active values by name."""
         values = {}
         for name, choices in self.fields.items():
