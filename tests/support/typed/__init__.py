@@ -1,0 +1,1 @@
+"""Two programs for a type checker. They are read, and never run."""
