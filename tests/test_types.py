@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import keras_siamese
+from keras_siamese import _types
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests" / "support" / "typed"
@@ -100,6 +101,12 @@ def test_what_has_no_type_is_found():
 
 def test_the_package_says_that_it_has_types():
     assert (ROOT / "keras_siamese" / "py.typed").is_file()
+
+
+def test_the_names_of_types_are_in_the_reference():
+    own = set(_types.__all__) - {"Self", "Unpack"}
+    page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    assert {name for name in own if not name.endswith("Options")} == {name for name in own if f"`{name}`" in page}
 
 
 @pytest.mark.deep
