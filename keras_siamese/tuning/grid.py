@@ -102,7 +102,7 @@ class SiameseGridSearch:
     def __init__(
         self,
         build_fn: Callable[..., keras.layers.Layer],
-        param_grid: Mapping[str, Sequence[Any]],
+        param_grid: Mapping[str, Any],
         cv: int = 3,
         *,
         epochs: int = 10,

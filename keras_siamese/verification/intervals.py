@@ -42,6 +42,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def between(interval):
 
 
 def bootstrap(
-    statistics: Sequence[str | tuple[str, float]],
+    statistics: Sequence[Any],
     same: ArrayLike,
     scores: ArrayLike,
     left: ArrayLike | None = None,
@@ -106,7 +107,7 @@ def bootstrap(
     samples: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
-) -> dict[str | tuple[str, float], Interval]:
+) -> dict[Any, Interval]:
     """Confidence intervals of several statistics, by a bootstrap over identities: a dict from each to its `Interval`.
 
     All use the same resamples. A resample in which a class has no weight is drawn again; at least one draw in five has
