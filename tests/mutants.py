@@ -126,7 +126,8 @@ def without_texts(tree):
             node.decorator_list = []
             if isinstance(node, ast.FunctionDef):
                 node.returns = None
-                for argument in [*node.args.args, *node.args.kwonlyargs]:
+                rest = filter(None, [node.args.vararg, node.args.kwarg])
+                for argument in [*node.args.args, *node.args.kwonlyargs, *rest]:
                     argument.annotation = None
         if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
             node.body = [one for one in node.body if not is_text(one)]
@@ -179,7 +180,8 @@ def swapped(node, **fields):
 def sample_of(count, seed, room=None):
     """`count` mutants, as many from each room as its share of the lines; the same ones for the same seed and files."""
     rng = random.Random(seed)
-    files = sorted(path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob("*.py"))
+    found = (path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob("*.py"))
+    files = sorted(path for path in found if path.name != "_types.py")  # no code, only annotations
     rooms = {}
     for path in files:
         name = path.parts[1] if len(path.parts) > 2 else "top level"
