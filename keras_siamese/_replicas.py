@@ -244,3 +244,12 @@ def value_of(variable):
     if hasattr(value, "read_value"):  # a variable of TensorFlow; a copy in each replica is no array
         value = value.read_value()
     return np.array(ops.convert_to_numpy(value))
+
+
+def is_in_memory():
+    """Whether NumPy reads the variables of JAX in place. There, each operation on a new shape would be compiled."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"

@@ -18,18 +18,21 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_model_input, check_same
+from keras_siamese._replicas import is_in_memory
+from keras_siamese._rowwise import rows_apart
 from keras_siamese.attach.anatomy import check_model, dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, subset, take
+from keras_siamese.layers import SiameseWrapper
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
 from keras_siamese.verification.pairs import draw_pairs
 
 MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
-LEAST_ITEMS = 400  # of a labelled set, however few identities it has
 FEW = 1000  # pairs from which the direction of an output is found
+BATCH_SIZE = 64  # items that are embedded at once: the activations of more do not stay in a processor's cache
 BLOCK = 65_536  # most pairs that are compared at once …
 CACHED = 2**20  # … and most numbers in a side of them, if that leaves 1,024 pairs: more do not stay in the cache
 NUMBERS = 8_000_000  # numbers in the items of such pairs, where the items themselves are compared
@@ -47,7 +50,7 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
         encoder, distance, score: override what is found in the model; see `dissect`.
         similar_label: the label of pairs that means the same identity. By default it is found for pairs as the model
             takes them, and 1 otherwise.
-        **options: `max_items`, `max_each`, `max_pairs` and `seed` of `Trials.of`.
+        **options: those of `Trials.of`, of a labelled set.
 
     Raises:
         ValueError: see `Trials.of` and `dissect`.
@@ -134,15 +137,12 @@ class Trials:
             )
 
     @classmethod
-    def of(cls, validation, *, max_items=None, max_each=None, max_pairs=MAX_PAIRS, similar_label=None, seed=0):
+    def of(cls, validation, *, similar_label=None, **options):
         """Make trials from `(x, labels)`, `(left, right, same)` or a frozen `PairSequence`.
 
         Args:
-            max_items: number of items to keep from a labelled set, spread evenly over its identities; None keeps all.
-            max_each: the same as a number for each identity, but at least `LEAST_ITEMS` in all; None sets no limit.
-            max_pairs: number of comparisons to draw from a labelled set, see `draw_pairs`.
             similar_label: the value in `same` that means the same identity, 1 or 0. A `PairSequence` has its own.
-            seed: seed of the draw.
+            **options: `max_items`, `max_each`, `least_items`, `max_pairs` and `seed` of `from_labels`.
 
         Raises:
             ValueError: if no comparison is genuine or none is impostor, if lengths differ, if samples are not finite.
@@ -153,7 +153,6 @@ class Trials:
             return cls.from_sequence(validation)
         size = len(validation) if isinstance(validation, (tuple, list)) else None
         if size == 2:
-            options = {"max_items": max_items, "max_each": max_each, "max_pairs": max_pairs, "seed": seed}
             return cls.from_labels(*validation, **options, name="validation ")
         if size == 3:
             return cls.from_pairs(*validation, similar_label=check_choice("similar_label", similar_label, (None, 0, 1)))
@@ -161,14 +160,23 @@ class Trials:
         raise ValueError(f"`validation` must be {WHAT_IT_TAKES}; got {found}")
 
     @classmethod
-    def from_labels(cls, x, labels, *, max_items=None, max_each=None, max_pairs=MAX_PAIRS, seed=0, name=""):
-        """Make trials from samples `x` `(items, …)` with identities `labels` `(items,)`; errors begin with `name`."""
+    def from_labels(
+        cls, x, labels, *, max_items=None, max_each=None, least_items=0, max_pairs=MAX_PAIRS, seed=0, name=""
+    ):
+        """Make trials from samples `x` `(items, …)` with identities `labels` `(items,)`; errors begin with `name`.
+
+        Args:
+            max_items: number of items to keep, spread evenly over the identities; None keeps all.
+            max_each: the same as a number for each identity, but at least `least_items` in all; None sets no limit.
+            max_pairs: number of comparisons to draw, see `draw_pairs`.
+            seed: seed of the draw.
+        """
         x = check_source(f"{name}x", x)
         names, codes = encode(check_labels(f"{name}labels", labels, length=count_samples(x)))
         rng, kept = np.random.default_rng(check_integer("seed", seed, low=0)), np.arange(len(codes))
         most = len(codes) if max_items is None else max_items
         if max_each is not None:
-            most = min(most, max(LEAST_ITEMS, max_each * len(names)))
+            most = min(most, max(least_items, max_each * len(names)))
         if len(codes) > most:
             kept = spread_over_identities(codes, most, rng)
             x, codes = subset(x, kept), codes[kept]
@@ -297,17 +305,18 @@ class ScoredTrials:
         return float("nan"), best_accuracy(same, scores)[1]
 
 
-def score(siamese, trials, batch_size=256):
+def score(siamese, trials, batch_size=BATCH_SIZE, exactly=False):
     """Score `trials` with the siamese model `siamese`: `ScoredTrials`. Each item is embedded once.
 
     If the model has no embeddings, it is called on the pairs themselves, and `ScoredTrials.embeddings` has the shape
-    `(items, 0)`.
+    `(items, 0)`. `exactly` says that the model itself must compare the embeddings, for a threshold that it is to apply
+    to these pairs again: what is computed elsewhere may differ in the last digit.
     """
     if getattr(siamese, "has_embeddings", True):
         embeddings = embed(siamese.encoder, trials.items, batch_size)
         other = getattr(siamese, "other", None)  # the right side's own encoder
         others = None if other is None else embed(other, trials.items, batch_size)
-        scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others)
+        scores = score_embeddings(siamese, embeddings, trials.left, trials.right, others, exactly)
     else:
         embeddings, scores = np.empty((count_samples(trials.items), 0), "float32"), score_items(siamese, trials)
     if not has_finite_weights(getattr(siamese, "model", siamese)):
@@ -333,19 +342,19 @@ def embed(encoder, x, batch_size=256, name="x"):
 
 
 def predict(model, x, batch_size=256, name="x"):
-    """What `model` returns for `x` `(n, …)` in inference mode, as arrays `(n, …)`; in blocks of `batch_size` rows.
+    """What `model` returns for `x` `(n, …)` in inference mode, arrays `(n, …)`; in blocks of at most `batch_size` rows.
 
     On several devices, each device computes every block. So the number of rows need not be a multiple of the number of
     devices, as it must be for Keras's `predict` on JAX.
     """
     # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
     run = model.predict_on_batch if isinstance(model, keras.Model) else model
-    parts = []
-    for start in range(0, count_samples(x), batch_size):
-        block = fed(take(x, slice(start, start + batch_size)), name)
-        rows = count_samples(block)
+    parts, done = [], 0
+    for rows in equal_blocks(count_samples(x), batch_size):  # of one length, for which a backend compiles once
+        block = fed(take(x, rows), name)
         # Keras joins what the replicas of a TensorFlow strategy return: each has the whole block.
-        parts.append(tree.map_structure(lambda part, rows=rows: ops.convert_to_numpy(part)[:rows], run(block)))
+        new, done = slice(done - rows.start, count_samples(block)), rows.stop
+        parts.append(tree.map_structure(lambda part, new=new: ops.convert_to_numpy(part)[new], run(block)))
     return tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
@@ -367,22 +376,37 @@ def naming(name, x):
 def has_finite_weights(model):
     """Whether no weight of `model` is NaN or infinite."""
     floats = [weight for weight in model.weights if "float" in keras.backend.standardize_dtype(weight.dtype)]
+    if is_in_memory():
+        return all(bool(np.isfinite(ops.convert_to_numpy(weight)).all()) for weight in floats)
     return all(bool(ops.all(ops.isfinite(weight))) for weight in floats)
 
 
-def score_embeddings(siamese, embeddings, left, right, others=None):
+def score_embeddings(siamese, embeddings, left, right, others=None, exactly=True):
     """Score the pairs of rows `left`, `right` `(n,)` of `embeddings` `(items, dim)`: `(n,)`, larger = more similar.
 
     The scores are float32 like the model's output, so a threshold means the same for both. `right` are rows of `others`
-    `(m, dim)`, if given.
+    `(m, dim)`, if given. `exactly` is that of `score`.
     """
     others = embeddings if others is None else others
+    wrapper = None if exactly else comparing(siamese)
+    distances = None if wrapper is None else rows_apart(wrapper.distance, embeddings, others, left, right)
+    if distances is not None:
+        head = wrapper.head
+        return similarity(siamese, distances if head is None else to_numpy(head(distances[:, None]))[:, 0])
     scores = np.empty(len(left), "float32")
     most = min(BLOCK, max(1024, CACHED // max(1, embeddings.shape[1])))
     for block in equal_blocks(len(left), most):
         output = siamese.compare(embeddings[left[block]], others[right[block]])
         scores[block] = similarity(siamese, to_numpy(output)[:, 0])
     return scores
+
+
+def comparing(siamese):
+    """The `SiameseWrapper` that compares for `siamese` (an `Anatomy`, or itself one); None if something else does."""
+    if isinstance(siamese, SiameseWrapper):
+        return siamese
+    wrapper = getattr(siamese, "wrapper", None)
+    return wrapper if wrapper is not None and siamese.compares_by_wrapper else None
 
 
 def equal_blocks(count, most):

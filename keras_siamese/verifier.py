@@ -137,7 +137,7 @@ class Verifier(keras.Model):
         if siamese is None or anatomy.other is not None:
             siamese = AttachedModel.of(anatomy)
             warn_of_code(model)
-        scored = score(anatomy, trials, BATCH_SIZE)
+        scored = score(anatomy, trials, BATCH_SIZE, exactly=True)
         if not scored.is_finite:
             raise ValueError(f"The embeddings of {anatomy.encoder.name!r} must be finite; some are NaN or infinite")
         slope, offset = verification.platt(scored.same, scored.scores)
@@ -215,7 +215,7 @@ class Verifier(keras.Model):
             seed: seed of the intervals, and of the draw of pairs if there are more than 200,000.
         """
         trials = self.trials(x, labels, seed)
-        scored = score(self.parts, trials, BATCH_SIZE)
+        scored = score(self.parts, trials, BATCH_SIZE, exactly=True)
         left, right = scored.trials.pair_identities
         decision = {"threshold": self.threshold, "calibration": (self.slope, self.offset)}
         return verification.evaluate(scored.same, scored.scores, far=far, left=left, right=right, seed=seed, **decision)

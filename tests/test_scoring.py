@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from keras_siamese import verification
+from keras_siamese.attach.anatomy import dissect
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import (
     ScoredTrials,
@@ -50,14 +51,29 @@ class Counting(layers.Layer):
         return inputs + 0.0
 
 
-def test_each_item_is_embedded_once(x):
+def test_each_item_is_embedded_once_in_blocks_of_one_length(x):
     encoder = Counting()
     siamese = SiameseWrapper(encoder, "euclidean")
     siamese((x[:2], x[:2]))
     encoder.rows.clear()
     scored = score(siamese, Trials.of((x, LABELS)), batch_size=8)
-    assert encoder.rows == [8, 8, 8, 6] and len(scored.scores) == 435
+    assert encoder.rows == [8, 8, 8, 8] and len(scored.scores) == 435
     np.testing.assert_allclose(scored.embeddings, x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", [None, "logistic"])
+@pytest.mark.parametrize("is_functional", [False, True])
+def test_scores_computed_in_numpy_are_those_of_the_model(x, head, is_functional, monkeypatch):
+    siamese, trials = SiameseWrapper(encoder_model(), "euclidean", head=head), Trials.of((x, LABELS))
+    siamese((x[:2], x[:2]))
+    inputs = keras.Input((FEATURES,)), keras.Input((FEATURES,))
+    anatomy = dissect(keras.Model(inputs, siamese(inputs)) if is_functional else siamese)
+    assert anatomy.compares_by_wrapper == (not is_functional or head is None)
+    exactly, quickly = score(anatomy, trials, exactly=True), score(anatomy, trials)
+    np.testing.assert_allclose(quickly.scores, exactly.scores, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr("keras_siamese.scoring.rows_apart", lambda *args: np.full(len(trials), 2.0, "float32"))
+    assert (np.ptp(score(anatomy, trials).scores) < 1e-6) == anatomy.compares_by_wrapper
+    np.testing.assert_array_equal(score(anatomy, trials, exactly=True).scores, exactly.scores)
 
 
 TWO_REPLICAS = """

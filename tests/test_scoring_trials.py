@@ -112,10 +112,12 @@ def test_trials_of_labelled_samples_are_all_their_pairs(x):
 @pytest.mark.parametrize(("identities", "each", "kept"), [(60, 12, 480), (60, 6, 360), (20, 30, 400), (4, 50, 200)])
 def test_trials_keep_8_items_of_each_identity_or_400_items(identities, each, kept):
     labels = np.repeat(np.arange(identities), each)
-    trials = Trials.of((np.zeros((len(labels), 1)), labels), max_items=450 if kept == 400 else 2000, max_each=8)
+    trials = Trials.of(
+        (np.zeros((len(labels), 1)), labels), max_items=450 if kept == 400 else 2000, max_each=8, least_items=400
+    )
     counts = np.bincount(trials.identities)
     assert len(trials.identities) == kept and counts.max() - counts.min() <= 1 and len(counts) == identities
-    fewer = Trials.of((np.zeros((len(labels), 1)), labels), max_items=150, max_each=8)
+    fewer = Trials.of((np.zeros((len(labels), 1)), labels), max_items=150, max_each=8, least_items=400)
     assert len(fewer.identities) == 150
 
 

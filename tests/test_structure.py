@@ -18,7 +18,7 @@ ORDER = [
     {"_checks", "_differences", "_export", "_files", "_frames", "_reading", "_replicas", "_seeds", "_tables"},
     {"ops"},
     {"distances"},
-    {"neighbours"},
+    {"_rowwise", "neighbours"},
     {"losses", "layers", "data", "verification"},
     {"metrics"},
     {"attach"},

@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese._types import DistanceLike, Samples, Tensor
-from keras_siamese.attach.comparator import Examined, columns_weighted, own_distance
+from keras_siamese.attach.comparator import Examined, columns_weighted, is_distance_alone, own_distance
 from keras_siamese.attach.encoder import is_encoder, without_classifier
 from keras_siamese.attach.graph import is_functional, shows_parts, understood
 from keras_siamese.attach.orient import are_pairs
@@ -44,6 +44,7 @@ class Anatomy:
         bounds: `(lowest, highest)` value of the output, or None if not known.
         output_kind: "distance" if the output falls with similarity, "score" if it grows.
         wrapper: a `SiameseWrapper` of the same parts, or None if the comparator is none of this package's distances.
+        compares_by_wrapper: whether `compare` does exactly what the wrapper's does, and nothing else.
         towers: the encoders of the sides, a tuple; one for all sides if they share their weights.
         comparator: the model from the towers' ends to the outputs; None if the model shows its parts itself, compares
             in its loss, or cannot be traced.
@@ -83,6 +84,7 @@ class Anatomy:
         )
         self.scale_free = wrapper is not None and wrapper.distance.scale_free
         self.output_kind = getattr(wrapper, "output_kind", "score")
+        self.compares_by_wrapper = compare is None and wrapper is not None
         self._compare = compare or getattr(wrapper, "compare", None)
 
     @property
@@ -328,6 +330,7 @@ def of_towers(model, towers, distance=None, sample=None):
     wrapper = examined.wrapper()
     anatomy = Anatomy(model, notes, wrapper=wrapper, towers=towers, **examined.output)
     anatomy.sample = sample
+    anatomy.compares_by_wrapper = wrapper is not None and is_distance_alone(comparator)
     if wrapper is None:
         anatomy.distance, anatomy.scale_free = own_distance(comparator), examined.scale_free
         anatomy.output_kind = "distance" if examined.end < 0 else "score"

@@ -8,13 +8,14 @@ Contract: `Examined` takes `Towers`; the functions take the comparator, a Keras 
     columns_weighted(towers.comparator)         # 1: weights follow a single number, such as a distance
 """
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_siamese.attach.direction import equal_end
 from keras_siamese.attach.towers import size_of
 from keras_siamese.distances import Distance
-from keras_siamese.layers import SiameseWrapper
+from keras_siamese.layers import DistanceLayer, SiameseWrapper
 
 EXAMINED = 16  # random embeddings with which a comparator is examined
 
@@ -96,6 +97,12 @@ class Examined:
         left, right = self.drawn[0][:2]
         mine = ops.convert_to_numpy(wrapper.compare(*map(ops.convert_to_tensor, (left, right))))[:, -1]
         return wrapper if np.allclose(mine, self.compared(left, right), rtol=1e-4, atol=1e-5) else None
+
+
+def is_distance_alone(comparator):
+    """Whether the `comparator` is a `DistanceLayer` of two embeddings, and nothing else."""
+    found = [one for one in comparator.operations if not isinstance(one, keras.layers.InputLayer)]
+    return len(comparator.inputs) == 2 and [*map(type, found)] == [DistanceLayer]
 
 
 def own_distance(comparator):

@@ -57,6 +57,8 @@ def classifies(model):
     For one-hot targets this is also true of a regression. So the loss must not change if the same number is added to
     all outputs, as for logits, or if all outputs are multiplied by the same number, as for probabilities.
     """
+    if getattr(model.loss, "expects", None) == "embedding":  # a loss of this package that compares the rows of a batch
+        return False
     classes = model.outputs[0].shape[-1]
 
     def loss(target, raised, add=0.0, times=1.0):

@@ -22,6 +22,7 @@ from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import beside
+from keras_siamese.diagnosis.diagnose import SAMPLE
 from keras_siamese.diagnosis.diagnosis import diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
@@ -45,6 +46,9 @@ class DivergenceError(RuntimeError):
 
 class DivergenceMonitor(VerificationMonitor):
     """A `VerificationMonitor` that flags a run if its loss falls and verification does not follow, and says why.
+
+    Of a labelled set it measures 8 items of each identity, or more if that leaves fewer than 400: as `diagnose` does,
+    and twice as many as a `VerificationMonitor`.
 
     A flag needs two consecutive windows of four epochs after a warm-up of 10 % of the epochs; see
     `diagnosis.find_flags`. In addition, the run is diagnosed after 5, 10, 20, 40, … epochs, and flagged if an error is
@@ -107,6 +111,8 @@ class DivergenceMonitor(VerificationMonitor):
         ValueError: on construction, if the report or the log cannot be written, or if the log holds something else.
         ImportError: on construction, if `report` is given and the extra `report` is not installed.
     """
+
+    _sample = SAMPLE  # that of a diagnosis, which judges what was measured in the epochs
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +30,8 @@ from keras_siamese.scoring import score as scored
 if TYPE_CHECKING:
     import keras
 
-MAX_ITEMS = 2_000
-MAX_EACH = 8  # the error of an EER depends more on the number of identities; more items of each mostly cost time
-MAX_PAIRS = 50_000
+# Of a labelled set. The error of an EER depends more on the number of identities; more items of each mostly cost time.
+SAMPLE = MappingProxyType({"max_items": 2_000, "max_each": 8, "least_items": 400, "max_pairs": 50_000})
 
 
 def diagnose(
@@ -100,8 +100,7 @@ def diagnose(
     run, seen = Run() if history is None else Run.of(history), latest_of(history)
     validation, similar_label = readable(validation), check_similar_label(similar_label)
     check_callable(reference)
-    options = {"max_items": MAX_ITEMS, "max_each": MAX_EACH, "max_pairs": MAX_PAIRS, "similar_label": similar_label}
-    siamese, trials = attach(model, validation, encoder=encoder, score=score, **options)
+    siamese, trials = attach(model, validation, encoder=encoder, score=score, similar_label=similar_label, **SAMPLE)
     check_reference(reference, trials.items)
     fed = fed_of(train)
     source, train_trials = training_of(siamese, fed)

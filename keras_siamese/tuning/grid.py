@@ -201,7 +201,8 @@ class SiameseGridSearch:
         tuner.oracle.verbose = 0
         done = sum(trial.status == "COMPLETED" for trial in tuner.oracle.trials.values())
         self.show(f"{len(params)} trials of {self.cv} folds each; {done} trials were finished before")
-        tuner.search()
+        with set_aside():
+            tuner.search()
         aim, ended = tuner.oracle.objective, map(tuner.oracle.get_trial, tuner.oracle.end_order)
         found = {entry_of(one): read_trial(Path(tuner.get_trial_dir(one.trial_id)), one, aim) for one in ended}
         return [dataclasses.replace(found[entry], params=one) for entry, one in enumerate(params)]
@@ -297,6 +298,23 @@ def fold_grid_search():
             return True
 
     return FoldGridSearch
+
+
+@contextlib.contextmanager
+def set_aside():
+    """Keep the objects that exist now out of garbage collections in this block, which look only through new ones.
+
+    A backend alone has a million objects, and to look through them takes as long as some epochs of a small model.
+    """
+    if gc.get_freeze_count():  # the program has done so itself
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def build_model(build_fn, taken, params):

@@ -141,6 +141,16 @@ def tar_at_far(same: ArrayLike, scores: ArrayLike, far: float | Sequence[float] 
     return _at_each(far, lambda rate: at.tar_at_far(points, rate))
 
 
+def figures_of_curve(same: ArrayLike, scores: ArrayLike, far: Sequence[float]) -> tuple[float, float, list[float]]:
+    """`(eer, auc, [TAR at each rate in far])`, as `eer`, `auc` and `tar_at_far` give them, from one sort of the scores.
+
+    >>> figures_of_curve([1, 0, 1, 0], [0.9, 0.6, 0.6, 0.1], [0.5])
+    (0.25, 0.875, [1.0])
+    """
+    points = operating_points(*check_pairs(same, scores))
+    return float(at.eer(points)), float(at.auc(points)), [float(at.tar_at_far(points, rate)) for rate in far]
+
+
 @overload
 def threshold_at_far(same: ArrayLike, scores: ArrayLike, far: float) -> float: ...
 @overload

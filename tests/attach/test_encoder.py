@@ -61,3 +61,14 @@ def test_an_encoder_under_a_batch_loss_is_no_classifier(x):
     encoder = encoder_model(dim=5)
     encoder.compile("sgd", ks.losses.MultiSimilarityLoss())
     assert dissect(encoder).encoder is encoder
+
+
+def test_a_batch_loss_is_not_called_to_find_that_it_is_no_classifier():
+    class Uncallable(ks.losses.MultiSimilarityLoss):
+        def __call__(self, *args, **kwargs):
+            raise AssertionError("called")
+
+    encoder = encoder_model(dim=5)
+    encoder.compile("sgd", Uncallable())
+    encoder.compute_loss = Uncallable().__call__
+    assert without_classifier(encoder) is encoder

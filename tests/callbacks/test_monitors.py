@@ -469,3 +469,11 @@ def test_an_encoder_of_another_model_is_refused_before_it_trains():
             [VerificationMonitor(VALID, encoder=encoder_model()), SetEpoch(data)],
             data=data,
         )
+
+
+@pytest.mark.parametrize(("identities", "each", "kept"), [(60, 12, (240, 480)), (10, 50, (200, 400)), (9, 6, (54, 54))])
+def test_a_verification_monitor_measures_half_of_what_a_diagnosis_measures(identities, each, kept):
+    labels = np.repeat(np.arange(identities), each)
+    given = np.zeros((len(labels), FEATURES)), labels
+    found = [len(monitor(given).trials.items) for monitor in (VerificationMonitor, DivergenceMonitor)]
+    assert tuple(found) == kept

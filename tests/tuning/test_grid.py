@@ -1,5 +1,6 @@
 """The grid search: its folds and scores against a loop written by hand, what it makes of `build_fn`, bad input."""
 
+import gc
 import itertools
 import random
 import statistics
@@ -16,6 +17,7 @@ from keras_siamese import scoring, tuning
 from keras_siamese.callbacks import VerificationMonitor
 from keras_siamese.data import IdentityKFold, PairSequence
 from keras_siamese.tuning import SiameseGridSearch
+from keras_siamese.tuning.grid import set_aside
 from tests.support.searches import SIZE, Fake, digits, encoder, history_of, quiet, search_of, small
 
 pytestmark = quiet
@@ -474,3 +476,18 @@ def test_a_rate_that_the_folds_cannot_support_is_refused():
 def test_a_misspelt_option_is_a_type_error():
     with pytest.raises(TypeError, match="epoch"):
         SiameseGridSearch(encoder, {}, epoch=3)
+
+
+def test_a_search_sets_aside_only_what_existed_before_it():
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(KeyError), set_aside():
+        assert gc.get_freeze_count() > 10_000
+        raise KeyError
+    assert gc.get_freeze_count() == 0
+    gc.freeze()  # as a program may do itself
+    try:
+        with set_aside():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

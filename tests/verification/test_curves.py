@@ -23,6 +23,7 @@ from keras_siamese.verification import (
     tar_at_far,
     threshold_at_far,
 )
+from keras_siamese.verification.curves import figures_of_curve
 from tests.oracles import curves as oracles
 
 FARS = (0, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5, 0.99, 1)
@@ -410,3 +411,9 @@ def test_the_public_list_is_sorted_documented_and_complete():
     assert verification.__all__ == sorted(verification.__all__)
     for name in verification.__all__:
         assert getattr(verification, name).__doc__
+
+
+@any_random_pairs
+def test_figures_from_one_sort_are_those_of_each_function(same, scores):
+    pairs = same, scores
+    assert figures_of_curve(*pairs, FARS) == (eer(*pairs), auc(*pairs), tar_at_far(*pairs, FARS).tolist())

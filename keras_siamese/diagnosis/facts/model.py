@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
-from keras_siamese._replicas import train_on_batch, value_of
+from keras_siamese._replicas import is_in_memory, train_on_batch, value_of
 from keras_siamese._seeds import own_seeds
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
@@ -132,9 +132,16 @@ def sampled_kernels(model):
     parts = []
     for weight in model.trainable_weights:
         if len(weight.shape) > 1:
-            flat = ops.reshape(ops.convert_to_tensor(weight), (-1,))
-            parts.append(to_numpy(flat[:: -(-int(np.prod(weight.shape)) // SAMPLED)]))
+            parts.append(sampled(weight))
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def sampled(weight):
+    """Up to 4,096 evenly spaced numbers of a `weight`."""
+    step = -(-int(np.prod(weight.shape)) // SAMPLED)
+    if is_in_memory():
+        return ops.convert_to_numpy(weight).ravel()[::step].astype("float32")
+    return to_numpy(ops.reshape(ops.convert_to_tensor(weight), (-1,))[::step])
 
 
 def update_size(before, after):
@@ -152,9 +159,7 @@ def kernels_of(model):
     for layer in model._flatten_layers(include_self=True, recursive=True):
         for weight in (*layer._trainable_variables, *layer._non_trainable_variables):
             if len(weight.shape) > 1:
-                size = int(np.prod(weight.shape))
-                flat = ops.reshape(ops.convert_to_tensor(weight), (-1,))
-                found.append((layer.name, size, to_numpy(flat[:: -(-size // SAMPLED)])))
+                found.append((layer.name, int(np.prod(weight.shape)), sampled(weight)))
     return found
 
 
