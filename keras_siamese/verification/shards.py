@@ -75,6 +75,8 @@ class Shards:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """The embeddings `(m, dim)` of a slice of rows, with step 1."""
+        if not isinstance(rows, slice):
+            raise TypeError(f"`rows` must be a slice with step 1; got {rows!r}")
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError(f"`rows` must be a slice with step 1; got {rows!r}")
@@ -138,7 +140,7 @@ class Parquet:
     """A column of lists of numbers in a Parquet file: `shape`, `dtype`, and the rows from `start` to `stop`."""
 
     def __init__(self, file, column):
-        self.file, self.column = file, column
+        self.file, self.column, self._dim = file, column, None
         source = open_url(file) if is_remote(file) else file
         self._table = check_installed("pyarrow.parquet", "distributed").ParquetFile(source)
         if column not in (names := self._table.schema_arrow.names):
@@ -151,10 +153,11 @@ class Parquet:
 
     def _group(self, number):
         lists = self._table.read_row_group(number, [self.column]).column(0).combine_chunks()
-        values = lists.flatten().to_numpy(zero_copy_only=False)
-        if not len(lists) or len(values) % len(lists) or lists.null_count:
+        found = lists.value_lengths().unique() if hasattr(lists, "value_lengths") else ()
+        if not len(lists) or len(found) != 1 or lists.null_count or self._dim not in (None, found[0].as_py()):
             raise ValueError(f"`column` must hold lists of one length; {self.column!r} in {self.file!r} does not")
-        return values.reshape(len(lists), -1)
+        self._dim = found[0].as_py()
+        return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), self._dim)
 
     def read(self, start, stop):
         first = np.searchsorted(self._starts, start, side="right") - 1

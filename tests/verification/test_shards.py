@@ -50,3 +50,16 @@ def test_wrong_files_are_named(tmp_path):
         Shards(tmp_path / "objects.npy")
     with pytest.raises(ValueError, match="at least one file"):
         Shards([])
+    with pytest.raises(TypeError, match="`rows` must be a slice with step 1; got 3"):
+        Shards(tmp_path / "good.npy")[3]
+
+
+@pytest.mark.parametrize(
+    "lists", [[[1, 2, 3], [4, 5, 6, 7, 8]], [[1.0, 2.0], [3.0, 4.0], [5.0], [6.0, 7.0, 8.0]], [1, 2]]
+)
+def test_lists_of_several_lengths_are_refused(tmp_path, lists):
+    """Also if their mean length is a whole number, and if a later row group has another length."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"embedding": lists}), tmp_path / "a.parquet", row_group_size=2)
+    with pytest.raises(ValueError, match="lists of one length; 'embedding' in .*a.parquet' does not"):
+        Shards(tmp_path / "a.parquet")[:]
