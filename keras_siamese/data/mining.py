@@ -171,7 +171,7 @@ def mine_hard_negatives(
     positive, nearest = np.full(len(codes), -1), np.full(len(codes), np.nan, np.float32)
     for start in range(0, len(codes), rows):
         block = np.arange(start, min(start + rows, len(codes)))
-        similarity = unit[block] @ unit.T
+        similarity = np.clip(unit[block] @ unit.T, -1, 1)  # rounding takes that of equal samples above 1
         own = codes[block, None] == codes
         positive[block], nearest[block] = least_similar(similarity, own, block)
         similarity[own] = -np.inf

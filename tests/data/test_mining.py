@@ -143,3 +143,10 @@ def test_names_are_one_for_each_sample():
     found = mine_hard_negatives(np.eye(4), [1, 1, 2, 2])
     with pytest.raises(ValueError, match="`names` must have one entry for each of the 4 samples; got 2"):
         found.columns(["a", "b"])
+
+
+def test_equal_samples_have_similarity_one_and_are_allowed_by_a_limit_of_one(rng):
+    z = np.repeat(rng.normal(size=(100, 64)), 2, axis=0)
+    found = mine_hard_negatives(z, np.arange(200), 1, max_similarity=1.0)
+    np.testing.assert_array_equal(found.negative, np.arange(200) ^ 1)
+    assert found.negative_similarity.max() == 1
