@@ -218,7 +218,7 @@ def groups_of(groups, edges, pairs):
         return [str(name) for name in names], codes
     values = check_reals("groups", check_column("groups", groups, "number", "pair", pairs))
     check_finite("groups", values)
-    edges = check_reals("edges", np.ravel(edges))
+    edges = check_finite("edges", check_reals("edges", np.ravel(edges)))
     if not len(edges) or (np.diff(edges) <= 0).any():
         raise ValueError(f"`edges` must be rising numbers; got {edges.tolist()}")
     inner = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
@@ -261,7 +261,8 @@ def largest_gap(names, estimates, replicates, enough, confidence):
     taking_part = np.flatnonzero(enough)
     if len(taking_part) < 2:
         return None
-    low, high = (taking_part[find(estimates[taking_part])] for find in (np.argmin, np.argmax))
+    rising = taking_part[np.argsort(estimates[taking_part], kind="stable")]
+    low, high = rising[0], rising[-1]  # two groups, also if all rates are equal
     difference = float(estimates[high] - estimates[low])
     spread = np.nanstd(replicates[:, high] - replicates[:, low], ddof=1)
     comparisons = len(taking_part) * (len(taking_part) - 1) / 2

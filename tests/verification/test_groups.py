@@ -76,6 +76,14 @@ def test_numbers_are_divided_at_edges(rng):
     assert report.gaps["fnmr"].highest == "365 and more"
     with pytest.raises(ValueError, match="`edges` must be rising numbers"):
         compare_groups(same, scores, days, edges=[365, 30], threshold=1.5)
+    with pytest.raises(ValueError, match="`edges` must be finite"):
+        compare_groups(same, scores, days, edges=[30, float("nan")], threshold=1.5)
+
+
+def test_equal_rates_have_a_gap_of_zero_between_two_groups():
+    same = np.arange(200) % 2
+    gap = compare_groups(same, 1.0 * same, np.arange(200) // 100, threshold=0.5).gaps["fnmr"]
+    assert gap == ("0", "1", 0, 0, 0, 1)
 
 
 def test_small_and_empty_classes_are_shown_and_take_no_part():
