@@ -84,6 +84,7 @@ def plot_discard(axes: Axes, curve: DiscardCurve) -> Axes:
     first = curve.fnmr[0]
     axes.plot(curve.discarded, curve.fnmr, color="#1f77b4", drawstyle="steps-post", label="this quality")
     share = np.linspace(0, first, 50)
+    share = share[share < 1]  # no pair is left at 1
     axes.plot(share, (first - share) / (1 - share), color="#444444", linestyle=":", label="best possible")
     axes.axhline(first, color="#444444", linestyle="--", linewidth=1, label="says nothing")
     axes.set(xlabel="share of genuine pairs discarded", ylabel="false non-match rate of the others", xlim=(0, 1))

@@ -40,6 +40,12 @@ def test_it_is_drawn(pairs):
     assert [line.get_label() for line in axes.lines] == ["this quality", "best possible", "says nothing"]
 
 
+def test_it_is_drawn_if_all_genuine_pairs_are_rejected(pairs):
+    figures = pytest.importorskip("matplotlib.figure")
+    axes = plot_discard(figures.Figure().subplots(), error_versus_discard(*pairs, threshold=1e3))
+    assert (axes.lines[1].get_ydata() == 1).all()
+
+
 def test_mistakes_are_named(pairs):
     same, scores, quality = pairs
     for options in ({}, {"far": 0.1, "threshold": 1.0}):
