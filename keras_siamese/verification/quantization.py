@@ -152,7 +152,7 @@ class QuantizationReport:
 
     def __str__(self) -> str:
         confidence = self.rows[0].eer.confidence
-        head = ("", "dim", "bytes", "EER", "more than float32", f"{confidence:.0%} interval")
+        head = ("", "dim", "bytes", "EER", "more than float32", f"{100 * confidence:.4g}% interval")
         cells = [head]
         for row in self.rows:
             more = row.difference

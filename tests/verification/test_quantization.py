@@ -142,6 +142,7 @@ def test_the_table_and_json(rng):
     report = quantization_cost(*digits(rng), samples=20)
     lines = str(report).splitlines()
     assert lines[0].split() == ["dim", "bytes", "EER", "more", "than", "float32", "95%", "interval"]
+    assert "99.5% interval" in str(quantization_cost(*digits(rng), confidence=0.995, samples=2))
     assert [line.split()[:3] for line in lines[1:4]] == [
         ["float32", "24", "96"],
         ["int8", "24", "24"],
