@@ -36,6 +36,22 @@ class AroundEncoder(keras.Model):
         """The encoder, which returns the same values: whoever examines a model looks at it instead."""
         return self.encoder
 
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, auto_scale_loss: bool = True, **kwargs: Any) -> None:
+        """As `keras.Model.compile`, but the loss is scaled if the policy of the encoder is "mixed_float16"."""
+        encoder, optimizer = self.encoder, keras.optimizers.get(optimizer)
+        while isinstance(encoder, AroundEncoder):
+            encoder = encoder.encoder
+        scaling = keras.optimizers.LossScaleOptimizer
+        if auto_scale_loss and encoder.dtype_policy.name == "mixed_float16" and not isinstance(optimizer, scaling):
+            optimizer = scaling(optimizer, name="loss_scale_optimizer")
+        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras does not call an overridden `compile` when it loads a model, unless this is overridden too.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         return None  # an embedding has no time steps
 
