@@ -199,6 +199,8 @@ class PartialFC(keras.callbacks.Callback):
             array, is_new = made(self.folder and self.folder / f"{name}.npy", shape)
             if is_new and name == "proxies":
                 fill(array, np.random.default_rng(self.seed))
+            elif is_new and name == "average":  # with `use_ema`, weights are averaged from their first values on
+                array[:] = self.store["proxies"]
             elif is_new:
                 rows = ops.convert_to_numpy(variable.value)
                 array[:] = rows[0] if (rows == rows[0]).all() else 0.0  # alike, unless the model was trained before

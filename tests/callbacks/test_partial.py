@@ -98,6 +98,12 @@ def test_with_all_classes_it_is_the_whole_layer():
     np.testing.assert_allclose(classes.proxies, whole.get_weights()[-1], rtol=1e-4, atol=1e-5)
 
 
+def test_an_average_of_weights_begins_at_the_proxies():
+    classes = PartialFC(Batches(), CLASSES, sample=9)
+    train(compiled(9, keras.optimizers.SGD(0.0, use_ema=True)), classes)  # the averages replace the weights
+    np.testing.assert_allclose(classes.proxies, start(), rtol=1e-5)
+
+
 def test_a_run_goes_on_with_the_files_of_an_earlier_one(tmp_path):
     def optimizer():
         return keras.optimizers.SGD(0.5, momentum=0.9)
