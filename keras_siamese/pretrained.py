@@ -101,7 +101,7 @@ class Backbone(keras.layers.Layer):
     """
 
     def __init__(self, model, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the model itself casts its inputs, by its own policy
         self.model = model
 
     def build(self, input_shape):

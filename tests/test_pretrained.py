@@ -202,6 +202,17 @@ def test_a_frozen_encoder_stays_frozen_when_it_is_loaded(rng, tmp_path):
     np.testing.assert_array_equal(array(again(x, training=True)), array(again(x)))
 
 
+def test_a_model_in_full_precision_gets_its_inputs_in_full_precision(rng):
+    model, x = of_images(), images(rng)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        encoder = ks.from_pretrained(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    found = encoder.get_layer("backbone")(x)
+    np.testing.assert_array_equal(array(found), array(model(x)))
+
+
 # Pooling of tokens, bad input
 
 
