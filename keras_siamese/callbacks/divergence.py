@@ -302,7 +302,11 @@ class DivergenceMonitor(VerificationMonitor):
         return logs
 
     def finish(self) -> Diagnosis | None:
-        """Tell that training has ended. Returns the `Diagnosis`; the report is written if `report` was given."""
+        """Tell that training has ended. The report is written if `report` was given.
+
+        Returns:
+            The `Diagnosis`, or None if no epoch was measured, or if the diagnosis failed, of which a warning tells.
+        """
         self.on_train_end()
         return self.diagnosis
 

@@ -40,7 +40,8 @@ class SiameseLoss(keras.losses.Loss):
     Attributes:
         expects: what y_pred holds: "distance", "score" (a probability of "same"), "embedding", "cosine" (to class
             weights) or "similarity matrix".
-        kind: "pair", "triplet", "batch" (all pairs or triplets in a batch) or "proxy" (class weights).
+        kind: "pair", "triplet", "batch" (all pairs or triplets in a batch) or "proxy" (class weights); None for a
+            subclass with another `expects`.
         expected_range: `(lowest, highest)` possible value of y_pred.
         distance_margin: the margin in units of the distance. None if there is no margin, if the loss does not use it (a
             soft hinge), or if it is an angle or a difference of cosines.

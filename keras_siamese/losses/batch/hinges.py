@@ -91,7 +91,9 @@ class SNRContrastiveLoss(BatchContrastiveLoss):
     Args:
         margin: m > 0.
         positive_margin: m₊ in [0, margin].
-        **kwargs: `squared`, `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchContrastiveLoss`.
+        squared: whether the hinges are squared.
+        **kwargs: `distance` (by default "snr"), `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in
+            `DistanceLoss`.
 
     >>> loss = SNRContrastiveLoss()
     >>> round(float(loss(ops.array([7, 7, 9]), ops.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]]))), 4)
