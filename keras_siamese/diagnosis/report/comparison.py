@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Comparison:
         runs = [diagnosis.observed for diagnosis in self.diagnoses]
         yield "", *self.names
         for title, name in (("held-out EER", "eer"), ("held-out AUC", "auc")):
-            yield title, *(interval(getattr(run, name, None)) for run in runs)
+            yield title, *(interval(figure_of(run, name)) for run in runs)
         yield "last training loss", *(number(last(run.history.get("loss", []))) for run in runs)
         yield "epochs", *(str(len(run.history.get("loss", []))) for run in runs)
         flags = [[flag.epoch + 1 for flag in diagnosis.flags] for diagnosis in self.diagnoses]
@@ -101,15 +102,15 @@ class Comparison:
         ]
         yield "", *self.names
         for name in dict.fromkeys(name for table in tables for name in table):
-            cells = [str(table.get(name, "–")) for table in tables]
+            cells = [without_counter(name, str(table.get(name, "–"))) for table in tables]
             if len(set(cells)) > 1:
                 yield name, *cells
 
     def differences(self) -> Iterator[str]:
         """For each run after the first, a sentence that says how its EER differs from that of the first."""
-        first = getattr(self.diagnoses[0].observed, "eer", None)
+        first = figure_of(self.diagnoses[0].observed, "eer")
         for name, diagnosis in zip(self.names[1:], self.diagnoses[1:], strict=True):
-            eer = getattr(diagnosis.observed, "eer", None)
+            eer = figure_of(diagnosis.observed, "eer")
             if first is None or eer is None:
                 yield f"{name}: not known, because embeddings of a run are not finite."
                 continue
@@ -163,6 +164,18 @@ NOTE = (
     "The interval takes the runs as measured on different identities; for runs on the same ones it is too wide. "
     "Compare figures only if the held-out data are the same."
 )
+
+
+def without_counter(name, cell):
+    """A setting without what differs between two equal runs: Keras's number in a name, and a sequence's last epoch."""
+    cell = re.sub(r"_\d+$", "", cell) if name.split(".")[-1] == "name" else cell
+    return re.sub(r"; epoch \d+(?=[;)])", "", cell)
+
+
+def figure_of(run, name):
+    """The `Interval` of the run's EER or AUC, or None if its embeddings are not finite."""
+    valid = getattr(run, "valid", None)  # a report has none
+    return getattr(run, name, None) if valid is None or valid.is_finite else None
 
 
 def interval(figure):

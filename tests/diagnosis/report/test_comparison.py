@@ -63,6 +63,23 @@ def test_a_run_without_finite_embeddings_has_no_difference(runs, tmp_path):
     assert sentence in str(comparison)
 
 
+def test_a_diagnosis_of_scores_that_are_not_finite_is_compared_as_its_report_is(tmp_path):
+    first, broken = made(), made()
+    broken.observed.valid.scores[:] = np.nan
+    broken.observed.valid.__dict__.pop("is_finite", None)
+    comparison = compare_runs(first, broken)
+    assert {title: cells[1] for title, *cells in comparison.rows()}["held-out AUC"] == "–"
+    assert next(comparison.differences()).startswith("run 2: not known")
+
+
+def test_counters_of_one_process_are_no_settings():
+    first, second = made(), made()
+    for number, run in enumerate((first, second)):
+        run.observed.settings["loss"] = {"name": f"contrastive_loss_{number}", "margin": number}
+        run.observed.settings["train"] = f"PairSequence(30 samples; epoch {10 + number}; augment=None)"
+    assert list(compare_runs(first, second).settings()) == [("", "run 1", "run 2"), ("loss.margin", "0", "1")]
+
+
 def test_the_page_and_the_command(runs, tmp_path, capsys):
     pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")
     assert main(["compare", *map(str, runs), "--html", str(tmp_path / "page.html")]) == 0
