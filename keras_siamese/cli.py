@@ -153,8 +153,9 @@ def run_demo(options):
 
 def run_watch(options):
     """Runs the script in a Python of its own, in which Keras is not imported yet: the script chooses the backend."""
-    if not os.path.exists(options.script):
-        raise ValueError(f"{options.script} does not exist")
+    if not os.path.isfile(options.script):
+        is_there = os.path.exists(options.script)
+        raise ValueError(f"{options.script} {'is not a file' if is_there else 'does not exist'}")
     check_writable("--report", options.report)
     root = str(Path(launching.__file__).parents[2])
     command = [sys.executable, launching.__file__, str(options.report), root, options.script, *options.arguments]
