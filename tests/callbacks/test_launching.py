@@ -48,8 +48,9 @@ def test_a_script_that_does_not_exist_is_refused(tmp_path, capsys):
     from keras_siamese.cli import main
 
     assert main(["watch", str(tmp_path / "none.py")]) == 2
-    assert main(["watch", str(tmp_path)]) == 2
     assert "none.py does not exist" in capsys.readouterr().err
+    assert main(["watch", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("is not a file\n")
 
 
 def test_keras_is_seen_when_it_is_imported(tmp_path, monkeypatch):
