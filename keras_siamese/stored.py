@@ -118,12 +118,12 @@ class StoredGallery:
         taken = set(columns) & set(OWN)
         if taken:
             raise ValueError(f"`columns` may not be named {', '.join(OWN)}; got {sorted(taken)[0]!r}")
-        columns = {name: check_column(name, column, "value", "sample", count) for name, column in columns.items()}
+        columns = {name: wide(check_column(name, column, "value", "sample", count)) for name, column in columns.items()}
         vectors = check_finite("embeddings", embed(self.siamese.encoder, x, BATCH_SIZE, "x")).astype("float32")
         self._check_directions("x", vectors)
         ids = np.array([uuid.uuid4().int >> 65 for _ in range(count)], np.int64)
         arrow = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        rows = pa.table({"id": ids, "label": labels, "vector": arrow, **columns})
+        rows = pa.table({"id": ids, "label": wide(labels), "vector": arrow, **columns})
         if self.table is None:
             self._create(rows)
         expected, given = self.table.schema.names, rows.schema.names
@@ -255,8 +255,10 @@ class StoredGallery:
 
     def recall(self, probe: Samples, k: int = 10) -> float:
         """The share, in [0, 1], of the exact `k` nearest samples that searches find, over samples `probe` `(n, …)`."""
+        if not len(self):
+            raise ValueError("The gallery is empty: enroll samples before `recall`")
         probes = embed(self.siamese.encoder, check_source("probe", probe), BATCH_SIZE, "probe")
-        k = check_integer("k", k, low=1, high=max(1, len(self)))
+        k = check_integer("k", k, low=1, high=len(self))
         found, exact = (self._search(probes, k, exact=exact)[0] for exact in (False, True))
         return float(np.mean([len(np.intersect1d(*ids)) / k for ids in zip(found, exact, strict=True)]))
 
@@ -264,6 +266,12 @@ class StoredGallery:
         """Compact the files after many small calls of `enroll` and `remove`, and add new samples to the index."""
         if self.table is not None:
             self.table.optimize()
+
+
+def wide(column):
+    """A column with its numbers in 64 bits, because the first call decides what a gallery can hold later."""
+    kind = {"i": "int64", "u": "int64", "f": "float64"}.get(column.dtype.kind)
+    return column if kind is None or column.dtype == "uint64" else column.astype(kind)
 
 
 def digest_of(encoder):

@@ -92,6 +92,14 @@ def test_embeddings_of_another_model_are_refused(tmp_path, verifier, people):
     assert len(ks.StoredGallery(tmp_path, other, name="of the other model")) == 0
 
 
+def test_small_numbers_of_the_first_call_do_not_limit_later_ones(tmp_path, verifier, people):
+    x, gallery = people[0][:2], ks.StoredGallery(tmp_path, verifier)
+    gallery.enroll(x, np.array([1, 2], "uint8"), year=np.array([20, 21], "int8"), height=np.ones(2, "float16"))
+    gallery.enroll(x, [1000, 70_000], year=[2020, 2021], height=[1e6, 0.1])
+    found = verifier.identify(x, gallery, k=2, where="label = 70000 OR height = 1000000.0")
+    assert found.labels.tolist() == [[1000, 70_000], [70_000, 1000]]
+
+
 def test_mistakes_are_named(tmp_path, verifier, people):
     x, names = people
     with pytest.raises(ValueError, match="needs the distance euclidean"):
@@ -102,6 +110,8 @@ def test_mistakes_are_named(tmp_path, verifier, people):
     assert gallery.remove(where="true") == 0 and len(gallery) == 0
     with pytest.raises(ValueError, match="The gallery is empty"):
         gallery.build_index()
+    with pytest.raises(ValueError, match="The gallery is empty: enroll samples before `recall`"):
+        gallery.recall(x, k=1)
     with pytest.raises(ValueError, match="`columns` may not be named id, label, vector; got 'label'"):
         gallery.enroll(x, names, label=names)
     gallery.enroll(x, names, site=names)
