@@ -109,7 +109,8 @@ def is_still_right(found, encoder, x):
     now = embed(encoder, take(x, rows))
     if now.shape != (len(rows), found.shape[1]):
         return False
-    return bool(np.allclose(now, found[rows], rtol=0, atol=CLOSE * np.abs(now).max(initial=0.0), equal_nan=True))
+    largest = np.abs(now).max(initial=0.0, where=np.isfinite(now))
+    return bool(np.allclose(now, found[rows], rtol=0, atol=CLOSE * largest, equal_nan=True))
 
 
 def digest_of_encoder(encoder, x):

@@ -86,6 +86,16 @@ def test_a_file_with_other_embeddings_is_written_anew(x, tmp_path, caplog):
     assert caplog.text.count("does not hold what the encoder gives now") == 3
 
 
+def test_embeddings_that_are_not_finite_are_used_again(x, tmp_path, caplog):
+    encoder = backbone()
+    weights = encoder.get_weights()
+    weights[-1][0], weights[-1][1] = np.nan, np.inf
+    encoder.set_weights(weights)
+    for _ in range(2):
+        assert np.isnan(ks.frozen_embeddings(encoder, x, tmp_path, verbose=0)[:, 0]).all()
+    assert not caplog.records
+
+
 def test_image_files_are_told_apart_by_their_content(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
