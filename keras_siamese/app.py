@@ -42,14 +42,15 @@ class Reader:
         self.shape, self.dtype = tuple(inputs[0].shape[1:]), str(inputs[0].dtype)
         self.kind = kind_of(self.shape, self.dtype) if kind is None else check_choice("kind", kind, KINDS)
         self.divide = check_number("divide", divide, low=0, open_low=True)
-        wrong = {"image": len(self.shape) != 3, "sound": len(self.shape) not in (1, 2), "text": self.dtype != "string"}
+        is_image = len(self.shape) == 3 and self.shape[2] in COLOURS and None not in self.shape
+        wrong = {"image": not is_image, "sound": self.shape[1:] not in ((), (1,)), "text": self.dtype != "string"}
         if wrong.get(self.kind, False):
             raise ValueError(f'`kind` "{self.kind}" does not fit the encoder, which takes {self.dtype} {self.shape}')
 
     def read(self, given):
         """A sample `(1, …)` of the text, or of the file at the path, that a person gave."""
         if given is None or (isinstance(given, str) and not given.strip()):
-            raise ValueError("Give both samples first")
+            raise ValueError("A sample is missing: give it first")
         if self.kind == "text":
             return np.array([given], dtype=object)
         if Path(given).stat().st_size > MEGABYTES * 2**20:
@@ -66,6 +67,8 @@ class Reader:
         with wave.open(str(path)) as file:
             width, channels = file.getsampwidth(), file.getnchannels()
             found = file.readframes(file.getnframes())
+        if width == 3:
+            raise ValueError("The sound must have 8, 16 or 32 bits; it has 24. Convert it to 16 bits")
         dtype, offset = {1: ("u1", 128), 2: ("<i2", 0), 4: ("<i4", 0)}[width]
         signal = (np.frombuffer(found, dtype).astype("float32") - offset) / 2 ** (8 * width - 1)
         signal = signal.reshape(-1, channels).mean(axis=1)

@@ -85,6 +85,23 @@ def test_sounds_are_read(tmp_path, width):
     np.testing.assert_allclose(found[0, :300], stereo.mean(axis=1), atol=2.0 ** (2 - 8 * width))
 
 
+def test_sounds_of_24_bits_are_refused_in_words(tmp_path):
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(3), file.setframerate(8000)
+        file.writeframes(bytes(30))
+    verifier, *_ = of_shape((500,))
+    said = app.decide(verifier, app.Reader(verifier), tmp_path / "a.wav", tmp_path / "a.wav")
+    assert said.startswith("**Not compared.** The sound must have 8, 16 or 32 bits")
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("image", (4, 4, 2)), ("image", (None, 4, 3)), ("sound", (500, 2))])
+def test_shapes_that_are_no_image_or_sound_are_refused(kind, shape):
+    pooling = keras.layers.GlobalAveragePooling2D if kind == "image" else keras.layers.GlobalAveragePooling1D
+    encoder = keras.Sequential([keras.Input(shape), pooling()])
+    with pytest.raises(ValueError, match=f'`kind` "{kind}" does not fit the encoder'):
+        app.Reader(ks.Verifier(ks.SiameseWrapper(encoder), -1.0), kind)
+
+
 def test_arrays_are_read_and_mistakes_are_said(tmp_path):
     verifier, x, _ = of_shape((7,))
     for name, array in (("a", x[0]), ("b", x[1]), ("wide", np.zeros(8))):
@@ -93,7 +110,11 @@ def test_arrays_are_read_and_mistakes_are_said(tmp_path):
     reader = app.Reader(verifier)
     assert reader.kind == "array"
     assert app.decide(verifier, reader, tmp_path / "a.npy", tmp_path / "b.npy").startswith("## Same")
-    for wrong, why in (("wide", r"must have the shape \(7,\)"), ("text", "must be a .npy array"), (None, "Give both")):
+    for wrong, why in (
+        ("wide", r"must have the shape \(7,\)"),
+        ("text", "must be a .npy array"),
+        (None, "A sample is missing"),
+    ):
         given = None if wrong is None else tmp_path / f"{wrong}.npy"
         assert re.search(rf"^\*\*Not compared.\*\* .*{why}", app.decide(verifier, reader, tmp_path / "a.npy", given))
     np.save(tmp_path / "large.npy", np.zeros(app.MEGABYTES * 2**18))
