@@ -47,7 +47,7 @@ class MatryoshkaLoss(EmbeddingLoss):
         normalize: whether the cut embeddings are normalised, as sentence-transformers does (default). With False, L
             gets them as they are, as an encoder without `UnitNormalization` may need it. It makes no difference for
             losses on cosines.
-        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`.
+        **kwargs: `reduction`, `name`, `dtype` as in `keras.losses.Loss`; reduction and dtype are by default those of L.
 
     Raises:
         TypeError: if `loss` is no loss on embeddings.
@@ -73,6 +73,7 @@ class MatryoshkaLoss(EmbeddingLoss):
         if not isinstance(loss, EmbeddingLoss):
             wanted = "a loss on embeddings, such as ks.losses.SupConLoss()"
             raise TypeError(f"`loss` of MatryoshkaLoss must be {wanted}; got {loss!r}")
+        kwargs.setdefault("reduction", loss.reduction)
         super().__init__(dtype=loss.dtype if dtype is None else dtype, **kwargs)
         self.loss = loss
         self.dims = check_dims(dims)

@@ -146,6 +146,15 @@ def test_losses_that_cannot_remember_say_so(rng):
         model.fit(rng.normal(size=(6, 5)), np.arange(6) // 2, verbose=0)
 
 
+def test_the_reduction_is_that_of_the_inner_loss_unless_it_is_given(rng):
+    labels, embeddings = uneven(rng)
+    inner = losses.SupConLoss(reduction="sum")
+    loss = losses.MatryoshkaLoss(inner, [embeddings.shape[1]])
+    assert array(loss(labels, embeddings)) == pytest.approx(array(inner(labels, embeddings)), rel=1e-5)
+    mean = losses.MatryoshkaLoss(inner, [2], reduction="mean")
+    assert losses.MatryoshkaLoss.from_config(mean.get_config()).reduction == "mean"
+
+
 def test_it_states_what_the_inner_loss_states(rng):
     inner = losses.BatchTripletLoss(margin=0.25, negatives="hard")
     loss = losses.MatryoshkaLoss(inner, [3, 1], [1, 0.5])
