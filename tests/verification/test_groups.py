@@ -80,6 +80,25 @@ def test_numbers_are_divided_at_edges(rng):
         compare_groups(same, scores, days, edges=[30, float("nan")], threshold=1.5)
 
 
+def test_the_gap_is_as_wide_as_its_standard_error_and_the_number_of_comparisons_say(pairs):
+    """2.3940 is the normal quantile at 1 − 0.05 / (2 · 3): the gap is the largest of three."""
+    same, scores, groups, left, right = pairs
+    report = compare_groups(same, scores, groups, threshold=1.2, left=left, right=right)
+    gap, of = report.gaps["fnmr"], {one.name: one.fnmr.replicates for one in report.groups}
+    error = np.std(of[gap.highest] - of[gap.lowest], ddof=1)
+    assert gap.high - gap.difference == pytest.approx(2.3940 * error, rel=1e-4)
+    assert gap.difference - gap.low == pytest.approx(2.3940 * error, rel=1e-4)
+
+
+@pytest.mark.parametrize(("pairs_of_a", "is_given"), [(29, False), (30, True)])
+def test_a_group_of_thirty_pairs_takes_part_in_the_gap(pairs_of_a, is_given):
+    groups = np.array(["a"] * pairs_of_a + ["b"] * 60)
+    same = np.ones(len(groups), int)
+    same[-1] = 0
+    report = compare_groups(same, np.arange(len(groups)), groups, threshold=20)
+    assert (report.gaps["fnmr"] is not None) == is_given
+
+
 def test_equal_rates_have_a_gap_of_zero_between_two_groups():
     same = np.arange(200) % 2
     gap = compare_groups(same, 1.0 * same, np.arange(200) // 100, threshold=0.5).gaps["fnmr"]
