@@ -19,7 +19,7 @@ EXPORTERS = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnx"}
 # What an example needs beside the extras `report` and `images`, and its files in the folder KERAS_SIAMESE_DATA.
 NEEDS = {"customers": ["recordlinkage"], "deploy_onnx": ["onnxruntime", EXPORTERS[keras.backend.backend()]]}
 NEEDS |= {"grid_search": ["keras_tuner"]}
-FILES = {"keras_io_triplet": ["fashion_mnist_small.npz"]}
+FILES = {"handwriting": ["omniglot_35.npz"], "keras_io_triplet": ["fashion_mnist_small.npz"]}
 
 
 def load_build():
