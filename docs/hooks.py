@@ -29,6 +29,7 @@ IMAGE = re.compile(r"(!\[[^\[\]]*\]\()([^)\s]+)(\))")
 NAMES = re.compile(r"^\s+\*{0,2}\w+(?:, \*{0,2}\w+)+(?=: )")
 QUOTED = re.compile(r"^(\s*(?:[\w*,\s]+: )?)> ")
 CONTRACT = re.compile(r"^Contract:.*?(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
+SEARCH = '<div class="md-search" data-md-component="search" role="dialog"'
 FENCED = re.compile(r"^```.*?^```\n", re.MULTILINE | re.DOTALL)
 
 
@@ -44,6 +45,11 @@ def on_page_markdown(markdown, page, config, files):
         markdown += limits_of(Path(name).stem)
     source = next((outside for outside, target in OUTSIDE.items() if target == name), f"docs/{name}")
     return outside_of_code(markdown, lambda text: relinked(text, source, name))
+
+
+def on_post_page(output, page, config):
+    """Names the search for screen readers, which the theme does not."""
+    return output.replace(SEARCH, f'{SEARCH} aria-label="Search"')
 
 
 def limits_of(cause):

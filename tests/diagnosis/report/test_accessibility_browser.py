@@ -1,0 +1,58 @@
+"""axe-core finds nothing to object to in the pages that are written: on a desktop and a telephone, light and dark.
+
+axe-core is the accessibility checker of Deque Systems; the package axe-core-python has it as one file. What it can't
+decide by itself, such as the contrast of text over a picture, is not asserted.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_siamese as ks
+from keras_siamese.diagnosis import compare_runs
+from tests.support.diagnoses import made
+
+FORMS = [(width, dark) for width in (1280, 390) for dark in (False, True)]
+RUN = """(async () => { %s
+  const found = await axe.run(document, { resultTypes: ["violations"] });
+  return [found.passes.length,
+    found.violations.map(one => `${one.id}: ${one.help}: ${one.nodes.map(node => node.html).slice(0, 3)}`)];
+})()"""
+
+pytestmark = [pytest.mark.browser, pytest.mark.deep]
+
+
+@pytest.fixture(scope="module")
+def script():
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the pages need the extra `report`")
+    package = importlib.util.find_spec("axe_core_python")
+    if package is None:
+        pytest.skip("needs axe-core-python, of the extra `test`")
+    return RUN % (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def check(browser, path, script):
+    for width, dark in FORMS:
+        passes, violations = browser.open(path.as_uri(), width, script, dark=dark, whole=False).result
+        assert passes > 10 and violations == [], (width, dark)
+
+
+def test_diagnoses(browser, script, tmp_path):
+    check(browser, made().to_html(tmp_path / "report.html"), script)
+    bare = made(kind="numbers", labelled=False, dim=1, curves={})
+    check(browser, bare.to_html(tmp_path / "bare.html"), script)
+
+
+def test_comparison(browser, script, tmp_path):
+    compare_runs(made(), made(noise=2.0)).to_html(tmp_path / "comparison.html")
+    check(browser, tmp_path / "comparison.html", script)
+
+
+def test_verification(browser, script, rng, tmp_path):
+    same = np.arange(400) % 2
+    report = ks.verification.evaluate(same, rng.normal(size=400) + 2 * same)
+    report.to_html(tmp_path / "verification.html")
+    check(browser, tmp_path / "verification.html", script)
