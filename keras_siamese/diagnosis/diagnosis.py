@@ -20,7 +20,7 @@ from keras_siamese import verification
 from keras_siamese._checks import check_writable
 from keras_siamese._files import write_text
 from keras_siamese._reading import json_of, text_of
-from keras_siamese._types import StrPath
+from keras_siamese._types import ArrayLike, StrPath
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.causes.base import signals_of
@@ -244,8 +244,13 @@ class Diagnosis:
             ) from error
         return diagnosis
 
-    def to_html(self, path: StrPath) -> Path:
-        """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`."""
+    def to_html(self, path: StrPath, groups: ArrayLike | None = None) -> Path:
+        """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`.
+
+        With `groups`, a reader can choose a group of examples: the group of each validation sample `(n,)`, such as its
+        device, or of each pair if the validation data are pairs, integers or strings. A pair of samples of two groups
+        belongs to both, named "a and b".
+        """
         if isinstance(self.observed, Recorded):
             raise ValueError(
                 "A diagnosis that was read from JSON has no samples and scores, so its page cannot be drawn. Call "
@@ -257,7 +262,7 @@ class Diagnosis:
 
         path = check_writable("path", path)
         # A file's name may hold what is no text: its bytes are spelt out.
-        write_text(path, render(self), errors="backslashreplace")
+        write_text(path, render(self, groups), errors="backslashreplace")
         return path
 
 

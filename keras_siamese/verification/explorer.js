@@ -4,7 +4,7 @@
 for (const box of document.querySelectorAll(".explorer")) {
   const data = JSON.parse(box.querySelector('script[type="application/json"]').textContent);
   const find = (selector) => box.querySelector(selector);
-  const slider = find(".threshold"), svg = find("svg"), who = find(".who"), which = find(".which");
+  const slider = find(".threshold"), svg = find("svg"), who = find(".who"), which = find(".which"), group = find(".group");
   const examples = [...box.querySelectorAll(".examples figure")];
   const count = (number) => number.toLocaleString("en-US");
   const rate = (share) => (share * 100).toPrecision(3) + " %";
@@ -35,6 +35,7 @@ for (const box of document.querySelectorAll(".explorer")) {
     });
     for (const name of ["x1", "x2"]) find(".cut").setAttribute(name, place(threshold));
     const sought = who ? who.value.trim().toLowerCase() : "", kind = which ? which.value : "all";
+    const chosen = group ? group.value : "";
     let visible = 0;
     for (const figure of examples) {
       const accepted = Number(figure.dataset.score) >= threshold, same = figure.dataset.same === "1";
@@ -43,7 +44,8 @@ for (const box of document.querySelectorAll(".explorer")) {
       figure.querySelector(".outcome").textContent =
         `${same ? "genuine" : "impostor"} pair ${accepted ? "accepted" : "rejected"}${wrong ? ": wrong" : ""}`;
       const wanted = { all: true, wrong, accepted, rejected: !accepted }[kind];
-      figure.hidden = !(wanted && figure.dataset.who.toLowerCase().includes(sought));
+      const inside = !chosen || figure.dataset.group === chosen;
+      figure.hidden = !(wanted && inside && figure.dataset.who.toLowerCase().includes(sought));
       visible += !figure.hidden;
     }
     if (find(".none")) find(".none").hidden = visible > 0;
@@ -71,6 +73,7 @@ for (const box of document.querySelectorAll(".explorer")) {
   svg.addEventListener("click", (event) => { slider.value = nearest(event); show(); });
   slider.addEventListener("input", show);
   if (which) which.addEventListener("change", show);
+  if (group) group.addEventListener("change", show);
   if (who) who.addEventListener("input", show);
   for (const controls of box.querySelectorAll(".controls")) controls.hidden = false;
   show();

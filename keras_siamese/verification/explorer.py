@@ -21,12 +21,13 @@ LARGEST = np.finfo(np.float64).max
 
 
 class Example(NamedTuple):
-    """A pair that is shown: its score, whether it is genuine, what is said of its sides, and their pictures."""
+    """A pair that is shown: its score, whether it is genuine, what is said of its sides, their pictures, its group."""
 
     score: float
     same: bool
     sides: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
+    group: str = ""
 
 
 def explore(same, scores, threshold, examples=()):
@@ -63,6 +64,7 @@ def explore(same, scores, threshold, examples=()):
         "impostor": histogram(scores[~same], low, high),
         "fmr": line(x, MIDDLE + (BOTTOM - MIDDLE) * (1 - fmr)),
         "fnmr": line(x, MIDDLE + (BOTTOM - MIDDLE) * (1 - fnmr)),
+        "groups": sorted({example.group for example in examples} - {""}),
         "examples": [shown(example, threshold) for example in examples],
         "data": {
             "thresholds": np.clip(thresholds, -LARGEST, LARGEST).tolist(),  # JSON has no infinity
@@ -116,12 +118,18 @@ def shown(example, threshold):
     return example._asdict() | {"wrong": wrong, "outcome": outcome + ": wrong" * wrong, "who": " ".join(example.sides)}
 
 
-def spread(same, scores, count=EXAMPLES):
-    """Indices of pairs that stand for all scores: `count` of each class, at even ranks, highest score first."""
-    found = []
-    for chosen in (same, ~same):
-        rows = np.flatnonzero(chosen)
-        rows = rows[np.argsort(-scores[rows], kind="stable")]
-        found.append(rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))])
+def spread(same, scores, groups=None, count=EXAMPLES):
+    """Indices of pairs that stand for all scores: `count` of each class, at even ranks, highest score first.
+
+    With `groups` `(n,)`, `count` is divided among the groups, each of which has at least two pairs of each class.
+    """
+    codes = np.zeros(len(same), int) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    each, found = max(2, count // (codes.max() + 1)), []
+    for code in range(codes.max() + 1):
+        for chosen in (same, ~same):
+            rows = np.flatnonzero(chosen & (codes == code))
+            rows = rows[np.argsort(-scores[rows], kind="stable")]
+            if len(rows):
+                found.append(rows[np.unique(np.linspace(0, len(rows) - 1, each).round().astype(int))])
     rows = np.concatenate(found)
     return rows[np.argsort(-scores[rows], kind="stable")]

@@ -20,25 +20,28 @@ from keras_siamese.verification.explorer import Example, explore, spread
 ROOM = "keras_siamese.verification"
 
 
-def render(report, title="Verification"):
-    """The HTML page `(str)` of a `VerificationReport`."""
+def render(report, title="Verification", groups=None):
+    """The HTML page `(str)` of a `VerificationReport`, with the group `(n,)` of each pair, if known."""
     heading = str(report).partition("\n")[0]
     rows, picture = list(report.rows()), svg_of(report.plot())
-    explorer = explore(*explored(report))
+    explorer = explore(*explored(report, groups))
     return interactive(ROOM, "report.html.jinja").render(
         title=title, heading=heading, explorer=explorer, rows=rows, picture=picture
     )
 
 
-def explored(report):
-    """The arguments of `explore` for a `VerificationReport`."""
+def explored(report, groups=None):
+    """The arguments of `explore` for a `VerificationReport` and the group `(n,)` of each pair."""
     same, scores, left, right = (report.pairs[name] for name in ("same", "scores", "left", "right"))
     threshold = report.eer_point.threshold if report.threshold is None else report.threshold
 
     def sides(pair):
         return (f"pair {pair}",) if left is None else (str(left[pair]), str(right[pair]))
 
-    examples = [Example(float(scores[pair]), bool(same[pair]), sides(pair)) for pair in spread(same, scores)]
+    examples = [
+        Example(float(scores[pair]), bool(same[pair]), sides(pair), (), "" if groups is None else str(groups[pair]))
+        for pair in spread(same, scores, groups)
+    ]
     return same, scores, threshold, examples
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_siamese._checks import check_installed, check_integer, check_number, check_writable
+from keras_siamese._checks import check_installed, check_integer, check_labels, check_number, check_writable
 from keras_siamese._files import write_text
 from keras_siamese._tables import aligned, html_table
 from keras_siamese._types import ArrayLike, StrPath
@@ -175,13 +175,19 @@ class VerificationReport:
             plots.plot_reliability(axes[3], same, expit(slope * scores.astype(np.float64) + offset))
         return figure
 
-    def to_html(self, path: StrPath, title: str = "Verification") -> None:
+    def to_html(self, path: StrPath, title: str = "Verification", groups: ArrayLike | None = None) -> None:
         """Writes the table and the figure as one self-contained HTML page.
 
-        Raises `ImportError` without the extra `report`, and `ValueError` if `path` cannot be written.
+        With `groups` `(n,)`, the group of each pair as `compare_groups` takes it, integers or strings, the page shows
+        examples of each group, and a reader can choose one.
+
+        Raises `ImportError` without the extra `report`, and `ValueError` if `path` cannot be written or if `groups` has
+        not one group for each pair.
         """
         path = check_writable("path", path)
-        write_text(path, pages.render(self, title))
+        if groups is not None:
+            groups = check_labels("groups", groups, length=len(self.pairs["same"]))
+        write_text(path, pages.render(self, title, groups))
 
     def __str__(self) -> str:
         pairs = self.genuines + self.impostors

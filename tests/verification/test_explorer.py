@@ -57,6 +57,25 @@ def test_examples_say_how_they_are_decided(pairs):
     assert shown[0]["who"] == "a b"
 
 
+def test_each_group_has_examples(pairs):
+    same, scores = pairs
+    groups = np.where(np.arange(3000) < 9, "few", np.where(np.arange(3000) % 2, "odd", "even"))
+    groups[:3][same[:3]] = "one"
+    rows = spread(same, scores, groups)
+    assert (np.diff(scores[rows]) <= 0).all() and len(np.unique(rows)) == len(rows)
+    for name in np.unique(groups):
+        for kind in (same, ~same):
+            chosen = np.flatnonzero(kind & (groups == name))
+            found = rows[np.isin(rows, chosen)]
+            assert len(found) == min(3, len(chosen))
+            if len(chosen):
+                assert {scores[found].max(), scores[found].min()} == {scores[chosen].max(), scores[chosen].min()}
+    shown = explore(
+        same, scores, 0.5, [Example(0.9, True, group="b"), Example(0.8, True, group="a"), Example(0.1, True)]
+    )
+    assert shown["groups"] == ["a", "b"] and [one["group"] for one in shown["examples"]] == ["b", "a", ""]
+
+
 def test_few_and_equal_scores(tmp_path):
     found = explore(np.array([True, False]), np.array([0.5, 0.5]), 0.5)
     assert found["rows"][0][1:] == ("1", "1", "0", "0 %") and found["data"]["low"] < 0.5 < found["data"]["high"]

@@ -9,6 +9,7 @@ and every name is escaped. What is missing (a history, identities, images) is le
 import numpy as np
 
 from keras_siamese import verification
+from keras_siamese._checks import check_labels
 from keras_siamese.diagnosis.facts.references import references_of
 from keras_siamese.diagnosis.report.errors import item_of
 from keras_siamese.diagnosis.report.panels import panel_of
@@ -21,13 +22,13 @@ LISTED = 15  # number of identities that are listed
 LONGEST = 40  # number of characters of a name that are shown
 
 
-def render(diagnosis):
-    """The HTML page `(str)` of a `Diagnosis`."""
+def render(diagnosis, groups=None):
+    """The HTML page `(str)` of a `Diagnosis`; `groups` `(n,)` are those of the validation samples, or of the pairs."""
     facts, observed = diagnosis.to_dict(), diagnosis.observed
     wrong = {name: facts["errors"][name] for name in ("false_accepts", "false_rejects")}
     items = [pair[side]["item"] for pairs in wrong.values() for pair in pairs for side in ("left", "right")]
     return interactive("keras_siamese.diagnosis.report", "report.html.jinja").render(
-        explorer=explorer(observed),
+        explorer=explorer(observed, groups),
         diagnosis=diagnosis,
         cut=cut,
         findings=[(finding, signal_cells(finding.evidence)) for finding in diagnosis.findings],
@@ -47,13 +48,15 @@ def render(diagnosis):
     )
 
 
-def explorer(observed):
+def explorer(observed, groups=None):
     """What the threshold in use, else that of the EER, does with the held-out pairs, and examples of them."""
     valid = observed.valid
     threshold = observed.threshold
     if threshold is None:
         threshold = verification.eer_point(valid.same, valid.scores).threshold
-    pairs, trials = spread(valid.same, valid.scores), valid.trials
+    trials = valid.trials
+    groups = None if groups is None else groups_of_pairs(trials, groups)
+    pairs = spread(valid.same, valid.scores, groups)
     sides = np.stack([trials.left[pairs], trials.right[pairs]], axis=1)
     pictures = thumbnails(trials.items, sides.ravel())
     examples = [
@@ -62,10 +65,26 @@ def explorer(observed):
             bool(valid.same[pair]),
             tuple(described(item_of(trials, int(item))) for item in both),
             tuple(pictures[int(item)] for item in both) if pictures else (),
+            "" if groups is None else groups[pair],
         )
         for pair, both in zip(pairs, sides, strict=True)
     ]
     return explore(valid.same, valid.scores, threshold, examples)
+
+
+def groups_of_pairs(trials, groups):
+    """The name of each pair's group `(n,)`, "a and b" if its samples are of two; `groups` are those of the user's rows.
+
+    Raises `ValueError` if a sample has no group.
+    """
+    rows = np.arange(int(max(trials.left.max(), trials.right.max())) + 1) if trials.rows is None else trials.rows
+    names = check_labels("groups", groups).astype(str)
+    if rows.max() >= len(names):
+        found = f"validation row {rows.max()} is in a pair; got {len(names)} groups"
+        raise ValueError(f"`groups` must have the group of each validation sample (of each pair, for pairs): {found}")
+    left, right = names[rows[trials.left]], names[rows[trials.right]]
+    both = [" and ".join(sorted({one, other})) for one, other in zip(left, right, strict=True)]
+    return np.array(both)
 
 
 def described(item):

@@ -133,6 +133,31 @@ def test_a_reader_moves_the_threshold(browser, tmp_path):
     assert found["who"]["shown"] == 0 and found["note"]
 
 
+GROUP = """(() => {
+  const choose = (name) => {
+    document.querySelector("select.group").value = name;
+    document.querySelector("select.group").dispatchEvent(new Event("change"));
+    return [...document.querySelectorAll(".examples figure")].filter((one) => !one.hidden)
+      .map((one) => one.querySelector("figcaption").lastChild.textContent);
+  };
+  return [...document.querySelectorAll("select.group option")].map((one) => [one.value, choose(one.value)]);
+})()"""
+
+
+def test_a_reader_chooses_a_group(browser, tmp_path):
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    diagnosis = made(kind="numbers")
+    device = np.array(["camera", "<scan>"])[np.arange(56) % 2]
+    page = browser.open(diagnosis.to_html(tmp_path / "report.html", groups=device).as_uri(), 1280, GROUP, whole=False)
+    assert page.errors == [] and page.requests == []
+    shown = dict(page.result)
+    assert list(shown) == ["", "<scan>", "<scan> and camera", "camera"]
+    assert all(shown[name] == [name] * 8 for name in list(shown)[1:]) and len(shown[""]) == 24
+    with pytest.raises(ValueError, match="validation row 55 is in a pair; got 3 groups"):
+        diagnosis.to_html(tmp_path / "report.html", groups=device[:3])
+
+
 def test_report_names_no_address_to_fetch(report):
     """What a browser would fetch only later, on a click or a scroll, counts as well."""
     text = html.unescape(report[0].read_text(encoding="utf-8"))
