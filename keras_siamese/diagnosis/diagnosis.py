@@ -248,8 +248,8 @@ class Diagnosis:
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`.
 
         With `groups`, a reader can choose a group of examples: the group of each validation sample `(n,)`, such as its
-        device, or of each pair if the validation data are pairs, integers or strings. A pair of samples of two groups
-        belongs to both, named "a and b".
+        device, or of each pair if the validation data are pairs, integers or strings. Pairs of samples of two groups
+        are in a group of their own, "a and b".
         """
         if isinstance(self.observed, Recorded):
             raise ValueError(
