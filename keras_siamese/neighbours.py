@@ -8,6 +8,7 @@ Other distances are taken from their `pairwise`. Identical rows always tie. `ver
 
     for queries_of_block, rows in nearest_blocks(queries, gallery, depth=5, distance="cosine"):
         nearest[queries_of_block] = rows                                                  # (block, 5), nearest first
+    nearest = nearest_in_parts(queries, parts, depth=5)                  # of a gallery that is read a part at a time
 """
 
 import numpy as np
@@ -39,16 +40,74 @@ def nearest_blocks(queries, gallery, depth, distance="euclidean", *, own=False, 
     """
     columns = Columns(gallery)
     scores = scores_of(distance, queries, columns)
-    # Times eight, because ranks are held in 64 bits and in several arrays.
-    at_once = max(1, BLOCK // max(columns.count, 8 * depth))
     chosen = np.arange(len(queries)) if chosen is None else chosen
-    for start in range(0, len(chosen), at_once):
-        block = chosen[start : start + at_once]
+    for block in np.split(chosen, _cuts(len(chosen), columns.count, depth)):
         nearest, alike, ranks = np.empty((len(block), depth), np.int64), scores.alike[block], np.arange(depth)
         nearest[alike] = ranks + (own & (ranks >= block[alike, None]))
         if not alike.all():
-            nearest[~alike] = _nearest_rows(scores, columns, block[~alike], depth, own)
+            nearest[~alike] = _nearest_rows(scores, columns, block[~alike], depth, own)[0]
         yield block, nearest
+
+
+def nearest_in_parts(queries, parts, depth, distance="euclidean", *, own=None):
+    """The gallery rows `(n, depth)` nearest to each query, as `nearest_blocks` of the whole gallery finds them.
+
+    Of each part, the nearest rows are found and merged with those of the parts before it, by the same float64
+    distances. For other distances than cosine and Euclidean, the values are those of `pairwise` on one part.
+
+    Args:
+        queries: `(n, dim)`, finite.
+        parts: the gallery, arrays `(some, dim)` one after the other, with m rows in all.
+        depth: how many neighbours each query gets; at most m, or m − 1 with `own`.
+        distance: as in `nearest_blocks`.
+        own: `(n,)` the row of each query in the gallery, which is not its neighbour; None if the queries are no part.
+
+    >>> gallery = np.array([[0.0], [1.0], [3.0], [1.0]])
+    >>> nearest_in_parts(gallery, [gallery[:1], gallery[1:]], 2, own=np.arange(4)).tolist()
+    [[1, 3], [3, 0], [1, 3], [1, 0]]
+    """
+    if not len(queries):
+        return np.empty((0, depth), np.int64)
+    reach, start, exponent = depth + (own is not None), 0, 0
+    rows, values = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
+    for part in parts:
+        columns = Columns(part)
+        scores = scores_of(distance, queries, columns)
+        found = [
+            _rows_and_values(scores, columns, block, min(reach, len(part)))
+            for block in np.split(np.arange(len(queries)), _cuts(len(queries), columns.count, reach))
+        ]
+        more, values_of_more = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        larger = max(exponent, scores.exponent) if start else scores.exponent  # values of both in one unit
+        values, values_of_more = (
+            np.ldexp(array, 2 * (unit - larger))
+            for array, unit in ((values, exponent), (values_of_more, scores.exponent))
+        )
+        rows, values = np.hstack([rows, start + more]), np.hstack([values, values_of_more])
+        order = np.argsort(values, axis=1, kind="stable")[:, :reach]  # of equal ones, the lower row comes first
+        rows, values = np.take_along_axis(rows, order, axis=1), np.take_along_axis(values, order, axis=1)
+        start, exponent = start + len(part), larger
+    if own is not None:  # goes to the end, if it is there
+        order = np.argsort(rows == np.asarray(own)[:, None], axis=1, kind="stable")
+        rows = np.take_along_axis(rows, order, axis=1)
+    return rows[:, :depth]
+
+
+def _cuts(queries, columns, depth):
+    """Where queries are divided, so that neither distances nor neighbours exceed a block."""
+    # Times eight, because ranks are held in 64 bits and in several arrays.
+    at_once = max(1, BLOCK // max(columns, 8 * depth))
+    return np.arange(at_once, queries, at_once)
+
+
+def _rows_and_values(scores, columns, block, depth):
+    """The rows `(block, depth)` of a part, nearest first, and values that order the rows of all parts."""
+    rows, values = np.tile(np.arange(depth), (len(block), 1)), np.zeros((len(block), depth))
+    clear = ~scores.alike[block]
+    if clear.any():
+        rows[clear], low = _nearest_rows(scores, columns, block[clear], depth, own=False)
+        values[clear] = scores.values(block[clear], columns.of_row[rows[clear]], low)
+    return rows, values
 
 
 class Columns:
@@ -58,6 +117,7 @@ class Columns:
         values: `(count, dim)`.
         rows: `(m,)` row numbers of the gallery, column by column, rising within each column.
         starts, sizes: `(count,)` where the rows of a column start in `rows`, and how many they are.
+        of_row: `(m,)` the column of each row.
     """
 
     def __init__(self, gallery):
@@ -67,13 +127,14 @@ class Columns:
         self.count = len(first)
         all_differ = self.count == len(gallery)
         self.values, inverse = (gallery, np.arange(self.count)) if all_differ else (gallery[first], inverse)
-        self.rows = np.argsort(inverse, kind="stable")
-        self.sizes = np.bincount(inverse)
+        self.of_row = inverse.ravel()
+        self.rows = np.argsort(self.of_row, kind="stable")
+        self.sizes = np.bincount(self.of_row)
         self.starts = np.cumsum(self.sizes) - self.sizes
 
 
 def _nearest_rows(scores, columns, block, depth, own):
-    """The gallery rows of the `depth` nearest of each query of `block`, `(rows, depth)`, nearest first."""
+    """The gallery rows `(rows, depth)` of the nearest of each query of `block`, and the lower bounds of all columns."""
     # With `own`, a query is one of its own neighbours until it is removed.
     reach = depth + own
     low = scores.lower_bounds(block)
@@ -85,7 +146,7 @@ def _nearest_rows(scores, columns, block, depth, own):
         row, column = at_most(low[part], limit[part])
         rows = _rank(scores, columns, block[part], low[part], row, column, reach, own)
         nearest[part] = first_of_each(*rows, len(counts[part]), depth)
-    return nearest
+    return nearest, low
 
 
 def _at_least_nth(values, nth):
@@ -186,6 +247,7 @@ class _Squares:
             _directions(points) if cosine else np.ldexp(points.astype(np.float64), -exponent)
             for points in (queries, columns)
         )
+        self.exponent = exponent or 0  # distances² are in units of 4 to this power
         centre = self._columns.mean(axis=0)
         exponent = _exponent(self._queries - centre, self._columns - centre)
         self._rough_queries = np.ldexp(self._queries - centre, -exponent).astype(np.float32)
@@ -225,11 +287,19 @@ class _Squares:
         """The squares, computed row by row in float64, so that they do not depend on the position in a block."""
         return np.square(self._queries[query] - self._columns[column]).sum(axis=1) + self._penalties[column]
 
+    def values(self, block, column, low):
+        """The squares of the `column`s `(rows, depth)` of each query, as `distances` gives them."""
+        query, column, values = np.repeat(block, column.shape[1]), column.ravel(), np.empty(column.size)
+        for start in range(0, len(values), self.at_once):
+            some = slice(start, start + self.at_once)
+            values[some] = self.distances(query[some], column[some])
+        return values.reshape(len(block), -1)
+
 
 class _Matrix:
     """Distances computed by a `Distance`, in tiles whose differences `(rows, columns, dim)` fit into a block."""
 
-    exact_bounds = True
+    exact_bounds, exponent = True, 0
 
     def __init__(self, distance, queries, columns):
         self._distance, self._queries, self._columns = distance, queries, columns
@@ -248,6 +318,9 @@ class _Matrix:
 
     def farthest(self, block, low, limit):
         return limit
+
+    def values(self, block, column, low):
+        return np.take_along_axis(low, column, axis=1)
 
 
 def _directions(embeddings):

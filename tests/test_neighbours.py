@@ -72,6 +72,21 @@ def test_blocks_do_not_matter(monkeypatch, gallery, distance, block, candidates,
     compare(*grid_embeddings(5, gallery, distance), distance=distance)
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "manhattan"])
+def test_parts_of_the_gallery_do_not_matter(distance, own, rng):
+    for trial in range(8):
+        gallery = rng.integers(-1, 2, (40, 3)) * 1.0 if trial % 2 else rng.normal(size=(40, 3))
+        gallery *= 10.0 ** rng.integers(-30, 30, (40, 1)) if trial % 4 > 1 else 1.0
+        gallery[25:32] = gallery[:7]
+        gallery = (gallery + 0.0).astype(np.float32)  # no negative zeros
+        queries = gallery if own else rng.normal(size=(9, 3)).astype(np.float32)
+        depth = int(rng.integers(1, 39))
+        parts = np.split(gallery, [1, 20, 33])
+        found = neighbours.nearest_in_parts(queries, parts, depth, distance, own=np.arange(40) if own else None)
+        np.testing.assert_array_equal(found, nearest(distance, queries, gallery, depth, own))
+
+
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_more_than_one_block_of_the_size_in_use(monkeypatch, distance):
     """There are so many embeddings that the search looks at the minima of groups first."""

@@ -12,6 +12,7 @@ A pair is accepted iff score ≥ threshold.
 - `groups`, `quality`: error rates by group, by age of templates, and by quality.
 - `open_set`: searches of a gallery that may not hold the person.
 - `retrieval`: how near queries find embeddings of their own identity.
+- `searches`: the nearest embeddings of a gallery, also of one in files; `tasks`: work for joblib's workers.
 - `histogram`, `all_pairs`: the same figures for more pairs than fit in memory.
 - `spread`, `shards`: all pairs of embeddings in files, on the workers of joblib.
 - `quantization`: embeddings in one byte or one bit for each dimension, and the cost in EER.
@@ -53,6 +54,7 @@ from keras_siamese.verification.quantization import (
 )
 from keras_siamese.verification.report import TARFigure, VerificationReport, evaluate
 from keras_siamese.verification.retrieval import Retrieval, cmc, evaluate_retrieval, map_at_r, r_precision, recall_at_k
+from keras_siamese.verification.searches import Neighbours, search_embeddings
 from keras_siamese.verification.shards import Shards
 from keras_siamese.verification.spread import compare_shards
 from keras_siamese.verification.tables import ScoreTable, read_scores
@@ -64,6 +66,7 @@ __all__ = [
     "GroupFigures",
     "GroupReport",
     "Interval",
+    "Neighbours",
     "OpenSet",
     "OperatingPoint",
     "QuantizationCost",
@@ -118,6 +121,7 @@ __all__ = [
     "roc",
     "rule_of_3",
     "rule_of_30",
+    "search_embeddings",
     "tar_at_far",
     "threshold_at_cost",
     "threshold_at_far",

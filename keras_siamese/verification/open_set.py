@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_number
 from keras_siamese._tables import aligned, html_table
-from keras_siamese._types import ArrayLike, DistanceLike
+from keras_siamese._types import ArrayLike, DistanceLike, StrPath
 from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30
 from keras_siamese.verification.intervals import Interval, between, bootstrap
 from keras_siamese.verification.plots import plot_det
-from keras_siamese.verification.retrieval import check_rank, check_searches
+from keras_siamese.verification.searches import How, check_rank, check_searches, scores_of_pairs, scores_of_rows, search
+from keras_siamese.verification.shards import Shards
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,9 +129,9 @@ class OpenSet:
 
 
 def evaluate_open_set(
-    probes: ArrayLike,
+    probes: ArrayLike | Shards,
     probe_labels: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | Shards,
     gallery_labels: ArrayLike,
     *,
     rank: int = 1,
@@ -139,6 +139,9 @@ def evaluate_open_set(
     distance: DistanceLike = "cosine",
     confidence: float = 0.95,
     seed: int = 0,
+    folder: StrPath | None = None,
+    n_jobs: int | None = None,
+    progress: bool = False,
 ) -> OpenSet:
     """FNIR at given FPIRs: how many people are found, and how many strangers are taken for somebody.
 
@@ -148,15 +151,18 @@ def evaluate_open_set(
     NISTIR 8271, https://doi.org/10.6028/NIST.IR.8271.
 
     Args:
-        probes: `(n, dim)` finite embeddings, one search each. Some identities must be enrolled, and some must not.
+        probes: `(n, dim)` finite embeddings, one search each, an array or `Shards`. Some identities must be enrolled,
+            and some must not.
         probe_labels: `(n,)` their identities, integers or strings.
-        gallery: `(m, dim)` finite embeddings of the enrolled samples.
+        gallery: `(m, dim)` finite embeddings of the enrolled samples, an array or `Shards`.
         gallery_labels: `(m,)` their identities.
         rank: R, from 1 to m: a mate counts as found among the R nearest samples (samples, not identities).
         fpir: false positive identification rate or rates in (0, 1).
         distance: name, `Distance`, its config or a function `(a, b) → (n,)`; scores are −distance.
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for the resamples.
+        folder, n_jobs, progress: checkpoints, workers and the progress of searches by tasks, as in
+            `evaluate_retrieval`, for `Shards` or where one of the first two is given.
 
     Returns:
         `OpenSet`.
@@ -183,7 +189,7 @@ def evaluate_open_set(
     rates = [
         check_number("fpir", rate, low=0, high=1, open_low=True, open_high=True) for rate in np.ravel(fpir).tolist()
     ]
-    scores = scores_of_searches(inputs, is_mated, rank, distance)
+    scores = scores_of_searches(inputs, is_mated, rank, distance, How(folder, n_jobs, progress))
     missed = np.isneginf(scores)
     scores[missed] = np.nextafter(scores[~missed].min(), np.float64(-np.inf))
     non_mated = int(np.count_nonzero(~is_mated))
@@ -215,16 +221,29 @@ def evaluate_open_set(
     )
 
 
-def scores_of_searches(inputs, is_mated, rank, distance):
+def scores_of_searches(inputs, is_mated, rank, distance, how):
     """Float64 scores `(n,)`: of a mated search that of its nearest mate within `rank`, or −∞; of others the highest."""
     measure = distances.get(distance)
+    if how.has_tasks(inputs):
+        return search(inputs, read_scores, rank, measure, how, every=True)[0]
     scores = np.full(len(is_mated), -np.inf)
     for block, rows in nearest_blocks(inputs.queries, inputs.gallery, rank, distance):
-        hits = inputs.gallery_codes[rows] == inputs.query_codes[block, None]
-        hits[~is_mated[block], 0] = True  # a search without a mate is decided by its nearest sample
-        first = np.argmax(hits, axis=1)
-        chosen = np.flatnonzero(hits.any(axis=1))
-        pairs = block[chosen], rows[chosen, first[chosen]]
-        sides = (ops.convert_to_tensor(side) for side in (inputs.queries[pairs[0]], inputs.gallery[pairs[1]]))
-        scores[pairs[0]] = -ops.convert_to_numpy(measure.rowwise(*sides)).ravel()
+        chosen, decisive = decided(rows, inputs.gallery_codes, inputs.query_codes[block], is_mated[block])
+        scores[block[chosen]] = scores_of_pairs(measure, inputs.queries[block[chosen]], inputs.gallery[decisive])
     return scores
+
+
+def decided(rows, gallery_codes, codes, is_mated):
+    """The searches that have a score, and the gallery rows that decide them, of the nearest `rows (searches, rank)`."""
+    hits = gallery_codes[rows] == codes[:, None]
+    hits[~is_mated, 0] = True  # a search without a mate is decided by its nearest sample
+    chosen = np.flatnonzero(hits.any(axis=1))
+    return chosen, rows[chosen, np.argmax(hits, axis=1)[chosen]]
+
+
+def read_scores(task, found):
+    """The scores of the searches of a task, `(searches,)` in a tuple."""
+    chosen, decisive = decided(found.nearest, task.gallery_codes, found.codes, found.mates > 0)
+    scores = np.full(len(found.codes), -np.inf)
+    scores[chosen] = scores_of_rows(task, found.queries, chosen, decisive)
+    return (scores,)

@@ -8,7 +8,8 @@ ranked
     by distance, and at equal distance by row number, the lower first
 
 so that every figure is well defined if distances tie. One pass over blocks of the distances finds as many neighbours as
-the figures need (see `neighbours`); memory is O(block + (n + m)·dim). Anything above `distances` may import it.
+the figures need (see `neighbours`); memory is O(block + (n + m)·dim). Embeddings in `Shards` are searched by tasks for
+joblib's workers (see `searches`). Anything above `distances` may import it.
 
     print(evaluate_retrieval(embeddings, labels))                       # all of it, from one pass
     recall_at_k(probes, probe_labels, 1, gallery=gallery, gallery_labels=gallery_labels)
@@ -23,11 +24,12 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from keras_siamese._checks import check_finite, check_integer, check_labels, check_reals
 from keras_siamese._tables import aligned
-from keras_siamese._types import ArrayLike, DistanceLike
+from keras_siamese._types import ArrayLike, DistanceLike, StrPath
 from keras_siamese.neighbours import nearest_blocks
-from keras_siamese.verification.pairs import encode_identities, progress_bar
+from keras_siamese.verification.pairs import progress_bar
+from keras_siamese.verification.searches import How, check_rank, check_searches, search
+from keras_siamese.verification.shards import Shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,32 +61,45 @@ class Retrieval:
 
 
 def evaluate_retrieval(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     *,
     k: ArrayLike = (1, 5, 10),
     max_rank: int = 20,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
+    folder: StrPath | None = None,
+    n_jobs: int | None = None,
     progress: bool = False,
 ) -> Retrieval:
     """Recall at k, R-precision, MAP@R and the cumulative match characteristic in one pass, as a `Retrieval`.
 
+    Embeddings in files, as `Shards`, are searched by the workers of joblib: threads, processes, Dask or Ray, whichever
+    backend is active. The figures are those of arrays (with other distances than cosine and Euclidean, up to the
+    rounding of the distance, which may depend on the part of the gallery). A task takes up to 16,384 queries and reads
+    the gallery 32,768 rows at a time; with R the most mates of a query, or `max_rank`, its memory is
+    O((queries + 32,768) · dim + queries · R), with at most 2²² / R queries, and 64 MB for a block of distances. If a
+    process or a Dask worker dies, its tasks are done again. Each worker opens the files itself.
+
     Args:
-        embeddings: `(n, dim)` finite numbers, the queries.
+        embeddings: `(n, dim)` finite numbers, the queries; an array or `Shards`.
         labels: `(n,)` identities, integers or strings.
         k: rank or ranks of the recall, each from 1 to the number of embeddings that a query is compared with.
         max_rank: length of the CMC curve, in the same range.
-        gallery: `(m, dim)` embeddings that the queries are compared with. If None, each embedding is compared with all
-            others. A query that is also in `gallery` is compared with itself too.
+        gallery: `(m, dim)` embeddings that the queries are compared with, an array or `Shards`. If None, each embedding
+            is compared with all others. A query that is also in `gallery` is compared with itself too.
         gallery_labels: `(m,)` identities of the gallery; required with `gallery`.
         distance: name, `Distance`, its config or a function `(a, b) → (n,)`, where `a` is the query; see
             `keras_siamese.distances`.
-        progress: whether to show Keras's progress bar.
+        folder: where checkpoints are written, three times a minute. If it holds those of the same evaluation, it goes
+            on from there.
+        n_jobs: number of workers, as in `joblib.Parallel`; None takes that of the active backend for `Shards`, and no
+            workers for arrays without `folder`.
+        progress: whether to show Keras's progress bar, and for tasks the estimated work.
 
     Raises:
-        ValueError: if no query has a mate; the error gives the counts.
+        ValueError: if no query has a mate, with the counts; or if `folder` holds another evaluation.
 
     >>> embeddings = [[0.0], [1.0], [3.0], [4.5], [9.0]]
     >>> print(evaluate_retrieval(embeddings, list("aabab"), k=(1, 2), max_rank=3, distance="euclidean"))
@@ -97,7 +112,8 @@ def evaluate_retrieval(
     inputs = check_searches(embeddings, labels, gallery, gallery_labels)
     ranks = [check_rank("k", rank, inputs) for rank in np.ravel(np.asarray(k, dtype=object)).tolist()]
     max_rank = check_rank("max_rank", max_rank, inputs)
-    found = _find_mates(inputs, max([max_rank, *ranks]), distance, need_mates=True, progress=progress)
+    how = How(folder, n_jobs, progress)
+    found = _find_mates(inputs, max([max_rank, *ranks]), distance, need_mates=True, how=how)
     return Retrieval(
         recall={rank: float((found.first <= rank).mean()) for rank in ranks},
         r_precision=float(found.precision.mean()),
@@ -111,30 +127,30 @@ def evaluate_retrieval(
 
 @overload
 def recall_at_k(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     k: int = 1,
     *,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
 ) -> float: ...
 @overload
 def recall_at_k(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     k: Sequence[int] | np.ndarray,
     *,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
 ) -> np.ndarray: ...
 def recall_at_k(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     k: int | Sequence[int] | np.ndarray = 1,
     *,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
 ) -> float | np.ndarray:
@@ -162,11 +178,11 @@ def recall_at_k(
 
 
 def cmc(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     *,
     max_rank: int = 20,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
 ) -> np.ndarray:
@@ -192,10 +208,10 @@ def cmc(
 
 
 def r_precision(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     *,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
 ) -> float:
@@ -215,10 +231,10 @@ def r_precision(
 
 
 def map_at_r(
-    embeddings: ArrayLike,
+    embeddings: ArrayLike | Shards,
     labels: ArrayLike,
     *,
-    gallery: ArrayLike | None = None,
+    gallery: ArrayLike | Shards | None = None,
     gallery_labels: ArrayLike | None = None,
     distance: DistanceLike = "cosine",
 ) -> float:
@@ -239,66 +255,6 @@ def map_at_r(
     return float(_find_mates(inputs, 1, distance, need_mates=True).average_precision.mean())
 
 
-class Searches(NamedTuple):
-    """Checked input: `queries (n, dim)`, `gallery (m, dim)`, codes of their identities, number of mates `(n,)`."""
-
-    queries: np.ndarray
-    gallery: np.ndarray
-    query_codes: np.ndarray
-    gallery_codes: np.ndarray
-    mates: np.ndarray
-    own: bool  # the gallery is the queries, each of which is not compared with itself
-
-    @property
-    def compared(self):
-        return len(self.gallery) - self.own
-
-
-def check_searches(embeddings, labels, gallery, gallery_labels, called=("embeddings", "labels")):
-    """Checked `Searches`; `called` are those of the first two arguments in errors."""
-    queries = _check_embeddings(called[0], embeddings)
-    labels = check_labels(called[1], labels, length=len(queries))
-    own = gallery is None and gallery_labels is None
-    if own:
-        names, codes = np.unique(labels, return_inverse=True)
-        gallery, query_codes, gallery_codes, count = queries, codes, codes, len(names)
-    else:
-        if gallery is None or gallery_labels is None:
-            missing, given = ("gallery", "gallery_labels") if gallery is None else ("gallery_labels", "gallery")
-            raise ValueError(f"`{missing}` must be given if `{given}` is; got None")
-        gallery = _check_embeddings("gallery", gallery)
-        gallery_labels = check_labels("gallery_labels", gallery_labels, length=len(gallery))
-        if gallery.shape[1] != queries.shape[1]:
-            found = f"{gallery.shape} and {queries.shape}"
-            raise ValueError(f"`gallery` must have the dimension of `{called[0]}`; got shapes {found}")
-        query_codes, gallery_codes, count = encode_identities(called[1], labels, "gallery_labels", gallery_labels)
-    mates = np.bincount(gallery_codes, minlength=count)[query_codes] - own
-    if not mates.any():
-        among = "each other" if own else f"the gallery's {len(gallery)} of {len(np.unique(gallery_codes))} identities"
-        found = f"{len(queries)} queries of {len(np.unique(query_codes))} identities, none with a mate among {among}"
-        mate = "a mate, another embedding of its identity to compare it with"
-        raise ValueError(f"`{called[1]}` must give at least one query {mate}; got {found}")
-    return Searches(queries, gallery, query_codes, gallery_codes, mates, own)
-
-
-def _check_embeddings(name, embeddings):
-    """Returns finite float32 or float64 `(n, dim)`, without negative zeros, so that equal rows have equal bytes."""
-    embeddings = check_finite(name, check_reals(name, embeddings))
-    if embeddings.ndim != 2 or 0 in embeddings.shape:
-        raise ValueError(f"`{name}` must have shape (n, dim), n and dim at least 1; got shape {embeddings.shape}")
-    if embeddings.dtype.name in ("float16", "bfloat16"):
-        embeddings = embeddings.astype(np.float32)
-    return np.add(embeddings, 0.0, dtype=np.float32 if embeddings.dtype == np.float32 else np.float64)
-
-
-def check_rank(name, rank, inputs):
-    rank = check_integer(name, rank)
-    if not 1 <= rank <= inputs.compared:
-        size = f"{inputs.compared}, the number of embeddings that a query is compared with"
-        raise ValueError(f"`{name}` must be from 1 to {size}; got {rank}")
-    return rank
-
-
 class _Mates(NamedTuple):
     """For each query with mates, `(queries,)`: the rank of the first mate (2^62 if not found) and two means over R."""
 
@@ -307,19 +263,26 @@ class _Mates(NamedTuple):
     average_precision: np.ndarray
 
 
-def _find_mates(inputs, depth, distance, *, need_mates=False, progress=False):
+def _find_mates(inputs, depth, distance, *, need_mates=False, how=None):
     """Ranks the `depth` nearest of each query, at least all R if `need_mates`, and finds the mates among them."""
-    queries = np.flatnonzero(inputs.mates)
+    queries, how = np.flatnonzero(inputs.mates), how or How()
     if need_mates:
         depth = max(depth, int(inputs.mates.max()))
+    if how.has_tasks(inputs):
+        return _Mates(*search(inputs, read_mates, depth, distance, how))
     blocks = nearest_blocks(inputs.queries, inputs.gallery, depth, distance, own=inputs.own, chosen=queries)
-    move_on = progress_bar(len(queries), "query", progress)
+    move_on = progress_bar(len(queries), "query", how.progress)
     found = []
     for block, nearest in blocks:
         hits = inputs.gallery_codes[nearest] == inputs.query_codes[block, None]
         found.append(_read(hits, inputs.mates[block]))
         move_on(len(block))
     return _Mates(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def read_mates(task, found):
+    """What `_Mates` holds, of the queries of a task."""
+    return _read(task.gallery_codes[found.nearest] == found.codes[:, None], found.mates)
 
 
 def _read(hits, mates):

@@ -10,12 +10,8 @@ depend on the workers. With a `folder`, what is merged is kept there, and a run 
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import math
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -23,35 +19,16 @@ import numpy as np
 
 from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
-from keras_siamese._files import write_arrays
 from keras_siamese._types import ArrayLike, DistanceLike, Sliced, StrPath
 from keras_siamese.verification.all_pairs import classes_of, scorer
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.pairs import progress_bar, say
 from keras_siamese.verification.shards import Shards
+from keras_siamese.verification.tasks import Ledger, Plan, key_of, results_of
 
-logger = logging.getLogger(__name__)
 ROWS = 32_768  # most rows of a range
 TAIL = 1_000_000  # most impostor scores that are kept
-SECONDS = 20  # between two checkpoints
-FAILURES = 3  # workers that may die one after the other without any result
 BY_NORM = {distances.EuclideanDistance: 1, distances.SquaredEuclideanDistance: 2}  # power of twice the largest norm
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a comparison of all pairs costs."""
-
-    pairs: int
-    tasks: int
-    bytes: int  # that the workers read
-    seconds: float  # on the workers that there are, from the time of a small part
-    workers: int
-
-    def __str__(self):
-        minutes = f"{self.seconds / 60:.1f} minutes" if self.seconds > 90 else f"{self.seconds:.0f} seconds"
-        work = f"{self.pairs:.3g} pairs in {self.tasks:,} tasks, which read {self.bytes / 1e9:.3g} GB"
-        return f"{work}: about {minutes} with {self.workers} worker{'s' if self.workers > 1 else ''}"
 
 
 def compare_shards(
@@ -128,64 +105,29 @@ def compare_shards(
     low, high = bounds_of(source, ranges, distance, n_jobs)
     tail = min(max(1000, math.ceil(10 * far * impostors)), TAIL, impostors)
     histogram = ScoreHistogram(low, high, bins=check_integer("bins", bins, low=2), tail=tail)
-    ledger = Ledger(folder, key_of(source, codes, distance, histogram, rows), histogram)
+    key = key_of([source], [codes], rows, distance, low, high, histogram.bins, tail)
+    ledger = Ledger(folder, key, histogram)
     if progress:
         say(str(plan_of(source, codes, ranges, tasks[ledger.done :], distance, histogram, workers)))
-    move_on = progress_bar(len(tasks), "task", progress)
-    move_on(ledger.done)
 
     def call(number):
-        left, right = (ranges[place] for place in tasks[number])
-        options = low, high, histogram.bins, tail
-        return joblib.delayed(compared)(source, left, codes[left], right, codes[right], distance, options)
+        sides = tuple((ranges[place], codes[ranges[place]]) for place in tasks[number])
+        return joblib.delayed(compared)(source, sides, distance, (low, high, histogram.bins, tail))
 
-    for found in results_of(call, range(ledger.done, len(tasks)), n_jobs):
-        ledger.add(found)
-        move_on(1)
-    ledger.keep()
+    ledger.fill(call, len(tasks), n_jobs, progress_bar(len(tasks), "task", progress))
     return histogram
 
 
-def results_of(call, numbers, n_jobs=None):
-    """The results of ``call(number)``, calls of joblib, in the order of the `numbers`, as they come.
+def compared(source, sides, distance, options):
+    """The `ScoreHistogram` of all pairs of two ranges of rows, or of the pairs within one.
 
-    If a worker process dies, the calls without a result are made again. Dask does this itself.
+    The two `sides` are the ranges with the codes of their rows. They are a tuple because Dask keeps an array that is an
+    argument by itself on one worker, and loses it with that worker.
     """
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    failures = 0
-    while numbers:
-        before = len(numbers)
-        try:
-            for found in results_in_turn(call, numbers, n_jobs):
-                numbers = numbers[1:]
-                yield found
-        except TerminatedWorkerError:
-            failures = 1 if len(numbers) < before else failures + 1
-            if failures >= FAILURES:
-                raise
-            logger.warning("A worker process ended by itself, perhaps for lack of memory; its tasks are done again")
-
-
-def results_in_turn(call, numbers, n_jobs):
-    """The results of joblib's calls, one after the other; backends that cannot do this give them in rounds."""
-    import joblib
-
-    backend = joblib.parallel.get_active_backend()[0]
-    if getattr(backend, "supports_return_generator", False):  # not before joblib 1.3
-        yield from joblib.Parallel(n_jobs=n_jobs, return_as="generator")(map(call, numbers))
-        return
-    each = 4 * joblib.effective_n_jobs(n_jobs)
-    for start in range(0, len(numbers), each):
-        yield from joblib.Parallel(n_jobs=n_jobs)(map(call, numbers[start : start + each]))
-
-
-def compared(source, left, left_codes, right, right_codes, distance, options):
-    """The `ScoreHistogram` of all pairs of two ranges of rows, or of the pairs within one."""
     low, high, bins, tail = options
     histogram = ScoreHistogram(low, high, bins=bins, tail=tail)
     parts, codes = [], []
-    for rows, of_rows in ((left, left_codes), (right, right_codes))[: 1 if left == right else 2]:
+    for rows, of_rows in sides[: 1 if sides[0][0] == sides[1][0] else 2]:
         order = np.argsort(of_rows, kind="stable")  # then only few blocks have genuine pairs
         parts.append(read(source, rows)[order])
         codes.append(of_rows[order])
@@ -243,46 +185,6 @@ def plan_of(source, codes, ranges, tasks, distance, histogram, workers):
     part = slice(0, min(2048, source.shape[0]))
     options = histogram.low, histogram.high, histogram.bins, histogram.tail
     start = time.perf_counter()
-    compared(source, part, codes[part], part, codes[part], distance, options)
+    compared(source, ((part, codes[part]),) * 2, distance, options)
     each = (time.perf_counter() - start) / max(1, part.stop * (part.stop - 1) // 2)
     return Plan(pairs, len(tasks), size, pairs * each / workers, workers)
-
-
-def key_of(source, codes, distance, histogram, rows):
-    """A digest of all that the result follows from; of the embeddings, the first, the last and those between ranges."""
-    digest = hashlib.sha256(repr((source.shape, getattr(source, "files", None), rows)).encode())
-    digest.update(repr((distance, histogram.low, histogram.high, histogram.bins, histogram.tail)).encode())
-    digest.update(codes.tobytes())
-    for row in {0, source.shape[0] - 1, *range(0, source.shape[0], rows)}:
-        digest.update(np.ascontiguousarray(source[row : row + 1]).tobytes())
-    return digest.hexdigest()
-
-
-class Ledger:
-    """The histogram of the tasks that are done, in their order, and its checkpoints in `folder`, if there is one."""
-
-    def __init__(self, folder, key, histogram):
-        self.file = None if folder is None else Path(folder) / "comparison.npz"
-        self.key, self.histogram, self.done, self._kept = key, histogram, 0, time.monotonic()
-        if self.file is None:
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        if self.file.exists():
-            with np.load(self.file, allow_pickle=False) as held:
-                if str(held["key"]) != key:
-                    why = "with other files, labels or options"
-                    raise ValueError(f"`folder` holds another comparison, {why}: {str(self.file)!r}")
-                histogram._set_state({name: held[name] for name in held.files if name not in ("key", "done")})
-                self.done = int(held["done"])
-
-    def add(self, found):
-        self.histogram.merge(found)
-        self.done += 1
-        if time.monotonic() - self._kept > SECONDS:
-            self.keep()
-
-    def keep(self):
-        if self.file is not None:
-            state = {"key": np.array(self.key), "done": np.array(self.done), **self.histogram._state()}
-            write_arrays(self.file, state)
-            self._kept = time.monotonic()

@@ -71,10 +71,15 @@ OTHERS = {
         embeddings, labels, samples=4
     ).to_dict(),
     "compare_shards": spread,
+    "search_embeddings": lambda embeddings: float(verification.search_embeddings(embeddings).scores.mean()),
     "ScoreHistogram": counted,
     "bootstrap": lambda same, scores: verification.bootstrap(["eer"], same, scores, samples=20),
 }
-ROOMS = {"verification": Room(calls() | OTHERS, GIVEN, also=("files", "groups", "probes", "probe_labels"))}
+ROOMS = {
+    "verification": Room(
+        calls() | OTHERS, GIVEN, also=("files", "groups", "probes", "probe_labels", "queries", "distance")
+    )
+}
 
 
 @pytest.mark.parametrize("name", ROOMS["verification"].calls)

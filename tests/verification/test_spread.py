@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 import pytest
 
-from keras_siamese.verification import compare_embeddings, compare_shards, spread
+from keras_siamese.verification import compare_embeddings, compare_shards, evaluate_retrieval, spread, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 N, DIM = 700, 6
@@ -73,7 +73,7 @@ def test_a_run_that_was_ended_goes_on_and_counts_no_pair_twice(data, tmp_path, m
     embeddings, labels = data
     options = {"rows": 100, "folder": tmp_path, "progress": False}
     expected = compare_shards(embeddings, labels, rows=100, progress=False)
-    monkeypatch.setattr(spread, "SECONDS", 0.0)
+    monkeypatch.setattr(tasks, "SECONDS", 0.0)
     compared, calls = spread.compared, []
 
     def dies(*given):
@@ -104,12 +104,13 @@ def test_the_work_is_estimated_before_it_begins(data, capsys):
 KILLED = """
 import os, signal, sys
 import joblib, numpy as np
-from keras_siamese.verification import compare_shards, spread
+from keras_siamese.verification import Shards, compare_shards, evaluate_retrieval, searches
 
-class Dies:
+class Dies(Shards):
     '''Embeddings whose reader kills its own process once.'''
-    def __init__(self, array, flag):
-        self.array, self.flag, self.shape, self.main = array, flag, array.shape, os.getpid()
+    def __init__(self, file, flag):
+        super().__init__(file)
+        self.flag, self.main = flag, os.getpid()
     def __getitem__(self, rows):
         if rows.start == 300 and os.getpid() != self.main:
             try:
@@ -118,22 +119,27 @@ class Dies:
                 pass
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return self.array[rows]
+        return super().__getitem__(rows)
 
 if __name__ == "__main__":
-    data = np.load(sys.argv[1])
-    source = Dies(data["embeddings"], sys.argv[2])
-    def run():
-        found = compare_shards(source, data["labels"], "squared_euclidean", rows=100, progress=False)
-        np.savez(sys.argv[3], **found._state())
-    if sys.argv[4] == "dask":
-        from distributed import Client, LocalCluster
-        with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-            with Client(cluster), joblib.parallel_config("dask"):
+    folder, labels = sys.argv[1], np.load(sys.argv[1] + "/labels.npy")
+    searches.ROWS = searches.PART = 300
+    def compare():
+        source = Dies(folder + "/embeddings.npy", folder + "/flag1")
+        found = compare_shards(source, labels, "squared_euclidean", rows=300, progress=False)
+        np.savez(folder + "/found.npz", **found._state())
+    def retrieve():
+        source = Dies(folder + "/embeddings.npy", folder + "/flag2")
+        np.savez(folder + "/retrieval.npz", **vars(evaluate_retrieval(source, labels)))
+    for run in (compare, retrieve):
+        if sys.argv[2] == "dask":  # a new cluster, because joblib works in the main process if one worker is left
+            from distributed import Client, LocalCluster
+            with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+                with Client(cluster), joblib.parallel_config("dask"):
+                    run()
+        else:
+            with joblib.parallel_config("loky", n_jobs=2):
                 run()
-    else:
-        with joblib.parallel_config("loky", n_jobs=2):
-            run()
 """
 
 
@@ -143,15 +149,19 @@ def test_a_killed_worker_changes_nothing(data, tmp_path, backend):
     if backend == "dask":
         pytest.importorskip("distributed")
     embeddings, labels = data
-    np.savez(tmp_path / "data.npz", embeddings=embeddings, labels=labels)
+    np.save(tmp_path / "embeddings.npy", embeddings)
+    np.save(tmp_path / "labels.npy", labels)
     (tmp_path / "killed.py").write_text(KILLED)
-    arguments = [tmp_path / "data.npz", tmp_path / "flag", tmp_path / "found.npz", backend]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", tmp_path / "killed.py", *arguments]
+    command = [sys.executable, "-W", "ignore", tmp_path / "killed.py", tmp_path, backend]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "flag").exists(), "no worker was killed"
-    expected = compare_shards(embeddings, labels, "squared_euclidean", rows=100, progress=False)._state()
+    for flag in ("flag1", "flag2"):
+        assert (tmp_path / flag).exists(), "no worker was killed"
+    expected = compare_shards(embeddings, labels, "squared_euclidean", rows=300, progress=False)._state()
     with np.load(tmp_path / "found.npz") as found:
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
+    with np.load(tmp_path / "retrieval.npz", allow_pickle=True) as found:
+        for name, value in vars(evaluate_retrieval(embeddings, labels)).items():
+            np.testing.assert_equal(found[name][()], value, err_msg=name)
