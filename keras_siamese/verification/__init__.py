@@ -13,7 +13,7 @@ A pair is accepted iff score ≥ threshold.
 - `open_set`: searches of a gallery that may not hold the person.
 - `retrieval`: how near queries find embeddings of their own identity.
 - `searches`: the nearest embeddings of a gallery, also of one in files; `tasks`: work for joblib's workers.
-- `histogram`, `all_pairs`: the same figures for more pairs than fit in memory.
+- `histogram`, `all_pairs`: the same figures for more pairs than fit in memory; `grouped`: with intervals.
 - `spread`, `shards`: all pairs of embeddings in files, on the workers of joblib.
 - `quantization`: embeddings in one byte or one bit for each dimension, and the cost in EER.
 - `tables`, `counted`: scores from a CSV or Parquet file, of any length.
@@ -37,6 +37,7 @@ from keras_siamese.verification.curves import (
     threshold_at_far,
 )
 from keras_siamese.verification.evidence import RuleOf30, auc_floor, best_accuracy_floor, rule_of_3, rule_of_30
+from keras_siamese.verification.grouped import GroupedHistogram
 from keras_siamese.verification.groups import Gap, GroupFigures, GroupReport, compare_groups
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.intervals import Interval, bootstrap, difference
@@ -65,6 +66,7 @@ __all__ = [
     "Gap",
     "GroupFigures",
     "GroupReport",
+    "GroupedHistogram",
     "Interval",
     "Neighbours",
     "OpenSet",

@@ -137,11 +137,7 @@ def bootstrap(
     >>> sorted(intervals, key=str)
     [('tar_at_far', 0.1), 'auc']
     """
-    if isinstance(statistics, str):
-        raise TypeError(f"`statistics` must be a list of statistics; got the string {statistics!r}")
-    readings = {statistic: _reading(statistic) for statistic in statistics}
-    if not readings:
-        raise ValueError("`statistics` must name at least one statistic; got none")
+    readings = check_statistics(statistics)
     same, scores = check_pairs(same, scores)
     identities = check_identities(left, right, len(same))
     samples = check_integer("samples", samples, low=2)
@@ -183,6 +179,16 @@ def difference(first: Interval, second: Interval) -> Interval:
     replicates = np.subtract.outer(first.replicates, second.replicates).ravel()
     interval = Interval.of(first.estimate - second.estimate, replicates, first.confidence)
     return replace(interval, standard_error=float(np.hypot(first.standard_error, second.standard_error)))
+
+
+def check_statistics(statistics):
+    """A dict from each of the `statistics` of `bootstrap` to its function of operating points and the arguments."""
+    if isinstance(statistics, str):
+        raise TypeError(f"`statistics` must be a list of statistics; got the string {statistics!r}")
+    readings = {statistic: _reading(statistic) for statistic in statistics}
+    if not readings:
+        raise ValueError("`statistics` must name at least one statistic; got none")
+    return readings
 
 
 def _reading(statistic):

@@ -10,6 +10,7 @@ depend on the workers. With a `folder`, what is merged is kept there, and a run 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import Any
@@ -21,7 +22,7 @@ from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
 from keras_siamese._types import ArrayLike, DistanceLike, Sliced, StrPath
 from keras_siamese.verification.all_pairs import classes_of, scorer
-from keras_siamese.verification.histogram import ScoreHistogram
+from keras_siamese.verification.grouped import GroupedHistogram
 from keras_siamese.verification.pairs import progress_bar, say
 from keras_siamese.verification.shards import Shards
 from keras_siamese.verification.tasks import Ledger, Plan, key_of, results_of
@@ -39,10 +40,11 @@ def compare_shards(
     far: float = 1e-5,
     bins: int = 65_536,
     rows: int | None = None,
+    groups: int | None = None,
     folder: StrPath | None = None,
     n_jobs: int | None = None,
     progress: bool = True,
-) -> ScoreHistogram:
+) -> GroupedHistogram:
     """Scores all pairs of embeddings that lie in files, on the workers of joblib: score = −distance.
 
     The figures are those of `compare_embeddings`. The work is divided into tasks of two ranges of rows. joblib runs
@@ -61,13 +63,16 @@ def compare_shards(
             scores, at most a million, are kept: TAR is exact up to that FMR, and bounded beyond.
         bins: number of bins, ≥ 2.
         rows: number of rows in a range, ≥ 1. By default an eighth of all, but from 1,024 to 32,768.
+        groups: number of groups of identities, from 2 to their number, for intervals by leaving out one group after the
+            other: `histogram.intervals(["eer", ("tar_at_far", 1e-4)])`. 20 are enough. A histogram, also that of each
+            task, then has 2 · groups · bins more numbers. None, the default, for no intervals.
         folder: where checkpoints are written, three times a minute. If it holds those of the same comparison, it goes
             on from there; no pair is counted twice.
         n_jobs: number of workers, as in `joblib.Parallel`; None takes that of the active backend, and otherwise 1.
         progress: whether to print the estimated work and to show a Keras progress bar.
 
     Returns:
-        `ScoreHistogram` of all n(n − 1)/2 pairs.
+        `GroupedHistogram` of all n(n − 1)/2 pairs, a `ScoreHistogram`.
 
     Raises:
         ValueError: if the distance has no bounds, the labels do not suit, or `folder` holds another comparison.
@@ -93,6 +98,9 @@ def compare_shards(
     if not (genuines and impostors):
         found = f"{len(members)} identities of {count} embeddings"
         raise ValueError(f"`labels` must name at least two identities, and one of them at least twice; got {found}")
+    groups = 0 if groups is None else check_integer("groups", groups, low=2, high=len(members))
+    if groups:  # each group is a stretch of the codes
+        codes = np.random.default_rng(0).permutation(len(members)).astype("int32")[codes]
     far = check_number("far", far, low=0, high=1, open_low=True)
     rows = min(ROWS, max(1024, -(-count // 8))) if rows is None else check_integer("rows", rows, low=1)
     ranges = [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
@@ -104,28 +112,28 @@ def compare_shards(
     workers = joblib.effective_n_jobs(n_jobs)
     low, high = bounds_of(source, ranges, distance, n_jobs)
     tail = min(max(1000, math.ceil(10 * far * impostors)), TAIL, impostors)
-    histogram = ScoreHistogram(low, high, bins=check_integer("bins", bins, low=2), tail=tail)
-    key = key_of([source], [codes], rows, distance, low, high, histogram.bins, tail)
+    options = low, high, check_integer("bins", bins, low=2), tail, groups
+    histogram, people = GroupedHistogram(*options), len(members)
+    key = key_of([source], [codes], rows, distance, *options)
     ledger = Ledger(folder, key, histogram)
     if progress:
-        say(str(plan_of(source, codes, ranges, tasks[ledger.done :], distance, histogram, workers)))
+        say(str(plan_of(source, codes, ranges, tasks[ledger.done :], distance, options, workers)))
 
     def call(number):
         sides = tuple((ranges[place], codes[ranges[place]]) for place in tasks[number])
-        return joblib.delayed(compared)(source, sides, distance, (low, high, histogram.bins, tail))
+        return joblib.delayed(compared)(source, sides, distance, options, people)
 
     ledger.fill(call, len(tasks), n_jobs, progress_bar(len(tasks), "task", progress))
     return histogram
 
 
-def compared(source, sides, distance, options):
-    """The `ScoreHistogram` of all pairs of two ranges of rows, or of the pairs within one.
+def compared(source, sides, distance, options, people):
+    """The `GroupedHistogram` of all pairs of two ranges of rows, or of the pairs within one.
 
     The two `sides` are the ranges with the codes of their rows. They are a tuple because Dask keeps an array that is an
     argument by itself on one worker, and loses it with that worker.
     """
-    low, high, bins, tail = options
-    histogram = ScoreHistogram(low, high, bins=bins, tail=tail)
+    histogram = GroupedHistogram(*options)
     parts, codes = [], []
     for rows, of_rows in sides[: 1 if sides[0][0] == sides[1][0] else 2]:
         order = np.argsort(of_rows, kind="stable")  # then only few blocks have genuine pairs
@@ -134,16 +142,25 @@ def compared(source, sides, distance, options):
     embeddings, codes = np.concatenate(parts), np.concatenate(codes)
     score, _, block = scorer(embeddings, distance)
     split = len(parts[0])
-    first = [slice(start, min(start + block, split)) for start in range(0, split, block)]
-    second = [slice(start, start + block) for start in range(split, len(embeddings), block)]
+    group = codes.astype(np.int64) * histogram.groups // people  # which of `people` identities are together
+    first = slices_of(group, 0, split, block)
+    second = slices_of(group, split, len(embeddings), block)
 
     def classes():
         for place, here in enumerate(first):
             for there in second if len(parts) > 1 else first[place:]:
+                histogram._pair = int(group[here.start]), int(group[there.start])
                 yield from classes_of(score(here, there), codes[here], codes[there], here == there)
 
     histogram._count(classes(), name="distance", threads=False)
     return histogram
+
+
+def slices_of(group, start, stop, block):
+    """Slices of the rows from `start` to `stop`, of at most `block` rows of one `group` each."""
+    cuts = [start, *(start + 1 + np.flatnonzero(np.diff(group[start:stop]))).tolist(), stop]
+    pairs = itertools.pairwise(cuts)
+    return [slice(low, min(low + block, end)) for begin, end in pairs for low in range(begin, end, block)]
 
 
 def read(source, rows):
@@ -176,15 +193,14 @@ def largest_norm(source, rows):
     return float(np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.float64).max(initial=0.0)))
 
 
-def plan_of(source, codes, ranges, tasks, distance, histogram, workers):
+def plan_of(source, codes, ranges, tasks, distance, options, workers):
     """The `Plan` of the tasks that are left, from the time of a small part of one."""
     counts = [rows.stop - rows.start for rows in ranges]
     pairs = sum(counts[a] * counts[b] if a != b else counts[a] * (counts[a] - 1) // 2 for a, b in tasks)
     width = source.shape[1] * np.asarray(source[0:1]).dtype.itemsize
     size = sum((counts[a] + (counts[b] if a != b else 0)) * width for a, b in tasks)
     part = slice(0, min(2048, source.shape[0]))
-    options = histogram.low, histogram.high, histogram.bins, histogram.tail
     start = time.perf_counter()
-    compared(source, ((part, codes[part]),) * 2, distance, options)
+    compared(source, ((part, codes[part]),) * 2, distance, options[:-1], int(codes.max()) + 1)
     each = (time.perf_counter() - start) / max(1, part.stop * (part.stop - 1) // 2)
     return Plan(pairs, len(tasks), size, pairs * each / workers, workers)

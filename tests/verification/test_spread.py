@@ -71,8 +71,8 @@ def test_mistakes_are_named():
 
 def test_a_run_that_was_ended_goes_on_and_counts_no_pair_twice(data, tmp_path, monkeypatch):
     embeddings, labels = data
-    options = {"rows": 100, "folder": tmp_path, "progress": False}
-    expected = compare_shards(embeddings, labels, rows=100, progress=False)
+    options = {"rows": 100, "folder": tmp_path, "progress": False, "groups": 5}
+    expected = compare_shards(embeddings, labels, rows=100, progress=False, groups=5)
     monkeypatch.setattr(tasks, "SECONDS", 0.0)
     compared, calls = spread.compared, []
 
