@@ -15,7 +15,8 @@ with all pairs that touch them. If θ_g is the figure without group g, and θ̄ 
 The interval is θ ± t · standard error, with Student's t for G − 1 degrees of freedom, and ends in [0, 1]. The expected
 variance is not below the true one (for the identities that remain when a group is left out): the dependence through
 shared identities is counted once, and the part of the noise that belongs to single impostor pairs twice. `bootstrap`
-counts the latter three times.
+counts the latter three times. The interval is a little short where figures are skewed: of nominal 95 %, 92 to 96 % cover
+the EER, AUC and TAR at an FMR of 0.01 of simulated embeddings of 40 and 100 identities.
 
 Bradley Efron, Charles Stein, "The jackknife estimate of variance", The Annals of Statistics 9, 1981,
 https://doi.org/10.1214/aos/1176345462.
@@ -58,11 +59,12 @@ class GroupedHistogram(ScoreHistogram):
                 self._touching[int(genuine), group] += counts
 
     def merge(self, other: ScoreHistogram) -> None:
-        """Adds the pairs of `other`, a `GroupedHistogram` with the same bounds, bins, tail and groups."""
-        if not isinstance(other, GroupedHistogram) or other.groups != self.groups:
-            raise TypeError(f"`other` must be a GroupedHistogram with {self.groups} groups; got {other!r}")
+        """Adds the pairs of `other`, a histogram with the same bounds, bins, tail and groups of identities."""
+        if isinstance(other, ScoreHistogram) and (given := getattr(other, "groups", 0)) != self.groups:
+            raise ValueError(f"`other` must have {self.groups} groups of identities; got {given}")
         super().merge(other)
-        self._touching += other._touching
+        if isinstance(other, GroupedHistogram):
+            self._touching += other._touching
 
     def _state(self):
         return {**super()._state(), "touching": self._touching}

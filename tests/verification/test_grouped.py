@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_siamese.verification import auc, bootstrap, compare_shards, eer, tar_at_far
+from keras_siamese.verification import ScoreHistogram, auc, bootstrap, compare_shards, eer, tar_at_far
 from keras_siamese.verification.grouped import GroupedHistogram
 
 FIGURES = {"eer": eer, "auc": auc, ("tar_at_far", 0.02): lambda same, scores: tar_at_far(same, scores, 0.02)}
@@ -88,5 +88,5 @@ def test_mistakes_are_named():
     alone = np.concatenate([[0, 0], np.arange(1, 31)])  # one identity has all genuine pairs
     with pytest.raises(ValueError, match="use fewer `groups`"):
         grouped(embeddings, alone).intervals(["eer"])
-    with pytest.raises(TypeError, match="`other` must be a GroupedHistogram with 3 groups"):
-        GroupedHistogram(-2, 0, groups=3).merge(GroupedHistogram(-2, 0))
+    with pytest.raises(ValueError, match="`other` must have 3 groups of identities; got 0"):
+        GroupedHistogram(-2, 0, groups=3).merge(ScoreHistogram(-2, 0))
