@@ -15,8 +15,8 @@ with all pairs that touch them. If θ_g is the figure without group g, and θ̄ 
 The interval is θ ± t · standard error, with Student's t for G − 1 degrees of freedom, and ends in [0, 1]. The expected
 variance is not below the true one (for the identities that remain when a group is left out): the dependence through
 shared identities is counted once, and the part of the noise that belongs to single impostor pairs twice. `bootstrap`
-counts the latter three times. The interval is a little short where figures are skewed: of nominal 95 %, 92 to 96 % cover
-the EER, AUC and TAR at an FMR of 0.01 of simulated embeddings of 40 and 100 identities.
+counts the latter three times. The interval is a little short where figures are skewed: of nominal 95 %, 92 to 96 %
+cover the EER, AUC and TAR at an FMR of 0.01 of simulated embeddings of 40 and 100 identities.
 
 Bradley Efron, Charles Stein, "The jackknife estimate of variance", The Annals of Statistics 9, 1981,
 https://doi.org/10.1214/aos/1176345462.
