@@ -6,10 +6,12 @@ held-out drawings in each epoch. The cost is measured in two ways: as the differ
 noise of the machine, and as the seconds that Keras spends in the monitor's own calls, divided by the rest of the same
 epoch.
 
-    KERAS_SIAMESE_DATA=DIR python benchmarks/callbacks.py          # some minutes
+    KERAS_SIAMESE_DATA=DIR python benchmarks/callbacks.py          # half an hour, most of it on JAX
+    KERAS_SIAMESE_DATA=DIR python benchmarks/callbacks.py --backends torch
     python benchmarks/callbacks.py --toy                           # seconds, on noise; writes nothing
 
-DIR holds `omniglot_35.npz`; without it only `--toy` runs.
+DIR holds `omniglot_35.npz`; without it only `--toy` runs. Results of backends that are not run again stay as they were
+recorded.
 """
 
 import argparse
@@ -42,17 +44,20 @@ def main():
     if options.worker:
         work(options)
         return
-    found = {}
+    about, before = measure.surroundings("tensorflow", "jax", "torch"), measure.read("callbacks")
+    found = {} if options.toy else before.get("rows", {})  # backends that are not run again stay as they were
+    for row in found.values():
+        row.setdefault("date", before["surroundings"]["date"])
     for backend in options.backends.split(","):
         environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", backend]
         out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         found[backend] = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+        found[backend]["date"] = about["date"]
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found[backend]["shares"].items())
         seconds = found[backend]["seconds"]["without"]
         print(f"{backend}: an epoch of {options.batches} batches {seconds:.2f} s; {shares}", flush=True)
     if not options.toy:
-        about = measure.surroundings("tensorflow", "jax", "torch")
         command = "KERAS_SIAMESE_DATA=… python benchmarks/callbacks.py"
         print(measure.write("callbacks", {"surroundings": about, "command": command, "rows": found}))
 

@@ -212,10 +212,11 @@ def callbacks(found):
         added = [f"{100 * (seconds[name] / seconds['without'] - 1):+.1f} %" for name in shares]
         own = [f"{100 * share:.1f} %" for share in shares.values()]
         cells = [text for pair in zip(own, added, strict=True) for text in pair]
-        lines.append([backend, str(row["batches"]), str(row["items"]), f"{seconds['without']:.1f}", *cells])
+        sizes = [str(row["batches"]), str(row["items"])]
+        lines.append([backend, *sizes, f"{seconds['without']:.1f}", *cells, row["date"]])
     monitors = ["VerificationMonitor", "by difference", "DivergenceMonitor", "by difference"]
     return (
-        table(["backend", "batches", "held-out drawings", "epoch without, s", *monitors], lines)
+        table(["backend", "batches", "held-out drawings", "epoch without, s", *monitors, "measured"], lines)
         + "\n\n"
         + footnote(found)
     )

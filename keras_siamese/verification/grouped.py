@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_siamese._checks import check_number
+from keras_siamese._checks import check_integer, check_number
 from keras_siamese.verification import points as at
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.intervals import Interval, check_statistics
@@ -48,9 +48,9 @@ class GroupedHistogram(ScoreHistogram):
 
     def __init__(self, low: float, high: float, bins: int = 65_536, tail: int = 1000, groups: int = 0) -> None:
         super().__init__(low, high, bins, tail)
-        self.groups = groups
+        self.groups = check_integer("groups", groups, low=2 if groups else 0)
         self._pair = (0, 0)  # the groups of both sides of what is counted next
-        self._touching = np.zeros((2, groups, bins), np.int64)  # of impostor and genuine pairs
+        self._touching = np.zeros((2, self.groups, bins), np.int64)  # of impostor and genuine pairs
 
     def _add_counts(self, genuine, scores, pieces):
         super()._add_counts(genuine, scores, pieces)

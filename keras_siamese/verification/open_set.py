@@ -32,6 +32,7 @@ from keras_siamese.verification.intervals import Interval, between, bootstrap
 from keras_siamese.verification.plots import plot_det
 from keras_siamese.verification.searches import How, check_rank, check_searches, scores_of_pairs, scores_of_rows, search
 from keras_siamese.verification.shards import Shards
+from keras_siamese.verification.tasks import check_workers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,7 +190,7 @@ def evaluate_open_set(
     rates = [
         check_number("fpir", rate, low=0, high=1, open_low=True, open_high=True) for rate in np.ravel(fpir).tolist()
     ]
-    scores = scores_of_searches(inputs, is_mated, rank, distance, How(folder, n_jobs, progress))
+    scores = scores_of_searches(inputs, is_mated, rank, distance, How(*check_workers(folder, n_jobs), progress))
     missed = np.isneginf(scores)
     scores[missed] = np.nextafter(scores[~missed].min(), np.float64(-np.inf))
     non_mated = int(np.count_nonzero(~is_mated))

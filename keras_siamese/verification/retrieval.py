@@ -30,6 +30,7 @@ from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification.pairs import progress_bar
 from keras_siamese.verification.searches import How, check_rank, check_searches, search
 from keras_siamese.verification.shards import Shards
+from keras_siamese.verification.tasks import check_workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ def evaluate_retrieval(
     inputs = check_searches(embeddings, labels, gallery, gallery_labels)
     ranks = [check_rank("k", rank, inputs) for rank in np.ravel(np.asarray(k, dtype=object)).tolist()]
     max_rank = check_rank("max_rank", max_rank, inputs)
-    how = How(folder, n_jobs, progress)
+    how = How(*check_workers(folder, n_jobs), progress)
     found = _find_mates(inputs, max([max_rank, *ranks]), distance, need_mates=True, how=how)
     return Retrieval(
         recall={rank: float((found.first <= rank).mean()) for rank in ranks},

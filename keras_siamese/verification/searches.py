@@ -23,7 +23,7 @@ from keras_siamese._types import ArrayLike, DistanceLike, StrPath
 from keras_siamese.neighbours import nearest_in_parts
 from keras_siamese.verification.pairs import encode_identities, progress_bar, say
 from keras_siamese.verification.shards import Shards
-from keras_siamese.verification.tasks import Ledger, Plan, key_of
+from keras_siamese.verification.tasks import Ledger, Plan, check_workers, key_of
 
 ROWS = 16_384  # most queries of a task
 PART = 32_768  # rows of the gallery that a task holds at a time
@@ -80,7 +80,7 @@ def search_embeddings(
     gallery = queries if own else check_gallery("queries", queries, gallery)
     none = np.zeros(len(queries), np.int32)  # of identities nothing is known
     inputs = Searches(queries, gallery, none, none[:0], none, own)
-    k, how = check_rank("k", k, inputs), How(folder, n_jobs, progress)
+    k, how = check_rank("k", k, inputs), How(*check_workers(folder, n_jobs), progress)
     return Neighbours(*search(inputs, read_nearest, k, distance, how, every=True))
 
 

@@ -25,7 +25,7 @@ from keras_siamese.verification.all_pairs import classes_of, scorer
 from keras_siamese.verification.grouped import GroupedHistogram
 from keras_siamese.verification.pairs import progress_bar, say
 from keras_siamese.verification.shards import Shards
-from keras_siamese.verification.tasks import Ledger, Plan, key_of, results_of
+from keras_siamese.verification.tasks import Ledger, Plan, check_workers, key_of, results_of
 
 ROWS = 32_768  # most rows of a range
 TAIL = 1_000_000  # most impostor scores that are kept
@@ -106,6 +106,7 @@ def compare_shards(
     ranges = [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
     tasks = [(place, other) for place in range(len(ranges)) for other in range(place, len(ranges))]
     distance = distances.get(distance)
+    folder, n_jobs = check_workers(folder, n_jobs)
 
     import joblib  # comes with scikit-learn; imported here because it is slow to import
 

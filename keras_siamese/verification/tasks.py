@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_siamese._checks import check_integer
 from keras_siamese._files import write_arrays
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,15 @@ class Plan:
         minutes = f"{self.seconds / 60:.1f} minutes" if self.seconds > 90 else f"{self.seconds:.0f} seconds"
         work = f"{self.pairs:.3g} pairs in {self.tasks:,} tasks, which read {self.bytes / 1e9:.3g} GB"
         return f"{work}: about {minutes} with {self.workers} worker{'s' if self.workers > 1 else ''}"
+
+
+def check_workers(folder: Any, n_jobs: Any) -> tuple[Any, Any]:
+    """Return both if `folder` is a path or None, and `n_jobs` a number of workers for joblib or None."""
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"`folder` must be a path; got {folder!r} of type {type(folder).__name__}")
+    if n_jobs is not None and not check_integer("n_jobs", n_jobs):
+        raise ValueError("`n_jobs` must not be 0; -1 takes all processors, None what joblib is set to")
+    return folder, n_jobs
 
 
 def results_of(call, numbers, n_jobs=None):
