@@ -117,9 +117,9 @@ axes.legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# The pretrained network has the lower EER. At strict thresholds, on the left of the picture, it need not be better:
-# it was pretrained to ignore what distinguishes two drawings of one digit. Weights from a task that is more like
-# yours keep more, so measure them at the threshold that you will use.
+# The pretrained network has the lower EER. It is not always better at strict thresholds, which are on the left of the
+# picture: it was pretrained to ignore what distinguishes two drawings of one digit. Weights from a task that is more
+# like yours may keep more of it. Compare the networks at the threshold that you will use.
 #
 # ## Use it
 #

@@ -167,11 +167,16 @@ def check_same(name, same, *, length=None):
     return same.astype(bool)
 
 
-def check_writable(name, path):
-    """Return `path` as a `Path` to a file that can be written; make its folder if it does not exist."""
+def check_path(name, path):
+    """Return `path` as a `Path`."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
-    path = Path(path)
+    return Path(path)
+
+
+def check_writable(name, path):
+    """Return `path` as a `Path` to a file that can be written; make its folder if it does not exist."""
+    path = check_path(name, path)
     if path.is_dir():
         raise ValueError(f"`{name}` must be the path of a file; {str(path)!r} is a folder")
     try:

@@ -26,24 +26,23 @@ def rows_apart(distance, embeddings, others, left, right):
     >>> rows_apart(distances.get("euclidean"), *2 * [np.array([[0, 0], [3, 4]], "float32")], [0], [1]).tolist()
     [5.0]
     """
-    kind = type(distance)
-    if kind not in KNOWN or embeddings.dtype != np.float32 or others.dtype != np.float32:
+    compare = FORMS.get(type(distance))
+    if compare is None or embeddings.dtype != np.float32 or others.dtype != np.float32:
         return None
     with np.errstate(over="ignore", invalid="ignore"):  # embeddings that are not finite have such distances
-        if kind is distances.CosineDistance:
-            (a, is_long), (b, are_long) = directions(embeddings), directions(others)
-            return 0.5 * blockwise(squares, a, b, left, right) + (1 - (is_long[left] + are_long[right]) / 2)
-        apart = blockwise(
-            magnitudes if kind is distances.ManhattanDistance else squares, embeddings, others, left, right
-        )
-        return np.sqrt(apart) if kind is distances.EuclideanDistance else apart
+        return compare(embeddings, others, left, right)
 
 
-KNOWN = {
-    distances.CosineDistance,
-    distances.EuclideanDistance,
-    distances.SquaredEuclideanDistance,
-    distances.ManhattanDistance,
+def cosine(a, b, left, right):
+    (a, is_long), (b, are_long) = directions(a), directions(b)
+    return 0.5 * blockwise(squares, a, b, left, right) + (1 - (is_long[left] + are_long[right]) / 2)
+
+
+FORMS = {
+    distances.CosineDistance: cosine,
+    distances.EuclideanDistance: lambda *given: np.sqrt(blockwise(squares, *given)),
+    distances.SquaredEuclideanDistance: lambda *given: blockwise(squares, *given),
+    distances.ManhattanDistance: lambda *given: blockwise(magnitudes, *given),
 }
 
 

@@ -26,7 +26,6 @@ from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, subset, take
-from keras_siamese.layers import SiameseWrapper
 from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
 from keras_siamese.verification.pairs import draw_pairs
 
@@ -388,10 +387,11 @@ def score_embeddings(siamese, embeddings, left, right, others=None, exactly=True
     `(m, dim)`, if given. `exactly` is that of `score`.
     """
     others = embeddings if others is None else others
-    wrapper = None if exactly else comparing(siamese)
-    distances = None if wrapper is None else rows_apart(wrapper.distance, embeddings, others, left, right)
+    distances = None
+    if not exactly and getattr(siamese, "compares_by_wrapper", False):
+        distances = rows_apart(siamese.distance, embeddings, others, left, right)
     if distances is not None:
-        head = wrapper.head
+        head = siamese.head
         return similarity(siamese, distances if head is None else to_numpy(head(distances[:, None]))[:, 0])
     scores = np.empty(len(left), "float32")
     most = min(BLOCK, max(1024, CACHED // max(1, embeddings.shape[1])))
@@ -399,14 +399,6 @@ def score_embeddings(siamese, embeddings, left, right, others=None, exactly=True
         output = siamese.compare(embeddings[left[block]], others[right[block]])
         scores[block] = similarity(siamese, to_numpy(output)[:, 0])
     return scores
-
-
-def comparing(siamese):
-    """The `SiameseWrapper` that compares for `siamese` (an `Anatomy`, or itself one); None if something else does."""
-    if isinstance(siamese, SiameseWrapper):
-        return siamese
-    wrapper = getattr(siamese, "wrapper", None)
-    return wrapper if wrapper is not None and siamese.compares_by_wrapper else None
 
 
 def equal_blocks(count, most):

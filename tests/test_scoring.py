@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_siamese import verification
 from keras_siamese.attach.anatomy import dissect
-from keras_siamese.layers import SiameseWrapper
+from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.scoring import (
     ScoredTrials,
     Trials,
@@ -74,6 +74,27 @@ def test_scores_computed_in_numpy_are_those_of_the_model(x, head, is_functional,
     monkeypatch.setattr("keras_siamese.scoring.rows_apart", lambda *args: np.full(len(trials), 2.0, "float32"))
     assert (np.ptp(score(anatomy, trials).scores) < 1e-6) == anatomy.compares_by_wrapper
     np.testing.assert_array_equal(score(anatomy, trials, exactly=True).scores, exactly.scores)
+
+
+@pytest.mark.parametrize("how", ["a subclass", "set by hand", "another distance layer"])
+def test_a_comparison_of_ones_own_is_never_replaced(x, how):
+    class First(SiameseWrapper):
+        def compare(self, *embeddings):
+            return super().compare(*[one[:, :1] for one in embeddings])
+
+    class Doubled(DistanceLayer):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    siamese = First(encoder_model()) if how == "a subclass" else SiameseWrapper(encoder_model())
+    if how == "set by hand":
+        siamese.compare = lambda a, b: -ops.sum(a * b, axis=1, keepdims=True)
+    if how == "another distance layer":
+        siamese.distance_layer = Doubled()
+    siamese((x[:2], x[:2]))
+    trials = Trials.of((x, LABELS))
+    output = keras.ops.convert_to_numpy(siamese((x[trials.left], x[trials.right])))[:, 0]
+    np.testing.assert_allclose(np.abs(score(dissect(siamese), trials).scores), np.abs(output), rtol=1e-5, atol=1e-6)
 
 
 TWO_REPLICAS = """

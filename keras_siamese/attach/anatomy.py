@@ -25,7 +25,7 @@ from keras_siamese.attach.encoder import is_encoder, without_classifier
 from keras_siamese.attach.graph import is_functional, shows_parts, understood
 from keras_siamese.attach.orient import are_pairs
 from keras_siamese.attach.towers import joined, towers_of
-from keras_siamese.layers import SiameseWrapper
+from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.layers.siamese import seen_through
 
 
@@ -44,7 +44,7 @@ class Anatomy:
         bounds: `(lowest, highest)` value of the output, or None if not known.
         output_kind: "distance" if the output falls with similarity, "score" if it grows.
         wrapper: a `SiameseWrapper` of the same parts, or None if the comparator is none of this package's distances.
-        compares_by_wrapper: whether `compare` does exactly what the wrapper's does, and nothing else.
+        compares_by_wrapper: whether `compare` is the wrapper's distance and head, and nothing of a subclass's own.
         towers: the encoders of the sides, a tuple; one for all sides if they share their weights.
         comparator: the model from the towers' ends to the outputs; None if the model shows its parts itself, compares
             in its loss, or cannot be traced.
@@ -84,7 +84,7 @@ class Anatomy:
         )
         self.scale_free = wrapper is not None and wrapper.distance.scale_free
         self.output_kind = getattr(wrapper, "output_kind", "score")
-        self.compares_by_wrapper = compare is None and wrapper is not None
+        self.compares_by_wrapper = compare is None and compares_as_built(wrapper)
         self._compare = compare or getattr(wrapper, "compare", None)
 
     @property
@@ -292,6 +292,12 @@ def compares(model, sample=None):
     return towers is not None and (towers.embeds or not is_encoder(model, tree.flatten(sample or model.inputs)))
 
 
+def compares_as_built(wrapper):
+    """Whether the `wrapper` has the `compare` of `SiameseWrapper`, and not that of a subclass or one set by hand."""
+    own = getattr(getattr(wrapper, "compare", None), "__func__", None)
+    return own is SiameseWrapper.compare and type(wrapper.distance_layer) is DistanceLayer
+
+
 def of_wrapper(model, wrapper):
     """The `Anatomy` of a model that shows its parts, or of which a `SiameseWrapper` was made."""
     notes = [f"tower: {wrapper.encoder.name}, the same on each side", f"comparator: {wrapper.distance!r}"]
@@ -330,7 +336,7 @@ def of_towers(model, towers, distance=None, sample=None):
     wrapper = examined.wrapper()
     anatomy = Anatomy(model, notes, wrapper=wrapper, towers=towers, **examined.output)
     anatomy.sample = sample
-    anatomy.compares_by_wrapper = wrapper is not None and is_distance_alone(comparator)
+    anatomy.compares_by_wrapper = compares_as_built(wrapper) and is_distance_alone(comparator)
     if wrapper is None:
         anatomy.distance, anatomy.scale_free = own_distance(comparator), examined.scale_free
         anatomy.output_kind = "distance" if examined.end < 0 else "score"

@@ -16,12 +16,11 @@ import itertools
 import os
 import socket
 import time
-from pathlib import Path
 
 import numpy as np
 
 from keras_siamese import verification
-from keras_siamese._checks import check_installed
+from keras_siamese._checks import check_installed, check_path
 from keras_siamese._files import SideWork
 
 BINS = 60
@@ -139,13 +138,12 @@ def serialized(event):
 
 def check_folder(name, folder):
     """Return `folder` as a `Path` to a folder that can be written. It is made if it is missing."""
-    if not isinstance(folder, (str, os.PathLike)):
-        raise TypeError(f"`{name}` must be a path; got {folder!r} of type {type(folder).__name__}")
+    folder = check_path(name, folder)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"`{name}` must be a folder that can be written; {str(folder)!r} cannot: {error}") from error
-    return Path(folder)
+    return folder
 
 
 def new_folder(parent):

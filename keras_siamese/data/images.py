@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_integer, check_labels, is_missing
+from keras_siamese._checks import check_choice, check_integer, check_labels, check_path, is_missing
 from keras_siamese._types import ArrayLike, ImageOptions, StrPath, Unpack
 from keras_siamese.data.cache import ImageCache
 from keras_siamese.data.decoding import ImageDecoder, check_files
@@ -266,8 +266,7 @@ def check_folder(name, path):
 
 
 def _check_path(name, path):
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
+    check_path(name, path)
     if not (text := os.fsdecode(path)):
         raise ValueError(f"`{name}` must be a path; got an empty string")
     return text

@@ -21,7 +21,6 @@ import gc
 import itertools
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -127,8 +126,7 @@ class SiameseGridSearch:
         self.objective = objective
         self.callbacks = folding.check_callbacks(callbacks)
         for name, path in (("directory", "." if directory is None else directory), ("project_name", project_name)):
-            if not isinstance(path, (str, os.PathLike)):
-                raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
+            _checks.check_path(name, path)
         self.directory, self.project_name = directory, project_name
         self.seed = _checks.check_integer("seed", seed, low=0)
         self.verbose = _checks.check_choice("verbose", verbose, (0, 1))

@@ -283,10 +283,7 @@ def evaluate(
     genuines, impostors = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
     confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
     seed = check_integer("seed", seed, low=0)
-    if calibration is not None:
-        if not isinstance(calibration, (tuple, list, np.ndarray)) or len(calibration) != 2:
-            raise TypeError(f"`calibration` must be (slope, offset); got {calibration!r}")
-        slope, offset = (check_number("calibration", value) for value in calibration)
+    line = None if calibration is None else _check_calibration(calibration)
     points = at.operating_points(same, scores)
     tar = tuple(_tar_figure(points, rate, impostors) for rate in np.ravel(far).tolist())
 
@@ -306,11 +303,7 @@ def evaluate(
     intervals = {}
     if identities is not None:
         draws = {"left": identities[0], "right": identities[1], "confidence": confidence, "seed": seed}
-        found = bootstrap(list(statistics.values()), same, scores, **draws)
-        intervals = {name: found[statistic] for name, statistic in statistics.items()}
-        if accepted is not None:
-            decided = bootstrap([("accuracy_at", 0.5)], same, accepted.astype(np.float64), **draws)
-            intervals["cross_fitted_accuracy"] = decided["accuracy_at", 0.5]
+        intervals = _intervals(same, scores, statistics, accepted, draws)
 
     best_accuracy, best_threshold = at.best_point(points)
     return VerificationReport(
@@ -327,7 +320,7 @@ def evaluate(
         best_accuracy_floor=best_accuracy_floor(genuines, impostors),
         min_dcf=min_dcf(same, scores),
         min_cllr=min_cllr(same, scores),
-        cllr=None if calibration is None else cllr(same, slope * scores.astype(np.float64) + offset),
+        cllr=None if line is None else cllr(same, line[0] * scores.astype(np.float64) + line[1]),
         tar=tar,
         **figures,
         cross_fitted_accuracy=None if accepted is None else float((accepted == same).mean()),
@@ -335,6 +328,22 @@ def evaluate(
         intervals={name: interval for name, interval in intervals.items() if interval.standard_error > 0},
         pairs={"same": same, "scores": scores, "left": left, "right": right, "calibration": calibration},
     )
+
+
+def _check_calibration(calibration):
+    if not isinstance(calibration, (tuple, list, np.ndarray)) or len(calibration) != 2:
+        raise TypeError(f"`calibration` must be (slope, offset); got {calibration!r}")
+    return tuple(check_number("calibration", value) for value in calibration)
+
+
+def _intervals(same, scores, statistics, accepted, draws):
+    """Intervals by the names of `statistics`, and that of the cross-fitted decisions `accepted` `(n,)`, if given."""
+    found = bootstrap(list(statistics.values()), same, scores, **draws)
+    intervals = {name: found[statistic] for name, statistic in statistics.items()}
+    if accepted is not None:
+        decided = bootstrap([("accuracy_at", 0.5)], same, accepted.astype(np.float64), **draws)
+        intervals["cross_fitted_accuracy"] = decided["accuracy_at", 0.5]
+    return intervals
 
 
 def _tar_figure(points, far, impostors):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_siamese._checks import check_integer
+from keras_siamese._checks import check_integer, check_path
 from keras_siamese._files import write_arrays
 
 logger = logging.getLogger(__name__)
@@ -46,8 +45,8 @@ class Plan:
 
 def check_workers(folder: Any, n_jobs: Any) -> tuple[Any, Any]:
     """Return both if `folder` is a path or None, and `n_jobs` a number of workers for joblib or None."""
-    if folder is not None and not isinstance(folder, (str, os.PathLike)):
-        raise TypeError(f"`folder` must be a path; got {folder!r} of type {type(folder).__name__}")
+    if folder is not None:
+        check_path("folder", folder)
     if n_jobs is not None and not check_integer("n_jobs", n_jobs):
         raise ValueError("`n_jobs` must not be 0; -1 takes all processors, None what joblib is set to")
     return folder, n_jobs
