@@ -1,8 +1,8 @@
 """All pairs of a set of embeddings, scored block by block into a `ScoreHistogram`.
 
 Contract: `embeddings (n, dim)` and `labels (n,)` in; the histogram of all n(n − 1)/2 scores −distance out, in memory
-O(block² + bins), never O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, other distances in Keras.
-Anything above `distances` may import it.
+O(cores · (block² + bins)), never O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, other distances in
+Keras. Anything above `distances` may import it.
 
     histogram = compare_embeddings(embeddings, labels)
     histogram.tar_at_far(1e-5), histogram.eer(), histogram.eer_error_bound()
@@ -11,6 +11,7 @@ Anything above `distances` may import it.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from keras import ops
@@ -34,10 +35,10 @@ def compare_embeddings(
 ) -> ScoreHistogram:
     """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once, into a `ScoreHistogram`: score = −distance.
 
-    Memory is O(block² + bins + far · pairs), not O(n²). "cosine", "euclidean" and "squared_euclidean" run in NumPy, in
-    the dtype of the embeddings (at least float32); their time is about that of the matrix products and one histogram.
-    Other distances are computed block by block by `distances.get(distance).pairwise`. Those without bounds that hold
-    for all embeddings are computed twice: the first pass finds the bounds of the scores.
+    On c cores, memory is O(c · (block² + bins) + far · pairs), not O(n²). "cosine", "euclidean" and "squared_euclidean"
+    run in NumPy, in the dtype of the embeddings (at least float32); their time is about that of the matrix products and
+    one histogram. Other distances are computed block by block by `distances.get(distance).pairwise`. Those without
+    bounds that hold for all embeddings are computed twice: the first pass finds the bounds of the scores.
 
     Bounds of the scores: cosine [−2, 0], Euclidean [−2r, 0], squared Euclidean [−4r², 0]. For embeddings of unit norm r
     is 1; otherwise it is their largest norm about the origin or about their mean, whichever is smaller.
@@ -88,13 +89,20 @@ def compare_embeddings(
     tail = max(1000, math.ceil(10 * far * impostors))
     histogram = ScoreHistogram(*bounds, bins=bins, tail=min(tail, impostors))
 
-    def parts():
+    def jobs():
         for rows, columns in pairs_of_slices:
-            yield from classes_of(score(rows, columns), codes[rows], codes[columns], rows == columns)
+            job = partial(compared_block, score, codes, rows, columns)
+            # Keras has settings of a thread, so its functions are called in this one.
+            yield job if runs_in_numpy(distance) else partial(list, tuple(job()))
             move_on(1)
 
-    histogram._count(parts(), name="distance")  # one block is counted while the next is scored
+    histogram._count(jobs(), name="distance")
     return histogram
+
+
+def compared_block(score, codes, rows, columns):
+    """The scores of two slices of embeddings, as parts of one class each; see `classes_of`."""
+    return classes_of(score(rows, columns), codes[rows], codes[columns], rows == columns)
 
 
 def classes_of(scores, left, right, diagonal):
@@ -123,12 +131,15 @@ def classes_of(scores, left, right, diagonal):
 
 def scorer(embeddings, distance):
     """Returns `score(rows, columns)` of two slices, its bounds (or None), and a suitable block size."""
-    quick = {distances.CosineDistance: _cosine, distances.EuclideanDistance: _euclidean}
-    quick |= {distances.SquaredEuclideanDistance: _squared_euclidean}
     distance = distances.get(distance)
-    if type(distance) not in quick:
+    if not runs_in_numpy(distance):
         return _by_keras(embeddings, distance)
-    return *quick[type(distance)](embeddings), 1024
+    return *QUICK[type(distance)](embeddings), 1024
+
+
+def runs_in_numpy(distance):
+    """Whether `scorer` computes the `distance` with NumPy alone."""
+    return type(distances.get(distance)) in QUICK
 
 
 def _norms(embeddings):
@@ -193,3 +204,10 @@ def _by_keras(embeddings, distance):
     bounds = (-high, -low) if distance.scale_free and math.isfinite(high - low) else None
     # The differences of all pairs of a block, dim numbers each, then take at most 128 MB in float32.
     return score, bounds, min(1024, max(16, math.isqrt(2**25 // embeddings.shape[1])))
+
+
+QUICK = {
+    distances.CosineDistance: _cosine,
+    distances.EuclideanDistance: _euclidean,
+    distances.SquaredEuclideanDistance: _squared_euclidean,
+}

@@ -17,7 +17,7 @@ import numpy as np
 from keras_siamese._checks import check_column, check_integer, check_labels
 from keras_siamese._types import ArrayLike
 from keras_siamese.verification.pairs import check_identities, check_pairs
-from keras_siamese.verification.points import best_point, operating_points
+from keras_siamese.verification.points import best_point, just_above, operating_points
 
 
 def cross_fitted_accuracy(
@@ -82,16 +82,29 @@ def check_folds(folds, pairs, identities):
 def cross_fitted_decisions(same, scores, identities, folds, seed):
     """Which pairs are accepted, `(n,)` booleans; None if for some fold no threshold can be chosen."""
     tested_in, also_in = deal_folds(same, identities, folds, seed)
+    order = np.argsort(-scores)
+    falling, ordered_same = scores[order], same[order]
+    last_of_tie = np.concatenate((falling[1:] != falling[:-1], [True]))
     accepted = np.empty(len(same), bool)
     for fold in np.unique(tested_in):
         tested = tested_in == fold
-        chosen_on = ~tested if also_in is tested_in else ~(tested | (also_in == fold))
-        chosen = same[chosen_on]
-        if np.count_nonzero(chosen) in (0, len(chosen)):
+        chosen = (~tested if also_in is tested_in else ~(tested | (also_in == fold)))[order]
+        gain = np.where(ordered_same, chosen, np.negative(chosen, dtype=np.int8, casting="unsafe"))
+        if not (gain.max() == 1 and gain.min() == -1):
             return None
-        _, threshold = best_point(operating_points(chosen, scores[chosen_on]))
-        accepted[tested] = scores[tested].astype(np.float64) >= threshold
+        accepted[tested] = scores[tested].astype(np.float64) >= best_threshold(falling, gain, last_of_tie, chosen)
     return accepted
+
+
+def best_threshold(falling, gain, last_of_tie, chosen):
+    """The threshold of `best_point` for the `chosen` pairs.
+
+    All arguments are `(n,)`, by falling score. `gain` is what accepting a pair adds to the correct decisions: 1 for a
+    genuine and −1 for an impostor pair that is chosen, 0 for the others.
+    """
+    right = np.where(last_of_tie, np.cumsum(gain, dtype=np.int64), -len(gain))
+    best = int(np.argmax(right))
+    return float(falling[best] if right[best] > 0 else just_above(falling[np.argmax(chosen)]))
 
 
 def deal_folds(same, identities, folds, seed):

@@ -52,11 +52,11 @@ class GroupedHistogram(ScoreHistogram):
         self._pair = (0, 0)  # the groups of both sides of what is counted next
         self._touching = np.zeros((2, self.groups, bins), np.int64)  # of impostor and genuine pairs
 
-    def _add_counts(self, genuine, scores, pieces):
-        super()._add_counts(genuine, scores, pieces)
-        for _, _, counts, *_ in pieces if self.groups else ():
+    def _add_counted(self, counted):
+        super()._add_counted(counted)
+        for genuine, tally in counted.tallies.items() if self.groups else ():
             for group in set(self._pair):
-                self._touching[int(genuine), group] += counts
+                self._touching[int(genuine), group] += tally.counts
 
     def merge(self, other: ScoreHistogram) -> None:
         """Adds the pairs of `other`, a histogram with the same bounds, bins, tail and groups of identities."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 import collections
 import copy
 import math
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,27 @@ from keras_siamese.verification.tallies import Largest, Tally
 CHUNK = 1 << 16
 # How far outside the bounds rounding may put a score, as a share of the distance between the bounds.
 SLACK = 1e-5
+
+
+class Counted(NamedTuple):
+    """What a `ScoreHistogram` adds for some parts of the scores."""
+
+    tallies: dict[bool, Tally]  # by class; True is genuine
+    extremes: list[float]  # the smallest and the largest score are among them
+    tail: list[np.ndarray]  # the impostor scores that may be among the largest
+    kept: list[np.ndarray]  # the genuine scores
+    dtypes: list[np.dtype[Any]]
+
+
+def by_class(scores, same):
+    """The `scores` `(n,)` of genuine and of impostor pairs, as parts for `_count`."""
+    return (True, scores[same]), (False, scores[~same])
+
+
+def rounded_down(number, kind):
+    """The largest number of the dtype `kind` that is at most `number`."""
+    nearest = kind(number)
+    return np.nextafter(nearest, kind(-math.inf)) if float(nearest) > number else nearest
 
 
 class ScoreHistogram:
@@ -93,6 +114,8 @@ class ScoreHistogram:
         self._dtype = None
         self._smallest, self._largest = math.inf, -math.inf
         self._known = None  # the operating points, computed when needed
+        slack = SLACK * (self.high - self.low)
+        self._allowed = self.low - slack, self.high + slack
 
     def add(self, same: ArrayLike, scores: ArrayLike) -> None:
         """Counts pairs. If an error is raised, none of them is counted.
@@ -106,8 +129,7 @@ class ScoreHistogram:
         self._check("scores", scores)
         starts = range(0, len(scores), 4 * CHUNK)
         pieces = ((scores[start : start + 4 * CHUNK], same[start : start + 4 * CHUNK]) for start in starts)
-        parts = ((wanted, piece[genuine == wanted]) for piece, genuine in pieces for wanted in (True, False))
-        self._count(parts, threads=len(starts) > 2)
+        self._count((partial(by_class, *piece) for piece in pieces), threads=len(starts) > 2)
 
     def merge(self, other: ScoreHistogram) -> None:
         """Adds the pairs of `other`, a `ScoreHistogram` with the same bounds, bins and tail."""
@@ -158,73 +180,94 @@ class ScoreHistogram:
 
     def _check(self, name, scores):
         """Raises unless `scores`, of any shape, are finite and within the bounds."""
-        slack = SLACK * (self.high - self.low)
-        # NaN fails both comparisons.
-        if scores.size and not (float(scores.min()) >= self.low - slack and float(scores.max()) <= self.high + slack):
+        if scores.size and not self._allows(scores.min(), scores.max()):
+            low, high = self._allowed
             scores = check_finite(name, scores).astype(np.float64)
-            outside = np.count_nonzero((scores < self.low - slack) | (scores > self.high + slack))
+            outside = np.count_nonzero((scores < low) | (scores > high))
             found = f"{outside} of {scores.size} are outside; got scores from {scores.min():g} to {scores.max():g}"
             raise ValueError(f"`{name}` must give scores in [{self.low:g}, {self.high:g}]; {found}")
 
-    def _count(self, parts, name=None, threads=True):
-        """Counts `(is genuine, floats)` of one class each, `(n,)` or `(rows, columns)`; with a name, checks them first.
+    def _allows(self, smallest, largest):
+        """Whether scores between these are within the bounds, up to rounding; not if one is NaN."""
+        low, high = self._allowed
+        return float(smallest) >= low and float(largest) <= high
 
-        NumPy releases the interpreter's lock, so threads share the work. Results are added in the order of the parts,
-        so that they do not depend on the threads.
+    def _count(self, jobs, name="scores", threads=True):
+        """Counts what `jobs`, functions without arguments, return: parts `(is genuine, floats)` of one class each.
+
+        The floats are `(n,)` or `(rows, columns)`; `name` is for the error about scores outside the bounds. NumPy
+        releases the interpreter's lock, so threads share the jobs, each with one thread of the linear algebra library.
+        Results are added in the order of the jobs, so that they do not depend on the threads.
         """
-        workers = min(4, os.cpu_count() or 1) if threads else 1
-        if workers == 1:
-            for part in parts:
-                self._add_counts(*part, self._counts(*part, name))
+        if not threads:
+            for job in jobs:
+                self._add_counted(self._counted(job, name))
             return
-        waiting = collections.deque()
-        with ThreadPoolExecutor(workers) as pool:
-            for part in parts:
-                waiting.append((*part, pool.submit(self._counts, *part, name)))
+        import joblib  # both come with scikit-learn; imported here because they are slow to import
+        from threadpoolctl import threadpool_limits
+
+        workers, waiting = joblib.cpu_count(), collections.deque()
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+            for job in jobs:
+                waiting.append(pool.submit(self._counted, job, name))
                 if len(waiting) > 2 * workers:
-                    genuine, scores, counts = waiting.popleft()
-                    self._add_counts(genuine, scores, counts.result())
-            for genuine, scores, counts in waiting:
-                self._add_counts(genuine, scores, counts.result())
+                    self._add_counted(waiting.popleft().result())
+            for counted in waiting:
+                self._add_counted(counted.result())
 
-    def _counts(self, genuine, scores, name):
-        """For each piece of the scores: its extremes, counts, moments, and what may be among the largest."""
-        if name is not None:
-            self._check(name, scores)
-        if not scores.size:
-            return []
-        # At least four scores for each bin, so that adding the counts of all bins does not dominate the time.
-        step = max(1, max(CHUNK, 4 * self.bins) * len(scores) // scores.size)
-        return [self._counts_of_piece(genuine, scores[start : start + step]) for start in range(0, len(scores), step)]
+    def _counted(self, job, name):
+        """The `Counted` scores that `job()` returns."""
+        tallies, extremes, tail, kept, dtypes = {}, [], [], [], []
+        for genuine, scores in job():
+            if not scores.size:
+                continue
+            tally = tallies.setdefault(genuine, Tally(self.bins))
+            # At least two scores for each bin, so that adding the counts of all bins does not dominate the time.
+            step = max(1, max(CHUNK, 2 * self.bins) * len(scores) // scores.size)
+            room = np.empty(scores[:step].size), np.empty(scores[:step].size, np.int32)
+            floor = None if genuine else rounded_down(self._tail.floor, scores.dtype.type)
+            for start in range(0, len(scores), step):
+                piece = scores[start : start + step]
+                smallest, largest = piece.min(), piece.max()
+                if not self._allows(smallest, largest):
+                    self._check(name, scores)
+                extremes += float(smallest), float(largest)
+                tally.add(*self._counts_and_moments(piece, extremes[-2:], *room))
+                if not genuine and largest > floor:
+                    tail.append(piece[piece > floor])
+            dtypes.append(scores.dtype)
+            if genuine:
+                kept.append(scores.flatten())
+        return Counted(tallies, extremes, tail, kept, dtypes)
 
-    def _counts_of_piece(self, genuine, piece):
-        smallest, largest = float(piece.min()), float(piece.max())
-        positions = self._positions(piece).ravel()
-        indices = positions.astype(np.intp)
-        if smallest < self.low or self._positions(np.float64(largest)) >= self.bins:
+    def _counts_and_moments(self, piece, extremes, positions, indices):
+        """The counts `(bins,)` and the moments of a piece of scores; the last two arrays are overwritten."""
+        positions, indices = positions[: piece.size], indices[: piece.size]
+        self._positions(piece, out=positions.reshape(piece.shape))
+        np.copyto(indices, positions, casting="unsafe")
+        smallest, largest = self._positions(np.array(extremes))
+        if smallest < 0 or largest >= self.bins:
             np.clip(indices, 0, self.bins - 1, out=indices)
-        tail = None
-        if not genuine and largest > self._tail.floor:
-            # Compared in float64, because the floor may lie between two numbers of the scores' dtype.
-            tail = piece[np.greater(piece, self._tail.floor, signature="dd->?")]
-        return smallest, largest, np.bincount(indices, minlength=self.bins), at.moments(positions), tail
+        return np.bincount(indices, minlength=self.bins), at.moments(positions)
 
-    def _add_counts(self, genuine, scores, pieces):
-        """Adds what `_counts` returns."""
-        for smallest, largest, counts, moments, tail in pieces:
-            (self._genuine if genuine else self._impostor).add(counts, moments)
-            if tail is not None:
-                self._tail.add(tail)
-            self._saw(smallest, largest, scores.dtype)
-        if genuine and scores.size:
-            self._keep([scores.flatten()])
+    def _add_counted(self, counted):
+        """Adds `Counted` scores."""
+        for genuine, tally in counted.tallies.items():
+            (self._genuine if genuine else self._impostor).add(tally.counts, tally.moments)
+        for scores in counted.tail:
+            self._tail.add(scores)
+        if counted.kept:
+            self._keep(counted.kept)
+        for dtype in counted.dtypes:
+            self._saw(min(counted.extremes), max(counted.extremes), dtype)
 
-    def _positions(self, scores):
+    def _positions(self, scores, out=None):
         """Scores in units of bins, float64. Monotone in the score even after rounding, so each bin has a sharp edge."""
-        positions = scores.astype(np.float64)
-        positions -= self.low
-        positions *= self._scale
-        return positions
+        out = np.empty(scores.shape) if out is None else out
+        np.copyto(out, scores)
+        out -= self.low
+        out *= self._scale
+        return out
 
     def _keep(self, pieces):
         if self._kept is not None and self.genuines <= self.bins + self.tail:

@@ -164,9 +164,9 @@ def moments(values):
     first = float(values[0])
     values -= first
     mean = float(values.mean())
-    values -= mean
     # Not numpy.dot, whose threads wait for each other on arrays this small.
-    return len(values), first + mean, float(np.square(values, out=values).sum())
+    squares = float(np.square(values, out=values).sum()) - len(values) * mean * mean
+    return len(values), first + mean, max(0.0, squares)
 
 
 def decidability(genuine, impostor):

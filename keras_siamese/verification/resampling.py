@@ -45,7 +45,8 @@ class RankedPairs:
     """
 
     def __init__(self, same, scores, identities, whole=False):
-        order = np.argsort(-scores, kind="stable")
+        # Where pairs are drawn, those of equal score need the same order on every machine.
+        order = np.argsort(-scores, kind="stable" if identities is None else None)
         falling = scores[order]
         self.same = same[order]
         every = np.arange(len(same))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,7 +22,7 @@ import numpy as np
 from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_labels, check_number, check_reals
 from keras_siamese._types import ArrayLike, DistanceLike, Sliced, StrPath
-from keras_siamese.verification.all_pairs import classes_of, scorer
+from keras_siamese.verification.all_pairs import compared_block, scorer
 from keras_siamese.verification.grouped import GroupedHistogram
 from keras_siamese.verification.pairs import progress_bar, say
 from keras_siamese.verification.shards import Shards
@@ -147,13 +148,13 @@ def compared(source, sides, distance, options, people):
     first = slices_of(group, 0, split, block)
     second = slices_of(group, split, len(embeddings), block)
 
-    def classes():
+    def jobs():
         for place, here in enumerate(first):
             for there in second if len(parts) > 1 else first[place:]:
                 histogram._pair = int(group[here.start]), int(group[there.start])
-                yield from classes_of(score(here, there), codes[here], codes[there], here == there)
+                yield partial(compared_block, score, codes, here, there)
 
-    histogram._count(classes(), name="distance", threads=False)
+    histogram._count(jobs(), name="distance", threads=False)
     return histogram
 
 
