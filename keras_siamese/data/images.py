@@ -6,7 +6,7 @@ the source is made, and those that cannot be decoded are reported together. User
 
     folder = ImageFolder("faces", image_size=(112, 112))                  # faces/<identity>/<image>
     train, valid = split_identities(folder, folder.labels, (0.8, 0.2))    # views: nothing is read
-    sequence = PairSequence(*train, batch_size=64, workers=4)             # up to four processes decode
+    sequence = PairSequence(*train, batch_size=64, workers=4)             # up to four processes decode, on four cores
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_path, is_missing
 from keras_siamese._types import ArrayLike, ImageOptions, StrPath, Unpack
+from keras_siamese.data import processes
 from keras_siamese.data.cache import ImageCache
 from keras_siamese.data.decoding import ImageDecoder, check_files
 from keras_siamese.data.sources import first_few, row_numbers
@@ -131,6 +132,11 @@ class ImageFiles:
         if isinstance(rows, numbers.Integral):
             return self[[rows]][0]
         return self.read_rows(row_numbers(rows, len(self)))
+
+    @property
+    def most_workers(self) -> int:
+        """The number of cores: decoding takes all of a core's time, so more workers than that are slower."""
+        return processes.cores()
 
     def read_rows(self, rows: ArrayLike, workers: int = 1) -> np.ndarray:
         """The images at `rows`, integers `(m,)` ≥ 0; if `workers` is above 1, another process decodes them."""

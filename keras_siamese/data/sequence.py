@@ -136,6 +136,20 @@ class EpochSequence(keras.utils.PyDataset):
         self._forget()
 
     @property
+    def workers(self) -> int:
+        """How many batches Keras makes at a time; at most one for each core if all of that is to decode image files."""
+        return min([self._workers, *self._most_workers()])
+
+    @workers.setter
+    def workers(self, value: int) -> None:
+        self._workers = value
+
+    def _most_workers(self):
+        """Above which numbers of workers the sources get slower, where nothing else is done for a batch."""
+        sources = [leaf.source for leaf in self._files()] if self.augment is None else []
+        return [source.most_workers for source in sources if hasattr(source, "most_workers")]
+
+    @property
     def use_multiprocessing(self) -> bool:
         """Whether Keras makes the batches in processes of its own.
 
@@ -143,15 +157,16 @@ class EpochSequence(keras.utils.PyDataset):
         epoch to epoch. Then Keras uses threads, which ask them. It would start processes in each epoch, and send whole
         batches of floats.
         """
-        return self._use_multiprocessing and not (self.workers > 1 and self.augment is None and self._reads_files())
+        return self._use_multiprocessing and not (self._workers > 1 and self.augment is None and self._files())
 
     @use_multiprocessing.setter
     def use_multiprocessing(self, value: bool) -> None:
         self._use_multiprocessing = value
 
-    def _reads_files(self):
+    def _files(self):
+        """All samples, if all of them are files that are read by `read_rows`; otherwise none."""
         leaves = [leaf for _, leaf in named_arrays("x", getattr(self, "x", {}))]
-        return bool(leaves) and all(hasattr(getattr(leaf, "source", None), "read_rows") for leaf in leaves)
+        return leaves if all(hasattr(getattr(leaf, "source", None), "read_rows") for leaf in leaves) else []
 
     @property
     def epoch(self) -> int:

@@ -383,7 +383,11 @@ def test_folders_and_arrays_give_the_same_batches_to_processes(birds):
 
 
 def test_workers_of_a_sequence_ask_processes(birds, monkeypatch):
-    """As threads of Keras, also with use_multiprocessing=True; but an `augment` goes to processes of Keras."""
+    """As threads of Keras, at most one for each core, also with use_multiprocessing=True.
+
+    An `augment` goes to processes of Keras.
+    """
+    monkeypatch.setattr("keras_siamese.data.processes.cores", lambda: 2)
     folder = ImageFolder(birds[0], (7, 8))
     asked = []
     decode = pixels.decode_all
@@ -396,12 +400,12 @@ def test_workers_of_a_sequence_ask_processes(birds, monkeypatch):
             sequence = PairSequence(x, labels, batch_size=4, workers=workers, use_multiprocessing=multi)
             del asked[:]
             sequence[0]
-            assert asked == [workers, workers]
+            assert asked == [min(workers, 2)] * 2 and sequence.workers == min(workers, 2)
             assert not sequence.use_multiprocessing
     options = {"batch_size": 4, "use_multiprocessing": True}
     assert PairSequence(folder, folder.labels, workers=1, **options).use_multiprocessing
-    augmented = PairSequence(folder, folder.labels, workers=2, augment=lambda batch, rng: batch, **options)
-    assert augmented.use_multiprocessing
+    augmented = PairSequence(folder, folder.labels, workers=3, augment=lambda batch, rng: batch, **options)
+    assert augmented.use_multiprocessing and augmented.workers == 3
     mixed = PairSequence({"image": folder, "number": np.arange(24)}, folder.labels, workers=2, **options)
     assert mixed.use_multiprocessing
     mixed.use_multiprocessing = False
