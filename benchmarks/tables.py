@@ -196,7 +196,13 @@ def verification(found):
     shares = ["products and histograms ÷ compare_embeddings", "products ÷ compare_embeddings"]
     all_pairs = table(["embeddings", *names, *shares, "growth, MiB"], pairs)
     rest = [seconds_of(found[key], what) for key, what in (("file", "lines"), ("gallery", "gallery")) if key in found]
-    return "\n\n".join([table(header, lines), all_pairs, *rest, footnote(found)])
+    long = []
+    for row in found["long files"]:
+        size, memory = (f"{row[name] / 2**30:.2f}" for name in ("size", "memory"))
+        times = [f"{seconds:.0f}" for seconds in row["seconds"].values()]
+        long.append([f"{row['number']:,}", row["kind"], size, *times, memory])
+    names = ["lines", "file", "GiB", "the command, s", "of processor, s", "largest memory, GiB"]
+    return "\n\n".join([table(header, lines), all_pairs, *rest, table(names, long), footnote(found)])
 
 
 def seconds_of(row, what):

@@ -8,21 +8,22 @@
 - File: `read_scores` of a CSV file with identities, with pyarrow and without, compared with `pandas.read_csv`, which
   does not check the lines; `evaluate` of the same data, including intervals; and the processor time of the command
   `keras-siamese evaluate`, beside a process that only imports Keras.
+- Long files: the command on CSV and Parquet files of up to 10⁸ pairs without identities, in seconds and in memory.
 - Gallery: the ten best matches with `Verifier.identify`, by blocks and by faiss, compared with faiss's own exact
   search.
 
-    python benchmarks/verification.py                        # a few minutes, 4 GB
+    python benchmarks/verification.py                        # ten minutes, 4 GB of memory, 4 GB of files
     python benchmarks/verification.py --scores 1000000       # a part
     python benchmarks/verification.py --toy                  # seconds; writes nothing
 """
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -39,6 +40,7 @@ def arguments():
     parser.add_argument("--scores", default="1000000,10000000,100000000", help="comma-separated numbers of scores")
     parser.add_argument("--embeddings", default="20000,100000", help="comma-separated numbers of embeddings")
     parser.add_argument("--rows", type=int, default=1_000_000, help="lines of the file")
+    parser.add_argument("--long", default="10000000,100000000", help="comma-separated numbers of lines of long files")
     parser.add_argument("--gallery", type=int, default=100_000, help="samples enrolled, for 1,000 probes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--toy", action="store_true", help="few scores, one round, nothing written")
@@ -49,6 +51,7 @@ def main():
     options = arguments()
     if options.toy:
         options.scores, options.embeddings, options.rounds, options.rows, options.gallery = "10000", "300", 1, 2000, 500
+        options.long = "3000"
     os.environ["KERAS_BACKEND"] = options.backends
     found = {"scores": [], "pairs": []}
     for number in map(int, options.scores.split(",")):
@@ -59,6 +62,11 @@ def main():
         show(options, f"{number:,} embeddings", found["pairs"][-1])
     found["file"] = of_file(options.rows, options.rounds)
     show(options, f"{options.rows:,} lines", found["file"])
+    found["long files"] = []
+    for number in map(int, options.long.split(",")):
+        for kind in ("csv", "parquet"):
+            found["long files"].append(of_long_file(number, kind))
+            show(options, f"{number:,} lines of {kind}", found["long files"][-1])
     found["gallery"] = of_gallery(options.gallery, options.rounds)
     show(options, f"a gallery of {options.gallery:,}", found["gallery"])
     if not options.toy:
@@ -159,7 +167,7 @@ def of_file(number, rounds):
         seconds |= measure.alternate(sides, rounds)
         sides = {"the command, processor": f"from keras_siamese.cli import main; main(['evaluate', {str(path)!r}])"}
         sides["import keras, processor"] = "import keras"
-        taken = [{name: processor_seconds(code) for name, code in sides.items()} for _ in range(rounds)]
+        taken = [{name: processor_seconds(run(code)) for name, code in sides.items()} for _ in range(rounds)]
         seconds |= {name: statistics.median(one[name] for one in taken) for name in sides}
     return {"number": number, "seconds": seconds}
 
@@ -172,14 +180,49 @@ def read_without_pyarrow(path):
         return verification.read_scores(path)
 
 
-def processor_seconds(code):
-    """Processor seconds of a fresh Python process with this package, so that other work on the machine counts less."""
+def of_long_file(number, kind, block=1_000_000):
+    """The row of a file of `number` pairs without identities: size, and what the command takes."""
+    import numpy as np
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    rng = np.random.default_rng(0)
+    schema = pyarrow.schema([("score", pyarrow.float32()), ("same", pyarrow.int8())])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"scores.{kind}"
+        with csv.CSVWriter(path, schema) if kind == "csv" else parquet.ParquetWriter(path, schema) as writer:
+            for start in range(0, number, block):
+                same = rng.random(min(block, number - start)) < 0.1
+                scores = rng.standard_normal(len(same), dtype="float32") + 2 * same.astype("float32")
+                writer.write_table(pyarrow.table({"score": scores, "same": same.astype("int8")}, schema))
+        used, seconds = run(f"from keras_siamese.cli import main; main(['evaluate', {str(path)!r}])")
+        size = path.stat().st_size
+    return {
+        "number": number,
+        "kind": kind,
+        "size": size,
+        "seconds": {"the command": seconds, "of processor": processor_seconds((used, seconds))},
+        "memory": used.ru_maxrss * 1024,
+    }
+
+
+def run(code):
+    """What a fresh Python process with this package used, and its seconds."""
     paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, code)
+    return used, time.perf_counter() - start
+
+
+def processor_seconds(ran):
+    """Processor seconds of what `run` returned, so that other work on the machine counts less."""
+    used, _ = ran
+    return used.ru_utime + used.ru_stime
 
 
 def of_gallery(number, rounds, probes=1000, k=10):

@@ -25,6 +25,7 @@ from keras_siamese._reading import json_of, text_of
 from keras_siamese.callbacks import DivergenceMonitor, VerificationMonitor
 from keras_siamese.data import IdentityKFold, PairSequence
 from keras_siamese.data.sources import subset
+from keras_siamese.tuning.compiled import kept_compiled
 from keras_siamese.tuning.objectives import keys_of, sign_of
 
 FILE = "folds.json"
@@ -123,7 +124,8 @@ def measure(folds, objective, give_up, file, fit, shown, initial_epoch=0):
             shown(number, None)
             break
         start = time.perf_counter()
-        history, monitor = fit(fold, number)
+        with kept_compiled():
+            history, monitor = fit(fold, number)
         seconds = time.perf_counter() - start
         records.append(record_of(history.history, objective, seconds, monitor, initial_epoch))
         write_json(file, records)
