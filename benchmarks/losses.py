@@ -19,6 +19,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import measure
@@ -126,8 +127,7 @@ def arguments():
     parser.add_argument(
         "--resident",
         action="store_true",
-        help=f"print the largest resident memory of a fresh process that runs a loss once, in blocks of {BLOCK_SIZE} "
-        "rows; nothing is written",
+        help=f"the largest resident memory of a process that runs a loss once, in blocks of {BLOCK_SIZE} rows",
     )
     parser.add_argument("--toy", action="store_true", help="one small batch, one round, nothing written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -142,9 +142,7 @@ def main():
         (run_alone if options.resident else work)(options)
         return
     if options.resident:
-        for backend in options.backends.split(","):
-            for batch in options.batches.split(","):
-                print_resident(backend, batch, options)
+        measure_resident(options)
         return
     found = {}
     for backend in options.backends.split(","):
@@ -191,26 +189,38 @@ def environment_of(backend, options):
     return environment | ({"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {})
 
 
-def print_resident(backend, batch, options):
-    """Prints a line for each loss: the largest resident memory of its own process."""
-    for place, (name, *_) in enumerate(chosen_cases(options)):
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", f"{backend},{batch},{place}"]
-        run = subprocess.run(
-            command, env=environment_of(backend, options), stdout=subprocess.PIPE, text=True, check=True
-        )
-        print(f"{backend:10s} {int(batch):5d} rows {name:40s} {int(run.stdout) / 2**20:6.2f} GiB", flush=True)
+def measure_resident(options):
+    """The largest resident memory of a fresh process for each loss, in bytes."""
+    rows = []
+    for backend in options.backends.split(","):
+        for batch in options.batches.split(","):
+            for place, (name, *_) in enumerate(chosen_cases(options)):
+                command = [sys.executable, __file__, *sys.argv[1:], "--worker", f"{backend},{batch},{place}"]
+                environment = environment_of(backend, options)
+                run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                memory, seconds = map(float, run.stdout.split())
+                rows.append({"loss": name, "backend": backend, "batch": int(batch), "memory": memory})
+                rows[-1]["seconds"] = seconds
+                size = f"{memory / 2**30:6.2f} GiB, {seconds:.1f} s"
+                print(f"{backend:10s} {int(batch):5d} rows {name:40s} {size}", flush=True)
+    if not (options.toy or options.losses):
+        about = measure.surroundings("tensorflow", "jax", "torch")
+        command = f"python benchmarks/losses.py --resident --batches {options.batches} --backends {options.backends}"
+        print(measure.write("losses_resident", {"surroundings": about, "command": command, "rows": rows}))
 
 
 def run_alone(options):
-    """Runs one loss once, forward and backward, and prints the largest resident memory of this process, in KiB."""
+    """Runs one loss once, forward and backward; prints the largest resident memory of this process, and the seconds."""
     import keras_siamese as ks
 
     backend, batch, place = options.worker.split(",")
     name, own, _ = chosen_cases(options)[int(place)]
     kind = getattr(ks.losses, name.split(",")[0])
     blocks = {"block_size": BLOCK_SIZE} if issubclass(kind, ks.losses.BatchLoss) else {}
-    ours(backend, kind(**own, **blocks), *data(int(batch)))()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    side = ours(backend, kind(**own, **blocks), *data(int(batch)))
+    start = time.perf_counter()
+    side()
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter() - start)
 
 
 def data(batch):
