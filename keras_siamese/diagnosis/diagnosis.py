@@ -247,9 +247,10 @@ class Diagnosis:
     def to_html(self, path: StrPath, groups: ArrayLike | None = None) -> Path:
         """Writes the report as one self-contained HTML file to `path`; returns the path. Needs the extra `report`.
 
-        With `groups`, a reader can choose a group of examples: the group of each validation sample `(n,)`, such as its
-        device, or of each pair if the validation data are pairs, integers or strings. Pairs of samples of two groups
-        are in a group of their own, "a and b".
+        With `groups`, a reader can choose a group of pairs: error rates, counts and curves over the threshold, and the
+        examples, are then those of the group. It is that of each validation sample `(n,)`, such as its device, or of
+        each pair if the validation data are pairs, integers or strings. Pairs of samples of two groups are in a group
+        of their own, "a and b". Of more than a hundred groups, the smallest are put together.
         """
         if isinstance(self.observed, Recorded):
             raise ValueError(

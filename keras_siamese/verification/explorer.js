@@ -1,17 +1,37 @@
 "use strict";
-// Lets a reader move the threshold of each `.explorer`: its numbers are those in the JSON beside it. Without scripts the
-// page shows the threshold that it was written with.
+// Lets a reader move the threshold of each `.explorer`, and choose a group of pairs: its numbers are those in the JSON
+// beside it. Without scripts the page shows all pairs at the threshold that it was written with.
 for (const box of document.querySelectorAll(".explorer")) {
   const data = JSON.parse(box.querySelector('script[type="application/json"]').textContent);
   const find = (selector) => box.querySelector(selector);
   const slider = find(".threshold"), svg = find("svg"), who = find(".who"), which = find(".which"), group = find(".group");
   const examples = [...box.querySelectorAll(".examples figure")];
   const count = (number) => number.toLocaleString("en-US");
-  const rate = (share) => (share * 100).toPrecision(3) + " %";
+  const rate = (some, total) => (total ? ((some / total) * 100).toPrecision(3) + " %" : "–");
   const short = (number) => String(Number(number.toPrecision(6)));
   const place = (score) => Math.min(640, Math.max(0, (640 * (score - data.low)) / (data.high - data.low)));
+  const path = (points) => (points.length ? "M" : "") + points.map((point) => point.map((x) => x.toFixed(1))).join(" ");
+  const curve = (rates) => path(rates.map((share, at) => [place(data.thresholds[at]), 150 + 130 * (1 - share)]));
+  const outline = (bars) => {
+    const top = Math.max(...bars), wide = 640 / bars.length;
+    const tops = bars.flatMap((bar, at) => [at, at + 1].map((edge) => [edge * wide, 150 - (130 * bar) / top]));
+    return top ? path([[0, 150], ...tops, [640, 150]]) : "";
+  };
+  const paths = [...svg.querySelectorAll("path")], written = paths.map((one) => one.getAttribute("d"));
+  let pairs = data;  // those of the chosen group, or all
+
+  const draw = () => {
+    const { genuine, impostor, genuines, impostors, bars } = pairs;
+    const drawn = pairs === data ? written : [
+      ...bars.map(outline),
+      curve(genuines ? genuine.map((accepted) => 1 - accepted / genuines) : []),
+      curve(impostors ? impostor.map((accepted) => accepted / impostors) : []),
+    ];
+    paths.forEach((one, index) => one.setAttribute("d", drawn[index]));
+  };
 
   const part = (kind, accepted, total) => {
+    if (!total) return `there are no ${kind} pairs`;
     if (accepted === 0 || accepted === total) return `${accepted ? "all" : "no"} ${kind} pairs are accepted`;
     let some = 100, shown = 0;
     for (; ; some *= 10) {
@@ -23,14 +43,13 @@ for (const box of document.querySelectorAll(".explorer")) {
 
   const show = () => {
     const at = Number(slider.value), threshold = data.thresholds[at];
-    const rows = [["genuine", data.genuine[at], true], ["impostor", data.impostor[at], false]];
-    find(".sentence").textContent =
-      `At threshold ${short(threshold)}: ${part(...rows[0].slice(0, 2), data.genuines)}; ${part(...rows[1].slice(0, 2), data.impostors)}.`;
+    const rows = [["genuine", pairs.genuine[at], pairs.genuines], ["impostor", pairs.impostor[at], pairs.impostors]];
+    const where = pairs === data ? "" : `, in group ${group.selectedOptions[0].textContent}`;
+    find(".sentence").textContent = `At threshold ${short(threshold)}${where}: ${part(...rows[0])}; ${part(...rows[1])}.`;
     slider.setAttribute("aria-valuetext", short(threshold));
     box.querySelectorAll(".counts").forEach((row, index) => {
-      const accepted = rows[index][1], total = index ? data.impostors : data.genuines;
-      const wrong = index ? accepted : total - accepted;
-      const cells = [count(total), count(accepted), count(total - accepted), rate(wrong / total)];
+      const [, accepted, total] = rows[index], wrong = index ? accepted : total - accepted;
+      const cells = [count(total), count(accepted), count(total - accepted), rate(wrong, total)];
       cells.forEach((cell, column) => (row.cells[column + 1].textContent = cell));
     });
     for (const name of ["x1", "x2"]) find(".cut").setAttribute(name, place(threshold));
@@ -63,8 +82,9 @@ for (const box of document.querySelectorAll(".explorer")) {
   svg.addEventListener("pointermove", (event) => {
     const at = nearest(event), threshold = data.thresholds[at];
     for (const name of ["x1", "x2"]) find(".hover").setAttribute(name, place(threshold));
-    const fmr = data.impostor[at] / data.impostors, fnmr = 1 - data.genuine[at] / data.genuines;
-    find(".readout").textContent = `Under the pointer: threshold ${short(threshold)}, FMR ${rate(fmr)}, FNMR ${rate(fnmr)}.`;
+    const { genuine, impostor, genuines, impostors } = pairs;
+    const fmr = rate(impostor[at], impostors), fnmr = rate(genuines - genuine[at], genuines);
+    find(".readout").textContent = `Under the pointer: threshold ${short(threshold)}, FMR ${fmr}, FNMR ${fnmr}.`;
   });
   svg.addEventListener("pointerleave", () => {
     for (const name of ["x1", "x2"]) find(".hover").setAttribute(name, -9);
@@ -73,8 +93,14 @@ for (const box of document.querySelectorAll(".explorer")) {
   svg.addEventListener("click", (event) => { slider.value = nearest(event); show(); });
   slider.addEventListener("input", show);
   if (which) which.addEventListener("change", show);
-  if (group) group.addEventListener("change", show);
+  const choose = () => {
+    pairs = group.value ? data.groups[group.value] : data;
+    draw();
+    show();
+  };
+  if (group) group.addEventListener("change", choose);
   if (who) who.addEventListener("input", show);
   for (const controls of box.querySelectorAll(".controls")) controls.hidden = false;
-  show();
+  if (group) choose();  // a browser may keep the choice when the page is loaded again
+  else show();
 }

@@ -15,7 +15,7 @@ import io
 from importlib import resources
 
 from keras_siamese._checks import check_installed
-from keras_siamese.verification.explorer import Example, explore, spread
+from keras_siamese.verification.explorer import Example, explore, grouped, spread
 
 ROOM = "keras_siamese.verification"
 
@@ -34,15 +34,17 @@ def explored(report, groups=None):
     """The arguments of `explore` for a `VerificationReport` and the group `(n,)` of each pair."""
     same, scores, left, right = (report.pairs[name] for name in ("same", "scores", "left", "right"))
     threshold = report.eer_point.threshold if report.threshold is None else report.threshold
+    chosen = None if groups is None else grouped(groups, "Each pair is in the group that was given for it.")
+    codes = None if chosen is None else chosen.codes
 
     def sides(pair):
         return (f"pair {pair}",) if left is None else (str(left[pair]), str(right[pair]))
 
     examples = [
-        Example(float(scores[pair]), bool(same[pair]), sides(pair), (), "" if groups is None else str(groups[pair]))
-        for pair in spread(same, scores, groups)
+        Example(float(scores[pair]), bool(same[pair]), sides(pair), (), None if codes is None else int(codes[pair]))
+        for pair in spread(same, scores, codes)
     ]
-    return same, scores, threshold, examples
+    return same, scores, threshold, examples, chosen
 
 
 def template(package, name):

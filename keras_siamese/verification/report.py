@@ -178,8 +178,9 @@ class VerificationReport:
     def to_html(self, path: StrPath, title: str = "Verification", groups: ArrayLike | None = None) -> None:
         """Writes the table and the figure as one self-contained HTML page.
 
-        With `groups` `(n,)`, the group of each pair as `compare_groups` takes it, integers or strings, the page shows
-        examples of each group, and a reader can choose one.
+        With `groups` `(n,)`, the group of each pair as `compare_groups` takes it, integers or strings, a reader can
+        choose a group: counts, FMR, FNMR and curves over the threshold, and the examples, are then those of its pairs.
+        Of more than a hundred groups, the smallest are put together.
 
         Raises `ImportError` without the extra `report`, and `ValueError` if `path` cannot be written or if `groups` has
         not one group for each pair.

@@ -8,7 +8,7 @@ import pytest
 
 from keras_siamese.verification import evaluate
 from keras_siamese.verification.evidence import in_words
-from keras_siamese.verification.explorer import STEPS, Example, explore, spread
+from keras_siamese.verification.explorer import BINS, GROUPS, STEPS, Example, explore, grouped, spread
 
 
 @pytest.fixture
@@ -70,10 +70,41 @@ def test_each_group_has_examples(pairs):
             assert len(found) == min(3, len(chosen))
             if len(chosen):
                 assert {scores[found].max(), scores[found].min()} == {scores[chosen].max(), scores[chosen].min()}
-    shown = explore(
-        same, scores, 0.5, [Example(0.9, True, group="b"), Example(0.8, True, group="a"), Example(0.1, True)]
-    )
-    assert shown["groups"] == ["a", "b"] and [one["group"] for one in shown["examples"]] == ["b", "a", ""]
+    examples = [Example(0.9, True, group=2), Example(0.8, True, group=0), Example(0.1, True)]
+    shown = explore(same, scores, 0.5, examples, grouped(groups, "About."))
+    assert shown["groups"] == ["even", "few", "odd", "one"] and shown["about"] == "About."
+    assert [one["of"] for one in shown["examples"]] == ["odd", "even", ""]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.234, 0.1 + 0.2, math.inf])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_each_group_has_the_counts_of_a_loop(pairs, threshold, dtype):
+    same, scores = pairs[0], pairs[1].astype(dtype)
+    labels = np.where(same & (scores > 3), "genuine only", np.where(np.arange(3000) % 7, "many", "few"))
+    found = explore(same, scores, threshold, groups=grouped(labels, ""))
+    data = json.loads(json.dumps(found["data"], allow_nan=False))
+    assert found["groups"] == ["few", "genuine only", "many"]
+    for name, one in zip(found["groups"], data["groups"], strict=True):
+        genuine, impostor = scores[same & (labels == name)], scores[~same & (labels == name)]
+        assert (one["genuines"], one["impostors"]) == (len(genuine), len(impostor))
+        for at, value in enumerate(data["thresholds"]):
+            cut = threshold if at == data["start"] else value
+            assert (one["genuine"][at], one["impostor"][at]) == (np.sum(genuine >= cut), np.sum(impostor >= cut))
+        bars = [np.histogram(some, BINS, (data["low"], data["high"]))[0] for some in (genuine, impostor)]
+        np.testing.assert_array_equal(one["bars"], bars)
+    for kind in ("genuine", "impostor"):
+        np.testing.assert_array_equal(np.sum([one[kind] for one in data["groups"]], 0), data[kind])
+
+
+def test_of_many_groups_the_smallest_are_put_together():
+    labels = np.repeat(np.arange(300), np.where(np.arange(300) % 5, 1, 3))  # 60 of 3 pairs, 240 of one
+    groups = grouped(labels, "About.")
+    kept = [*range(0, 300, 5), *[label for label in range(300) if label % 5][:39]]
+    assert groups.names == [*map(str, sorted(kept)), "201 other groups"] and len(groups.names) == GROUPS
+    assert groups.about == "About. The 201 groups with the fewest pairs are put together."
+    wanted = [str(label) if label in kept else "201 other groups" for label in labels]
+    assert [groups.names[code] for code in groups.codes] == wanted
+    assert grouped(labels[labels < GROUPS], "").names == [str(label) for label in range(GROUPS)]
 
 
 def test_few_and_equal_scores(tmp_path):
@@ -87,6 +118,7 @@ def test_the_page_of_a_million_pairs_is_small(rng, tmp_path):
     pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")
     same = np.arange(1_000_000) % 10 == 0
     report = evaluate(same, rng.normal(size=len(same)) + 3 * same)
-    report.to_html(tmp_path / "page.html")
-    assert (tmp_path / "page.html").stat().st_size < 2e6
+    for groups in (None, np.random.default_rng(0).integers(10**9, 10**9 + 5000, 1_000_000)):
+        report.to_html(tmp_path / "page.html", groups=groups)
+        assert (tmp_path / "page.html").stat().st_size < 2e6
     assert f"At threshold {report.eer_point.threshold:.6g}: of 100" in (tmp_path / "page.html").read_text()

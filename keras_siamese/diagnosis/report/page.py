@@ -15,7 +15,7 @@ from keras_siamese.diagnosis.report.errors import item_of
 from keras_siamese.diagnosis.report.panels import panel_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
 from keras_siamese.diagnosis.run import ALWAYS
-from keras_siamese.verification.explorer import Example, explore, spread
+from keras_siamese.verification.explorer import Example, explore, grouped, spread
 from keras_siamese.verification.pages import interactive, svg
 
 LISTED = 15  # number of identities that are listed
@@ -56,7 +56,8 @@ def explorer(observed, groups=None):
         threshold = verification.eer_point(valid.same, valid.scores).threshold
     trials = valid.trials
     groups = None if groups is None else groups_of_pairs(trials, groups)
-    pairs = spread(valid.same, valid.scores, groups)
+    codes = None if groups is None else groups.codes
+    pairs = spread(valid.same, valid.scores, codes)
     sides = np.stack([trials.left[pairs], trials.right[pairs]], axis=1)
     pictures = thumbnails(trials.items, sides.ravel())
     examples = [
@@ -65,15 +66,15 @@ def explorer(observed, groups=None):
             bool(valid.same[pair]),
             tuple(described(item_of(trials, int(item))) for item in both),
             tuple(pictures[int(item)] for item in both) if pictures else (),
-            "" if groups is None else groups[pair],
+            None if codes is None else int(codes[pair]),
         )
         for pair, both in zip(pairs, sides, strict=True)
     ]
-    return explore(valid.same, valid.scores, threshold, examples)
+    return explore(valid.same, valid.scores, threshold, examples, groups)
 
 
 def groups_of_pairs(trials, groups):
-    """The name of each pair's group `(n,)`, "a and b" if its samples are of two; `groups` are those of the user's rows.
+    """The `Groups` of pairs, "a and b" for samples of two groups; `groups` are those of the user's rows.
 
     Raises `ValueError` if a sample has no group.
     """
@@ -82,9 +83,14 @@ def groups_of_pairs(trials, groups):
     if rows.max() >= len(names):
         found = f"validation row {rows.max()} is in a pair; got {len(names)} groups"
         raise ValueError(f"`groups` must have the group of each validation sample (of each pair, for pairs): {found}")
+    if np.array_equal(rows[trials.left], rows[trials.right]):  # pairs were given, with one group for both samples
+        return grouped(names[rows[trials.left]], "Each pair is in the group that was given for it.")
     left, right = names[rows[trials.left]], names[rows[trials.right]]
     both = [" and ".join(sorted({one, other})) for one, other in zip(left, right, strict=True)]
-    return np.array(both)
+    about = "A pair is in a group if both of its samples are."
+    if any(one != other for one, other in zip(left, right, strict=True)):
+        about += " Pairs of samples of two groups are in a group of their own, “a and b”."
+    return grouped(np.array(both), about)
 
 
 def described(item):

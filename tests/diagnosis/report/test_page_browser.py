@@ -134,28 +134,102 @@ def test_a_reader_moves_the_threshold(browser, tmp_path):
 
 
 GROUP = """(() => {
-  const choose = (name) => {
-    document.querySelector("select.group").value = name;
-    document.querySelector("select.group").dispatchEvent(new Event("change"));
-    return [...document.querySelectorAll(".examples figure")].filter((one) => !one.hidden)
-      .map((one) => one.querySelector("figcaption").lastChild.textContent);
+  const find = (selector) => document.querySelector(selector);
+  const change = (selector, value, event) => {
+    find(selector).value = value;
+    find(selector).dispatchEvent(new Event(event));
   };
-  return [...document.querySelectorAll("select.group option")].map((one) => [one.value, choose(one.value)]);
+  const data = JSON.parse(find(".explorer script").textContent);
+  const seen = () => ({
+    threshold: data.thresholds[find(".threshold").value],
+    sentence: find(".sentence").textContent,
+    counts: [...document.querySelectorAll(".counts")].map((row) => [...row.cells].map((cell) => cell.textContent)),
+    readout: find(".readout").textContent,
+    paths: [...document.querySelectorAll(".explorer path")].map((path) => path.getAttribute("d")),
+    examples: [...document.querySelectorAll(".examples figure")].filter((one) => !one.hidden)
+      .map((one) => one.querySelector("figcaption").lastChild.textContent),
+  });
+  const point = () => {
+    const frame = find(".explorer svg").getBoundingClientRect();
+    const x = frame.left + (frame.width * Number(find(".cut").getAttribute("x1"))) / 640;
+    find(".explorer svg").dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: frame.top + 20 }));
+  };
+  const choose = (option) => {
+    change(".threshold", data.start, "input");
+    change("select.group", option.value, "change");
+    const first = seen();
+    change(".threshold", Math.floor(find(".threshold").max * 0.6), "input");
+    point();
+    return [first, seen()];
+  };
+  const options = [...document.querySelectorAll("select.group option")];
+  return { about: find(".explorer .controls .note").textContent, written: seen(),
+    groups: [...options, options[0]].map((option) => [option.textContent, choose(option)]) };
 })()"""
 
 
+def percent(errors, pairs):
+    return pytest.approx(100 * errors / pairs, rel=5e-3) if pairs else "–"
+
+
 def test_a_reader_chooses_a_group(browser, tmp_path):
+    """All that the page says about a group is what Python counts among its pairs, at each threshold."""
     for needed in ("jinja2", "matplotlib"):
         pytest.importorskip(needed, reason="the report needs the extra `report`")
     diagnosis = made(kind="numbers")
-    device = np.array(["camera", "<scan>"])[np.arange(56) % 2]
+    valid = diagnosis.observed.valid
+    device = np.where(np.arange(56) < 4, "<scan>", np.where(np.arange(56) % 2, "a  b", "camera"))
     page = browser.open(diagnosis.to_html(tmp_path / "report.html", groups=device).as_uri(), 1280, GROUP, whole=False)
     assert page.errors == [] and page.requests == []
-    shown = dict(page.result)
-    assert list(shown) == ["", "<scan>", "<scan> and camera", "camera"]
-    assert all(shown[name] == [name] * 8 for name in list(shown)[1:]) and len(shown[""]) == 24
+    about, written, groups = page.result["about"], page.result["written"], page.result["groups"]
+    assert about.startswith("A pair is in a group if both of its samples are. Pairs of samples of two groups are in")
+    sides = np.sort(device[valid.trials.rows[np.stack([valid.trials.left, valid.trials.right])]], axis=0)
+    names = [one if one == other else f"{one} and {other}" for one, other in sides.T.tolist()]
+    wanted = sorted(set(names))
+    assert "<scan>" in wanted and len(wanted) == 6
+    assert [name for name, _ in groups] == ["all groups", *wanted, "all groups"]
+    for name, states in groups:
+        here = np.isin(names, wanted if name == "all groups" else [name])
+        same, scores = valid.same[here], valid.scores[here]
+        for state in states:
+            accepted = scores >= state["threshold"]
+            for row, kind in zip(state["counts"], (same, ~same), strict=True):
+                right, errors = accepted[kind].sum(), (accepted != same)[kind].sum()
+                assert row[1:4] == [f"{n:,}" for n in (kind.sum(), right, kind.sum() - right)]
+                rate = row[4] if row[4] == "–" else float(row[4].removesuffix(" %"))
+                assert rate == percent(errors, kind.sum())
+            if name != "all groups" and same.any() and not same.all():
+                words = in_words(state["threshold"], accepted[~same].mean(), 1 - accepted[same].mean())
+                assert state["sentence"] == words.replace(":", f", in group {name}:", 1)
+        rates = [row[4] for row in states[1]["counts"]]
+        assert states[1]["readout"].endswith(f"FMR {rates[1]}, FNMR {rates[0]}.")
+        if name == "all groups":
+            assert all(state["paths"] == written["paths"] for state in states)
+        else:
+            assert states[0]["examples"] == [name] * len(states[0]["examples"])
+            assert list(map(bool, states[0]["paths"])) == [same.any(), not same.all()] * 2
+    counts = [len(states[0]["examples"]) for _, states in groups]
+    assert groups[0][1][0]["sentence"] == written["sentence"] and counts[0] == sum(counts[1:-1]) == counts[-1]
+    (only,) = [states[0] for name, states in groups if name == "<scan>"]  # one identity
+    assert "; there are no impostor pairs." in only["sentence"] and only["counts"][1][1:] == ["0", "0", "0", "–"]
+    assert only["paths"][1] == only["paths"][3] == "" != only["paths"][0]
     with pytest.raises(ValueError, match="validation row 55 is in a pair; got 3 groups"):
         diagnosis.to_html(tmp_path / "report.html", groups=device[:3])
+
+
+def test_a_group_of_all_pairs_is_drawn_as_all_pairs_are(browser, rng, tmp_path):
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    same = np.arange(500) % 3 == 0
+    report = ks.verification.evaluate(same, rng.normal(size=500) + 2 * same)
+    report.to_html(tmp_path / "page.html", groups=np.zeros(500, int))
+    page = browser.open((tmp_path / "page.html").as_uri(), 1280, GROUP, whole=False)
+    assert page.result["about"] == "Each pair is in the group that was given for it."
+    (name, (group, _)) = page.result["groups"][1]
+    assert name == "0" and group["counts"] == page.result["written"]["counts"]
+    for path, wanted in zip(group["paths"], page.result["written"]["paths"], strict=True):
+        drawn, written = (np.array(one[1:].replace(",", " ").split(), float) for one in (path, wanted))
+        np.testing.assert_allclose(drawn, written, atol=0.11)  # Python and JavaScript round halves differently
 
 
 def test_report_names_no_address_to_fetch(report):
