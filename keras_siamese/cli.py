@@ -89,7 +89,7 @@ def add_watch(commands):
 def add_evaluate(commands):
     text = "compute verification figures, with confidence intervals, from the scores of any system"
     long = f"More than {LIMIT:,} pairs are counted in bins: the figures then have error bounds instead of intervals."
-    example = "keras-siamese evaluate scores.csv --far 0.01 0.001 --html report.html"
+    example = "keras-siamese evaluate scores.csv --far 0.01 0.001 --html report.html --groups device"
     columns = "CSV or Parquet file with the columns score and same (1 or 0), and optionally left and right, the "
     columns += "identities, from which the intervals are computed; - reads standard input"
     add = add_command(commands, "evaluate", text, run_evaluate, example, long).add_argument
@@ -101,6 +101,8 @@ def add_evaluate(commands):
     add("--seed", type=int, default=0, help="random seed for intervals and folds")
     add("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     add("--html", type=Path, metavar="FILE", help="write a page with table and curves to this file (extra `report`)")
+    groups = "column with the group of each pair, such as a device: a reader of the page can then choose a group"
+    add("--groups", metavar="COLUMN", help=groups)
 
 
 def add_diagnose(commands):
@@ -174,7 +176,9 @@ def check_outputs(options):
 
 def run_evaluate(options):
     check_outputs(options)
-    names = ("far", "threshold", "distance", "confidence", "seed")
+    if options.groups is not None and options.html is None:
+        raise ValueError("`--groups` is for the page. Pass `--html FILE` too")
+    names = ("far", "threshold", "distance", "groups", "confidence", "seed")
     settings = {name: getattr(options, name) for name in names}
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
         report = evaluate_file(options.scores, progress=sys.stderr.isatty(), **settings)
@@ -186,7 +190,7 @@ def run_evaluate(options):
         text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         write_text(options.json, text + "\n")
     if options.html is not None:
-        report.to_html(options.html, f"Verification of {options.scores}")
+        report.to_html(options.html, f"Verification of {options.scores}", groups=report.pairs.get("groups"))
     return 0
 
 

@@ -24,7 +24,10 @@ def pairs(rng):
     return same, np.round(rng.normal(size=2000) + 2 * same, 4), left, right
 
 
-def write(path, pairs, head="score,same,left,right"):
+HEAD = "score,same,left,right"
+
+
+def write(path, pairs, head=HEAD):
     same, scores, left, right = pairs
     lines = [f"{score},{int(one)},p{a},p{b}" for one, score, a, b in zip(same, scores, left, right, strict=True)]
     path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
@@ -64,6 +67,25 @@ def test_writes_a_page_that_escapes_names(tmp_path, pairs):
     assert "https:" not in page and "http:" not in page.replace("http://www.w3.org", "")
     for figure in ("EER", "minDCF", "TAR at FMR ≤ 0.01", "data:image/svg+xml"):
         assert figure in page
+
+
+def test_the_page_has_the_groups_of_a_column(tmp_path, capsys, pairs):
+    pytest.importorskip("matplotlib")
+    device = np.array(["camera", "scan"])[np.arange(2000) % 2]
+    path, page = tmp_path / "scores.csv", tmp_path / "page.html"
+    write(path, (*pairs[:3], [f"{right},{one}" for right, one in zip(pairs[3], device, strict=True)]), HEAD + ",Device")
+    assert main(["evaluate", str(path), "--html", str(page), "--groups", "device"]) == 0
+    data = json.loads(page.read_text(encoding="utf-8").split('"application/json">')[1].split("</script>")[0])
+    assert [one["genuines"] for one in data["groups"]] == [pairs[0][::2].sum(), pairs[0][1::2].sum()]
+    capsys.readouterr()
+    for column, why in (
+        ("origin", "must have the columns 'origin'; it has 'score', 'same', 'left', 'right', 'device'"),
+        ("Same", "`groups` must name a column other than score, same, left and right; got 'Same'"),
+    ):
+        assert main(["evaluate", str(path), "--html", str(page), "--groups", column]) == 2
+        assert why in capsys.readouterr().err
+    assert main(["evaluate", str(path), "--groups", "device"]) == 2
+    assert "`--groups` is for the page. Pass `--html FILE` too" in capsys.readouterr().err
 
 
 def test_reads_standard_input(monkeypatch, capsys):

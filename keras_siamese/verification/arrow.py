@@ -57,15 +57,17 @@ def parquet_batches(name, file):
 
 
 def parquet_tables(name, file, places_of):
-    """Yields `(number of the first row, table)`; the columns are those that `places_of(column names)` gives by name."""
+    """Yields `(number of the first row, table)`, with the columns and names of `places_of(name, column names)`."""
     pyarrow = check_installed("pyarrow", "tables")
     parquet = opened_parquet(name, file)
     columns = parquet.schema_arrow.names
-    columns, first = [columns[place] for place in places_of(name, columns).values()], 1
+    places = places_of(name, columns)
+    columns, first = [columns[place] for place in places.values()], 1
     try:
         for batch in parquet.iter_batches(BATCH, columns=columns):
             table = pyarrow.Table.from_batches([batch]).select(columns)
-            yield first, table.set_column(0, "score", table.column(0).cast(pyarrow.float64(), safe=False))
+            table = table.set_column(0, "score", table.column(0).cast(pyarrow.float64(), safe=False))
+            yield first, table.rename_columns(list(places))
             first += len(batch)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{name} must be a Parquet file whose scores are numbers; {error}") from error

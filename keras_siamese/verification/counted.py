@@ -23,7 +23,7 @@ LIMIT = 10_000_000  # pairs that are held in memory
 TAIL = 1_000_000  # impostor scores that are kept at most
 
 
-def evaluate_file(path, *, far=(0.01, 0.001), threshold=None, distance=False, progress=False, **settings):
+def evaluate_file(path, *, far=(0.01, 0.001), threshold=None, distance=False, groups=None, progress=False, **settings):
     """Evaluates the pairs in a file: a `VerificationReport` of up to ten million pairs, a `CountedScores` of more.
 
     Args:
@@ -31,6 +31,7 @@ def evaluate_file(path, *, far=(0.01, 0.001), threshold=None, distance=False, pr
         far: false match rates in (0, 1] at which the TAR is reported.
         threshold: a threshold chosen on other pairs, in units of the file.
         distance: whether the scores are distances, smaller = more similar; the report is about −distance.
+        groups: the name of a column, as in `read_scores`; the groups are `pairs["groups"]` of a `VerificationReport`.
         progress: whether to show a Keras progress bar.
         **settings: `confidence` and `seed` of `evaluate`.
     """
@@ -40,14 +41,17 @@ def evaluate_file(path, *, far=(0.01, 0.001), threshold=None, distance=False, pr
     with opened(path) as file:
         seen = Seen()
         move_on = progress_bar(number_of_blocks(file), "block", progress)
-        for block in read_blocks(file, seen.names, move_on):
+        for block in read_blocks(file, seen.names, move_on, groups):
             seen.add(block)
         if seen.blocks is None:
             move_on = progress_bar(number_of_blocks(file), "block", progress)
             return count(seen, sign, read_blocks(file, {}, move_on), far, threshold)
     table = seen.table()
     identities = {"left": table.left, "right": table.right}
-    return evaluate(table.same, sign * table.scores, far=far, threshold=threshold, **identities, **settings)
+    report = evaluate(table.same, sign * table.scores, far=far, threshold=threshold, **identities, **settings)
+    if groups is not None:
+        report.pairs["groups"] = np.array(list(seen.names))[table.groups]
+    return report
 
 
 class Seen:

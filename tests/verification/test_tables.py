@@ -109,10 +109,10 @@ ODD_ROWS = {
 }
 
 
-def outcome(path):
+def outcome(path, **options):
     """The pairs of a file, or the error."""
     try:
-        return [None if column is None else column.tolist() for column in read_scores(path)]
+        return [None if column is None else column.tolist() for column in read_scores(path, **options)]
     except ValueError as error:
         return str(error)
 
@@ -142,6 +142,26 @@ def test_pyarrow_reads_plain_files_itself(tmp_path, monkeypatch, text):
     if text.count("score") == 1:
         monkeypatch.setattr(tables, "checked", None)  # what reads the rows for Python's csv
     assert outcome(tmp_path / "scores.csv") == expected
+
+
+@pytest.mark.parametrize("reads_itself", [True, False])
+@pytest.mark.parametrize("sides", [True, False])
+def test_groups_are_read_from_a_column(tmp_path, monkeypatch, sides, reads_itself):
+    if not reads_itself:
+        monkeypatch.setattr(arrow, "csv_table", lambda *arguments: None)
+    rows = [("0.5", "1", "ada", " camera", "ada"), ("0.25", "0", "ada", "scan", "bo"), ("1", "0", "bo", "ada ", "ada")]
+    kept = range(5) if sides else (0, 1, 3)
+    lines = [",".join(row[place] for place in kept) for row in [("score", "same", "left", "Device", "right"), *rows]]
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(lines))
+    found = outcome(path, groups="device")
+    assert found[:2] == [[True, False, False], [0.5, 0.25, 1.0]] and found[4] == ["camera", "scan", "ada"]
+    assert found[2:4] == ([["ada", "ada", "bo"], ["ada", "bo", "ada"]] if sides else [None, None])
+    assert outcome(path)[4] is None
+    path.write_text("\n".join([*lines, ",".join(("1", "1", "x", "", "x")[place] for place in kept)]))
+    assert "no empty identity or group on each line; 1 of its lines do not:\n  line 5: 1,1" in outcome(
+        path, groups="device"
+    )
 
 
 @pytest.mark.parametrize("row", ODD_ROWS)
@@ -182,6 +202,8 @@ def test_a_parquet_file(tmp_path, monkeypatch, same, batch):
     table = read_scores(write_parquet(tmp_path / "scores.parquet", same=same, **columns))
     assert table.scores.tolist() == [0.5, 1, -2] and table.same.tolist() == [True, False, True]
     assert table.left.tolist() == ["1", "2", "2"] and table.right.tolist() == ["1", "3", "2"]
+    assert table.groups is None
+    assert read_scores(tmp_path / "scores.parquet", groups="note").groups.tolist() == ["x", "y", "z"]
 
 
 def test_what_is_wrong_with_a_parquet_file_is_said_with_its_row(tmp_path, monkeypatch):
