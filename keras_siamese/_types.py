@@ -23,6 +23,16 @@ elif sys.version_info >= (3, 11):
 else:  # for those who evaluate annotations at run time
     Self, Unpack = Any, Union
 
+if TYPE_CHECKING:
+    from keras_tuner import HyperParameters as HyperParameters
+    from keras_tuner import Objective as Objective
+    from keras_tuner import Tuner as Tuner
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+    from pandas import DataFrame as DataFrame
+else:  # of optional packages, which are not imported for the sake of their names
+    Axes = DataFrame = Figure = HyperParameters = Objective = Tuner = Any
+
 __all__ = ["ArrayLike", "Self", "Unpack"]
 __all__ += ["Augment", "Data", "DistanceLike", "Samples", "Shape", "Shapes", "Sliced", "Source", "StrPath", "Tensor"]
 __all__ += ["BatchOptions", "DatasetOptions", "DistanceOptions", "ImageOptions", "LossOptions", "MonitorOptions"]

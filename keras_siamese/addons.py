@@ -21,7 +21,8 @@ import importlib.util
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -31,9 +32,6 @@ from keras_siamese._export import export, function_name, function_of
 from keras_siamese._types import Self, Tensor
 from keras_siamese.losses.base import SiameseLoss, refuse_margin
 from keras_siamese.ops import at_least_float32, pair_rows, row_vector
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = ["AddonsLoss", "load", "loss"]
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import uuid
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_column, check_finite, check_installed, check_integer, check_labels
@@ -26,9 +27,6 @@ from keras_siamese.data.sources import check_source, count_samples
 from keras_siamese.frozen import add_weights
 from keras_siamese.identification import BY_DIRECTIONS, BY_SQUARES, SPARE, best_of, falls_with_distance
 from keras_siamese.scoring import embed
-
-if TYPE_CHECKING:
-    import keras
 
 DIGEST = b"keras_siamese.encoder"  # key in the table's metadata
 PROBES = 64  # searched at once

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ from keras_siamese._files import replacing, write_text
 from keras_siamese._reading import check_model_file
 from keras_siamese._types import ArrayLike, Data, Samples, Self, Shapes, StrPath, Tensor
 from keras_siamese._version import __version__
-from keras_siamese.attach.anatomy import check_model
+from keras_siamese.attach.anatomy import Anatomy, check_model
 from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.card import card_of
 from keras_siamese.data.sources import check_source, count_samples, fed, take
@@ -33,9 +33,6 @@ from keras_siamese.identification import FaissIndex, Gallery, Identification
 from keras_siamese.scoring import Trials, attach, embed, naming, predict, score, similarity
 from keras_siamese.verification.groups import GroupReport
 from keras_siamese.verifier_files import saved_with, uncompiled, warn_of_code
-
-if TYPE_CHECKING:
-    from keras_siamese.attach.anatomy import Anatomy
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`

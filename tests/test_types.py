@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from types import ModuleType
 
@@ -67,6 +68,40 @@ def faults(names):
 @pytest.mark.parametrize("module", [keras_siamese, *ROOMS], ids=lambda module: module.__name__)
 def test_public_names_have_types(module):
     assert faults(public(module)) == []
+
+
+def unknown(names):
+    """The types of the public `names` that `typing.get_type_hints` cannot resolve, a list of sentences."""
+    found = []
+    for name, item in names.items():
+        parts = [(where, function) for where, function, _ in functions(name, item)]
+        for where, part in [*parts, (name, item)] if inspect.isclass(item) else parts:
+            try:
+                typing.get_type_hints(part)
+            except Exception as error:
+                found.append(f"{where}: {error}")
+    return found
+
+
+@pytest.mark.parametrize("module", [keras_siamese, *ROOMS], ids=lambda module: module.__name__)
+def test_types_can_be_resolved_at_run_time(module):
+    """As programs do that check or document arguments; so no type may have a name for type checkers alone."""
+    assert unknown(public(module)) == []
+
+
+def test_a_type_that_cannot_be_resolved_is_found():
+    class Some:
+        field: "Missing"  # noqa: F821
+
+        def known(self, a: "Path | None") -> "list[int]":
+            pass
+
+        @property
+        def value(self) -> "list[Gone]":  # noqa: F821
+            pass
+
+    where = [sentence.partition(":")[0] for sentence in unknown({"Some": Some, "known": Some.known})]
+    assert where == ["Some.value", "Some"]
 
 
 def test_what_has_no_type_is_found():

@@ -11,29 +11,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
 from keras_siamese._types import Data, MonitorOptions, StrPath, Unpack
+from keras_siamese.attach.anatomy import Anatomy
 from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import beside
 from keras_siamese.diagnosis.diagnose import SAMPLE
-from keras_siamese.diagnosis.diagnosis import diagnosis_of
+from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
 from keras_siamese.diagnosis.experiments.program import values_of
 from keras_siamese.diagnosis.facts.references import check_callable, check_reference
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of, training_trials
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, needs_model, score
-
-if TYPE_CHECKING:
-    from keras_siamese.attach.anatomy import Anatomy
-    from keras_siamese.diagnosis.diagnosis import Diagnosis
 
 
 class DivergenceError(RuntimeError):

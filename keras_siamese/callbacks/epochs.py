@@ -10,19 +10,16 @@ execution; the copies share the sequence, because `fit` draws from this sequence
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_siamese._checks import check_integer
-from keras_siamese.attach.anatomy import check_encoder, check_part, dissect
+from keras_siamese.attach.anatomy import Anatomy, check_encoder, check_part, dissect
 from keras_siamese.data.hardness import HardPartners, check_ranks
 from keras_siamese.data.sources import fed, take
 from keras_siamese.scoring import embed
-
-if TYPE_CHECKING:
-    from keras_siamese.attach.anatomy import Anatomy
 
 
 class CopiedCallback(keras.callbacks.Callback):

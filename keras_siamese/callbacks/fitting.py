@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 from keras import tree
@@ -21,9 +21,7 @@ from keras_siamese._types import StrPath
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.passing import is_readable, passing
 from keras_siamese.callbacks.divergence import DivergenceMonitor
-
-if TYPE_CHECKING:
-    from keras_siamese.diagnosis.diagnosis import Diagnosis
+from keras_siamese.diagnosis.diagnosis import Diagnosis
 
 ORDER = tuple(inspect.signature(keras.Model.fit).parameters)[1:]  # names of fit's arguments, as they may be given
 

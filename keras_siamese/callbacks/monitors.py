@@ -17,28 +17,32 @@ import warnings
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_siamese import distances, verification
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._files import SideWork
 from keras_siamese._types import Data, DistanceLike, StrPath
-from keras_siamese.attach.anatomy import check_encoder, check_score
+from keras_siamese.attach.anatomy import Anatomy, check_encoder, check_score
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.directions import set_directions
 from keras_siamese.callbacks.epochs import CopiedCallback
 from keras_siamese.callbacks.ordering import beside, put_backups_behind, readers_before
 from keras_siamese.callbacks.tensorboard import EventLog
-from keras_siamese.scoring import BATCH_SIZE, Trials, attach, check_similar_label, needs_model, readable, score
+from keras_siamese.scoring import (
+    BATCH_SIZE,
+    ScoredTrials,
+    Trials,
+    attach,
+    check_similar_label,
+    needs_model,
+    readable,
+    score,
+)
 from keras_siamese.verification.curves import figures_of_curve
-
-if TYPE_CHECKING:
-    import keras
-
-    from keras_siamese.attach.anatomy import Anatomy
-    from keras_siamese.scoring import ScoredTrials
 
 logger = logging.getLogger(__name__)
 

@@ -15,19 +15,16 @@ import importlib.util
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice
-from keras_siamese._types import StrPath
+from keras_siamese._types import Figure, StrPath
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import before
 from keras_siamese.callbacks.tensorboard import figure_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = ("metrics", "words", "figure", "file")
 

@@ -15,7 +15,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,12 +27,9 @@ from keras_siamese._checks import (
     check_writable,
 )
 from keras_siamese._files import write_text
-from keras_siamese._types import ArrayLike, StrPath
+from keras_siamese._types import ArrayLike, DataFrame, StrPath
 from keras_siamese.data.hardness import check_embeddings, check_ranks
 from keras_siamese.data.sources import encode
-
-if TYPE_CHECKING:
-    import pandas
 
 BLOCK = 1 << 22  # similarities computed at a time
 COLUMNS = ("anchor", "positive", "negative", "positive_similarity", "negative_similarity")
@@ -93,7 +89,7 @@ class HardNegatives:
                 table[side] = np.where(rows >= 0, names[rows].astype(object), None)
         return {**table, "label": self.labels[self.anchor], "negative_label": self.labels[self.negative]}
 
-    def to_frame(self, names: Sequence[str] | None = None) -> pandas.DataFrame:
+    def to_frame(self, names: Sequence[str] | None = None) -> DataFrame:
         """The table as a pandas `DataFrame`; `names` as in `columns`. Needs pandas."""
         return check_installed("pandas", "test").DataFrame(self.columns(names))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_siamese._checks import check_number
@@ -26,9 +27,6 @@ from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of
 from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import attach, check_similar_label, readable
 from keras_siamese.scoring import score as scored
-
-if TYPE_CHECKING:
-    import keras
 
 # Of a labelled set. The error of an EER depends more on the number of identities; more items of each mostly cost time.
 SAMPLE = MappingProxyType({"max_items": 2_000, "max_each": 8, "least_items": 400, "max_pairs": 50_000})

@@ -11,7 +11,8 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,11 +33,7 @@ from keras_siamese.diagnosis.report.errors import errors_dict
 from keras_siamese.diagnosis.report.notebook import html_of
 from keras_siamese.diagnosis.run import plain
 from keras_siamese.diagnosis.suspects import Suspect, suspects_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from keras_siamese.diagnosis.trend import Flag
+from keras_siamese.diagnosis.trend import Flag
 
 SCHEMA = "keras_siamese.diagnosis/2.3"  # of report.schema.json
 

@@ -11,20 +11,17 @@ Contract: each input is what the encoder takes: an array of any rank, a dict or 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_model_input
 from keras_siamese._export import export
 from keras_siamese._types import Data, DistanceLike, Self, Shape, Shapes, Tensor
+from keras_siamese.distances import Distance
 from keras_siamese.layers.distance import DistanceLayer, LogisticHead
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from keras_siamese.distances import Distance
 
 
 @export

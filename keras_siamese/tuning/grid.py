@@ -25,7 +25,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ import rich  # comes with Keras
 
 from keras_siamese import _checks
 from keras_siamese._seeds import seeded
-from keras_siamese._types import ArrayLike, Samples, Self, StrPath
+from keras_siamese._types import ArrayLike, Objective, Samples, Self, StrPath
 from keras_siamese.callbacks import SetEpoch
 from keras_siamese.data import PairSequence
 from keras_siamese.data.sources import check_source, count_samples, subset
@@ -43,9 +43,6 @@ from keras_siamese.tuning.objectives import check_objective
 from keras_siamese.tuning.objectives import objective as objective_of
 from keras_siamese.tuning.recipe import parameters_of, siamese_of
 from keras_siamese.tuning.results import SearchResults, TrialResult, read_trial
-
-if TYPE_CHECKING:
-    import keras_tuner
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +145,7 @@ class SiameseGridSearch:
         self.best_model_, _ = self.train(x, labels, *best)
         return self
 
-    def read(self, trials: list[TrialResult], objective: keras_tuner.Objective) -> None:
+    def read(self, trials: list[TrialResult], objective: Objective) -> None:
         """Sets the attributes from a list of `TrialResult`; warns about failures, raises if all failed."""
         self.results_ = SearchResults(trials, objective, self.cv)
         self.cv_results_, self.causes_ = self.results_.cv_results_, self.results_.causes

@@ -8,18 +8,15 @@ Contract: the keys are those that `VerificationMonitor` writes, and "loss".
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from keras_siamese import _checks
-
-if TYPE_CHECKING:
-    import keras_tuner
+from keras_siamese._types import Objective
 
 SIGNS = {"val_eer": -1, "val_auc": 1, "val_verification_accuracy": 1, "val_d_prime": 1, "loss": -1}  # 1: maximised
 TAR = "val_tar@far="  # followed by a rate; larger is better
 
 
-def objective(name: str) -> keras_tuner.Objective:
+def objective(name: str) -> Objective:
     """KerasTuner's `Objective` of a key, with its direction.
 
     Args:

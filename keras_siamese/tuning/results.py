@@ -15,21 +15,17 @@ import copy
 import dataclasses
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_siamese import _checks
 from keras_siamese._files import write_text
 from keras_siamese._tables import aligned, html_table
-from keras_siamese._types import Self, StrPath
+from keras_siamese._types import DataFrame, Objective, Self, StrPath, Tuner
 from keras_siamese.tuning import report
 from keras_siamese.tuning.folds import FILE, read_json
 from keras_siamese.tuning.objectives import sign_of
-
-if TYPE_CHECKING:
-    import keras_tuner
-    import pandas
 
 FAILURE = "failure.txt"
 
@@ -75,7 +71,7 @@ class SearchResults:
         RuntimeError: from `best` and `of`, if every trial failed; it contains the first traceback.
     """
 
-    def __init__(self, trials: list[TrialResult], objective: keras_tuner.Objective, cv: int) -> None:
+    def __init__(self, trials: list[TrialResult], objective: Objective, cv: int) -> None:
         self.trials, self.objective, self.cv = list(trials), objective, cv
         self.failures = {trial.name: trial.error for trial in self.trials if trial.error is not None}
         causes = collections.Counter(trial.cause for trial in self.trials if trial.cause)
@@ -84,7 +80,7 @@ class SearchResults:
         self.cv_results_ = self._table()
 
     @classmethod
-    def of(cls, tuner: keras_tuner.Tuner) -> Self:
+    def of(cls, tuner: Tuner) -> Self:
         """Reads the results of a KerasTuner `tuner` whose hypermodel is a `SiameseHyperModel`.
 
         Raises:
@@ -143,7 +139,7 @@ class SearchResults:
             **{f"split{fold}_best_epoch": one for fold, one in enumerate(epochs)},
         }
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> DataFrame:
         """`cv_results_` as a pandas DataFrame, best trial first, with the extra columns `trial`, `cause`, `error`."""
         pandas = _checks.check_installed("pandas", "test")
         frame = pandas.DataFrame({key: list(column) for key, column in self.cv_results_.items()})

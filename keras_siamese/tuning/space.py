@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from keras_siamese import _checks, distances, losses
-
-if TYPE_CHECKING:
-    import keras_tuner
+from keras_siamese._types import HyperParameters
 
 WHOLE = {"embedding_dim": 1, "batch_size": 1, "classes_per_batch": 2, "samples_per_class": 2}  # and the lowest value
 POSITIVE = {"margin", "learning_rate"}
@@ -65,7 +63,7 @@ class Range:
         """Whether the range has only whole numbers."""
         return all(isinstance(one, int) for one in (self.low, self.high, 1 if self.step is None else self.step))
 
-    def register(self, hp: keras_tuner.HyperParameters, name: str) -> Any:
+    def register(self, hp: HyperParameters, name: str) -> Any:
         """Registers the range on KerasTuner's `hp`; returns the active value."""
         kind = hp.Int if self.is_whole else hp.Float
         return kind(name, self.low, self.high, step=self.step, sampling="log" if self.log else "linear")
@@ -162,7 +160,7 @@ class SearchSpace:
         """The names of the losses that use the field `name`."""
         return [loss for loss, instance in self.losses.items() if uses(instance, name)]
 
-    def declare(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+    def declare(self, hp: HyperParameters) -> dict[str, Any]:
         """Registers the space on KerasTuner's `HyperParameters`; returns the active values by name."""
         values = {}
         for name, choices in self.fields.items():

@@ -14,18 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_column, check_finite, check_integer, check_labels, check_number, check_reals
 from keras_siamese._tables import aligned, html_table
-from keras_siamese._types import ArrayLike
+from keras_siamese._types import ArrayLike, Axes
 from keras_siamese.verification.intervals import Interval, between, draw_counts
 from keras_siamese.verification.pairs import check_identities, check_pairs
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LEAST = 30  # pairs of a class without which a group's rate takes no part in the largest gap
 ROWS = 50  # resamples that are counted at a time

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_siamese import distances
 from keras_siamese._checks import check_number
 from keras_siamese._tables import aligned, html_table
-from keras_siamese._types import ArrayLike, DistanceLike, StrPath
+from keras_siamese._types import ArrayLike, Axes, DistanceLike, StrPath
 from keras_siamese.neighbours import nearest_blocks
 from keras_siamese.verification import points as at
 from keras_siamese.verification.evidence import rule_of_30
@@ -33,9 +33,6 @@ from keras_siamese.verification.plots import plot_det
 from keras_siamese.verification.searches import How, check_rank, check_searches, scores_of_pairs, scores_of_rows, search
 from keras_siamese.verification.shards import Shards
 from keras_siamese.verification.tasks import check_workers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class FNIRFigure(NamedTuple):

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_integer
-from keras_siamese._types import ArrayLike, Source
+from keras_siamese._types import ArrayLike, Axes, Source
 from keras_siamese.verification.curves import det, eer, roc
 from keras_siamese.verification.intervals import bootstrap
 from keras_siamese.verification.pairs import balanced_weights, check_identities, check_pairs
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 GENUINE, IMPOSTOR, INK = "#1f77b4", "#d62728", "#444444"
 

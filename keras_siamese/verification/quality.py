@@ -9,17 +9,14 @@ quality are discarded out. Pure NumPy; anything above `distances` may import it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_column, check_finite, check_number, check_reals
-from keras_siamese._types import ArrayLike
+from keras_siamese._types import ArrayLike, Axes
 from keras_siamese.verification.curves import threshold_at_far
 from keras_siamese.verification.pairs import check_pairs
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class DiscardCurve(NamedTuple):

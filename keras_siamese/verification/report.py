@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_siamese._checks import check_installed, check_integer, check_labels, check_number, check_writable
 from keras_siamese._files import write_text
 from keras_siamese._tables import aligned, html_table
-from keras_siamese._types import ArrayLike, StrPath
+from keras_siamese._types import ArrayLike, DataFrame, Figure, StrPath
 from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
 from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
@@ -40,10 +40,6 @@ from keras_siamese.verification.evidence import (
 from keras_siamese.verification.intervals import Interval, between, bootstrap
 from keras_siamese.verification.pairs import check_identities, check_pairs
 from keras_siamese.verification.points import OperatingPoint
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
 
 
 class TARFigure(NamedTuple):
@@ -138,7 +134,7 @@ class VerificationReport:
         plain["intervals"] = {name: {end: getattr(interval, end) for end in ends} for name, interval in intervals}
         return _finite(plain)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> DataFrame:
         """The table as a pandas `DataFrame`: one row per figure, columns value, low, high and note; NaN if missing.
 
         Raises `ImportError` without pandas.

@@ -10,7 +10,6 @@ for the value and once for the gradient, which depends on the weights of both ro
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from keras import ops
 
@@ -18,12 +17,9 @@ from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese._types import BatchOptions, Unpack
 from keras_siamese.losses.batch.base import Terms
-from keras_siamese.losses.batch.rows import partner
+from keras_siamese.losses.batch.rows import Rows, partner
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.ops import MULTIPLIES, column, lowered, unit
-
-if TYPE_CHECKING:
-    from keras_siamese.losses.batch.rows import Rows
 
 
 def angular(rows, tangent_square):

@@ -9,7 +9,7 @@ negative pairs. Each has its own mean, so the many negative pairs do not outweig
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras import ops
 
@@ -17,12 +17,10 @@ from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese._types import BatchOptions, DistanceOptions, Tensor, Unpack
 from keras_siamese.losses.batch.base import Terms, above_zero, check_margin, over, sum_above_zero
+from keras_siamese.losses.batch.rows import Rows
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.losses.batch.triplets import DistanceLoss
 from keras_siamese.ops import count, masked, masked_sum
-
-if TYPE_CHECKING:
-    from keras_siamese.losses.batch.rows import Rows
 
 
 def batch_contrastive(positive, negative, margin=1.0, positive_margin=0.0, squared=False):

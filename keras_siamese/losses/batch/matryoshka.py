@@ -11,19 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from keras_siamese._checks import check_integer, check_number
 from keras_siamese._export import export
 from keras_siamese._types import Self, Tensor
-from keras_siamese.losses.batch.base import Batch, EmbeddingLoss
+from keras_siamese.distances import Distance
+from keras_siamese.losses.batch.base import Batch, EmbeddingLoss, Memory
 from keras_siamese.ops import unit
-
-if TYPE_CHECKING:
-    from keras_siamese.distances import Distance
-    from keras_siamese.losses.batch.base import Memory
 
 
 @export

@@ -9,8 +9,6 @@ are summed one positive at a time, and a pair's part in a histogram is two numbe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
@@ -18,11 +16,9 @@ from keras_siamese._export import export
 from keras_siamese._types import BatchOptions, Tensor, Unpack
 from keras_siamese.losses.batch.base import Terms, of_rows
 from keras_siamese.losses.batch.mining import over_positives, with_gradient
+from keras_siamese.losses.batch.rows import Rows
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.ops import column, count
-
-if TYPE_CHECKING:
-    from keras_siamese.losses.batch.rows import Rows
 
 
 def soft_histograms(position, positive, negative, bins):

@@ -11,7 +11,6 @@ have any norm. The log-sum-exp of the negatives is one number for each anchor, s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from keras import ops
 
@@ -20,7 +19,7 @@ from keras_siamese._export import export
 from keras_siamese._types import BatchOptions, DistanceLike, DistanceOptions, Tensor, Unpack
 from keras_siamese.distances import cosines
 from keras_siamese.losses.batch.base import BatchLoss, Terms, of_rows, over
-from keras_siamese.losses.batch.rows import Side
+from keras_siamese.losses.batch.rows import Rows, Side
 from keras_siamese.losses.batch.triplets import DistanceLoss
 from keras_siamese.ops import (
     LOWEST,
@@ -33,9 +32,6 @@ from keras_siamese.ops import (
     masked_sum,
     safe_sqrt,
 )
-
-if TYPE_CHECKING:
-    from keras_siamese.losses.batch.rows import Rows
 
 
 class CosineLoss(BatchLoss):

@@ -11,7 +11,7 @@ encoder with `UnitNormalization` to use margins for unit vectors. Memory is O(ba
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from keras import ops
 
@@ -21,10 +21,8 @@ from keras_siamese._export import export
 from keras_siamese._types import BatchOptions, DistanceLike, DistanceOptions, Unpack
 from keras_siamese.losses.batch import mining as miner
 from keras_siamese.losses.batch.base import BatchLoss, Terms, above_zero, check_distance, check_margin, of_rows
+from keras_siamese.losses.batch.rows import Rows
 from keras_siamese.ops import column, count, masked_max
-
-if TYPE_CHECKING:
-    from keras_siamese.losses.batch.rows import Rows
 
 STRATEGIES = ("all", "hard", "semi_hard", "easy")
 

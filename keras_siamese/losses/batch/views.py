@@ -10,19 +10,15 @@ is the identity. VICReg and Barlow Twins compare features instead of rows and ta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
 from keras_siamese._types import BatchOptions, LossOptions, Tensor, Unpack
 from keras_siamese.losses.batch.base import EmbeddingLoss, Terms, of_rows
+from keras_siamese.losses.batch.rows import Batch, Rows
 from keras_siamese.losses.batch.softmaxes import CosineLoss
 from keras_siamese.ops import column, masked_logsumexp, masked_sum, zero_diagonal
-
-if TYPE_CHECKING:
-    from keras_siamese.losses.batch.rows import Batch, Rows
 
 
 def paired(batch):
