@@ -25,6 +25,9 @@ class AtomicBackup(keras.callbacks.BackupAndRestore):
     backup stays as it is until the next one is whole. Killed means the process, not the machine: files are not flushed
     to the disk.
 
+    Keras backs up models that are built. On TensorFlow, a model that does not know its input shape is built only in the
+    first step, so call it on a batch before `fit`. `SiameseWrapper` builds itself, except for data from a generator.
+
     Args:
         backup_dir: path of a local folder. While it is replaced, two folders with the endings ".new" and ".old" stand
             beside it.

@@ -150,6 +150,10 @@ class SiameseWrapper(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train like `keras.Model.fit`, after a check that the loss can work on this model's output.
 
+        A `BackupAndRestore` needs a model that is built, which TensorFlow would do only in the first step. So the model
+        is built from the shapes of the data before a backup is restored. The shapes of a generator are known only when
+        it is read: call the model on a batch before.
+
         If the data has `set_epoch` (as the sequences in `keras_siamese.data`), it is called with each epoch's number.
         While `fit` runs, callbacks find the training data in `model.training_data`.
         """
@@ -160,16 +164,21 @@ class SiameseWrapper(keras.Model):
         check_model_input("x", call.arguments.get("x"))
         check_model_input("validation_data", call.arguments.get("validation_data"))
         data, callbacks = call.arguments.get("x"), call.arguments.get("callbacks")
+        first = []
+        if not self.built and backs_up(callbacks):
+            first.append(keras.callbacks.LambdaCallback(on_train_begin=lambda logs: build_for(self, data)))
         if hasattr(data, "set_epoch"):
-            sync = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: data.set_epoch(epoch))
-            call.arguments["callbacks"] = with_first(sync, callbacks)
+            first.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: data.set_epoch(epoch)))
+        if first:
+            call.arguments["callbacks"] = with_first(first, callbacks)
         self.training_data = data
         try:
             return super().fit(*call.args, **call.kwargs)
         finally:
             self.training_data = None
-            if isinstance(callbacks, keras.callbacks.CallbackList) and hasattr(data, "set_epoch"):
-                callbacks.callbacks.remove(sync)
+            if isinstance(callbacks, keras.callbacks.CallbackList):
+                for callback in first:
+                    callbacks.callbacks.remove(callback)
 
     def evaluate(self, x: Data = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluate like `keras.Model.evaluate`, `x` the inputs `(left, right)`, each `(n, …)`, or a sequence."""
@@ -202,12 +211,38 @@ class SiameseWrapper(keras.Model):
             self.build(config["towers"])
 
 
-def with_first(callback, callbacks):
-    """Put `callback` before the other callbacks, which may have any form that `fit` accepts."""
+def listed(callbacks):
+    """The callbacks, which may have any form that `fit` accepts, as a list."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, callback)
+        return callbacks.callbacks
+    return [item for item in tree.flatten(callbacks) if item is not None]
+
+
+def backs_up(callbacks):
+    """Whether a `BackupAndRestore`, such as `AtomicBackup`, is among the callbacks."""
+    return any(isinstance(item, keras.callbacks.BackupAndRestore) for item in listed(callbacks))
+
+
+def with_first(first, callbacks):
+    """Put the list `first` before the other callbacks, which may have any form that `fit` accepts."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks[:0] = first
         return callbacks
-    return [callback, *(item for item in tree.flatten(callbacks) if item is not None)]
+    return [*first, *listed(callbacks)]
+
+
+def build_for(model, data):
+    """Build a `model` for `data` as `fit` takes them, if it is not built and if their shapes are known."""
+    if model.built:
+        return
+    if hasattr(data, "element_spec"):  # of tf.data
+        data = data.element_spec[0] if isinstance(data.element_spec, tuple) else data.element_spec
+    elif isinstance(data, keras.utils.PyDataset):
+        data = data[0][0]
+    leaves = tree.flatten(data) if isinstance(data, (tuple, list)) else [data]
+    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
+    if not any(shape is None or getattr(shape, "rank", 0) is None for shape in shapes):  # TensorFlow's may have no rank
+        model.build(tree.map_structure(lambda leaf: (None, *tuple(leaf.shape)[1:]), data))
 
 
 def encoded(encoder, inputs, training, mask):
