@@ -42,6 +42,10 @@ class PartialFC(keras.callbacks.Callback):
     generator and the callback. The generator is endless, so `steps_per_epoch` is needed; `shuffle=False` keeps Keras
     from warning that a generator is not shuffled.
 
+    With `gradient_accumulation_steps` of the optimizer, each class keeps its own sum of gradients. Proxies move only in
+    the steps in which the optimizer updates, and then only those of the sample. A class that is not in it keeps its sum
+    until a later update. What is left when training ends is not applied.
+
     An, Zhu, Gao, Xiao, Zhao, Feng, Wu, Qin, Zhang, Zhang, Fu, *Partial FC: Training 10 Million Identities on a Single
     Machine*, ICCV Workshops 2021, https://arxiv.org/abs/2010.05222. There, as here, the optimizer's state of a class
     rests while the class is not in the sample.

@@ -49,9 +49,13 @@ def start(seed=0):
     return proxies[:, 0]
 
 
-def by_hand(batches, sample, rate, momentum, epochs=2):
-    """SGD with momentum on the proxies of each step's classes; the gradient of the softmax is written out."""
-    proxies, speed, losses = start().astype("float64"), np.zeros((CLASSES, DIM)), []
+def by_hand(batches, sample, rate, momentum, epochs=2, every=1):
+    """SGD with momentum on the proxies of each step's classes; the gradient of the softmax is written out.
+
+    The proxies move in one of `every` steps. What a class has gathered until then waits until it is in such a step.
+    """
+    proxies, losses = start().astype("float64"), []
+    speed, gathered = np.zeros((2, CLASSES, DIM))
     for epoch in range(epochs):
         values = []
         for index in range(len(batches)):
@@ -66,18 +70,22 @@ def by_hand(batches, sample, rate, momentum, epochs=2):
             values.append(-np.log(share[own]).mean())
             slope = (share - own) / TAU / len(x)
             gradient = (slope.T @ unit_x - (slope * cosine).sum(axis=0)[:, None] * unit_w) / lengths
-            speed[ids] = momentum * speed[ids] - rate * gradient
-            proxies[ids] += speed[ids]
+            gathered[ids] += gradient / every
+            if (epoch * len(batches) + index + 1) % every == 0:
+                speed[ids] = momentum * speed[ids] - rate * gathered[ids]
+                proxies[ids] += speed[ids]
+                gathered[ids] = 0
         losses.append(np.mean(values))
     return proxies, losses
 
 
 @pytest.mark.each_backend
-def test_a_sample_is_trained_as_by_hand():
-    batches = Batches()
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_sample_is_trained_as_by_hand(every):
+    batches, steps = Batches(), {} if every == 1 else {"gradient_accumulation_steps": every}
     classes = PartialFC(batches, CLASSES, sample=9)
-    losses = train(compiled(9, keras.optimizers.SGD(0.5, momentum=0.9)), classes)
-    proxies, expected = by_hand(batches, 9, 0.5, 0.9)
+    losses = train(compiled(9, keras.optimizers.SGD(0.5, momentum=0.9, **steps)), classes)
+    proxies, expected = by_hand(batches, 9, 0.5, 0.9, every=every)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     np.testing.assert_allclose(classes.proxies, proxies, rtol=1e-4, atol=1e-5)
     assert not np.allclose(classes.proxies, start(), atol=1e-2)
