@@ -52,6 +52,11 @@ def quantize_embeddings(embeddings: ArrayLike, precision: str = "int8", ranges: 
     - "binary", "ubinary": 1 for x > 0, eight dimensions in a byte, the first one in its highest bit; "binary" is the
       byte minus 128. It suits embeddings whose values lie around 0.
 
+    The codes are those of sentence-transformers since version 5.7, of embeddings in float32 or float16. Those in
+    float64 are rounded to float32 first, so that a list has the codes of its array; a value at the end of a step may
+    then have the next code. Before 5.7, its int8 codes below 0 are one higher, as they were rounded towards 0, and
+    values outside of the ranges wrap around instead of being cut off.
+
     Args:
         embeddings: `(n, dim)`, finite.
         precision: "int8", "uint8", "binary" or "ubinary".

@@ -16,15 +16,18 @@ from keras_siamese.verification import (
 
 
 def code_of(x, least, largest):
-    """The byte of one number as in sentence-transformers 6: the step that it lies in."""
+    """The byte of one number as in sentence-transformers: the step that it lies in."""
     step = (np.float32(largest) - np.float32(least)) / np.float32(255)
     step = np.float32(1) if step == 0 else step
     return int(min(max(np.floor((np.float32(x) - np.float32(least)) / step), 0), 255))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("given", [True, False])
-def test_bytes_are_those_of_the_loop(given, rng):
-    z = rng.normal(size=(40, 5)).astype("float32")
+def test_bytes_are_those_of_the_loop(given, dtype, rng):
+    z = rng.normal(size=(40, 5))
+    z[:, 4] = np.linspace(0, 255, 40).round() / 255 * 2 + 1  # at the ends of steps, where float32 rounds up or down
+    z = z.astype(dtype)  # float64 has the codes of float32
     z[:, 3] = 0.25  # a constant
     ranges = np.stack([[-1, -2, -0.5, 0, 1], [1, 0.5, 0.5, 1, 3]]).astype("float32") if given else None
     least, largest = ranges if given else (z.min(axis=0), z.max(axis=0))
@@ -35,6 +38,17 @@ def test_bytes_are_those_of_the_loop(given, rng):
     signed = quantize_embeddings(z, "int8", ranges)
     assert signed.dtype == np.int8
     np.testing.assert_array_equal(signed.astype(int), found.astype(int) - 128)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_codes_are_those_that_sentence_transformers_gave(dtype):
+    """Version 6.2, with these ranges: values within them, at their ends and outside, and a constant dimension."""
+    z = [[-1.2, -1.0, 0.3, 7.0], [-0.6, -0.51, 0.1, 7.5], [-0.2, 0.003, -0.1, 6.0], [2.0, 1.55, 0.7, 9.0]]
+    ranges = [[-1, -1, -0.5, 7], [1, 1.55, 0.52, 7]]
+    z = np.array(z, dtype)
+    wanted = [[-128, -128, 72, -128], [-78, -79, 22, -128], [-27, -28, -28, -128], [127, 127, 127, -126]]
+    assert quantize_embeddings(z, "int8", ranges).tolist() == wanted
+    assert quantize_embeddings(z, "binary").tolist() == [[-80], [-80], [-48], [112]]
 
 
 @pytest.mark.parametrize("dim", [3, 8, 13])
