@@ -25,13 +25,24 @@ from keras_siamese._files import replacing, write_text
 from keras_siamese._reading import check_model_file
 from keras_siamese._types import ArrayLike, Data, Samples, Self, Shapes, StrPath, Tensor
 from keras_siamese._version import __version__
-from keras_siamese.attach.anatomy import Anatomy, check_model
+from keras_siamese.attach.anatomy import Anatomy, check_model, dissect
 from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.card import card_of
 from keras_siamese.data.sources import check_source, count_samples, fed, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification
 from keras_siamese.scoring import Trials, attach, embed, naming, predict, score, similarity
 from keras_siamese.verification.groups import GroupReport
+from keras_siamese.verification.histogram import ScoreHistogram
+from keras_siamese.verifier_calibration import (
+    build_without_samples,
+    check_histogram,
+    check_support,
+    count_pairs,
+    evidence_of,
+    mapping_of,
+    rounded_up,
+    threshold_for,
+)
 from keras_siamese.verifier_files import saved_with, uncompiled, warn_of_code
 
 CRITERIA = ("eer", "accuracy", "cost")
@@ -84,7 +95,7 @@ class Verifier(keras.Model):
     def calibrate(
         cls,
         model: keras.Model,
-        x: Data,
+        x: Data | ScoreHistogram,
         labels: ArrayLike | None = None,
         *,
         far: float | None = None,
@@ -95,13 +106,16 @@ class Verifier(keras.Model):
     ) -> Self:
         """Choose the threshold and fit the calibration on held-out identities.
 
-        The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions.
+        The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions. Of
+        a histogram, it is the edge of a bin where single scores are not known.
 
         Args:
             model: any siamese model, or an encoder, which is compared by cosine. The weights are shared.
             x, labels: samples `(n, …)`, or a dict of such arrays, and their identities `(n,)`, which must be used
                 neither for training nor for the final report. Or `x` alone: validation data in any form that
-                `VerificationMonitor` takes, such as pairs `([left, right], y)`.
+                `VerificationMonitor` takes, such as pairs `([left, right], y)`. Or a histogram of scores of more pairs
+                than fit into memory, from `verification.compare_shards` or `compare_embeddings` of embeddings of this
+                encoder. Its distance must be the model's; a histogram of your own may hold a head's scores.
             far: false accept rate in (0, 1); the smallest threshold that does not exceed it on these pairs is chosen.
             criterion: "eer" (both kinds of error are equally frequent; the default without `far`), "accuracy" (most
                 correct decisions on as many genuine as impostor pairs) or "cost" (least detection cost, see
@@ -113,10 +127,20 @@ class Verifier(keras.Model):
 
         Raises:
             ValueError: if both `far` and `criterion` are given, if `far` is too small for the number of impostor pairs,
-                if embeddings are not finite, or if genuine pairs score no higher than impostor pairs.
+                if embeddings are not finite, if genuine pairs score no higher than impostor pairs, or if a histogram
+                is not of scores that the model gives: of another distance, or outside the model's bounds.
 
         Warns:
             UserWarning: if `far` rests on fewer than 30 false accepts, or if no pair is accepted.
+
+        >>> import keras, numpy as np, keras_siamese as ks
+        >>> labels, rng = np.arange(900) % 150, np.random.default_rng(0)
+        >>> x = rng.normal(size=(150, 8))[labels] + 0.5 * rng.normal(size=(900, 8))
+        >>> encoder = keras.Sequential([keras.Input((8,)), keras.layers.UnitNormalization()])
+        >>> histogram = ks.verification.compare_shards(encoder.predict(x, verbose=0), labels, progress=False)
+        >>> verifier = ks.Verifier.calibrate(encoder, histogram, far=1e-3)  # of all 404,550 pairs
+        >>> verifier.evidence["impostor_pairs"], round(verifier.evidence["fmr"], 6)
+        (402300, 0.000999)
         """
         if far is not None and criterion is not None:
             raise ValueError(f"Give `far` or `criterion`, not both; got far={far!r} and criterion={criterion!r}")
@@ -126,21 +150,23 @@ class Verifier(keras.Model):
             criterion = check_choice("criterion", criterion or "eer", CRITERIA)
         if costs is not None and criterion != "cost":
             raise ValueError(f'`costs` needs criterion="cost"; got costs={costs!r} with criterion={criterion!r}')
-        validation = x if labels is None else Trials.from_labels(x, labels, seed=seed)
-        anatomy, trials = attach(model, validation, encoder=encoder, seed=seed)
+        trials, is_histogram = None, isinstance(x, ScoreHistogram)
+        if is_histogram:
+            anatomy = dissect(model, encoder=encoder)
+            check_histogram(x, anatomy, labels)
+        else:
+            validation = x if labels is None else Trials.from_labels(x, labels, seed=seed)
+            anatomy, trials = attach(model, validation, encoder=encoder, seed=seed)
         if far is not None:
-            check_support(far, int(np.count_nonzero(~trials.same)))
+            check_support(far, count_pairs(x if is_histogram else trials)[1])
         siamese = anatomy.wrapper
         if siamese is None or anatomy.other is not None:
             siamese = AttachedModel.of(anatomy)
             warn_of_code(model)
-        scored = score(anatomy, trials, BATCH_SIZE, exactly=True)
-        if not scored.is_finite:
+        scored = x if is_histogram else score(anatomy, trials, BATCH_SIZE, exactly=True)
+        if not (isinstance(scored, ScoreHistogram) or scored.is_finite):
             raise ValueError(f"The embeddings of {anatomy.encoder.name!r} must be finite; some are NaN or infinite")
-        slope, offset = verification.platt(scored.same, scored.scores)
-        if slope <= 0:
-            found = f"{siamese.name!r} has an AUC of {verification.auc(scored.same, scored.scores):.3f} on these"
-            raise ValueError(f"Genuine pairs must score higher than impostor pairs; {found}. Check the `labels`")
+        slope, offset = mapping_of(scored, siamese.name)
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
             costs = COSTS if costs is None else costs
@@ -149,8 +175,11 @@ class Verifier(keras.Model):
         evidence = evidence_of(scored, rule, far, threshold)
         if anatomy.direction is not None:
             evidence["similar_label"] = float(anatomy.direction.similar_label)
-        verifier = cls(siamese, threshold, slope, offset, evidence)
-        verifier((fed(take(trials.items, slice(0, 1))),) * 2)  # builds it, so that it can be saved
+        verifier = cls(siamese, rounded_up(threshold), slope, offset, evidence)
+        if is_histogram:
+            build_without_samples(verifier, anatomy.encoder)
+        else:
+            verifier((fed(take(trials.items, slice(0, 1))),) * 2)  # builds it, so that it can be saved
         return verifier
 
     @property
@@ -414,61 +443,3 @@ class Verifier(keras.Model):
     def build_from_config(self, config: dict[str, Any] | None) -> None:
         if config:
             self.build(config["towers"])
-
-
-def check_support(far, impostors):
-    """Refuse a `far` that is too small for the number of impostor pairs, by the rule of 30; warn if it is nearly so."""
-    support = verification.rule_of_30(far, impostors)
-    if support.mark == "withheld":
-        must = f"at least {3 / impostors:.2g} for {impostors} impostor pairs, so that 3 of them can be accepted"
-        raise ValueError(f"`far` must be {must}; got {far:g}, which needs {support.shown_from} of them")
-    if support.mark == "uncertain":
-        rests = f"far={far:g} rests on only {support.expected:.0f} false accepts of {impostors} impostor pairs"
-        warnings.warn(f"{rests}; {support.needed} impostor pairs would make it reliable", stacklevel=3)
-
-
-def threshold_for(scored, far, criterion, costs=None):
-    """Choose the threshold on `scored` by `far` or by the `criterion`: halfway down to the next lower score."""
-    if far is not None:
-        threshold = verification.threshold_at_far(scored.same, scored.scores, far)
-    elif criterion == "eer":
-        threshold = verification.eer_point(scored.same, scored.scores).threshold
-    elif criterion == "cost":
-        threshold = verification.threshold_at_cost(scored.same, scored.scores, *costs)
-    else:
-        threshold = scored.accuracy[1]
-    highest = float(scored.scores.max())
-    if threshold > highest:
-        why = "this has the least cost" if criterion == "cost" else "the highest scores are those of impostor pairs"
-        warnings.warn(f"The threshold accepts no pair at all: {why}", stacklevel=3)
-        # Not the next float32 number: after a distance of 0, some hardware treats it as 0.
-        return float(np.float32(highest + 1e-6 * max(1.0, abs(highest))))
-    lower = float(scored.scores.max(initial=-np.inf, where=scored.scores < threshold))
-    # As a float32 number, because the model's comparison would round it to one of the two scores.
-    between = float(np.float32((threshold + lower) / 2))
-    return between if lower < between else threshold
-
-
-def evidence_of(scored, criterion, far, threshold):
-    """Describe what the threshold was chosen on and its error rates there: plain values to save with the verifier.
-
-    The intervals are 95 % intervals over identities. A figure that is the same in all resamples has none.
-    """
-    same, scores = scored.same, scored.scores
-    statistics = {"eer": "eer", "fmr": ("fmr_at", threshold), "fnmr": ("fnmr_at", threshold)}
-    found = verification.bootstrap(list(statistics.values()), same, scores, *scored.trials.pair_identities)
-    intervals = {name: found[statistic] for name, statistic in statistics.items()}
-    uncertain = {name: interval for name, interval in intervals.items() if interval.standard_error > 0}
-    return {
-        "criterion": criterion,
-        "far": far,
-        "samples": len(scored.embeddings),
-        "identities": None if scored.trials.identities is None else len(np.unique(scored.trials.identities)),
-        "genuine_pairs": int(np.count_nonzero(same)),
-        "impostor_pairs": int(np.count_nonzero(~same)),
-        **{name: float(interval.estimate) for name, interval in intervals.items()},
-        "intervals": {name: [float(interval.low), float(interval.high)] for name, interval in uncertain.items()},
-        "keras_siamese": __version__,
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-    }

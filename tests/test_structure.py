@@ -23,7 +23,7 @@ ORDER = [
     {"metrics"},
     {"attach"},
     {"scoring"},
-    {"card", "frozen", "identification", "pretrained", "serving", "verifier_files"},
+    {"card", "frozen", "identification", "pretrained", "serving", "verifier_calibration", "verifier_files"},
     {"stored"},
     {"verifier"},
     {"diagnosis"},

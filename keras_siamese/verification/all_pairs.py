@@ -87,7 +87,7 @@ def compare_embeddings(
         bounds = (lowest, highest) if lowest < highest else (lowest - 0.5, highest + 0.5)
 
     tail = max(1000, math.ceil(10 * far * impostors))
-    histogram = ScoreHistogram(*bounds, bins=bins, tail=min(tail, impostors))
+    histogram = ScoreHistogram(*bounds, bins=bins, tail=min(tail, impostors), distance=distance)
 
     def jobs():
         for rows, columns in pairs_of_slices:

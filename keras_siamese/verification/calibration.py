@@ -6,6 +6,7 @@ other pairs than those that you report figures of.
     slope, offset = platt(same, scores)
     probability = 1 / (1 + np.exp(-(slope * scores + offset)))
     probability = np.interp(scores, *isotonic(same, scores))
+    slope, offset = platt(*histogram.counted_scores())              # of a `ScoreHistogram`
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from keras_siamese._types import ArrayLike
-from keras_siamese.verification.pairs import balanced_weights, check_pairs
+from keras_siamese.verification.pairs import balanced_weights, check_counts, check_pairs
 
 
-def platt(same: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
+def platt(same: ArrayLike, scores: ArrayLike, counts: ArrayLike | None = None) -> tuple[float, float]:
     """Slope and offset of p(same) = σ(slope·score + offset) by logistic regression, with equal weight for both classes.
 
     The probability is that of a pair that is genuine or impostor with equal chances. With g genuine and i impostor
@@ -28,6 +29,8 @@ def platt(same: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
+        counts: `(n,)` numbers ≥ 0 of pairs that each row stands for, such as those of the bins of a histogram, see
+            `ScoreHistogram.counted_scores`; 1 each by default.
 
     Returns:
         `(slope, offset)`, floats; the slope is negative only where larger scores are less similar.
@@ -37,15 +40,17 @@ def platt(same: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     (True, -0.75)
     """
     same, scores = check_pairs(same, scores)
-    genuine, impostor = np.count_nonzero(same), np.count_nonzero(~same)
+    counts = check_counts(counts, same)
+    genuine, impostor = counts[same].sum(), counts[~same].sum()
     target = np.where(same, (genuine + 1) / (genuine + 2), 1 / (impostor + 2))
     scores = scores.astype(float)
-    centre, scale = scores.mean(), scores.std() or 1.0
-    slope, offset = logistic_fit((scores - centre) / scale, target, balanced_weights(same))
+    centre = np.average(scores, weights=counts)
+    scale = np.sqrt(np.average((scores - centre) ** 2, weights=counts)) or 1.0
+    slope, offset = logistic_fit((scores - centre) / scale, target, balanced_weights(same, counts))
     return float(slope / scale), float(offset - slope * centre / scale)
 
 
-def isotonic(same: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def isotonic(same: ArrayLike, scores: ArrayLike, counts: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The rising step function of the scores that fits the labels best, with equal weight for both classes.
 
     It follows any monotone relation, while `platt` has only two parameters. It needs some thousand pairs, and gives
@@ -56,6 +61,7 @@ def isotonic(same: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
     Args:
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
+        counts: `(n,)` numbers ≥ 0 of pairs that each row stands for, as in `platt`.
 
     Returns:
         `(knots, probabilities)`, float64 `(k,)` each, rising: p(same) of a score is `numpy.interp(score, knots,
@@ -68,8 +74,9 @@ def isotonic(same: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray
     from sklearn.isotonic import IsotonicRegression  # imported here: it takes as long as the rest of the package
 
     same, scores = check_pairs(same, scores)
+    weights = balanced_weights(same, check_counts(counts, same))
     values, labels = scores.astype(np.float64), same.astype(np.float64)
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(values, labels, balanced_weights(same))
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(values, labels, weights)
     return fitted.X_thresholds_, fitted.y_thresholds_
 
 

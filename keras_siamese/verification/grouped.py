@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese._types import DistanceLike
 from keras_siamese.verification import points as at
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.intervals import Interval, check_statistics
@@ -42,12 +43,20 @@ class GroupedHistogram(ScoreHistogram):
     """A `ScoreHistogram` with intervals over identities, made by `compare_shards`.
 
     Args:
-        low, high, bins, tail: as in `ScoreHistogram`.
+        low, high, bins, tail, distance: as in `ScoreHistogram`.
         groups: number of groups of identities; 0 for none, and no intervals.
     """
 
-    def __init__(self, low: float, high: float, bins: int = 65_536, tail: int = 1000, groups: int = 0) -> None:
-        super().__init__(low, high, bins, tail)
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        bins: int = 65_536,
+        tail: int = 1000,
+        groups: int = 0,
+        distance: DistanceLike | None = None,
+    ) -> None:
+        super().__init__(low, high, bins, tail, distance)
         self.groups = check_integer("groups", groups, low=2 if groups else 0)
         self._pair = (0, 0)  # the groups of both sides of what is counted next
         self._touching = np.zeros((2, self.groups, bins), np.int64)  # of impostor and genuine pairs

@@ -2,7 +2,7 @@
 
 Contract: `same (n,)` and `scores (n,)`, larger = more similar, in, in any order and any number of pieces; the figures
 of `curves` out, each either exact or with a bound on its error. Memory is O(bins + tail), whatever the number of pairs.
-Pure NumPy; anything above `distances` may import it.
+Anything above `distances` may import it.
 
     histogram = ScoreHistogram(-2, 0)
     histogram.add(same, scores)                                 # once for each piece
@@ -22,10 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_siamese import distances
 from keras_siamese._checks import check_finite, check_integer, check_number, check_same
 from keras_siamese._tables import aligned
-from keras_siamese._types import ArrayLike
+from keras_siamese._types import ArrayLike, DistanceLike
+from keras_siamese.distances import Distance
 from keras_siamese.verification import points as at
+from keras_siamese.verification.binned import Binned
+from keras_siamese.verification.costs import check_costs
 from keras_siamese.verification.evidence import rule_of_30, tar_note
 from keras_siamese.verification.pairs import check_scores
 from keras_siamese.verification.points import OperatingPoint, OperatingPoints, just_above
@@ -58,7 +62,7 @@ def rounded_down(number, kind):
     return np.nextafter(nearest, kind(-math.inf)) if float(nearest) > number else nearest
 
 
-class ScoreHistogram:
+class ScoreHistogram(Binned):
     """Counts genuine and impostor scores in equal bins over [low, high] and keeps the largest impostor scores.
 
     Exact values are kept of the `tail` largest impostor scores, of the smallest and the largest score, and of the
@@ -83,6 +87,8 @@ class ScoreHistogram:
         low, high: lower and upper bound of the scores, finite; `high` is above `low`.
         bins: number of bins, ≥ 2.
         tail: number of the largest impostor scores to keep, ≥ 1. FMRs up to tail / impostors are exact to one score.
+        distance: the distance whose negative the scores are, a name or a `Distance`; None for other scores.
+          `Verifier.calibrate` refuses the histogram of another distance than its model's.
 
     >>> rng = np.random.default_rng(0)
     >>> histogram = ScoreHistogram(-8, 8)
@@ -99,7 +105,10 @@ class ScoreHistogram:
     TAR at FMR ≤ 0.001  0.4521        6.0e-05  at threshold 3.12076
     """
 
-    def __init__(self, low: float, high: float, bins: int = 65_536, tail: int = 1000) -> None:
+    def __init__(
+        self, low: float, high: float, bins: int = 65_536, tail: int = 1000, distance: DistanceLike | None = None
+    ) -> None:
+        self.distance = None if distance is None else distances.get(distance)
         self.low, self.high = check_number("low", low), check_number("high", high)
         self.bins, self.tail = check_integer("bins", bins, low=2), check_integer("tail", tail, low=1)
         if not self.low < self.high:
@@ -138,6 +147,9 @@ class ScoreHistogram:
         own, others = ((each.low, each.high, each.bins, each.tail) for each in (self, other))
         if own != others:
             raise ValueError(f"`other` must have (low, high, bins, tail) = {own}; got {others}")
+        if self.distance is not None and other.distance is not None and not self.has_distance(other.distance):
+            raise ValueError(f"`other` must have scores of {self.distance!r}; got those of {other.distance!r}")
+        self.distance = self.distance or other.distance
         if other._dtype is None:
             return
         self._genuine.add(other._genuine.counts, other._genuine.moments)
@@ -261,14 +273,6 @@ class ScoreHistogram:
         for dtype in counted.dtypes:
             self._saw(min(counted.extremes), max(counted.extremes), dtype)
 
-    def _positions(self, scores, out=None):
-        """Scores in units of bins, float64. Monotone in the score even after rounding, so each bin has a sharp edge."""
-        out = np.empty(scores.shape) if out is None else out
-        np.copyto(out, scores)
-        out -= self.low
-        out *= self._scale
-        return out
-
     def _keep(self, pieces):
         if self._kept is not None and self.genuines <= self.bins + self.tail:
             self._kept += pieces
@@ -279,6 +283,12 @@ class ScoreHistogram:
         self._smallest, self._largest = min(self._smallest, smallest), max(self._largest, largest)
         self._dtype = dtype if self._dtype is None else np.promote_types(self._dtype, dtype)
         self._known = None
+
+    def has_distance(self, distance: Distance) -> bool:
+        """Whether the scores are known to be those of `distance`."""
+        own = self.distance
+        is_layer = hasattr(own, "weights")  # learned: only the very same one has these weights
+        return own is distance or (type(own) is type(distance) and not is_layer and vars(own) == vars(distance))
 
     @property
     def genuines(self) -> int:
@@ -373,6 +383,45 @@ class ScoreHistogram:
                 threshold = min(threshold, float(just_above(falling[allowed])))
         return threshold
 
+    def threshold_at_cost(self, p_target: float = 0.01, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
+        """The known threshold with the lowest detection cost, the highest of several, see `costs.threshold_at_cost`.
+
+        Where single scores are not known, a threshold inside a bin may save at most the errors of that bin.
+        """
+        return at.cheapest_point(self.operating_points(), *check_costs(p_target, c_miss, c_fa))[1]
+
+    def operating_point(self, threshold: float) -> OperatingPoint:
+        """The error rates at a given `threshold`, such as a verifier's, as an `OperatingPoint(threshold, fmr, fnmr)`.
+
+        They are exact at known thresholds and where single scores are known. Otherwise each is at most too high, by the
+        pairs of one bin.
+        """
+        threshold, (points, exact) = check_number("threshold", threshold), self._points()
+        place = max(0, int(np.count_nonzero(points.thresholds >= threshold)) - 1)  # of the known point that is stricter
+        is_known = threshold >= points.thresholds[place] or place + 1 < exact or place + 1 == len(points.thresholds)
+        return OperatingPoint(threshold, float(points.fmr[place + (not is_known)]), float(points.fnmr[place]))
+
+    def next_lower(self, threshold: float) -> float | None:
+        """The largest score below `threshold`, or None where single scores are not known, or if there is none."""
+        points, exact = self._points()
+        place = np.count_nonzero(points.thresholds >= threshold)
+        return float(points.thresholds[place]) if 0 < place < exact else None
+
+    def counted_scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`(same, scores, counts)`, `(k,)` each: the middle of each bin with pairs, for each class, and their number.
+
+        Each pair has a score that is wrong by at most half of `error_bound`, so that what is fitted to these numbers is
+        what is fitted to the pairs, up to the width of a bin: `platt(*histogram.counted_scores())`.
+        """
+        self._points()  # raises without both classes
+        parts = []
+        for genuine, tally in ((1, self._genuine), (0, self._impostor)):
+            filled = np.flatnonzero(tally.counts)
+            middle = np.clip(self.low + (filled + 0.5) / self._scale, self._smallest, self._largest)
+            parts.append((np.full(len(filled), genuine), middle, tally.counts[filled]))
+        same, scores, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return same, scores, counts
+
     def best_accuracy(self) -> tuple[float, float]:
         """`(accuracy, threshold)` of the best known operating point, see `curves.best_accuracy`."""
         return at.best_point(self.operating_points())
@@ -428,55 +477,3 @@ class ScoreHistogram:
             shown = ("withheld", "") if rule.mark == "withheld" else shown
             rows.append((f"TAR at FMR ≤ {figure['far']:g}", *shown, tar_note(rule, figure["threshold"])))
         return "\n".join([heading, *aligned(rows, right=(1, 2))])
-
-    def _points(self):
-        """The known operating points, and how many of the strictest ones have no unknown point between them."""
-        if self._known is not None:
-            return self._known
-        if not (self.genuines and self.impostors):
-            found = f"{self.genuines} genuine and {self.impostors} impostor pairs"
-            raise ValueError(f"The histogram must hold pairs of both classes; got {found}")
-        filled = np.flatnonzero(self._genuine.counts + self._impostor.counts)
-        edges = self._edges(filled)
-        edges[0] = self._smallest
-        tallies = (self._impostor, self._genuine)
-        counts = [np.concatenate(([0], np.cumsum(tally.counts[filled][::-1]))) for tally in tallies]
-        # The products of the two counts stay integers as long as they fit into 64 bits.
-        counts = counts if self.impostors * self.genuines < 2**60 else [count.astype(np.float64) for count in counts]
-        highest = just_above(self._dtype.type(self._largest))
-        coarse = OperatingPoints(np.concatenate(([highest], edges[::-1])).astype(np.float64), *counts)
-        fine = None if self._kept is None else self._fine_points()
-        self._known = coarse, 1
-        if fine is not None:
-            below = coarse.thresholds < fine.thresholds[-1]
-            joined = (np.concatenate((top, rest[below])) for top, rest in zip(fine, coarse, strict=True))
-            self._known = OperatingPoints(*joined), len(fine.thresholds)
-        return self._known
-
-    def _fine_points(self):
-        """The operating points at single scores: all, or those above the smallest of a full tail; None if none."""
-        impostors, genuines = self._tail.values(), np.concatenate(self._kept)
-        if self.impostors > self.tail:
-            # Of the scores equal to the smallest one of the tail, some may not have been kept.
-            floor = impostors[-1]
-            impostors, genuines = impostors[impostors > floor], genuines[genuines > floor]
-        scores = np.concatenate((impostors, genuines)).astype(self._dtype)
-        return at.operating_points(np.arange(len(scores)) >= len(impostors), scores) if len(scores) else None
-
-    def _edges(self, indices):
-        """The smallest number, in the dtype of the scores, that falls into bin `indices (k,)` or a higher one."""
-        indices = indices.astype(np.float64)
-        middle = self.low + indices / self._scale
-        # Three rounding errors separate an edge from its formula; it is found by bisection within this distance.
-        apart = 16 * np.spacing(max(abs(self.low), abs(self.high)))
-        below, above = middle - apart, middle + apart
-        while True:
-            middle = below + (above - below) / 2
-            inside = (below < middle) & (middle < above)
-            if not inside.any():
-                break
-            reached = self._positions(middle) >= indices
-            above, below = np.where(inside & reached, middle, above), np.where(inside & ~reached, middle, below)
-        with np.errstate(over="ignore"):
-            rounded = above.astype(self._dtype)
-        return np.where(rounded.astype(np.float64) < above, just_above(rounded), rounded).astype(np.float64)

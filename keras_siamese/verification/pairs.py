@@ -29,9 +29,23 @@ def check_pairs(same, scores):
     return same, scores
 
 
-def balanced_weights(same):
-    """Weights `(n,)` that add up to ½ in each class."""
-    return np.where(same, 0.5 / np.count_nonzero(same), 0.5 / np.count_nonzero(~same))
+def check_counts(counts, same):
+    """Returns `counts` as float64 `(n,)`, the number of pairs that each row of `same` stands for: 1 each for None."""
+    if counts is None:
+        return np.ones(len(same))
+    counts = check_reals("counts", check_column("counts", counts, "number", "pair", len(same))).astype(np.float64)
+    check_finite("counts", counts)
+    if (counts < 0).any() or not (counts[same].sum() and counts[~same].sum()):
+        found = f"{counts[same].sum():g} genuine and {counts[~same].sum():g} impostor pairs"
+        must = "`counts` must be at least 0 and count pairs of both classes"
+        raise ValueError(f"{must}; got {found}, and {counts.min():g} as the least number")
+    return counts
+
+
+def balanced_weights(same, counts=None):
+    """Weights `(n,)` that add up to ½ in each class, for rows that stand for `counts` `(n,)` pairs each."""
+    counts = np.ones(len(same)) if counts is None else counts
+    return counts * np.where(same, 0.5 / counts[same].sum(), 0.5 / counts[~same].sum())
 
 
 def check_scores(scores):

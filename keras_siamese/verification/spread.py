@@ -115,7 +115,7 @@ def compare_shards(
     low, high = bounds_of(source, ranges, distance, n_jobs)
     tail = min(max(1000, math.ceil(10 * far * impostors)), TAIL, impostors)
     options = low, high, check_integer("bins", bins, low=2), tail, groups
-    histogram, people = GroupedHistogram(*options), len(members)
+    histogram, people = GroupedHistogram(*options, distance=distance), len(members)
     key = key_of([source], [codes], rows, distance, *options)
     ledger = Ledger(folder, key, histogram)
     if progress:

@@ -15,7 +15,7 @@ SCALE = DOCS / "guides" / "scale.md"
 def test_the_blocks_about_large_batches_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = blocks("python", SCALE)
-    assert len(code) == 6
+    assert len(code) == 7
     namespace = run(code[:2], SCALE)
     assert int(namespace["model"].seen) == 256
     again = keras.saving.load_model(tmp_path / "training.keras", safe_mode=True)

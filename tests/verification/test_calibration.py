@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from keras_siamese.verification import isotonic, platt
+from keras_siamese.verification import ScoreHistogram, isotonic, platt
 from tests.oracles import curves as oracles
 
 
@@ -131,3 +131,25 @@ def test_isotonic_is_pooled_blocks_of_equal_class_weight(rng, decimals):
         inside = ordered[place : place + number]
         np.testing.assert_allclose(np.interp(inside, knots, probabilities), expected, atol=1e-9)
         place += number
+
+
+@pytest.mark.parametrize("function", [platt, isotonic])
+def test_counts_stand_for_repeated_pairs(rng, function):
+    same, scores = gaussian(rng, 30, 50)
+    scores, counts = scores.round(1), rng.integers(0, 5, 80)
+    once = function(same, scores, counts)
+    repeated = function(np.repeat(same, counts), np.repeat(scores, counts))
+    np.testing.assert_allclose(np.array(once), np.array(repeated), rtol=1e-6, atol=1e-9)
+    for wrong in (-counts, counts * same, counts[:-1], counts * np.nan):
+        with pytest.raises(ValueError, match="`counts` must"):
+            function(same, scores, wrong)
+
+
+def test_bins_of_a_histogram_give_the_map_of_rounded_scores(rng):
+    same, scores = gaussian(rng, 400, 900)
+    histogram = ScoreHistogram(-8, 8, bins=160)
+    histogram.add(same, scores)
+    middle = np.clip(np.floor((scores + 8) * 10) / 10 - 8 + 0.05, scores.min(), scores.max())
+    for function in (platt, isotonic):
+        of_bins = function(*histogram.counted_scores())
+        np.testing.assert_allclose(np.array(of_bins), np.array(function(same, middle)), rtol=1e-6, atol=1e-9)
