@@ -81,7 +81,7 @@ def evaluate_retrieval(
     rounding of the distance, which may depend on the part of the gallery). A task takes up to 16,384 queries and reads
     the gallery 32,768 rows at a time; with R the most mates of a query, or `max_rank`, its memory is
     O((queries + 32,768) · dim + queries · R), with at most 2²² / R queries, and 64 MB for a block of distances. If a
-    process or a Dask worker dies, its tasks are done again. Each worker opens the files itself.
+    worker dies, its tasks are done again. Each worker opens the files itself.
 
     Args:
         embeddings: `(n, dim)` finite numbers, the queries; an array or `Shards`.

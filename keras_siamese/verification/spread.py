@@ -49,10 +49,10 @@ def compare_shards(
     """Scores all pairs of embeddings that lie in files, on the workers of joblib: score = −distance.
 
     The figures are those of `compare_embeddings`. The work is divided into tasks of two ranges of rows. joblib runs
-    them on threads, processes, Dask or Ray, whichever backend is active. If a process or a Dask worker dies, its tasks
-    are done again. With Ray the comparison then ends with Ray's error; started again, it goes on from its checkpoint in
-    `folder`. Each worker opens the files itself, so they must be in reach of
-    all. Memory of a worker is O(rows · dim + bins), traffic of a task 2 · rows · dim numbers in and the histogram out.
+    them on threads, processes, Dask or Ray, whichever backend is active. If a worker dies, its tasks are done again; if
+    three die without any result between them, the comparison ends with an error. Started again, it goes on from its
+    checkpoint in `folder`. Each worker opens the files itself, so they must be in reach of all. Memory of a worker is
+    O(rows · dim + bins), traffic of a task 2 · rows · dim numbers in and the histogram out.
 
     Args:
         files: `.npy` or Parquet files, paths or URLs, see `Shards`; or an object with a `shape` `(n, dim)` whose slices

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,6 @@ def results_of(call, numbers, n_jobs=None):
 
     If a worker process dies, the calls without a result are made again. Dask does this itself.
     """
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
     failures = 0
     while numbers:
         before = len(numbers)
@@ -66,11 +65,19 @@ def results_of(call, numbers, n_jobs=None):
             for found in results_in_turn(call, numbers, n_jobs):
                 numbers = numbers[1:]
                 yield found
-        except TerminatedWorkerError:
+        except errors_of_dead_workers():
             failures = 1 if len(numbers) < before else failures + 1
             if failures >= FAILURES:
                 raise
             logger.warning("A worker process ended by itself, perhaps for lack of memory; its tasks are done again")
+
+
+def errors_of_dead_workers():
+    """The errors that say that a worker has died: of joblib's processes, and of Ray, if it is in use."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    ray = sys.modules.get("ray")
+    return (TerminatedWorkerError,) if ray is None else (TerminatedWorkerError, ray.exceptions.RayActorError)
 
 
 def results_in_turn(call, numbers, n_jobs):

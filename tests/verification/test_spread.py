@@ -9,7 +9,14 @@ import joblib
 import numpy as np
 import pytest
 
-from keras_siamese.verification import compare_embeddings, compare_shards, evaluate_retrieval, spread, tasks
+from keras_siamese.verification import (
+    compare_embeddings,
+    compare_shards,
+    evaluate_retrieval,
+    search_embeddings,
+    spread,
+    tasks,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 N, DIM = 700, 6
@@ -104,7 +111,7 @@ def test_the_work_is_estimated_before_it_begins(data, capsys):
 KILLED = """
 import os, signal, sys
 import joblib, numpy as np
-from keras_siamese.verification import Shards, compare_shards, evaluate_retrieval, searches
+from keras_siamese.verification import Shards, compare_shards, evaluate_retrieval, search_embeddings, searches
 
 class Dies(Shards):
     '''Embeddings whose reader kills its own process once.'''
@@ -131,8 +138,20 @@ if __name__ == "__main__":
     def retrieve():
         source = Dies(folder + "/embeddings.npy", folder + "/flag2")
         np.savez(folder + "/retrieval.npz", **vars(evaluate_retrieval(source, labels)))
-    for run in (compare, retrieve):
-        if sys.argv[2] == "dask":  # a new cluster, because joblib works in the main process if one worker is left
+    def search():
+        source = Dies(folder + "/embeddings.npy", folder + "/flag3")
+        np.savez(folder + "/search.npz", *search_embeddings(source, k=3))
+    for run in (compare, retrieve, search):
+        if sys.argv[2] == "ray":
+            import ray
+            from ray.util.joblib import register_ray
+            if not ray.is_initialized():
+                ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+                register_ray()
+            with joblib.parallel_backend("ray"):
+                assert joblib.effective_n_jobs() == 2
+                run()
+        elif sys.argv[2] == "dask":  # a new cluster, because joblib works in the main process if one worker is left
             from distributed import Client, LocalCluster
             with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
                 with Client(cluster), joblib.parallel_config("dask"):
@@ -144,19 +163,21 @@ if __name__ == "__main__":
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("backend", ["loky", "dask"])
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 def test_a_killed_worker_changes_nothing(data, tmp_path, backend):
     if backend == "dask":
         pytest.importorskip("distributed")
+    if backend == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed; it is in no extra, because it is large")
     embeddings, labels = data
     np.save(tmp_path / "embeddings.npy", embeddings)
     np.save(tmp_path / "labels.npy", labels)
     (tmp_path / "killed.py").write_text(KILLED)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [sys.executable, "-W", "ignore", tmp_path / "killed.py", tmp_path, backend]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    for flag in ("flag1", "flag2"):
+    for flag in ("flag1", "flag2", "flag3"):
         assert (tmp_path / flag).exists(), "no worker was killed"
     expected = compare_shards(embeddings, labels, "squared_euclidean", rows=300, progress=False)._state()
     with np.load(tmp_path / "found.npz") as found:
@@ -165,3 +186,7 @@ def test_a_killed_worker_changes_nothing(data, tmp_path, backend):
     with np.load(tmp_path / "retrieval.npz", allow_pickle=True) as found:
         for name, value in vars(evaluate_retrieval(embeddings, labels)).items():
             np.testing.assert_equal(found[name][()], value, err_msg=name)
+    rows, scores = search_embeddings(embeddings, k=3)
+    with np.load(tmp_path / "search.npz") as found:
+        np.testing.assert_array_equal(found["arr_0"], rows)
+        np.testing.assert_array_equal(found["arr_1"], scores)
