@@ -6,7 +6,7 @@ the same backend, to 1e-5, and "refused" if it raises an error; anything else is
 
     python benchmarks/devices.py                          # all strategies and losses; writes the table
     python benchmarks/devices.py --few                    # the same with one loss of each kind
-    python benchmarks/devices.py --only mirrored-2        # prints that column
+    python benchmarks/devices.py --only mirrored-2        # computes that column again; the others stay as they are
     python benchmarks/devices.py --worker mirrored-2      # the process that computes the features
 """
 
@@ -40,6 +40,7 @@ STRATEGIES = {
     "jax": ("jax", None, 1, ONE),
     "data-parallel": ("jax", "DataParallel, 4 devices", 1, FOUR),
     "model-parallel": ("jax", "ModelParallel, 2 × 2 devices", 1, FOUR),
+    "processes": ("jax", "DataParallel, 2 processes", 2, ONE),
     "torch": ("torch", None, 1, {}),
     "ddp": ("torch", "DistributedDataParallel, 2 processes", 2, {}),
 }
@@ -69,6 +70,14 @@ def prepared(name, rank, address):
         import keras
 
         return keras.distribution.DataParallel().scope()
+    if name == "processes":
+        import jax
+
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        import keras
+
+        keras.distribution.initialize(address, num_processes=2, process_id=rank)  # also seeds both alike
+        return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
     if name == "model-parallel":
         import keras
 
@@ -229,6 +238,25 @@ def first_sentence(error):
     return f"`{text[:200].replace('`', '')}{'…' if len(text) > 200 else ''}`"
 
 
+def page_columns():
+    """`{feature: (word, detail)}` of each strategy that is on the page, as `verdicts` gives it."""
+    text = PAGE.read_text(encoding="utf-8").split("<!-- table -->\n")[1]
+    notes = {number: note.strip("`") for number, note in re.findall(r"^(\d+)\. (.*)$", text, re.MULTILINE)}
+    title, _, *rows = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    places = {cell.strip(): place for place, cell in enumerate(title)}
+    found = {}
+    for name, (backend, column, *_) in STRATEGIES.items():
+        place = places.get(f"{NAMES[backend]}: {column}")
+        if place is not None:
+            cells = {row[0].strip(): row[place].strip().partition(" ") for row in rows}
+            details = {one: notes.get(note.strip("()"), "") for one, (_, _, note) in cells.items()}
+            found[name] = {
+                one: ("WRONG" if word == "differs" else word, details[one].removeprefix("The largest difference: "))
+                for one, (word, *_) in cells.items()
+            }
+    return found
+
+
 def write(columns):
     """Puts the table between the marks of the page."""
     page = PAGE.read_text(encoding="utf-8")
@@ -264,8 +292,9 @@ def main():
         columns[name] = verdicts(kept(name, arguments), references[backend])
         for feature, (word, detail) in columns[name].items():
             print(f"{word:8} {feature}: {detail[:400]}", flush=True)
-    if not arguments.only and not arguments.feature:
-        write(columns)
+    if not arguments.feature:
+        found = page_columns() | columns
+        write({name: found[name] for name in STRATEGIES if name in found})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 OF_KERAS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
 
@@ -197,6 +197,39 @@ def device_count(model=None):
         strategy = getattr(model, "distribute_strategy", None) or distribute.get_strategy()
         return strategy.num_replicas_in_sync
     return 1
+
+
+def share_of_process():
+    """`(first, end, parts)`: of the `parts` of a batch, one a device, this process gives those from `first` to `end`.
+
+    On JAX with several processes, Keras makes one batch of what each process gives. None if this process gives it all.
+    """
+    found = distribution()
+    if found is None:
+        return None
+    import jax
+
+    parts = replicas_of(found)
+    if jax.process_count() == 1 or parts == 1:
+        return None
+    if not hasattr(found.device_mesh, "backend_mesh"):
+        raise ValueError(f"Several processes of JAX need a newer Keras, such as 3.15; this is {keras.__version__}")
+    rows = jax.sharding.PartitionSpec(found.batch_dim_name)
+    sharding = jax.sharding.NamedSharding(found.device_mesh.backend_mesh, rows)
+    own = [part[0].indices(parts) for part in sharding.addressable_devices_indices_map((parts,)).values()]
+    return min(first for first, _, _ in own), max(end for _, end, _ in own), parts
+
+
+def rows_of_share(share, batch):
+    """Of each array `(rows, …)` in a nested `batch`, the rows that belong to a share, see `share_of_process`."""
+    first, end, parts = share
+    return tree.map_structure(lambda rows: rows[len(rows) * first // parts : len(rows) * end // parts], batch)
+
+
+def refuse_processes(what):
+    """Raises in a process of several that train together on JAX, for `what` keeps a state in each of them."""
+    if share_of_process() is not None:
+        raise ValueError(f"{what} works in one process; these are several, of which each would have a state of its own")
 
 
 def replicas_of(found):

@@ -1,14 +1,20 @@
 """Losses on two replicas of a TensorFlow strategy: values, gradients and weights are those of one device."""
 
 import json
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_siamese import _replicas, data, losses
+from keras_siamese import _replicas, data, layers, losses
 from keras_siamese._replicas import gathered, refuse_replicas, weighted_by_rows
+from keras_siamese.attach.feed import batches_of
+from keras_siamese.callbacks import PartialFC
 from tests.support.fresh_python import fresh
 
 TRAINED = """
@@ -211,6 +217,53 @@ def test_a_sequence_whose_batches_the_devices_divide_is_taken(monkeypatch):
     monkeypatch.setattr("keras_siamese.data.sequence.device_count", lambda model: 4)
     sequence = data.PairSequence(np.arange(12.0), np.arange(12) // 2, batch_size=8)
     assert sequence.num_batches == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_of_several_processes_gives_keras_its_rows_of_a_batch(monkeypatch, workers):
+    labels = np.arange(24) // 2
+    sequence = data.PairSequence(np.arange(24.0), labels, batch_size=8, frozen=True, workers=workers)
+    whole = [sequence.batch(0, index) for index in range(len(sequence))]
+    parts = []
+    for first in (0, 1, 3):  # of four devices: one, two and one
+        share = first, min(4, first + 1 + (first == 1)), 4
+        monkeypatch.setattr("keras_siamese.data.sequence.share_of_process", lambda share=share: share)
+        assert sequence.num_batches == len(sequence)
+        with ThreadPoolExecutor() as pool:
+            parts.append(list(pool.map(pickle.loads(pickle.dumps(sequence)).__getitem__, range(len(sequence)))))
+        # Whoever reads the sequence for the diagnosis gets all rows in each process.
+        for read, batch in zip(batches_of(sequence), whole, strict=True):
+            np.testing.assert_array_equal(read[0][0], batch[0][0])
+    assert [len(batches[0][1]) for batches in parts] == [2, 4, 2]
+    with pytest.raises(ValueError, match="`use_multiprocessing` must be False where several processes of JAX"):
+        assert data.PairSequence(np.arange(24.0), labels, workers=2, use_multiprocessing=True).num_batches
+    joined = keras.tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+    keras.tree.map_structure(np.testing.assert_array_equal, joined, whole)
+    monkeypatch.undo()
+    assert sequence.num_batches == len(sequence) and len(sequence[0][1]) == 8, "in one process, all rows"
+
+
+def test_processes_need_a_keras_that_knows_its_mesh(monkeypatch):
+    mesh = SimpleNamespace(shape=(2,), axis_names=("batch",))
+    found = SimpleNamespace(device_mesh=mesh, batch_dim_name="batch")
+    monkeypatch.setattr(_replicas, "distribution", lambda: found)
+    for count in (1, 2):
+        monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(process_count=lambda count=count: count))
+        if count == 1:
+            assert _replicas.share_of_process() is None
+            continue
+        with pytest.raises(ValueError, match="Several processes of JAX need a newer Keras"):
+            _replicas.share_of_process()
+
+
+def test_a_state_in_each_process_is_refused(monkeypatch):
+    monkeypatch.setattr(_replicas, "share_of_process", lambda: (0, 1, 2))
+    batches = data.BalancedBatchSequence(np.ones((12, 3)), np.arange(12) // 2, classes_per_batch=2, samples_per_class=2)
+    classes = PartialFC(batches, num_classes=6, sample=4)
+    model = keras.Sequential([keras.Input((3,)), layers.ProxyLogits(4)])
+    model.compile("sgd", losses.ArcFaceLoss())
+    with pytest.raises(ValueError, match="PartialFC works in one process; these are several"):
+        model.fit(classes.batches(), steps_per_epoch=1, shuffle=False, verbose=0, callbacks=[classes])
 
 
 def test_without_replicas_nothing_is_gathered():

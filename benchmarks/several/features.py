@@ -4,7 +4,7 @@ FEATURES["embeddings"]()
 """
 
 from several.losses import local_training, losses_trainer, similarity_training
-from several.parts import array, compiled, data_of, encoder_of, seeded, siamese_of, trained
+from several.parts import array, compiled, data_of, encoder_of, own_part, seeded, siamese_of, trained
 
 
 def streaming():
@@ -69,11 +69,13 @@ def weighted_training(reduction, weighted=True):
     (left, labels), (right, others) = data_of(27), data_of(27, seed=3)
     weight = np.linspace(0.1, 2.0, 27).astype("float32")
     model = compiled(siamese_of(), ks.losses.ContrastiveLoss(reduction=reduction))
+    same = (labels == others).astype("float32")
+    left, right, same, weight, batch_size = own_part(16, left, right, same, weight)
     history = model.fit(
         (left, right),
-        (labels == others).astype("float32"),
+        same,
         sample_weight=weight if weighted else None,
-        batch_size=16,
+        batch_size=batch_size,
         epochs=2,
         shuffle=False,
         verbose=0,
@@ -164,13 +166,13 @@ def whole_fit():
     (left, labels), (right, others) = data_of(64), data_of(64, seed=3)
     model = compiled(siamese_of(), ks.losses.ContrastiveLoss())
     same = (labels == others).astype("float32")
+    *own, batch_size = own_part(16, (left, right), same)
     history = ks.fit(
         model,
-        (left, right),
-        same,
+        *own,
         validation_data=((left, right), same),
         epochs=2,
-        batch_size=16,
+        batch_size=batch_size,
         shuffle=False,
         verbose=0,
     )

@@ -14,6 +14,7 @@ from several.parts import (
     fitted,
     is_several,
     loop_with_ddp,
+    own_part,
     seed_weights,
     seeded,
     trained,
@@ -138,7 +139,8 @@ def local_training():
             (curve,) = loop_with_ddp(model, [loss], [x], [labels], batch_size=32).values()
             found[str(parts)] = {"loss": curve, "weights": [array(weight) for weight in model.trainable_weights]}
         else:
-            found[str(parts)] = trained(model, x, y=labels, batch_size=32)
+            own, y, batch_size = own_part(32, x, labels)
+            found[str(parts)] = trained(model, own, y=y, batch_size=batch_size)
     return found
 
 
@@ -152,4 +154,5 @@ def similarity_training():
     z = encoder(inputs)
     model = compiled(keras.Model(inputs, keras.ops.matmul(z, keras.ops.transpose(z))), ks.losses.NpairsLoss())
     x, labels = data_of(32)
-    return model.fit(x, labels, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
+    x, labels, batch_size = own_part(16, x, labels)
+    return model.fit(x, labels, batch_size=batch_size, epochs=2, shuffle=False, verbose=0).history["loss"]

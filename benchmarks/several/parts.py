@@ -76,15 +76,26 @@ def fitted(model, losses, x, y):
     options = {"batch_size": 16, "epochs": 2, "shuffle": False, "verbose": 0}
     if keras.backend.backend() == "torch" and is_several():
         return loop_with_ddp(model, losses, x, y)
-    if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:
-        import jax
-
-        if jax.process_count() > 1:  # Keras takes data of no other kind then
-            from tensorflow import data
-
-            dataset = data.Dataset.from_tensor_slices((tuple(x), tuple(y))).batch(16)
-            return model.fit(dataset, epochs=2, shuffle=False, verbose=0).history
+    x, y, options["batch_size"] = own_part(16, x, y)
     return model.fit(x, y, **options).history
+
+
+def own_part(batch_size, *data):
+    """`(*data, batch_size)`; in one of several processes of JAX, its rows of each batch, and their number."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return *data, batch_size
+    import jax
+    import numpy as np
+
+    count, processes = len(keras.tree.flatten(data)[0]), jax.process_count()
+    if (count % batch_size or batch_size) % processes:
+        why = "Received data size doesn't match expected size"
+        raise RuntimeError(f"JAX would end both processes if one gives more rows than the other: {why}")
+    batches = [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    rows = np.concatenate([np.split(batch, processes)[jax.process_index()] for batch in batches])
+    return *(keras.tree.map_structure(lambda array: array[rows], one) for one in data), batch_size // processes
 
 
 def is_several():

@@ -52,6 +52,8 @@ def batches_of(data):
     """An iterator over the batches of `data`."""
     if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         return iter(data())
+    if hasattr(data, "batch") and hasattr(data, "epoch"):  # a sequence of this package: all rows, in each process
+        return (data.batch(data.epoch, number) for number in range(len(data)))
     if isinstance(data, keras.utils.PyDataset) or not hasattr(data, "__iter__"):
         return (data[number] for number in range(len(data)))
     return iter(data)

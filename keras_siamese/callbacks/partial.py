@@ -24,6 +24,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
+from keras_siamese._replicas import refuse_processes
 from keras_siamese._types import StrPath
 
 __all__ = ["PartialFC"]
@@ -141,6 +142,7 @@ class PartialFC(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.steps_per_execution != 1:
             raise ValueError(f"`steps_per_execution` must be 1; got {self.model.steps_per_execution}")
+        refuse_processes("PartialFC")
         if self._drawn is None or self._drawn.is_used:
             how = "fit(classes.batches(), steps_per_epoch=…, shuffle=False, callbacks=[classes])"
             raise ValueError(f"`fit` must be given `batches()` of this callback, made anew for each fit: {how}")

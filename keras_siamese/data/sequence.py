@@ -30,7 +30,7 @@ import numpy as np
 
 from keras_siamese._checks import check_integer, check_labels
 from keras_siamese._frames import callers
-from keras_siamese._replicas import device_count
+from keras_siamese._replicas import device_count, rows_of_share, share_of_process
 from keras_siamese._types import Augment, DatasetOptions, Unpack
 from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, take
@@ -61,6 +61,7 @@ class EpochSequence(keras.utils.PyDataset):
         self.frozen = bool(frozen)
         self._epoch = 0
         self._epoch_was_set = False
+        self._share = None
         self._forget()
 
     @classmethod
@@ -87,6 +88,10 @@ class EpochSequence(keras.utils.PyDataset):
         devices = device_count(model)
         if devices > 1:
             self._check_divides(devices)
+        self._share = share_of_process()  # here, because the threads that make the batches do not know it
+        if self._share is not None and self.use_multiprocessing:
+            why = "where several processes of JAX train together, because they must not be forked"
+            raise ValueError(f"`use_multiprocessing` must be False {why}; `workers` are threads then")
         return len(self)
 
     def _check_divides(self, devices):
@@ -189,7 +194,9 @@ class EpochSequence(keras.utils.PyDataset):
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        return self.batch(self._epoch, index)
+        """Batch `index` of the current epoch; while several processes of JAX train with it, the rows of this one."""
+        batch = self.batch(self._epoch, index)
+        return batch if self._share is None else rows_of_share(self._share, batch)
 
     def batch(self, epoch: int, index: int) -> tuple[Any, ...]:
         """Returns batch `index` of `epoch`, whatever `set_epoch` was given; if frozen, all epochs are the same."""
