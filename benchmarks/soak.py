@@ -5,6 +5,9 @@ open files, threads and processor time of the process are read after every tenth
 The first fifth is a warm-up. The rest is divided into blocks. The slope is that of Theil and Sen: the median of the
 slopes between all pairs of blocks, with its 95 % interval.
 
+Two further parts show what Keras alone needs: 2,000 epochs with its own `BackupAndRestore`, and 300 plain models, each
+trained for two epochs.
+
     python benchmarks/soak.py                         # an hour
     python benchmarks/soak.py --backends torch --parts epochs
     python benchmarks/soak.py --toy                   # 60 epochs and 10 trials, nothing written
@@ -26,8 +29,7 @@ from pathlib import Path
 
 import measure
 
-PARTS = ("epochs", "trials")
-PER = {"epochs": 1000, "trials": 100}  # each slope is the growth over so many
+PER = {"epochs": 1000, "trials": 100, "backups": 1000, "models": 100}  # each slope is the growth over so many
 EVERY = 10  # epochs between two readings, and between two pictures for TensorBoard, which take longer than all the rest
 BLOCKS = 40  # in the whole part; the first fifth of them is the warm-up
 QUANTITIES = {
@@ -42,7 +44,7 @@ QUANTITIES = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", default="torch,jax,tensorflow", help="comma-separated")
-    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
+    parser.add_argument("--parts", default=",".join(PER), help="comma-separated")
     parser.add_argument("--epochs", type=int, default=2000)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--toy", action="store_true", help="60 epochs, 10 trials, nothing written")
@@ -173,16 +175,52 @@ def search(count, gauge, folder):
     ks.SiameseGridSearch(build, grid, **options).fit(*samples())
 
 
+def back_up(count, gauge, folder):
+    """One fit of Keras alone, with a backup after each epoch."""
+    import keras
+    import numpy as np
+
+    class Last(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if (epoch + 1) % EVERY == 0:
+                gauge()
+
+    x, _ = samples()
+    model = encoder()
+    model.compile("adam", "mse")
+    backups = keras.callbacks.BackupAndRestore(folder / "backup")
+    model.fit(x, np.zeros((len(x), 8)), batch_size=64, epochs=count, callbacks=[backups, Last()], verbose=0)
+
+
+def build_models(count, gauge, folder):
+    """`count` models of Keras alone, one after the other."""
+    import gc
+
+    import numpy as np
+
+    x, _ = samples()
+    for _ in range(count):
+        gc.collect()
+        gauge()
+        model = encoder()
+        model.compile("adam", "mse")
+        model.fit(x, np.zeros((len(x), 8)), batch_size=64, epochs=2, verbose=0)
+
+
+RUNS = {"epochs": train, "trials": search, "backups": back_up, "models": build_models}
+
+
 def work(options):
-    count = {"epochs": options.epochs, "trials": options.trials}[options.worker]
-    every = EVERY if options.worker == "epochs" else 1
+    part = options.worker
+    count = options.trials if part in ("trials", "models") else options.epochs
+    every = 1 if part in ("trials", "models") else EVERY
     gauge = Gauge(every)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`logs` has")  # there are two monitors, which write the same keys
-        {"epochs": train, "trials": search}[options.worker](count, gauge, Path(folder))
+        RUNS[part](count, gauge, Path(folder))
     readings = {name: one[1:] for name, one in gauge.readings.items()}  # nothing is before the first one
-    blocks, found = slopes(readings, every, PER[options.worker])
-    print(json.dumps({"count": count, "per": PER[options.worker], "slopes": found, "blocks": blocks}))
+    blocks, found = slopes(readings, every, PER[part])
+    print(json.dumps({"count": count, "per": PER[part], "slopes": found, "blocks": blocks}))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,9 @@ def resume(found):
     return f"{table(header, lines)}\n\n{footnote(found)}"
 
 
+SOAKED = {"backups": "epochs, Keras alone with backups", "models": "models, Keras alone"}
+
+
 def soak(found):
     """A line for each backend and part: the last block, and each slope with its interval."""
     lines = []
@@ -137,7 +140,8 @@ def soak(found):
             grown = [interval([unit * value for value in slopes[name]]) for name, unit in units.items()]
             cells = [cell for pair in zip(ends, grown, strict=True) for cell in pair]
             load = f"{min(blocks['load']):.0f} to {max(blocks['load']):.0f}"
-            lines.append([backend, f"{row['count']:,} {part}", f"{row['per']:,} {part}", *cells, load])
+            name = SOAKED.get(part, part)
+            lines.append([backend, f"{row['count']:,} {name}", f"{row['per']:,}", *cells, load])
     header = ["backend", "run", "slopes are for", "each, ms", "slope", "memory, MiB", "slope", "files", "slope"]
     return table([*header, "threads", "slope", "load"], lines) + "\n\n" + footnote(found)
 

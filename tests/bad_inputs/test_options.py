@@ -100,6 +100,7 @@ FREE = {
     "DiagnosisOracle": ("objective",),  # KerasTuner checks it
     "SiameseGridSearch": ("project_name",),  # any text
     "SearchSpace": ("head", "loss"),
+    "ScoreTable": ("left", "right", "groups"),  # what was read and checked
 }
 
 

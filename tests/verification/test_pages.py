@@ -40,7 +40,7 @@ def test_a_page_names_the_groups(report, tmp_path):
     groups = np.where(np.arange(200) < 150, "indoors", "<out>")
     report.to_html(tmp_path / "page.html", groups=groups)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<option>indoors</option>" in page and "<option>&lt;out&gt;</option>" in page and "<out>" not in page
+    assert ">indoors</option>" in page and ">&lt;out&gt;</option>" in page and "<out>" not in page
     assert page.count('data-group="indoors"') == page.count('data-group="&lt;out&gt;"') == 12
     assert '<select class="group"' not in pages.render(report)
     with pytest.raises(ValueError, match="`groups` must"):
