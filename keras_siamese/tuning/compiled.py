@@ -28,15 +28,21 @@ def kept_compiled():
     if not settings or settings[FOLDER]:
         yield
         return
-    import jax
-
-    for name, value in {**SETTINGS, FOLDER: folder().name}.items():
-        jax.config.update(name, value)
+    change({**SETTINGS, FOLDER: folder().name})
     try:
         yield
     finally:
-        for name, value in settings.items():
-            jax.config.update(name, value)
+        change(settings)
+
+
+def change(settings):
+    """Changes JAX's settings; it looks at its folder only when it compiles for the first time, or after a reset."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def settings_now():
@@ -46,9 +52,11 @@ def settings_now():
     import jax
 
     try:
+        from jax.experimental.compilation_cache.compilation_cache import reset_cache  # noqa: F401
+
         folder()
         return {name: getattr(jax.config, name) for name in (*SETTINGS, FOLDER)}
-    except (AttributeError, OSError) as error:  # an older JAX, a full disk
+    except (AttributeError, ImportError, OSError) as error:  # an older JAX, a full disk
         logger.info("Each trial is compiled anew: %s", error)
         return {}
 

@@ -8,6 +8,16 @@ from keras_siamese.tuning import compiled
 from keras_siamese.tuning.compiled import kept_compiled
 
 
+@pytest.fixture
+def jax():
+    """JAX with its own default: it keeps nothing on disk, whatever the environment says."""
+    jax = pytest.importorskip("jax")
+    before = getattr(jax.config, compiled.FOLDER)
+    compiled.change({compiled.FOLDER: None})
+    yield jax
+    compiled.change({compiled.FOLDER: before})
+
+
 def trained():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(1)])
@@ -17,9 +27,7 @@ def trained():
 
 
 @pytest.mark.jax
-def test_a_second_model_adds_no_function_and_has_equal_weights(tmp_path, monkeypatch):
-    import jax
-
+def test_a_second_model_adds_no_function_and_has_equal_weights(jax, tmp_path, monkeypatch):
     monkeypatch.setattr(compiled, "folder", lambda: type("Folder", (), {"name": str(tmp_path)}))
     before = {name: getattr(jax.config, name) for name in (*compiled.SETTINGS, compiled.FOLDER)}
     alone = trained()
@@ -33,19 +41,14 @@ def test_a_second_model_adds_no_function_and_has_equal_weights(tmp_path, monkeyp
 
 
 @pytest.mark.jax
-def test_a_folder_of_the_program_is_left_alone(tmp_path):
-    import jax
-
+def test_a_folder_of_the_program_is_left_alone(jax, tmp_path):
     jax.config.update(compiled.FOLDER, str(tmp_path))
-    try:
-        with kept_compiled():
-            assert getattr(jax.config, compiled.FOLDER) == str(tmp_path)
-    finally:
-        jax.config.update(compiled.FOLDER, None)
+    with kept_compiled():
+        assert getattr(jax.config, compiled.FOLDER) == str(tmp_path)
 
 
 @pytest.mark.jax
-def test_a_full_disk_does_not_end_the_trial(monkeypatch):
+def test_a_full_disk_does_not_end_the_trial(jax, monkeypatch):
     def full():
         raise OSError(28, "No space left on device")
 
