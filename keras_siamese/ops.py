@@ -175,6 +175,11 @@ def masked_logsumexp(matrix, mask, few=False):
     return ops.log(total) + largest[:, 0]
 
 
+def softmax(tensor, axis):
+    """Keras's softmax, without its warning where the `axis` has one entry: a batch of one row, or one centre."""
+    return ops.exp(tensor - tensor) if tensor.shape[axis] == 1 else ops.softmax(tensor, axis=axis)
+
+
 def column(vector):
     """`(n,)` as `(n, 1)`, to broadcast along the rows of a matrix."""
     return ops.expand_dims(vector, 1)

@@ -148,5 +148,12 @@ def test_gradient_of_the_masked_logsumexp_is_the_softmax():
     np.testing.assert_allclose(slope, [[share, 1.0 - share, 0.0], [0.0, 0.0, 0.0]], rtol=1e-4, atol=1e-7)
 
 
+def test_softmax_of_one_entry_is_one_without_a_warning():
+    entries = np.array([[3.0], [np.nan], [-50.0]], "float32")
+    np.testing.assert_array_equal(array(pieces.softmax(ops.convert_to_tensor(entries), 1)), [[1.0], [np.nan], [1.0]])
+    assert array(gradient(lambda x: ops.sum(pieces.softmax(x, 1)), entries[:1])) == 0.0
+    np.testing.assert_allclose(array(pieces.softmax(ops.zeros((2, 1)), 0)), [[0.5], [0.5]])
+
+
 def test_a_column_meets_a_matrix_row_by_row():
     assert array(pieces.column(ops.convert_to_tensor([1.0, 2.0]))).tolist() == [[1.0], [2.0]]

@@ -19,7 +19,7 @@ from keras_siamese._types import BatchOptions, Unpack
 from keras_siamese.losses.batch.base import Terms
 from keras_siamese.losses.batch.rows import Rows, partner
 from keras_siamese.losses.batch.softmaxes import CosineLoss
-from keras_siamese.ops import MULTIPLIES, column, lowered, unit
+from keras_siamese.ops import MULTIPLIES, column, lowered, softmax, unit
 
 
 def angular(rows, tangent_square):
@@ -37,7 +37,7 @@ def angular(rows, tangent_square):
         # If `rows` is the whole batch, the matrix already holds the cosines of the positives.
         across = ops.take(pushed if rows.whole else units, index, axis=0)
         against = own + (across if rows.whole else push * ops.matmul(across, ops.transpose(units)))
-        shares = ops.softmax(against, axis=1)
+        shares = softmax(against, axis=1)
         # The largest share is 1 / Σ e^(exponent − largest exponent).
         log_sum = ops.max(against, axis=1) - ops.log(ops.max(shares, axis=1))
         together = ops.take_along_axis(matrix, column(index), axis=1)[:, 0]

@@ -16,6 +16,7 @@ from keras_siamese._replicas import gathered
 from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.proxies.angular import cosface
 from keras_siamese.losses.proxies.base import ProxyLoss, softmax_loss
+from keras_siamese.ops import softmax
 
 
 def proxy_anchor(target, cosine, margin=0.1, scale=32.0):
@@ -49,7 +50,7 @@ def shared_log_sum(exponents, mask):
 
 def soft_triple(target, cosine, scale=20.0, gamma=0.1, margin=0.01):
     """`cosface` of the similarities S_j = Σ_k softmax_k(cos θ_jk / γ)·cos θ_jk: `(batch,)`."""
-    similarity = ops.sum(ops.softmax(cosine / gamma, axis=2) * cosine, axis=2)
+    similarity = ops.sum(softmax(cosine / gamma, axis=2) * cosine, axis=2)
     return cosface(target, similarity, margin, scale)
 
 
