@@ -127,7 +127,7 @@ def arguments():
     parser.add_argument(
         "--resident",
         action="store_true",
-        help=f"the largest resident memory of a process that runs a loss once, in blocks of {BLOCK_SIZE} rows",
+        help=f"print the largest resident memory of a process that runs a loss once, in blocks of {BLOCK_SIZE} rows",
     )
     parser.add_argument("--toy", action="store_true", help="one small batch, one round, nothing written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -142,7 +142,7 @@ def main():
         (run_alone if options.resident else work)(options)
         return
     if options.resident:
-        measure_resident(options)
+        print_resident(options)
         return
     found = {}
     for backend in options.backends.split(","):
@@ -189,9 +189,8 @@ def environment_of(backend, options):
     return environment | ({"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {})
 
 
-def measure_resident(options):
-    """The largest resident memory of a fresh process for each loss, in bytes."""
-    rows = []
+def print_resident(options):
+    """Prints a line for each loss: the largest resident memory of its own process, and the seconds of one run."""
     for backend in options.backends.split(","):
         for batch in options.batches.split(","):
             for place, (name, *_) in enumerate(chosen_cases(options)):
@@ -199,14 +198,8 @@ def measure_resident(options):
                 environment = environment_of(backend, options)
                 run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
                 memory, seconds = map(float, run.stdout.split())
-                rows.append({"loss": name, "backend": backend, "batch": int(batch), "memory": memory})
-                rows[-1]["seconds"] = seconds
                 size = f"{memory / 2**30:6.2f} GiB, {seconds:.1f} s"
                 print(f"{backend:10s} {int(batch):5d} rows {name:40s} {size}", flush=True)
-    if not (options.toy or options.losses):
-        about = measure.surroundings("tensorflow", "jax", "torch")
-        command = f"python benchmarks/losses.py --resident --batches {options.batches} --backends {options.backends}"
-        print(measure.write("losses_resident", {"surroundings": about, "command": command, "rows": rows}))
 
 
 def run_alone(options):

@@ -56,13 +56,6 @@ def losses(found):
     return "\n\n".join([*parts, footnote(found)])
 
 
-def losses_resident(found):
-    lines = [
-        [row["loss"], row["backend"], f"{row['batch']:,}", f"{row['memory'] / 2**30:.2f}"] for row in found["rows"]
-    ]
-    return table(["loss", "backend", "rows", "the whole process, GiB"], lines) + "\n\n" + footnote(found)
-
-
 def over_floor(rows):
     """The time of a loss divided by the floor, rounded as the table shows it, on the best backend."""
     return round(min(row["seconds"] / row["floor"] for row in rows.values()), 1)

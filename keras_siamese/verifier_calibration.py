@@ -101,7 +101,9 @@ def threshold_for(scored, far, criterion, costs=None):
     is_histogram = isinstance(scored, ScoreHistogram)
     threshold = (chosen_in if is_histogram else chosen_on)(scored, far, criterion, costs)
     highest = scored.operating_points().thresholds[0] if is_histogram else float(scored.scores.max())
-    if threshold >= highest if is_histogram else threshold > highest:
+    # The strictest point of a histogram is just above its largest score.
+    accepts_none = threshold >= highest if is_histogram else threshold > highest
+    if accepts_none:
         why = "this has the least cost" if criterion == "cost" else "the highest scores are those of impostor pairs"
         warnings.warn(f"The threshold accepts no pair at all: {why}", stacklevel=3)
         # Not the next float32 number: after a distance of 0, some hardware treats it as 0.

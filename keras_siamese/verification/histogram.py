@@ -393,8 +393,8 @@ class ScoreHistogram(Binned):
     def operating_point(self, threshold: float) -> OperatingPoint:
         """The error rates at a given `threshold`, such as a verifier's, as an `OperatingPoint(threshold, fmr, fnmr)`.
 
-        They are exact at known thresholds and where single scores are known. Otherwise each is at most too high, by the
-        pairs of one bin.
+        The rates are exact at known thresholds, and wherever single scores are known. Inside a bin, either rate may be
+        too high, by at most the pairs of that bin.
         """
         threshold, (points, exact) = check_number("threshold", threshold), self._points()
         place = max(0, int(np.count_nonzero(points.thresholds >= threshold)) - 1)  # of the known point that is stricter

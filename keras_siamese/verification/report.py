@@ -284,17 +284,10 @@ def evaluate(
     points = at.operating_points(same, scores)
     tar = tuple(_tar_figure(points, rate, impostors) for rate in np.ravel(far).tolist())
 
-    figures: dict[str, Any]
-    statistics: dict[str, Any]
-    figures, statistics = {"threshold": None, "accuracy": None, "fmr": None, "fnmr": None}, {"eer": "eer", "auc": "auc"}
+    figures, statistics = _at_threshold(points, threshold)
     accepted = None
     if threshold is None:
         accepted = cross_fitted_decisions(same, scores, identities, folds=10, seed=seed)
-    else:
-        threshold = check_number("threshold", threshold)
-        readings = {"accuracy": at.accuracy_at, "fmr": at.fmr_at, "fnmr": at.fnmr_at}
-        figures = {"threshold": threshold, **{name: float(read(points, threshold)) for name, read in readings.items()}}
-        statistics |= {name: (read.__name__, threshold) for name, read in readings.items()}
     statistics |= {f"tar@far={figure.far:g}": ("tar_at_far", figure.far) for figure in tar if figure.mark != "withheld"}
 
     intervals = {}
@@ -325,6 +318,17 @@ def evaluate(
         intervals={name: interval for name, interval in intervals.items() if interval.standard_error > 0},
         pairs={"same": same, "scores": scores, "left": left, "right": right, "calibration": calibration},
     )
+
+
+def _at_threshold(points, threshold):
+    """The figures at a given `threshold`, None without one, and the statistics that get intervals, both by name."""
+    figures, statistics = dict.fromkeys(("threshold", "accuracy", "fmr", "fnmr")), {"eer": "eer", "auc": "auc"}
+    if threshold is not None:
+        threshold = check_number("threshold", threshold)
+        readings = {"accuracy": at.accuracy_at, "fmr": at.fmr_at, "fnmr": at.fnmr_at}
+        figures = {"threshold": threshold, **{name: float(read(points, threshold)) for name, read in readings.items()}}
+        statistics |= {name: (read.__name__, threshold) for name, read in readings.items()}
+    return figures, statistics
 
 
 def _check_calibration(calibration):

@@ -1,6 +1,7 @@
 """All pairs of a set of embeddings: against loops over the pairs, their bounds, and what is refused."""
 
 import math
+import threading
 
 import keras
 import numpy as np
@@ -127,6 +128,19 @@ def test_an_instance_and_a_function_as_distance(rng):
     found = compare_embeddings(embeddings, labels, lambda a, b: keras.ops.sqrt(keras.ops.sum((a - b) ** 2, axis=1)))
     assert found.eer() == pytest.approx(expected.eer(), abs=0.01)
     assert found.d_prime() == pytest.approx(expected.d_prime(), rel=1e-5)
+
+
+def test_a_function_is_called_in_the_thread_of_the_caller(rng):
+    """Keras has settings of a thread, such as its device."""
+    embeddings, labels = identities(rng)
+    callers = set()
+
+    def distance(a, b):
+        callers.add(threading.get_ident())
+        return keras.ops.sum(keras.ops.abs(a - b), axis=1)
+
+    compare_embeddings(embeddings, labels, distance, block=16)
+    assert callers == {threading.get_ident()}
 
 
 def test_constant_distances_of_a_function():

@@ -5,6 +5,7 @@ import pytest
 
 from keras_siamese.verification import accuracy_at, best_accuracy, cross_fitted_accuracy
 from keras_siamese.verification.crossfit import cross_fitted_decisions, deal_folds
+from keras_siamese.verification.points import best_point, operating_points
 from tests.oracles import curves as oracles
 
 
@@ -35,6 +36,24 @@ def test_without_identities(seed, folds):
     dealt = deal_folds(same, None, folds, seed)
     expected = oracles.cross_fitted_accuracy(same.tolist(), scores.tolist(), *dealt)
     assert cross_fitted_accuracy(same, scores, folds=folds, seed=seed)[0] == float(expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_decisions_are_those_of_the_best_point_of_the_other_folds(dtype):
+    """Also where the best threshold accepts none of the other folds' pairs, but one that is tested scores higher."""
+    rng, above = np.random.default_rng(0), 0
+    for _ in range(60):
+        same, folds = rng.random(30) < rng.choice([0.1, 0.5]), np.arange(30) % 3
+        scores = (np.round(rng.normal(size=30), 1) - 2 * same).astype(dtype)
+        found = cross_fitted_decisions(same, scores, None, folds, 0)
+        chosen = [folds != fold for fold in range(3)]
+        if not all(0 < same[one].sum() < one.sum() for one in chosen):
+            assert found is None
+            continue
+        best = [best_point(operating_points(same[one], scores[one]))[1] for one in chosen]
+        above += sum(scores[one].max() < threshold < scores.max() for one, threshold in zip(chosen, best, strict=True))
+        np.testing.assert_array_equal(found, scores >= np.array(best)[folds])
+    assert above > 10
 
 
 def test_the_oracle_rejects_a_threshold_from_all_pairs():
