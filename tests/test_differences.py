@@ -5,16 +5,17 @@ import functools
 import numpy as np
 import pytest
 
-from keras_siamese import distances
+from keras_siamese import _differences, distances
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.mark.parametrize("root", [False, True])
-@pytest.mark.parametrize("same", [False, True])
-def test_derivatives_of_the_distances_are_numerical(root, same, rng):
+@pytest.mark.parametrize("same, is_small", [(False, True), (True, True), (True, False)])
+def test_derivatives_of_the_distances_are_numerical(root, same, is_small, rng, monkeypatch):
     import torch
 
+    monkeypatch.setattr(_differences, "SMALL", 512 if is_small else 0)
     a, b = (torch.tensor(rng.normal(size=(n, 3)), requires_grad=True) for n in (4, 5))
     between = functools.partial(distances.squared_differences, root=root)
     apart = 1.0 - torch.eye(4) if same else torch.ones(4, 5)  # the root has no second derivative at 0

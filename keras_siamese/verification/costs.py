@@ -40,8 +40,12 @@ def min_dcf(
     >>> min_dcf([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], p_target=0.5)
     0.5
     """
+    return min_dcf_of(operating_points(*check_pairs(same, scores)), p_target, c_miss, c_fa)
+
+
+def min_dcf_of(points, p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """`min_dcf` of operating points."""
     miss, false_accept = check_costs(p_target, c_miss, c_fa)
-    points = operating_points(*check_pairs(same, scores))
     return at.cheapest_point(points, miss, false_accept)[0] / min(miss, false_accept)
 
 
@@ -109,9 +113,13 @@ def min_cllr(same: ArrayLike, scores: ArrayLike) -> float:
     >>> min_cllr([1, 1, 0, 0], [4.0, 3.0, 2.0, 1.0]), min_cllr([1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0])
     (0.0, 1.0)
     """
+    return min_cllr_of(operating_points(*check_pairs(same, scores)))
+
+
+def min_cllr_of(points):
+    """`min_cllr` of operating points."""
     from sklearn.isotonic import isotonic_regression  # imported here: it takes as long as the rest of the package
 
-    points = operating_points(*check_pairs(same, scores))
     genuines, impostors = np.diff(points.genuines)[::-1], np.diff(points.impostors)[::-1]
     pairs = genuines + impostors
     # The share of genuine pairs at each score, rising with the score.

@@ -26,7 +26,7 @@ from keras_siamese._tables import aligned, html_table
 from keras_siamese._types import ArrayLike, DataFrame, Figure, StrPath
 from keras_siamese.verification import pages, plots
 from keras_siamese.verification import points as at
-from keras_siamese.verification.costs import cllr, min_cllr, min_dcf
+from keras_siamese.verification.costs import cllr, min_cllr_of, min_dcf_of
 from keras_siamese.verification.crossfit import cross_fitted_decisions
 from keras_siamese.verification.curves import d_prime
 from keras_siamese.verification.evidence import (
@@ -308,8 +308,8 @@ def evaluate(
         best_accuracy=best_accuracy,
         best_threshold=best_threshold,
         best_accuracy_floor=best_accuracy_floor(genuines, impostors),
-        min_dcf=min_dcf(same, scores),
-        min_cllr=min_cllr(same, scores),
+        min_dcf=min_dcf_of(points),
+        min_cllr=min_cllr_of(points),
         cllr=None if line is None else cllr(same, line[0] * scores.astype(np.float64) + line[1]),
         tar=tar,
         **figures,
