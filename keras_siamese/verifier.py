@@ -25,7 +25,7 @@ from keras_siamese._files import replacing, write_text
 from keras_siamese._reading import check_model_file
 from keras_siamese._types import ArrayLike, Data, Samples, Self, Shapes, StrPath, Tensor
 from keras_siamese._version import __version__
-from keras_siamese.attach.anatomy import Anatomy, check_model, dissect
+from keras_siamese.attach.anatomy import Anatomy, check_model
 from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.card import card_of
 from keras_siamese.data.sources import check_source, count_samples, fed, take
@@ -34,11 +34,10 @@ from keras_siamese.scoring import Trials, attach, embed, naming, predict, score,
 from keras_siamese.verification.groups import GroupReport
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verifier_calibration import (
-    build_without_samples,
-    check_histogram,
+    BATCH_SIZE,
     check_support,
-    count_pairs,
     evidence_of,
+    held_out,
     mapping_of,
     rounded_up,
     threshold_for,
@@ -47,7 +46,6 @@ from keras_siamese.verifier_files import saved_with, uncompiled, warn_of_code
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
-BATCH_SIZE = 256
 FILE = "verifier.keras"  # in a folder of `save_pretrained`
 
 
@@ -150,36 +148,22 @@ class Verifier(keras.Model):
             criterion = check_choice("criterion", criterion or "eer", CRITERIA)
         if costs is not None and criterion != "cost":
             raise ValueError(f'`costs` needs criterion="cost"; got costs={costs!r} with criterion={criterion!r}')
-        trials, is_histogram = None, isinstance(x, ScoreHistogram)
-        if is_histogram:
-            anatomy = dissect(model, encoder=encoder)
-            check_histogram(x, anatomy, labels)
-        else:
-            validation = x if labels is None else Trials.from_labels(x, labels, seed=seed)
-            anatomy, trials = attach(model, validation, encoder=encoder, seed=seed)
+        pairs = held_out(model, x, labels, encoder, seed)
         if far is not None:
-            check_support(far, count_pairs(x if is_histogram else trials)[1])
-        siamese = anatomy.wrapper
-        if siamese is None or anatomy.other is not None:
-            siamese = AttachedModel.of(anatomy)
+            check_support(far, pairs.counts[1])
+        siamese = pairs.anatomy.wrapper
+        if siamese is None or pairs.anatomy.other is not None:
+            siamese = AttachedModel.of(pairs.anatomy)
             warn_of_code(model)
-        scored = x if is_histogram else score(anatomy, trials, BATCH_SIZE, exactly=True)
-        if not (isinstance(scored, ScoreHistogram) or scored.is_finite):
-            raise ValueError(f"The embeddings of {anatomy.encoder.name!r} must be finite; some are NaN or infinite")
-        slope, offset = mapping_of(scored, siamese.name)
+        slope, offset = mapping_of(pairs, siamese.name)
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
             costs = COSTS if costs is None else costs
             rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
-        threshold = threshold_for(scored, far, criterion, costs)
-        evidence = evidence_of(scored, rule, far, threshold)
-        if anatomy.direction is not None:
-            evidence["similar_label"] = float(anatomy.direction.similar_label)
+        threshold = threshold_for(pairs, far, criterion, costs)
+        evidence = evidence_of(pairs, rule, far, threshold)
         verifier = cls(siamese, rounded_up(threshold), slope, offset, evidence)
-        if is_histogram:
-            build_without_samples(verifier, anatomy.encoder)
-        else:
-            verifier((fed(take(trials.items, slice(0, 1))),) * 2)  # builds it, so that it can be saved
+        pairs.build(verifier)
         return verifier
 
     @property

@@ -1,14 +1,16 @@
-"""What a `Verifier` is calibrated on: scored trials in memory, or the histogram of more pairs than fit there.
+"""What a `Verifier` is calibrated on: pairs in memory, or the histogram of more pairs than fit there.
 
-Contract: `ScoredTrials` or a `ScoreHistogram` of the model's scores in; the threshold, the probability mapping and the
-evidence out, by the same names for both. Of a histogram they are those of its single scores, up to the width of a bin.
-Only `verifier` imports this module.
+Contract: the model and its held-out data in; the threshold, the probability mapping and the evidence out. The classes
+`HeldOutPairs` and `HeldOutHistogram` answer the same questions. Of a histogram, the answers are those of its single
+scores, up to the width of a bin. Only `verifier` imports this module.
 
-    check_support(far, count_pairs(scored)[1])
-    slope, offset = mapping_of(scored)
-    threshold = threshold_for(scored, far, criterion, costs)
+    pairs = held_out(model, x, labels, encoder, seed)
+    slope, offset = mapping_of(pairs, model.name)
+    threshold = threshold_for(pairs, far, criterion, costs)
+    evidence = evidence_of(pairs, criterion, far, threshold)
 """
 
+import functools
 import warnings
 
 import keras
@@ -16,10 +18,131 @@ import numpy as np
 
 from keras_siamese import verification
 from keras_siamese._version import __version__
+from keras_siamese.attach.anatomy import dissect
+from keras_siamese.data.sources import fed, take
+from keras_siamese.scoring import Trials, attach, score
 from keras_siamese.verification.histogram import ScoreHistogram
 
 BALANCED = (0.5, 1.0, 1.0)  # costs with which the cheapest threshold is the most accurate on equally many of both kinds
 SLACK = 1e-3  # how far outside the model's bounds scores of embeddings in half precision may be, of their distance
+BATCH_SIZE = 256
+
+
+def held_out(model, x, labels, encoder, seed):
+    """The `HeldOutPairs` or the `HeldOutHistogram` of the arguments of `Verifier.calibrate`."""
+    if isinstance(x, ScoreHistogram):
+        return HeldOutHistogram(dissect(model, encoder=encoder), x, labels)
+    validation = x if labels is None else Trials.from_labels(x, labels, seed=seed)
+    return HeldOutPairs(*attach(model, validation, encoder=encoder, seed=seed))
+
+
+class HeldOutPairs:
+    """Pairs in memory. They are scored when this is first needed.
+
+    Attributes:
+        anatomy: the model's `Anatomy`.
+        counts: numbers of genuine and of impostor pairs.
+        scored: the `ScoredTrials`.
+    """
+
+    def __init__(self, anatomy, trials):
+        self.anatomy, self._trials = anatomy, trials
+        self.counts = int(np.count_nonzero(trials.same)), int(np.count_nonzero(~trials.same))
+
+    @functools.cached_property
+    def scored(self):
+        scored = score(self.anatomy, self._trials, BATCH_SIZE, exactly=True)
+        if not scored.is_finite:
+            name = self.anatomy.encoder.name
+            raise ValueError(f"The embeddings of {name!r} must be finite; some are NaN or infinite")
+        return scored
+
+    def mapping(self):
+        """`(slope, offset)` of the probability."""
+        return verification.platt(self.scored.same, self.scored.scores)
+
+    def auc(self):
+        return verification.auc(self.scored.same, self.scored.scores)
+
+    def threshold(self, far, criterion, costs):
+        """The threshold among the scores."""
+        same, scores = self.scored.same, self.scored.scores
+        if far is not None:
+            return verification.threshold_at_far(same, scores, far)
+        if criterion == "eer":
+            return verification.eer_point(same, scores).threshold
+        if criterion == "cost":
+            return verification.threshold_at_cost(same, scores, *costs)
+        return self.scored.accuracy[1]
+
+    def highest(self):
+        """The largest score."""
+        return float(self.scored.scores.max())
+
+    def next_lower(self, threshold):
+        """The largest score below the `threshold`; −inf if there is none."""
+        scores = self.scored.scores
+        return float(scores.max(initial=-np.inf, where=scores < threshold))
+
+    def figures(self, statistics, threshold):
+        """The figures by the names of `statistics`, and the intervals by statistic."""
+        sides = self.scored.trials.pair_identities
+        found = verification.bootstrap(list(statistics.values()), self.scored.same, self.scored.scores, *sides)
+        return {name: float(found[statistic].estimate) for name, statistic in statistics.items()}, found
+
+    def sizes(self):
+        """The numbers of samples and of identities; None where they are not known."""
+        identities = self.scored.trials.identities
+        return len(self.scored.embeddings), None if identities is None else len(np.unique(identities))
+
+    def build(self, verifier):
+        """Build a `verifier`, so that it can be saved."""
+        verifier((fed(take(self._trials.items, slice(0, 1))),) * 2)
+
+
+class HeldOutHistogram:
+    """A histogram of the scores of more pairs than fit in memory; the same questions as to `HeldOutPairs`."""
+
+    def __init__(self, anatomy, histogram, labels):
+        check_histogram(histogram, anatomy, labels)
+        self.anatomy, self._histogram = anatomy, histogram
+        self.counts = histogram.genuines, histogram.impostors
+
+    def mapping(self):
+        return verification.platt(*self._histogram.counted_scores())
+
+    def auc(self):
+        return self._histogram.auc()
+
+    def threshold(self, far, criterion, costs):
+        """The threshold among the known ones; for "accuracy" over all pairs."""
+        if far is not None:
+            return self._histogram.threshold_at_far(far)
+        if criterion == "eer":
+            return self._histogram.eer_point().threshold
+        return self._histogram.threshold_at_cost(*(costs if criterion == "cost" else BALANCED))
+
+    def highest(self):
+        # Just below the strictest threshold, which is the next number of the scores' dtype above the largest score.
+        above = self._histogram.operating_points().thresholds[0]
+        return float(np.nextafter(above, -np.inf))
+
+    def next_lower(self, threshold):
+        """The largest score below the `threshold`, or the threshold itself if that score is not known."""
+        lower = self._histogram.next_lower(threshold)
+        return threshold if lower is None else lower
+
+    def figures(self, statistics, threshold):
+        point = self._histogram.operating_point(threshold)
+        has_groups = bool(getattr(self._histogram, "groups", 0))
+        found = self._histogram.intervals(list(statistics.values())) if has_groups else {}
+        return {"eer": self._histogram.eer(), "fmr": point.fmr, "fnmr": point.fnmr}, found
+
+    def sizes(self):
+        return None, None
+
+    def build(self, verifier):
+        build_without_samples(verifier, self.anatomy.encoder)
 
 
 def check_histogram(histogram, anatomy, labels):
@@ -61,23 +184,11 @@ def build_without_samples(verifier, encoder):
     verifier.build((shape, shape))
 
 
-def count_pairs(scored):
-    """`(genuine, impostor)` numbers of pairs."""
-    if isinstance(scored, ScoreHistogram):
-        return scored.genuines, scored.impostors
-    return int(np.count_nonzero(scored.same)), int(np.count_nonzero(~scored.same))
-
-
-def mapping_of(scored, name):
+def mapping_of(pairs, name):
     """`(slope, offset)` of the probability. Raises if genuine pairs of the model `name` score no higher than others."""
-    if isinstance(scored, ScoreHistogram):
-        slope, offset = verification.platt(*scored.counted_scores())
-        auc = scored.auc()
-    else:
-        slope, offset = verification.platt(scored.same, scored.scores)
-        auc = None if slope > 0 else verification.auc(scored.same, scored.scores)
+    slope, offset = pairs.mapping()
     if slope <= 0:
-        found = f"{name!r} has an AUC of {auc:.3f} on these"
+        found = f"{name!r} has an AUC of {pairs.auc():.3f} on these"
         raise ValueError(f"Genuine pairs must score higher than impostor pairs; {found}. Check the `labels`")
     return slope, offset
 
@@ -93,50 +204,18 @@ def check_support(far, impostors):
         warnings.warn(f"{rests}; {support.needed} impostor pairs would make it reliable", stacklevel=3)
 
 
-def threshold_for(scored, far, criterion, costs=None):
-    """Choose the threshold on `scored` by `far` or by the `criterion`: halfway down to the next lower score.
-
-    In a histogram, where the next lower score is not known, it stays at the edge of a bin.
-    """
-    is_histogram = isinstance(scored, ScoreHistogram)
-    threshold = (chosen_in if is_histogram else chosen_on)(scored, far, criterion, costs)
-    highest = scored.operating_points().thresholds[0] if is_histogram else float(scored.scores.max())
-    # The strictest point of a histogram is just above its largest score.
-    accepts_none = threshold >= highest if is_histogram else threshold > highest
-    if accepts_none:
+def threshold_for(pairs, far, criterion, costs=None):
+    """Choose the threshold by `far` or by the `criterion`: halfway down to the next lower score, if it is known."""
+    threshold, highest = pairs.threshold(far, criterion, costs), pairs.highest()
+    if threshold > highest:
         why = "this has the least cost" if criterion == "cost" else "the highest scores are those of impostor pairs"
         warnings.warn(f"The threshold accepts no pair at all: {why}", stacklevel=3)
         # Not the next float32 number: after a distance of 0, some hardware treats it as 0.
         return float(np.float32(highest + 1e-6 * max(1.0, abs(highest))))
-    if is_histogram:
-        lower = scored.next_lower(threshold)
-        if lower is None:
-            return threshold
-    else:
-        lower = float(scored.scores.max(initial=-np.inf, where=scored.scores < threshold))
+    lower = pairs.next_lower(threshold)
     # As a float32 number, because the model's comparison would round it to one of the two scores.
     between = float(np.float32((threshold + lower) / 2))
     return between if lower < between else threshold
-
-
-def chosen_on(scored, far, criterion, costs):
-    """The threshold among the scores of trials."""
-    if far is not None:
-        return verification.threshold_at_far(scored.same, scored.scores, far)
-    if criterion == "eer":
-        return verification.eer_point(scored.same, scored.scores).threshold
-    if criterion == "cost":
-        return verification.threshold_at_cost(scored.same, scored.scores, *costs)
-    return scored.accuracy[1]
-
-
-def chosen_in(histogram, far, criterion, costs):
-    """The threshold among the known ones of a histogram, for "accuracy" over all its pairs."""
-    if far is not None:
-        return histogram.threshold_at_far(far)
-    if criterion == "eer":
-        return histogram.eer_point().threshold
-    return histogram.threshold_at_cost(*(costs if criterion == "cost" else BALANCED))
 
 
 def rounded_up(threshold):
@@ -145,32 +224,22 @@ def rounded_up(threshold):
     return float(rounded if rounded >= threshold else np.nextafter(rounded, np.float32(np.inf)))
 
 
-def evidence_of(scored, criterion, far, threshold):
+def evidence_of(pairs, criterion, far, threshold):
     """Describe what the threshold was chosen on and its error rates there: plain values to save with the verifier.
 
     The intervals are 95 % intervals over identities. A figure that is the same in all resamples has none. A histogram
     has intervals if it counts groups of identities.
     """
     statistics = {"eer": "eer", "fmr": ("fmr_at", threshold), "fnmr": ("fnmr_at", threshold)}
-    if isinstance(scored, ScoreHistogram):
-        point = scored.operating_point(threshold)
-        figures = {"eer": scored.eer(), "fmr": point.fmr, "fnmr": point.fnmr}
-        has_groups = bool(getattr(scored, "groups", 0))
-        found = scored.intervals(list(statistics.values())) if has_groups else {}
-        counts = {"samples": None, "identities": None}
-    else:
-        sides = scored.trials.pair_identities
-        found = verification.bootstrap(list(statistics.values()), scored.same, scored.scores, *sides)
-        figures = {name: float(found[statistic].estimate) for name, statistic in statistics.items()}
-        identities = scored.trials.identities
-        counts = {"samples": len(scored.embeddings)}
-        counts["identities"] = None if identities is None else len(np.unique(identities))
+    figures, found = pairs.figures(statistics, threshold)
     intervals = {name: found[one] for name, one in statistics.items() if one in found and found[one].standard_error > 0}
-    genuine, impostor = count_pairs(scored)
-    return {
+    samples, identities = pairs.sizes()
+    genuine, impostor = pairs.counts
+    evidence = {
         "criterion": criterion,
         "far": far,
-        **counts,
+        "samples": samples,
+        "identities": identities,
         "genuine_pairs": genuine,
         "impostor_pairs": impostor,
         **figures,
@@ -179,3 +248,5 @@ def evidence_of(scored, criterion, far, threshold):
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
     }
+    direction = pairs.anatomy.direction
+    return evidence if direction is None else {**evidence, "similar_label": float(direction.similar_label)}

@@ -12,7 +12,8 @@ import keras_siamese as ks
 from keras_siamese import verification
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, score
-from keras_siamese.verifier import Verifier, threshold_for
+from keras_siamese.verifier import Verifier
+from keras_siamese.verifier_calibration import HeldOutPairs, held_out, threshold_for
 from tests.support.verifiers import FEATURES, clusters, decisions_of, encoder_model, wrapper
 
 
@@ -47,11 +48,12 @@ def test_the_threshold_keeps_to_the_far_on_its_own_pairs(valid, far, head):
 
 
 def test_the_threshold_lies_between_scores_and_not_on_one(valid):
-    scored = score(SiameseWrapper(encoder_model()), Trials.from_labels(*valid))
+    pairs = held_out(SiameseWrapper(encoder_model()), *valid, None, 0)
     for far, criterion in ((0.01, None), (None, "eer"), (None, "accuracy")):
-        threshold = threshold_for(scored, far, criterion)
+        threshold = threshold_for(pairs, far, criterion)
         assert float(np.float32(threshold)) == threshold
-        near = scored.scores[np.argsort(np.abs(scored.scores - threshold))[:2]]
+        scores = pairs.scored.scores
+        near = scores[np.argsort(np.abs(scores - threshold))[:2]]
         assert near.min() < threshold <= near.max()
 
 
@@ -59,8 +61,9 @@ def test_neighbouring_scores_leave_the_threshold_on_the_upper_one():
     low = np.float32(0.5)
     high = np.nextafter(low, np.float32(1))
     trials = Trials(np.zeros((2, 1)), np.zeros(4, int), np.ones(4, int), np.array([1, 1, 0, 0], bool), None)
-    scored = ks.scoring.ScoredTrials(trials, np.zeros((2, 1)), np.array([high, high, low, low]))
-    assert threshold_for(scored, None, "eer") == high
+    pairs = HeldOutPairs(None, trials)
+    pairs.scored = ks.scoring.ScoredTrials(trials, np.zeros((2, 1)), np.array([high, high, low, low]))
+    assert threshold_for(pairs, None, "eer") == high
 
 
 def test_the_eer_threshold_balances_the_errors(valid):
