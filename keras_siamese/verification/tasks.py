@@ -40,7 +40,8 @@ class Plan:
 
     def __str__(self):
         minutes = f"{self.seconds / 60:.1f} minutes" if self.seconds > 90 else f"{self.seconds:.0f} seconds"
-        work = f"{self.pairs:.3g} pairs in {self.tasks:,} tasks, which read {self.bytes / 1e9:.3g} GB"
+        tasks = "1 task, which reads" if self.tasks == 1 else f"{self.tasks:,} tasks, which read"
+        work = f"{self.pairs:.3g} pairs in {tasks} {self.bytes / 1e9:.3g} GB"
         return f"{work}: about {minutes} with {self.workers} worker{'s' if self.workers > 1 else ''}"
 
 
