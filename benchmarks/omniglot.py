@@ -8,11 +8,12 @@ answers both questions of Koch, Zemel, Salakhutdinov, "Siamese neural networks f
 - one-shot: which of 20 drawings shows this character? Measured on Lake's 20 runs of 20 trials, by the nearest drawing.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py                # 16 processor minutes a seed
-    KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py --minutes 0    # 300 epochs, however long: for a GPU
+    KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py --minutes 0    # 60 epochs of a residual network a seed
     python benchmarks/omniglot.py --toy                                 # seconds, on noise; writes nothing
 
 DIR contains `omniglot_35.npz` and `omniglot_koch_protocol.npz`; without it only `--toy` runs. The row of a seed is
-written when it ends. A run with `--resume` keeps the rows that exist.
+written when it ends. A run with `--resume` keeps the rows that exist. With `--embeddings FOLDER`, the embeddings of
+each seed are kept there, and the networks of all seeds are measured together, too: by the means of their cosines.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import measure
 import numpy as np
 
 COPIES = 8  # number of views over which the embedding of a drawing is averaged
+NEIGHBOURS = 50  # training characters that a drawing's scores are relative to
 
 
 def arguments():
@@ -34,9 +36,10 @@ def arguments():
     parser.add_argument("--backends", default="tensorflow", help="comma-separated; each trains all the seeds")
     parser.add_argument("--seeds", default="0,1", help="comma-separated")
     parser.add_argument("--minutes", type=float, default=16.0, help="of processor time for training; 0: all epochs")
-    parser.add_argument("--epochs", type=int, default=300, help="of --batches, if the minutes are 0")
+    parser.add_argument("--epochs", type=int, default=60, help="of --batches, if the minutes are 0")
     parser.add_argument("--batches", type=int, default=300, help="batches of 128 drawings an epoch")
     parser.add_argument("--resume", action="store_true", help="keep the rows of seeds that were measured before")
+    parser.add_argument("--embeddings", help="folder for the embeddings of the seeds, which are then measured together")
     parser.add_argument("--toy", action="store_true", help="noise, two batches, nothing written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -64,6 +67,12 @@ def main():
             if not options.toy:
                 keep(name, json.loads(row), kept)
                 kept = True
+    if options.embeddings:
+        os.environ["KERAS_BACKEND"] = options.backends.split(",")[0]
+        found = together(options)
+        print(f"together: {found}", flush=True)
+        if not options.toy:
+            measure.write(name, {**measure.read(name), "together": found})
 
 
 def keep(name, row, kept):
@@ -71,8 +80,18 @@ def keep(name, row, kept):
     rows = measure.read(name).get("rows", []) if kept else []
     rows = sorted([*rows, row], key=lambda row: (row["backend"], row["seed"]))
     about = measure.surroundings("tensorflow", "jax", "torch")
-    command = "KERAS_SIAMESE_DATA=… python benchmarks/omniglot.py" + " --minutes 0" * (name == "omniglot_long")
+    command = "KERAS_SIAMESE_DATA=… python benchmarks/omniglot.py"
+    command += " --minutes 0 --embeddings FOLDER" * (name == "omniglot_long")
     print(measure.write(name, {"surroundings": about, "command": command, "rows": rows}))
+
+
+def together(options):
+    """What all networks in the folder reach together: their unit embeddings are joined, which has the mean cosine."""
+    files = sorted(Path(options.embeddings).glob("*.npz"))
+    parts = [np.load(file) for file in files]
+    held, protocol = drawings(options)
+    embedded, centres = (np.concatenate([unit(part[name]) for part in parts], axis=1) for name in parts[0])
+    return {"networks": len(files), **measured(embedded, centres, held, protocol)}
 
 
 def drawings(options):
@@ -132,6 +151,23 @@ def encoder():
     return keras.Sequential(
         [*layers, keras.layers.Flatten(), keras.layers.Dense(128), keras.layers.UnitNormalization()]
     )
+
+
+def residual_encoder():
+    """Three residual blocks to a unit-norm embedding of 128, for 35 × 35 uint8: for long runs."""
+    import keras
+
+    def convolution(x, width, size, **options):
+        x = keras.layers.Conv2D(width, size, padding="same", use_bias=False, **options)(x)
+        return keras.layers.BatchNormalization()(x)
+
+    images = keras.Input((35, 35, 1))
+    x = keras.layers.ReLU()(convolution(keras.layers.Rescaling(1 / 252)(images), 32, 5, strides=2))
+    for width, strides in ((64, 2), (128, 2)):
+        inner = convolution(keras.layers.ReLU()(convolution(x, width, 3, strides=strides)), width, 3)
+        x = keras.layers.ReLU()(keras.layers.Add()([inner, convolution(x, width, 1, strides=strides)]))
+    x = keras.layers.Dense(128)(keras.layers.Flatten()(x))
+    return keras.Model(images, keras.layers.UnitNormalization()(x))
 
 
 def augmenter():
@@ -230,7 +266,7 @@ def work(options):
     batches = training_batches(held, protocol, options, seed)
     part = np.isin(held["alphabet"], protocol["val_alphabets"]) & np.isin(held["drawer"], protocol["val_drawers"])
     monitor = ks.callbacks.VerificationMonitor((held["images"][part], held["class_id"][part]))
-    model = encoder()
+    model = encoder() if options.minutes or options.toy else residual_encoder()
     model.compile(keras.optimizers.Adam(), loss=ks.losses.SupConLoss(temperature=0.1))
     watch = clock(options.minutes, options.batches * options.epochs)
     epochs = 10**6 if options.minutes else options.epochs
@@ -240,11 +276,36 @@ def work(options):
     row |= {"parameters": model.count_params(), "seconds": watch.seconds, "processor": watch.processor}
     row["val_eer"] = history["val_eer"][-1]
     used = rows_used(held, protocol)
+    centres = centres_of(model, batches)
     for copies in (1, COPIES):
         embedded = np.full((len(held["images"]), 128), np.nan, "float32")
         embedded[used] = embeddings(model, held["images"][used], copies)
-        row[f"{copies} views"] = {**verified(embedded, protocol), **one_shot(embedded, held, protocol)}
+        row[f"{copies} views"] = measured(embedded, centres, held, protocol)
+    if options.embeddings:
+        Path(options.embeddings).mkdir(parents=True, exist_ok=True)
+        file = Path(options.embeddings) / f"{options.worker}-{seed}.npz"
+        np.savez(file, embedded=embedded, centres=centres)
     return row
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def centres_of(model, batches):
+    """The mean embedding of each training character: `(characters, 128)`."""
+    embedded = model.predict(batches.x, batch_size=256, verbose=0)
+    return np.stack([embedded[batches.labels == label].mean(axis=0) for label in np.unique(batches.labels)])
+
+
+def measured(embedded, centres, held, protocol):
+    """Accuracy on pairs and trials, and on pairs by scores relative to the nearest of the training characters."""
+    plain, relative = verified(embedded, protocol), verified(embedded, protocol, centres)
+    return {
+        **plain,
+        **{f"{name}, relative": one for name, one in relative.items()},
+        **one_shot(embedded, held, protocol),
+    }
 
 
 def rows_used(held, protocol):
@@ -259,13 +320,23 @@ def embeddings(model, images, copies):
     return np.mean([model.predict(view, batch_size=256, verbose=0) for view in views], axis=0)
 
 
-def verified(embedded, protocol):
-    """Accuracy on test pairs within and across alphabets, at the threshold that is best on validation pairs."""
-    from keras_siamese import distances, verification
+def verified(embedded, protocol, centres=None):
+    """Accuracy on test pairs within and across alphabets, at the threshold that is best on validation pairs.
+
+    With `centres` `(characters, dim)`, a cosine is less the mean of what its two drawings have with their nearest
+    centres. This is half of the CSLS of Conneau and others, "Word translation without parallel data", ICLR 2018.
+    """
+    from keras_siamese import verification
+
+    near = np.zeros(len(embedded))
+    if centres is not None:
+        rows = np.flatnonzero(np.isfinite(embedded[:, 0]))
+        cosines = unit(embedded[rows]) @ unit(centres).T
+        near[rows] = -np.partition(-cosines, NEIGHBOURS, axis=1)[:, :NEIGHBOURS].mean(axis=1)
 
     def scores(pairs):
-        left, right = embedded[np.transpose(pairs)]
-        return -np.asarray(distances.get("cosine").rowwise(left, right))
+        left, right = np.transpose(pairs)
+        return np.sum(unit(embedded[left]) * unit(embedded[right]), axis=1) - (near[left] + near[right]) / 2
 
     found = {}
     for kind in ("within", "cross"):
