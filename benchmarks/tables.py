@@ -300,14 +300,18 @@ def omniglot(found):
         "within": "verification, within an alphabet",
         "cross": "verification, across two",
     }
-    rows, lines = found["rows"], []
+    rows, lines, together = found["rows"], [], found.get("together")
     views = [key for key in rows[0] if key.endswith("views")]
+    names |= {f"{key}, relative": f"{name}, scores relative to training characters" for key, name in names.items()}
     for key, name in [*names.items(), *((f"val {key}", f"{name}: validation") for key, name in names.items())]:
+        if key not in rows[0][views[0]]:
+            continue
         cells = [cell for view in views for cell in spread([row[view][key] for row in rows])]
+        cells += [f"{100 * together[key]:.2f}"] if together else []
         name = name.replace("Lake's 20 runs: validation", "16 validation runs")
         lines.append([name, *cells, *PUBLISHED.get(key, [""] * 3)])
     header = ["accuracy, %", *(cell for view in views for cell in (view.replace("1 views", "1 view"), "by seed"))]
-    header += ["Koch", "HBPL", "humans"]
+    header += ["together"] * bool(together) + ["Koch", "HBPL", "humans"]
     each = [
         f"seed {row['seed']} {row['steps']:,} steps in {row['processor'] / 60:.1f} processor minutes, "
         f"{row['seconds'] / 60:.1f} on the wall"
