@@ -8,7 +8,7 @@ answers both questions of Koch, Zemel, Salakhutdinov, "Siamese neural networks f
 - one-shot: which of 20 drawings shows this character? Measured on Lake's 20 runs of 20 trials, by the nearest drawing.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py                # 16 processor minutes a seed
-    KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py --minutes 0    # 60 epochs of a residual network a seed
+    KERAS_SIAMESE_DATA=DIR python benchmarks/omniglot.py --minutes 0    # 20 epochs of a residual network a seed
     python benchmarks/omniglot.py --toy                                 # seconds, on noise; writes nothing
 
 DIR contains `omniglot_35.npz` and `omniglot_koch_protocol.npz`; without it only `--toy` runs. The row of a seed is
@@ -36,7 +36,7 @@ def arguments():
     parser.add_argument("--backends", default="tensorflow", help="comma-separated; each trains all the seeds")
     parser.add_argument("--seeds", default="0,1", help="comma-separated")
     parser.add_argument("--minutes", type=float, default=16.0, help="of processor time for training; 0: all epochs")
-    parser.add_argument("--epochs", type=int, default=60, help="of --batches, if the minutes are 0")
+    parser.add_argument("--epochs", type=int, default=20, help="of --batches, if the minutes are 0")
     parser.add_argument("--batches", type=int, default=300, help="batches of 128 drawings an epoch")
     parser.add_argument("--resume", action="store_true", help="keep the rows of seeds that were measured before")
     parser.add_argument("--embeddings", help="folder for the embeddings of the seeds, which are then measured together")
