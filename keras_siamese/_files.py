@@ -163,7 +163,7 @@ class SideWork:
         for place, one in enumerate(self.errors):
             if one.where == str(where):
                 self.errors[place] = replace(one, written=written)
-        is_now = "is lost: no other folder could be written, either" if written is None else f"is in {written}"
+        is_now = "is lost: no other folder could be written to" if written is None else f"is in {written}"
         warnings.warn(SideWorkWarning(f"{what}, which could not be written to {where}, {is_now}"), stacklevel=3)
 
     def write(self, what, path, write):

@@ -117,7 +117,7 @@ def check_array(what, file, size):
         # Python's integers do not overflow. Object arrays are refused when they are read.
         count, size = np.prod([int(side) for side in shape], dtype=object), size - file.tell()
     except Exception as error:  # NumPy parses the header as Python code, and raises what the parser does
-        raise ValueError(f"{what} is none: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{what} is not an array: {type(error).__name__}: {error}") from error
     if min(shape, default=0) < 0 or (count * max(dtype.itemsize, 1) > size and not dtype.hasobject):
         raise ValueError(f"{what} has {size:,} bytes and claims the shape {shape} of {dtype}")
 

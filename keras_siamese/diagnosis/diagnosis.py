@@ -92,7 +92,7 @@ class Diagnosis:
         elif self.observed.why_no_flags is not None:
             state = f"Whether verification follows the loss is not known ({self.observed.why_no_flags})"
         else:
-            state = "Verification is not seen to fall behind the loss"
+            state = "No divergence of loss and verification was found"
         return "; ".join([state, eer, *self._causes]) + "."
 
     @property

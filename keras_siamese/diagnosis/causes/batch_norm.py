@@ -40,7 +40,7 @@ class BatchNorm(Cause):
         if depends > limits.DEPENDS:
             what = (
                 f"In inference mode an embedding changes by {depends:.0%} of the spread if other items of its batch "
-                "change: BatchNormalization uses statistics of the batch, so training=True stands in its call."
+                "change: BatchNormalization uses statistics of the batch, so it is called with training=True."
             )
             advice = "z = backbone(x, training=False)  # in the encoder's call; or no training= at all"
             repair = change(training_in_call=False)

@@ -50,11 +50,11 @@ class Collapse(Cause):
         what = f"Embeddings nearly coincide: their spread is {spread:.3f} (1 is uniform, 0 is a single point)"
         what += ", and the loss is that of identical embeddings" if on_floor else ""
         if by_loss and share < 1:
-            what += f"; the loss gives impostor pairs only {1 - share:.1%} of the weight, which keep embeddings apart."
+            what += f"; only {1 - share:.1%} of the weight is on impostor pairs, which keep embeddings apart."
             repair, advice = change(negative_weight=1.0), "loss = ks.losses.ContrastiveLoss(negative_weight=1.0)"
             return self.found(facts, "error", what, signals, limits.STRONGEST, repair, advice, stage="objective")
         if only_genuine:
-            what += "; training has no impostor pairs, which alone keep embeddings apart."
+            what += "; training has no impostor pairs, and only these keep embeddings apart."
             repair = change(positive_fraction=0.5)
             return self.found(facts, "error", what, signals, limits.STRONGEST, repair, stage="data")
         # Steps that are too large collapse an embedding by themselves; otherwise it is the hardest pairs that do it.

@@ -20,8 +20,8 @@ class IdentityImbalance(Cause):
         if share <= limits.SHARE_OF_TWO or count < limits.FEW_DRAWN or not is_imperfect(facts):
             return RuledOut(self.name, signals)
         what = (
-            f"Two of {count:.0f} identities make up {share:.0%} of what training is shown: that is as little as "
-            f"{effective:.1f} identities of equal size."
+            f"Two of {count:.0f} identities make up {share:.0%} of what training is shown. This is as varied as "
+            f"{effective:.1f} identities of equal size would be."
         )
         severity = "error" if share > limits.LARGE_SHARE_OF_TWO else "warning"
         return self.found(facts, severity, what, signals, 3 * share / limits.SHARE_OF_TWO, change(weighting="balanced"))

@@ -67,7 +67,7 @@ class LossMismatch(Cause):
         is_known = "least_loss" in facts or facts["loss_falls_for_ever"]
         if not is_known or not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
-        how = "can fall for ever" if facts["loss_falls_for_ever"] else f"falls to {facts['least_loss']:.3g}, below 0"
+        how = "has no lower bound" if facts["loss_falls_for_ever"] else f"falls to {facts['least_loss']:.3g}, below 0"
         what = f"The loss of a pair {how}: it expects other labels than these, usually 0 and 1 in place of -1 and 1."
         advice = "y = (y > 0).astype(int)  # labels 0 and 1"
         return self.found(facts, "error", what, signals, limits.STRONGEST, change(similar_label=1), advice)

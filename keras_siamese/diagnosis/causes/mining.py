@@ -32,14 +32,14 @@ class Mining(Cause):
         is_clear = missed - easy > limits.ERRORS_WORSE * facts.get("drawn_auc_se", 0.0)
         if easy < limits.EASY * missed and is_clear:
             what = (
-                f"{easy:.1%} of the pairs that training is shown are ranked wrong, but {missed:.1%} of all training "
+                f"{easy:.1%} of the pairs that training is shown are ranked wrongly, but {missed:.1%} of all training "
                 "pairs: training sees only easy pairs."
             )
             severity = "error" if missed > limits.TWICE * limits.MISSED else "warning"
             strength = limits.EASY * missed / max(easy, limits.SMALLEST_SHARE)
         elif wrong > 0.5 and steady and (noisy or facts["spacing"] < limits.POINT):
             what = (
-                f"{wrong:.0%} of the triplets that the loss selects are ranked wrong, but {missed:.1%} of all pairs: "
+                f"{wrong:.0%} of the triplets that the loss selects are ranked wrongly, but {missed:.1%} of all pairs: "
                 f"the hardest ones {'have wrong labels' if noisy else 'collapse the embedding'}."
             )
             severity, strength = "error", limits.STRONGEST

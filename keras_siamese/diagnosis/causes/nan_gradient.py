@@ -45,7 +45,7 @@ class NanGradient(Cause):
             place = " and at ".join(PLACES[one] for one in found)
             what = f"The gradient of the comparison is not finite at {place}. "
             if "equal_pairs" in facts:
-                what += "No training pair lies there from the start; pairs get there if all units of a layer become 0."
+                what += "No training pair has such embeddings at first; they come if all units of a layer become 0."
             else:
                 what += "Pass the training data to find out which pairs lie there."
             return self.found(facts, "warning", what, signals, 1.0, self.repair)

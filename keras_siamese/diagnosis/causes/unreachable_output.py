@@ -27,7 +27,7 @@ class UnreachableOutput(Cause):
         where = f"is {low:.3g} for all pairs" if low == high else f"lies between {low:.3g} and {high:.3g}"
         what = (
             f"The output {where}, whatever the embeddings are. Pairs of label {label:g} keep at least {share:.0%} of "
-            "the loss that a constant output would have: the output that the loss asks for them cannot be reached."
+            "the loss that a constant output would have: the output that the loss wants for them cannot be reached."
         )
         if low == high:
             advice = (

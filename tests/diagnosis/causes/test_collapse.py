@@ -60,7 +60,7 @@ def test_a_loss_that_hardly_repels_is_a_matter_of_the_objective():
     weak = {"weighted_positive_fraction": 0.98, "positive_fraction": 0.5, "spread": 0.9, "spacing": 0.3}
     found = answer("collapse", **weak)
     assert (found.severity, found.stage) == ("error", "objective") and found.apply({}) == {"negative_weight": 1.0}
-    assert "impostor pairs only 2.0% of the weight" in found.summary
+    assert "only 2.0% of the weight is on impostor pairs" in found.summary
     assert severity_and_strength("collapse", **{**weak, "positive_fraction": 0.98}) is None
 
 

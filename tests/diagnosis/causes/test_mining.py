@@ -31,7 +31,7 @@ def test_strength_is_how_much_easier_the_shown_pairs_are(changes, expected):
 
 
 def test_it_says_what_is_shown():
-    assert "0.0% of the pairs that training is shown are ranked wrong, but 28.0%" in answer("mining").summary
+    assert "0.0% of the pairs that training is shown are ranked wrongly, but 28.0%" in answer("mining").summary
     assert "the hardest ones collapse the embedding" in answer("mining", **HARDEST).summary
     noisy = answer("mining", **{**HARDEST, "impostor_like": 0.3})
     assert "90% of the triplets that the loss selects" in noisy.summary and "have wrong labels" in noisy.summary

@@ -34,7 +34,7 @@ def test_it_counts_and_names_the_pairs():
     assert "2 training pairs have two equal embeddings and 5 training pairs have an embedding of zeros" in found.summary
     assert found.summary.endswith("Rows 1, 2, 3, 4, 5, ….")
     assert "Pass the training data" in answer("nan_gradient", equal_pairs=None).summary
-    assert "from the start" in answer("nan_gradient", equal_pairs=0).summary
+    assert "at first" in answer("nan_gradient", equal_pairs=0).summary
 
 
 def test_only_causes_that_need_no_embeddings_are_judged_after_nan():
