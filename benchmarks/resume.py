@@ -1,7 +1,7 @@
 """Is a run that was killed and resumed the same as one that was not?
 
 A process trains a small model with `AtomicBackup` and a `DivergenceMonitor` that writes a run log and a report. It
-is killed (SIGKILL) at a random moment between the begin of `fit` and the end of the report, and the same program is
+is killed (SIGKILL) at a random moment between the start of `fit` and the end of the report, and the same program is
 started again. In the end the run log, the JSON report and the weights are compared with those of a process that was not
 killed: all lines, all keys, all bits. In every second run the backup stands before the monitor.
 
@@ -124,7 +124,7 @@ def kill(folder, moment, backup_first):
 
 
 def finished(folder, backup_first):
-    """Train to the end. Returns the seconds from the begin of `fit` on."""
+    """Train to the end. Returns the seconds since the start of `fit`."""
     child, reading = started(folder, backup_first)
     select.select([reading], [], [])
     begin = time.monotonic()

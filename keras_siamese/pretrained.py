@@ -45,8 +45,8 @@ def from_pretrained(
         pooling: how features become one embedding. Images `(batch, rows, columns, channels)`: "avg", "max" or "gem",
             the generalized mean, for features ≥ 0. Tokens `(batch, steps, channels)`: these, or "cls", the first
             token; padding is left out where the inputs have a `padding_mask` or Keras knows a mask. Features
-            `(batch, channels)` need none. Of a dict of outputs, "sequence_output" is pooled, and None takes
-            "pooled_output".
+            `(batch, channels)` need no pooling. If the output is a dict, its "sequence_output" is pooled, and None
+            takes its "pooled_output".
         dim: the size of the embedding, by a `Dense` layer, or None for the features themselves.
         normalize: whether the encoder ends in `UnitNormalization`.
         trainable: False (default) freezes the model: it runs in inference mode in training too, dropout and

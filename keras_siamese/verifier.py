@@ -104,7 +104,7 @@ class Verifier(keras.Model):
     ) -> Self:
         """Choose the threshold and fit the calibration on held-out identities.
 
-        The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions. Of
+        The threshold lies halfway between two scores of these pairs, so that rounding does not change the decisions. In
         a histogram, it is the edge of a bin where single scores are not known.
 
         Args:
@@ -277,7 +277,7 @@ class Verifier(keras.Model):
         return Identification(rows, scores, scores >= np.float32(self.threshold), labels)
 
     def save(self, filepath: StrPath, overwrite: bool = True, **kwargs: Any) -> None:
-        """Save the verifier to a `.keras` file, as `keras.Model.save` does. A file that is there is replaced whole, or
+        """Save the verifier to a `.keras` file, as `keras.Model.save` does. An existing file is replaced as a whole, or
         stays as it is if saving fails.
 
         Args:
@@ -383,10 +383,10 @@ class Verifier(keras.Model):
 
         `path` may also be a folder that `save_pretrained` wrote.
 
-        In safe mode, the file may be of somebody else: it cannot run code or name other files, see `SECURITY.md`.
+        In safe mode, the file may come from somebody else: it cannot run code or name other files, see `SECURITY.md`.
 
         Raises:
-            ValueError: if the file does not exist, is damaged, holds another model, or is of an unreadable version.
+            ValueError: if the file does not exist, is damaged, holds another model, or cannot be read by this version.
         """
         if Path(path).is_dir() and (Path(path) / FILE).is_file():
             path = Path(path) / FILE

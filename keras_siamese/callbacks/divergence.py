@@ -44,7 +44,7 @@ class DivergenceError(RuntimeError):
 class DivergenceMonitor(VerificationMonitor):
     """A `VerificationMonitor` that flags a run if its loss falls and verification does not follow, and says why.
 
-    Of a labelled set it measures 8 items of each identity, or more if that leaves fewer than 400: as `diagnose` does,
+    For a labelled set it measures 8 items of each identity, or more if that leaves fewer than 400: as `diagnose` does,
     and twice as many as a `VerificationMonitor`.
 
     A flag needs two consecutive windows of four epochs after a warm-up of 10 % of the epochs; see
@@ -302,7 +302,7 @@ class DivergenceMonitor(VerificationMonitor):
         """Tell that training has ended. The report is written if `report` was given.
 
         Returns:
-            The `Diagnosis`, or None if no epoch was measured, or if the diagnosis failed, of which a warning tells.
+            The `Diagnosis`, or None if no epoch was measured or if the diagnosis failed; a warning then says why.
         """
         self.on_train_end()
         return self.diagnosis

@@ -58,7 +58,7 @@ class SetEpoch(CopiedCallback):
 class HardPairRefresh(CopiedCallback):
     """Let a sequence draw hard partners, or batches of hard identities, which are searched anew every few epochs.
 
-    At the begin of epoch `start` and of every `every`-th epoch after it, all samples of the sequence are embedded in
+    At the start of epoch `start` and of every `every`-th epoch after it, all samples of the sequence are embedded in
     inference mode. `sequence.refresh` then searches, for each sample, near samples of other identities and far samples
     of its own identity. Partners are drawn from these until the next refresh. For a `BalancedBatchSequence` it searches
     for each identity those near it, which are then put into the same batch. Distances are Euclidean, or cosine if the

@@ -53,7 +53,7 @@ SAMPLE = MappingProxyType({"max_items": 2_000, "max_each": 4, "least_items": 200
 class VerificationMonitor(CopiedCallback):
     """Measure verification on held-out data after each epoch and write it into `logs`.
 
-    Each item is embedded once, in inference mode. The same pairs are compared after every epoch. Of a labelled set,
+    Each item is embedded once, in inference mode. The same pairs are compared after every epoch. For a labelled set,
     these are all pairs, or 50,000 of them, of at most 2,000 items: 4 of each identity, or more if that leaves fewer
     than 200. More items of the same identities cost time and narrow the interval of the EER little: with 8 of each, its
     standard error is about a fifth smaller. For a figure to report, evaluate the trained model on all items. History,

@@ -59,8 +59,8 @@ def diagnose(
             None for a data set or a generator. Without it some causes are not examined.
         history: curves of the run, with "loss", "val_auc" and "val_eer" an epoch as `VerificationMonitor` writes them:
             Keras's `History`, a dict, or the path of a run log (`DivergenceMonitor(log=…)`) or of CSVLogger's file;
-            without it nothing is said about a divergence. A `DivergenceMonitor` knows more: the steps, and the training
-            data, `threshold` and `target_eer` that it was given, which count where none are given here.
+            without it nothing is said about a divergence. A `DivergenceMonitor` knows more: the steps. Its training
+            data, `threshold` and `target_eer` are used where none are given here.
         encoder: the encoder, where it cannot be found in the model.
         score: a function `(left, right) → (n,)` of the items of pairs, larger for more similar pairs, in place of the
             model's output; see `dissect`. What needs embeddings is then not examined.

@@ -214,7 +214,7 @@ def number_in(field, column, line, path):
 
 
 def read_run_log(path, *, name="history", before=None, quiet=False):
-    """The `Run` in the run log at `path`, and `{epoch: where its line ends}` in bytes from the begin of the file.
+    """The `Run` in the run log at `path`, and `{epoch: where its line ends}` in bytes from the start of the file.
 
     If the last line is incomplete (the process was killed while writing), it is left out, with a warning unless
     `quiet`. Lines from the epoch `before` on are left out, and the curves end before it. Errors call the file `name`.

@@ -124,7 +124,7 @@ def tar_at_far(same: ArrayLike, scores: ArrayLike, far: float) -> float: ...
 @overload
 def tar_at_far(same: ArrayLike, scores: ArrayLike, far: Sequence[float] | np.ndarray) -> np.ndarray: ...
 def tar_at_far(same: ArrayLike, scores: ArrayLike, far: float | Sequence[float] | np.ndarray) -> float | np.ndarray:
-    """The largest true accept rate, in [0, 1], at an FMR of at most `far`, which the point used never exceeds.
+    """The largest true accept rate, in [0, 1], among the thresholds whose FMR is at most `far`.
 
     Fewer than 1/far impostor pairs cannot measure a rate of `far`: the result is then the TAR without any false match.
     `rule_of_30` says how reliable the figure is.

@@ -152,8 +152,8 @@ def compare_groups(
     in the group, or give pairs across groups a name of their own. With `edges`, `groups` are numbers, such as the days
     between two samples: the rates then show the *ageing* of templates (ISO/IEC 19795-1:2021).
 
-    A group takes part in the gap if it has at least 30 pairs of that class. The interval of the gap is wide enough for
-    the choice of the largest among all pairs of groups.
+    A group takes part in the gap if it has at least 30 pairs of that class. The interval of the gap takes into
+    account that the largest among all pairs of groups was chosen.
 
     Patrick Grother, Mei Ngan, Kayee Hanaoka, "Face recognition vendor test part 3: demographic effects", NISTIR 8280,
     2019, https://doi.org/10.6028/NIST.IR.8280.

@@ -255,9 +255,9 @@ def evaluate(
         far: false match rate or rates in (0, 1] at which the TAR is reported.
         threshold: a threshold chosen on other pairs, at which accuracy, FMR and FNMR are reported. Without one, the
             accuracy is cross-fitted (`cross_fitted_accuracy`, ten folds).
-        left: `(n,)` identity of each pair's one side, integers or strings. If `left` and `right` are given, the report
+        left: `(n,)` identity of each pair's left side, integers or strings. If `left` and `right` are given, the report
             has intervals (200 resamples of `bootstrap`), and no identity is in two folds.
-        right: `(n,)` identity of the other side.
+        right: `(n,)` identity of the right side.
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for resamples and folds.
         calibration: `(slope, offset)` of `platt` on other pairs, used for `cllr`.

@@ -109,7 +109,7 @@ class Repair:
 
     @property
     def code(self) -> str:
-        """What a person would write: the advice of each change that was kept, of one at two rates the latter."""
+        """What a person would write: the advice of each change that was kept, with the last of its learning rates."""
         found = {one.finding.summary: one.finding.advice for one in self.kept[1:]}
         return "\n\n".join(f"# {summary}\n{advice}" for summary, advice in found.items())
 
@@ -150,16 +150,16 @@ def repair(
     The model is trained and diagnosed. If there are several leading causes, they are tested (see
     `experiments.confirm`). The repair of the first one is made, and the model is trained again from the same initial
     weights. The repair is kept if the held-out EER is clearly lower, or if it is lower and the cause is not found any
-    more; otherwise the next one is tried. Wrong labels are looked for again after each training without those that were
-    found. When nothing alarms any more, the repairs of what has alarmed before are tried too, and at last those of what
-    is only information. All this ends when nothing is found, nothing helps, or the budget is spent. A run in which
-    nothing alarms from the start is not changed. No file is written.
+    more; otherwise the next one is tried. If wrong labels are found, the model is trained without them, and the
+    diagnosis looks for further ones. When no warning or error is left, the repairs of earlier ones are tried too, and
+    at last those of findings that are only information. The search ends when nothing is found, nothing helps, or the
+    budget is spent. If the first training has no warning or error, nothing is changed. No file is written.
 
     A repaired program may need a learning rate of its own: short runs at five rates tell which one is tried next. Where
     a repair gives pairs a contrastive or a logistic loss, the other one is tried too.
 
     Zhang, Zhai, Ma, Shen, *AutoTrainer: An Automatic DNN Training Problem Detection and Repair System*, ICSE 2021,
-    https://ieeexplore.ieee.org/document/9402077, repairs by training again, too.
+    https://ieeexplore.ieee.org/document/9402077, also repairs by training again.
 
     Args:
         build_or_model: a compiled siamese model, whose weights are changed; or a function without arguments that

@@ -104,7 +104,7 @@ class SigLIPLoss(CosineLoss):
 
     Args:
         scale: t > 0, the inverse temperature.
-        bias: b. A negative one makes up for the many negative pairs at the begin of training.
+        bias: b. A negative one makes up for the many negative pairs at the start of training.
         **kwargs: `block_size`, `local_negatives`, `reduction`, `name`, `dtype` as in `BatchLoss`.
 
     >>> loss = SigLIPLoss(scale=1.0, bias=0.0)
