@@ -129,9 +129,7 @@ def add_compare(commands):
     status = "`keras-siamese diagnose --json`, `DivergenceMonitor(report=…)` and Diagnosis.to_json write such reports."
     example = "keras-siamese compare before.json after.json --html comparison.html"
     add = add_command(commands, "compare", text, run_compare, example, status).add_argument
-    add(
-        "reports", nargs="+", metavar="RUN.json", help="at least two reports; the first is what others are held against"
-    )
+    add("reports", nargs="+", metavar="RUN.json", help="at least two reports; the others are compared with the first")
     add("--html", type=Path, metavar="FILE", help="also write the comparison to this page (extra `report`)")
 
 

@@ -83,8 +83,8 @@ def restored(found, table):
     text = (
         f"{judged['runs'] + of_data['runs']} faulty programs were given to `ks.repair`. All attempts on a program "
         f"together took {judged['mean_epochs']:.0f} epochs in the mean, besides the tests and the short runs that "
-        f"compare learning rates. {of_data['runs']} of the faults lie in the data, so that training can make good "
-        "only a part: wrong labels, blurred inputs, and pairs without identities of which few are genuine. Left out "
+        f"compare learning rates. {of_data['runs']} of the faults lie in the data, so training can repair them only in "
+        "part: wrong labels, blurred inputs, and pairs without identities of which few are genuine. Left out "
         "are faults that training cannot repair at all: wrong figures (leakage, thresholds, an inverted metric), "
         "wrong held-out inputs, and data that lack identities, most of their samples, or the right pairs. Runs that "
         "have lost less than two standard deviations of healthy runs are left out, too."
@@ -122,7 +122,7 @@ def pairs(found, table):
     left_out = [f"{name} “{dose}” on {base}" for base, name, dose in judged["left_out"]]
     text = (
         f"{judged['runs']} runs with two faults, each of which does harm alone or makes the other worse. "
-        f"Pairs that were left out: {'; '.join(left_out) or 'none'}."
+        f"Pairs that were left out, because not both of their faults do harm: {'; '.join(left_out) or 'none'}."
     )
     return "\n\n".join([targets(judged["overall"], PAIR_TARGETS, table), by_pair, text])
 
@@ -204,7 +204,7 @@ def sensitivity(found, table):
     sizes = [
         f"{half.capitalize()} half, with the limits as they are: of {of['faults']} faulty runs, "
         f"{of['as_it_is']['detected']} are detected, and {of['as_it_is']['named']} have the planted cause named first. "
-        f"Of {of['controls']} healthy runs, {of['as_it_is']['alarms']} raise an alarm."
+        f"There is an alarm in {of['as_it_is']['alarms']} of {of['controls']} healthy runs."
         for half, of in halves.items()
     ]
     return "\n\n".join(

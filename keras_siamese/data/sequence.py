@@ -251,9 +251,9 @@ class EpochSequence(keras.utils.PyDataset):
         caller = _caller_serving(self)
         if caller is not None and self._ends.get(caller) == 2:
             self._epoch_was_set = True  # warn only once
-            problem = f"fit begins another epoch of this {type(self).__name__} and nobody has called its set_epoch"
+            problem = f"`fit` begins another epoch of this {type(self).__name__}, and its set_epoch was never called"
             set_it = "callbacks=[ks.callbacks.SetEpoch(sequence)] to fit (SiameseWrapper.fit does it itself)"
-            hint = f"Pass {set_it}; if the same batches are meant, say frozen=True"
+            hint = f"Pass {set_it}, or frozen=True to the sequence if you want the same batches"
             warnings.warn(f"{problem}, so every epoch shows the same batches. {hint}", stacklevel=2)
 
     def on_epoch_end(self) -> None:

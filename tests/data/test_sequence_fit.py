@@ -137,9 +137,9 @@ def test_layers_augment_inside_fit(workers):
     assert history.history["total"][0] == pytest.approx(sum(float(tower.sum()) for tower in direct), rel=1e-5)
 
 
-# The warning that nobody set the epoch
+# The warning that the epoch was never set
 
-FORGOTTEN = "nobody has called its set_epoch"
+FORGOTTEN = "its set_epoch was never called"
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.deep)])
@@ -189,7 +189,7 @@ def test_hooks_reach_the_adapter_through_a_subclass():
             super().on_epoch_begin()
 
     train = Counting(np.arange(SAMPLES, dtype="float32")[:, None], LABELS, batch_size=4, workers=2)
-    with pytest.warns(UserWarning, match="of this Counting and nobody"):
+    with pytest.warns(UserWarning, match="of this Counting, and its set_epoch"):
         model_of_pairs().fit(train, epochs=2, verbose=0)
     assert train.ends == 3
 

@@ -182,7 +182,7 @@ def test_evaluation_neither_uses_nor_changes_the_memory(rng):
 def test_losses_that_are_no_sum_over_anchors_are_refused(rng, name):
     model = CrossBatchMemory(linear(), SIZE)
     model.compile("sgd", make(name))
-    with pytest.raises(ValueError, match=rf"{name} is no sum over anchors, so it cannot compare them"):
+    with pytest.raises(ValueError, match=rf"{name} is not a sum over anchors, so it cannot compare them"):
         model.fit(rng.normal(size=(6, 5)), np.arange(6) // 2, verbose=0)
 
 

@@ -189,7 +189,7 @@ class BatchLoss(EmbeddingLoss):
     def remembering(self, memory: Memory) -> Iterator[None]:
         """Within the block, compare the rows of a batch also with those of `memory`, a `Memory`, once it is full."""
         if not self.is_of_anchors or self.summarize is not None:
-            problem = "is no sum over anchors, so it cannot compare them with rows of earlier batches"
+            problem = "is not a sum over anchors, so it cannot compare them with rows of earlier batches"
             raise ValueError(f"{type(self).__name__} {problem}. Use a loss such as ks.losses.SupConLoss")
         if replica_context() is not None:
             raise ValueError("A memory of earlier batches does not work with several replicas of a TensorFlow strategy")
