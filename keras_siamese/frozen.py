@@ -45,7 +45,7 @@ def frozen_embeddings(
 
     The encoder runs in inference mode. The file in `folder` is named by a digest of the encoder's configuration, its
     weights, the code of layers that are not Keras's, and all samples. Image files are read for it but not decoded.
-    Besides, eight samples are embedded again and compared. So a file of another encoder or of other samples is never
+    Also, eight samples are embedded again and compared. So a file of another encoder or of other samples is never
     used, also if only one weight or one pixel differs.
 
     Args:

@@ -56,11 +56,11 @@ class DivergenceMonitor(VerificationMonitor):
         on_divergence: what to do at the first flag: "warn" (default), "stop" training, "raise" `DivergenceError`, or a
             function that is called with the `Diagnosis`.
         report: path of the HTML report, which is written when training ends. The same content is written as JSON beside
-            it. If no epoch had finite embeddings, nothing is written and a warning is given. None writes none.
+            it. If no epoch had finite embeddings, nothing is written and a warning is given. None: no report.
         log: path of the run log, to which each epoch adds a line during training (see `diagnosis.run`).
             `diagnose(history=log)` reads it, even if the run has crashed. A run that begins at epoch 0 starts the file
             anew. A resumed run needs it; see below. KerasTuner copies the callbacks for each execution; each copy
-            writes into the first of log-1, log-2, … that does not exist. None writes none.
+            writes into the first of log-1, log-2, … that does not exist. None: no log.
         train: training data, to compare held-out with training pairs: `(x, labels)`, a sequence, or what `fit` is
             given, `(x, y)`. They are read when the run is diagnosed. Not needed if the package's siamese model is
             fitted on a sequence of pairs, because it keeps that sequence.

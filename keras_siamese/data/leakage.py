@@ -45,8 +45,8 @@ class LeakageReport:
         compared: what `near` is based on: "embeddings", "pixels", or None if near-duplicates were not searched.
         constant: number of samples with the same value in all pixels (or an embedding of zeros). They are compared
             exactly, and have no near-duplicates.
-        unsettled: number of validation samples that may have a near-duplicate: the compared candidates are not, and
-            there are more.
+        unsettled: number of validation samples that may have a near-duplicate among candidates that were not
+            compared.
 
     >>> x, labels = np.arange(20.0).reshape(10, 2), np.repeat([3, 4, 5, 6, 7], 2)
     >>> print(check_leakage((x[:6], labels[:6]), (x[5:], labels[5:])))

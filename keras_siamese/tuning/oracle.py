@@ -47,7 +47,7 @@ class DiagnosisOracle(keras_tuner.Oracle):
     folds have it.
 
     The findings are read from the folders of the trials, so the workers of a distributed search must share the
-    directory with the chief, as for KerasTuner's checkpoints. Without it, the oracle only makes random steps.
+    directory with the chief, as for KerasTuner's checkpoints. Otherwise the oracle only makes random steps.
 
     Args:
         objective: as in any KerasTuner oracle, for example ``objective("val_eer")``.
