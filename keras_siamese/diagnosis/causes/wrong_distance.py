@@ -36,11 +36,11 @@ class WrongDistance(Cause):
         ):
             return RuledOut(self.name, signals)
         what = (
-            f"The same embeddings verify better by {better} (EER {facts[f'eer_{better}']:.3f}) than by "
+            f"The same embeddings verify better with {better} (EER {facts[f'eer_{better}']:.3f}) than with "
             f"{facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f})."
         )
         advice = (
-            f'siamese = ks.SiameseWrapper(encoder, distance="{better}")  # train and verify by the same distance\n'
+            f'siamese = ks.SiameseWrapper(encoder, distance="{better}")  # train and verify with it\n'
             "keras.Sequential([..., keras.layers.UnitNormalization()])  # or make the norms equal"
         )
         severity = "error" if gain > 3 * limits.SWAP_GAIN else "warning"
@@ -54,8 +54,8 @@ class WrongDistance(Cause):
         signals["eer_gained_by_distance_of_loss"] = Signal(gain, limits.LEAST_GAIN, 0.0, low, gain + (gain - low))
         name = facts.words.get("loss_distance") or "the distance of the loss"
         what = (
-            f"The loss trains {name}, by which the same embeddings verify better (EER {facts['eer_of_loss']:.3f}) than "
-            f"by {facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f})."
+            f"The loss trains {name}, and the embeddings verify better with it (EER {facts['eer_of_loss']:.3f}) than "
+            f"with {facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f})."
         )
         advice = (
             "monitor = ks.callbacks.DivergenceMonitor(validation, distance=loss.distance)  # that of the loss\n"

@@ -23,7 +23,7 @@ def test_strength_is_the_gain_in_eer(changes, expected):
 
 def test_it_names_the_better_distance():
     cosine = answer("wrong_distance")
-    assert "by cosine (EER 0.100) than by EuclideanDistance() (EER 0.200)" in cosine.summary
+    assert "with cosine (EER 0.100) than with EuclideanDistance() (EER 0.200)" in cosine.summary
     assert cosine.apply({}) == {"distance": "cosine", "verify_distance": "cosine", "normalize": True}
     euclidean = answer("wrong_distance", eer_cosine=0.3)
     assert 'distance="euclidean"' in euclidean.advice
@@ -51,7 +51,7 @@ def test_of_the_distance_that_the_loss_trains_a_smaller_gain_is_enough(changes, 
     small = {"swap_gain": 0.015, "swap_gain_low": 0.001, "eer_of_loss": 0.185}
     small |= {"loss_gain": 0.015, "loss_gain_low": 0.001}
     assert severity_and_strength("wrong_distance", **{**small, **changes}) == expected
-    assert "by which the same embeddings verify better (EER 0.185)" in answer("wrong_distance", **small).summary
+    assert "and the embeddings verify better with it (EER 0.185)" in answer("wrong_distance", **small).summary
 
 
 def test_without_a_plain_distance_it_is_not_examined():
