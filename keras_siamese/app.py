@@ -148,7 +148,7 @@ def page(verifier, gallery=None, kind=None, divide=1.0):
         "array": lambda label: gr.File(label=label, type="filepath", file_types=[".npy"]),
     }[reader.kind]
     with gr.Blocks(title="Verifier", analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {verifier.siamese.name}\n\nAccepts a pair from a score of {verifier.threshold:.4g} on.")
+        gr.Markdown(f"# {verifier.siamese.name}\n\nAccepts a pair if its score is at least {verifier.threshold:.4g}.")
         with gr.Tab("Two samples"):
             with gr.Row():
                 sides = [inputs("First"), inputs("Second")]

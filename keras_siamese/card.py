@@ -63,8 +63,8 @@ def purpose(verifier):
     distance = verifier.siamese.distance
     compared = f"the distance {distance!r}" if distance is not None else "its own comparison"
     return (
-        "A siamese network that decides whether two samples belong to the same identity. It compares two embeddings by "
-        f"{compared} and accepts a pair from a score of {verifier.threshold:.6g} on."
+        "A siamese network that decides whether two samples belong to the same identity. It compares two embeddings "
+        f"with {compared}, and accepts a pair if its score is at least {verifier.threshold:.6g}."
     )
 
 

@@ -95,7 +95,7 @@ def add_evaluate(commands):
     add = add_command(commands, "evaluate", text, run_evaluate, example, long).add_argument
     add("scores", metavar="SCORES.csv", help=columns)
     add("--far", type=float, nargs="+", default=[0.01, 0.001], help="false match rates at which the TAR is reported")
-    add("--threshold", type=float, help="accept pairs from this score on; must have been chosen on other pairs")
+    add("--threshold", type=float, help="accept pairs with at least this score, which was chosen on other pairs")
     add("--distance", action="store_true", help="the scores are distances; thresholds are shown as −distance")
     add("--confidence", type=float, default=0.95, help="nominal coverage of the intervals")
     add("--seed", type=int, default=0, help="random seed for intervals and folds")
@@ -117,7 +117,7 @@ def add_diagnose(commands):
     add("--data", required=True, metavar="FILE.npz", help=held_out)
     add("--train", metavar="FILE.npz", help="training samples: .npz file with x and labels")
     add("--history", metavar="LOG", help=log)
-    add("--threshold", type=float, help="score (−distance or probability) from which on you accept pairs")
+    add("--threshold", type=float, help="the lowest score (−distance or probability) of a pair that you accept")
     add("--target-eer", type=float, help="the EER that you want to reach, in (0, 1)")
     add("--similar-label", type=int, choices=(0, 1), default=1, help=label)
     add("--json", type=Path, metavar="FILE", help="also write the diagnosis to this file")
