@@ -176,14 +176,14 @@ def verifies_badly(eer, flags, recovered, target_eer=None):
 def why_no_flags(loss, auc, eer, *, pairs, epochs=None):
     """The reason why `find_flags` cannot flag any epoch of a run, in words; None if it can."""
     if pairs < limits.MIN_PAIRS:
-        return f"only {pairs} held-out pairs, of the {limits.MIN_PAIRS:.0f} that it takes"
+        return f"only {pairs} held-out pairs, but at least {limits.MIN_PAIRS:.0f} are needed"
     curves = check_curves(loss, auc, eer, pairs)
     warmup = warmup_of(len(curves.loss) if epochs is None else epochs)
     measured = len(measured_epochs(curves, warmup))
     window = int(limits.WINDOW)
     if measured > window:
         return None
-    return f"only {measured} measured epochs after a warm-up of {warmup}, of the {window + 1} that it takes"
+    return f"only {measured} measured epochs after a warm-up of {warmup}, but at least {window + 1} are needed"
 
 
 class Curves(NamedTuple):

@@ -214,9 +214,9 @@ def test_fewer_epochs_than_two_windows_are_not_flagged():
 @pytest.mark.parametrize(
     ("epochs", "pairs", "said"),
     [
-        (4, 1000, "only 4 measured epochs after a warm-up of 0, of the 5 that it takes"),
+        (4, 1000, "only 4 measured epochs after a warm-up of 0, but at least 5 are needed"),
         (5, 1000, None),
-        (5, 99, "only 99 held-out pairs, of the 100 that it takes"),
+        (5, 99, "only 99 held-out pairs, but at least 100 are needed"),
     ],
 )
 def test_why_no_flag_was_possible(epochs, pairs, said):
