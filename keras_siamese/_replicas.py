@@ -226,10 +226,15 @@ def rows_of_share(share, batch):
     return tree.map_structure(lambda rows: rows[len(rows) * first // parts : len(rows) * end // parts], batch)
 
 
-def refuse_processes(what):
-    """Raises in a process of several that train together on JAX, for `what` keeps a state in each of them."""
+def refuse_parts(what, model):
+    """Raises if several processes of JAX, or several replicas of a TensorFlow strategy, train `model` with `what`.
+
+    Each process would have a state of its own. Under a strategy, Keras loses some of the batches that a generator gives.
+    """
     if share_of_process() is not None:
         raise ValueError(f"{what} works in one process; these are several, of which each would have a state of its own")
+    if keras.backend.backend() == "tensorflow" and (count := device_count(model)) > 1:
+        raise ValueError(f"{what} does not work with several replicas of a TensorFlow strategy; these are {count}")
 
 
 def replicas_of(found):

@@ -256,13 +256,20 @@ def test_processes_need_a_keras_that_knows_its_mesh(monkeypatch):
             _replicas.share_of_process()
 
 
-def test_a_state_in_each_process_is_refused(monkeypatch):
-    monkeypatch.setattr(_replicas, "share_of_process", lambda: (0, 1, 2))
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("share_of_process", (0, 1, 2), "PartialFC works in one process; these are several"),
+        pytest.param("device_count", 2, "PartialFC does not work with several replicas", marks=pytest.mark.tensorflow),
+    ],
+)
+def test_a_state_in_each_part_is_refused(monkeypatch, name, value, message):
+    monkeypatch.setattr(_replicas, name, lambda *model: value)
     batches = data.BalancedBatchSequence(np.ones((12, 3)), np.arange(12) // 2, classes_per_batch=2, samples_per_class=2)
     classes = PartialFC(batches, num_classes=6, sample=4)
     model = keras.Sequential([keras.Input((3,)), layers.ProxyLogits(4)])
     model.compile("sgd", losses.ArcFaceLoss())
-    with pytest.raises(ValueError, match="PartialFC works in one process; these are several"):
+    with pytest.raises(ValueError, match=message):
         model.fit(classes.batches(), steps_per_epoch=1, shuffle=False, verbose=0, callbacks=[classes])
 
 

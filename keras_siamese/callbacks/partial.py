@@ -24,7 +24,7 @@ import numpy as np
 from keras import ops
 
 from keras_siamese._checks import check_integer, check_number
-from keras_siamese._replicas import refuse_processes
+from keras_siamese._replicas import refuse_parts
 from keras_siamese._types import StrPath
 
 __all__ = ["PartialFC"]
@@ -67,7 +67,8 @@ class PartialFC(keras.callbacks.Callback):
     Raises:
         ValueError: in training, if a batch has more classes than the sample, if a label is not a class, or if the model
             is not built or does not have exactly one layer with `sample` proxies. Also if the optimizer keeps a state
-            that has no row for each class, as Adafactor does.
+            that has no row for each class, as Adafactor does, with several replicas of a TensorFlow strategy, and in
+            several processes of JAX.
 
     >>> import numpy as np, keras_siamese as ks
     >>> x, labels = np.random.rand(40, 8).astype("float32"), np.repeat(np.arange(10) * 99, 4)
@@ -142,7 +143,7 @@ class PartialFC(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.steps_per_execution != 1:
             raise ValueError(f"`steps_per_execution` must be 1; got {self.model.steps_per_execution}")
-        refuse_processes("PartialFC")
+        refuse_parts("PartialFC", self.model)
         if self._drawn is None or self._drawn.is_used:
             how = "fit(classes.batches(), steps_per_epoch=…, shuffle=False, callbacks=[classes])"
             raise ValueError(f"`fit` must be given `batches()` of this callback, made anew for each fit: {how}")
