@@ -28,6 +28,7 @@ def gathered(*tensors):
     """
     context = replica_context()
     if context is None:
+        refuse_mapped()
         return tensors, lambda values: values
     rows = ops.shape(tensors[0])[0]
     counts = context.all_gather(ops.reshape(ops.cast(rows, "int32"), (1,)), axis=0)
@@ -87,9 +88,26 @@ def weighted_by_rows(loss, reduction, y_pred, sample_weight, mask=None):
     return slope * loss + ops.stop_gradient((value - slope) * loss)
 
 
+def refuse_mapped():
+    """Raises inside of `jax.shard_map` and `jax.pmap`, where a function is given the rows of one device."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    mesh = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()  # older versions of JAX do not tell
+    axes = getattr(mesh, "manual_axes", ())
+    if any(mesh.shape[axis] > 1 for axis in axes):
+        raise ValueError(
+            "Inside of jax.shard_map and jax.pmap, a loss that compares rows sees those of one device only. Call it "
+            "outside on the whole batch, which jax.jit divides among the devices, too. With local_negatives=True, a "
+            "loss on embeddings compares the rows of each device alone"
+        )
+
+
 def refuse_replicas(loss):
     """Raises if there are several replicas, of which each has a similarity matrix of its own rows."""
     context = replica_context()
+    refuse_mapped()
     if context is not None:
         raise ValueError(
             f"{type(loss).__name__} takes a similarity matrix, which on each of {context.num_replicas_in_sync} "

@@ -284,3 +284,35 @@ def test_a_similarity_matrix_of_one_replica_is_refused(monkeypatch):
     monkeypatch.setattr(_replicas, "replica_context", lambda: Context(0, []))
     with pytest.raises(ValueError, match="NpairsLoss takes a similarity matrix, which on each of 2 replicas lacks"):
         losses.NpairsLoss()(np.array([0, 1]), np.eye(2, dtype="float32"))
+
+
+MAPPED = """
+import jax, numpy as np
+from jax.sharding import PartitionSpec
+from keras_siamese import losses
+
+z, identities = np.random.default_rng(0).normal(size=(8, 4)).astype("float32"), np.arange(8) % 2
+
+def values(**options):
+    loss = losses.NTXentLoss(reduction=None, **options)
+    mesh, rows = jax.make_mesh((2,), ("devices",)), PartitionSpec("devices")
+    mapped = jax.shard_map(lambda *rows: loss(*rows), mesh=mesh, in_specs=(rows, rows), out_specs=rows)
+    return jax.jit(mapped)(*jax.device_put((identities, z), jax.sharding.NamedSharding(mesh, rows)))
+
+halves = [losses.NTXentLoss(reduction=None)(identities[part], z[part]) for part in (slice(4), slice(4, 8))]
+np.testing.assert_allclose(values(local_negatives=True), np.concatenate(halves), rtol=1e-5)
+for call in (values, lambda: jax.pmap(losses.NpairsLoss())(identities.reshape(2, 4), z.reshape(2, 4, 4))):
+    try:
+        call()
+        raise SystemExit("not refused")
+    except ValueError as error:
+        assert "sees those of one device only" in str(error), error
+print("null")
+"""
+
+
+@pytest.mark.deep
+@pytest.mark.jax
+def test_inside_of_a_mapped_function_rows_of_one_device_are_refused():
+    """On two devices, so in a process of its own."""
+    assert fresh(MAPPED, XLA_FLAGS="--xla_force_host_platform_device_count=2") is None
