@@ -316,3 +316,49 @@ print("null")
 def test_inside_of_a_mapped_function_rows_of_one_device_are_refused():
     """On two devices, so in a process of its own."""
     assert fresh(MAPPED, XLA_FLAGS="--xla_force_host_platform_device_count=2") is None
+
+
+SHARDED = """
+import keras, numpy as np, keras_siamese as ks
+from keras import distribution
+
+labels = np.repeat(np.arange(20), 4)
+x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32") + labels[:, None] / 10
+
+def model_of(count):
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
+    model = keras.Sequential([encoder, ks.layers.ProxyLogits(count)])
+    model.compile("adam", ks.losses.ArcFaceLoss(scale=8.0))
+    return model
+
+def whole():
+    model = model_of(20)
+    losses = model.fit(x, labels, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
+    return model, [*losses, *np.ravel(model.get_weights()[-1])]
+
+def sampled():
+    batches = ks.data.BalancedBatchSequence(x, labels, classes_per_batch=4, samples_per_class=2, seed=0)
+    classes, model = ks.callbacks.PartialFC(batches, num_classes=20, sample=10), model_of(10)
+    given = {"steps_per_epoch": len(batches), "epochs": 2, "shuffle": False, "verbose": 0}
+    losses = model.fit(classes.batches(), callbacks=[classes], **given).history["loss"]
+    return model, [*losses, *np.ravel(classes.proxies)]
+
+alone = [train()[1] for train in (whole, sampled)]
+layout = distribution.LayoutMap(distribution.DeviceMesh((2, 2), ("batch", "model")))
+layout[".*proxies"] = ("model", None)
+with distribution.ModelParallel(layout_map=layout).scope():
+    for train, expected in zip((whole, sampled), alone):
+        model, found = train()
+        shards = model.layers[-1].proxies.value.addressable_shards
+        assert {shard.data.shape for shard in shards} == {(model.layers[-1].num_classes // 2, 4)}
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+print("null")
+"""
+
+
+@pytest.mark.deep
+@pytest.mark.jax
+def test_proxies_that_are_divided_among_devices_are_trained_the_same():
+    """By `ModelParallel`: the layer of all classes, and the sample of `PartialFC`."""
+    assert fresh(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=4") is None
