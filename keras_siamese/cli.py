@@ -46,16 +46,42 @@ def parser():
     add_diagnose(commands)
     add_compare(commands)
     add_app(commands)
+    for command in commands.choices.values():
+        complete_paths(command)
     return top
 
 
 def add_completion(top):
     """Adds `--print-completion bash`, which the package `shtab` makes from this parser."""
+    text = "print the completion script for a shell: bash, zsh or tcsh"
     if importlib.util.find_spec("shtab"):
         import shtab
 
-        text = "print the completion script for a shell: bash, zsh or tcsh"
         shtab.add_argument_to(top, "--print-completion", help=text)
+    else:
+        top.add_argument(
+            "--print-completion", metavar="SHELL", action=WithoutCompletion, help=f"{text} (extra `completion`)"
+        )
+
+
+def complete_paths(command):
+    """Lets a shell complete the arguments of a command that are files or folders, after what the help calls them."""
+    if importlib.util.find_spec("shtab"):
+        import shtab
+
+        for action in command._actions:
+            shown = str(action.metavar or action.dest)
+            if shown in ("FOLDER", "output"):
+                action.complete = shtab.DIRECTORY
+            elif "." in shown or shown in ("FILE", "LOG"):
+                action.complete = shtab.FILE
+
+
+class WithoutCompletion(argparse.Action):
+    """Ends the program with the name of the extra."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f'{option_string} needs the package shtab: pip install "keras-siamese[completion]"')
 
 
 def add_command(commands, name, text, run, example, note=""):

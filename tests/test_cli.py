@@ -1,7 +1,9 @@
 """The command line: `keras-siamese evaluate`, the help, the version, and files that cannot be used."""
 
+import importlib.util
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -168,6 +170,19 @@ def test_a_shell_can_complete_the_commands(capsys):
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert "compare" in printed and "--report" in printed
+    paths = re.findall(r"^_shtab_keras_siamese_(\w+)_COMPGEN=_shtab_compgen_(\w+)$", printed, re.MULTILINE)
+    assert {("watch_pos_0", "files"), ("watch___report", "files"), ("compare_pos_0", "files")} <= set(paths)
+    assert {("demo___output", "dirs"), ("app___gallery", "dirs")} <= set(paths)
+    assert not any("far" in name or "seed" in name for name, _ in paths)
+
+
+def test_without_shtab_completion_names_its_extra(capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "shtab" else find(name))
+    with pytest.raises(SystemExit) as stopped:
+        main(["--print-completion", "bash"])
+    assert stopped.value.code == 2
+    assert 'pip install "keras-siamese[completion]"' in capsys.readouterr().err
 
 
 def test_without_a_command_the_status_is_2(capsys):
