@@ -247,7 +247,7 @@ def rows_of_share(share, batch):
 def refuse_parts(what, model):
     """Raises if several processes of JAX, or several replicas of a TensorFlow strategy, train `model` with `what`.
 
-    Each process would have a state of its own. Under a strategy, Keras loses some of the batches that a generator gives.
+    Each process would have a state of its own. Under a strategy, Keras loses some batches of a generator.
     """
     if share_of_process() is not None:
         raise ValueError(f"{what} works in one process; these are several, of which each would have a state of its own")

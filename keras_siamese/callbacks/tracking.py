@@ -10,7 +10,6 @@ is one for MLflow and one for Weights & Biases, which are imported when they are
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import re
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_choice
+from keras_siamese._checks import check_choice, check_installed
 from keras_siamese._types import Figure, StrPath
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import before
@@ -97,10 +96,7 @@ TRACKERS = {"mlflow": MLflow, "wandb": WandB}
 
 
 def imported(module):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"tracker={module!r} needs the package {module}: pip install {module}") from error
+    return check_installed(module, module)  # the extra has the name of the package
 
 
 class TrackRun(keras.callbacks.Callback):
@@ -113,10 +109,10 @@ class TrackRun(keras.callbacks.Callback):
 
     Args:
         monitor: the `VerificationMonitor` or `DivergenceMonitor` of the same `fit`. It must stand before this callback.
-        tracker: "mlflow", "wandb", or an object with the methods of `callbacks.Tracker`.
+        tracker: "mlflow" or "wandb" (extras of these names), or an object with the methods of `callbacks.Tracker`.
 
     Raises:
-        ImportError: on construction, if the tracker's package is not installed.
+        ImportError: on construction, without the extra of the tracker.
         ValueError: on construction, for "wandb" without an active run; when training begins, if the monitor does not
             stand before this callback.
 

@@ -1,12 +1,13 @@
 """A monitored run goes to a tracker: what each kind of tracker is told, and that its failures end nothing.
 
 MLflow and Weights & Biases bring some forty packages, so they are not in the extra `test`. Where they are installed,
-the deep tests run against them without a network: `pip install mlflow wandb`.
+the deep tests run against them without a network: `pip install -e ".[mlflow,wandb]"`.
 """
 
 import copy
 import json
 import os
+import sys
 
 import keras
 import numpy as np
@@ -86,12 +87,16 @@ def test_a_copy_belongs_to_the_copied_monitor():
     assert second.monitor is first and first is not monitor
 
 
-def test_mistakes_are_named():
+def test_mistakes_are_named(monkeypatch):
     monitor = VerificationMonitor(held_out())
     with pytest.raises(TypeError, match="`monitor` must be a VerificationMonitor"):
         TrackRun(None, Kept())
     with pytest.raises(ValueError, match="`tracker` must be"):
         TrackRun(monitor, "neptune")
+    for name in ("mlflow", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+        with pytest.raises(ImportError, match=rf'{name} .* pip install "keras-siamese\[{name}\]"'):
+            TrackRun(monitor, name)
     with pytest.raises(TypeError, match="`tracker` must have the methods metrics, words, figure, file"):
         TrackRun(monitor, object())
     with pytest.raises(ValueError, match="`monitor` must stand before TrackRun"):
@@ -100,7 +105,7 @@ def test_mistakes_are_named():
 
 @pytest.mark.deep
 def test_mlflow_has_the_run(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="pip install mlflow")
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
     monitor = DivergenceMonitor(held_out())
@@ -118,7 +123,7 @@ def test_mlflow_has_the_run(tmp_path, monkeypatch):
 
 @pytest.mark.deep
 def test_wandb_has_the_run(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb", reason="pip install wandb")
+    wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monitor = DivergenceMonitor(held_out())
     with pytest.raises(ValueError, match="call wandb.init"):
