@@ -21,14 +21,15 @@ from keras_siamese._types import StrPath
 
 
 class Shards:
-    """Embeddings `(n, dim)` in `.npy` or Parquet files, one after the other.
+    """Embeddings `(n, dim)` in `.npy`, Parquet or Zarr files, one after the other.
 
     A `.npy` file holds `(rows, dim)` numbers and is memory-mapped, or read in part if it has a URL. Of a Parquet file,
-    the column holds a list of dim numbers in each row; whole row groups are read. URLs need fsspec, Parquet files need
-    pyarrow (extra `distributed`).
+    the column holds a list of dim numbers in each row; whole row groups are read. A Zarr file is one array `(rows,
+    dim)`, of which whole chunks are read. URLs need fsspec, Parquet files pyarrow, Zarr files zarr (extra
+    `distributed`).
 
     Args:
-        files: a path or URL, or a list of them; they end in .npy or .parquet.
+        files: a path or URL, or a list of them; they end in .npy, .parquet or .zarr.
         column: the column of the embeddings in Parquet files.
 
     Attributes:
@@ -92,10 +93,10 @@ class Shards:
 def opened(file, column):
     """The reader of a file, by the end of its name."""
     kind = Path(file).suffix
-    if kind not in (".npy", ".parquet"):
-        raise ValueError(f"`files` must end in .npy or .parquet; got {file!r}")
+    if kind not in (".npy", ".parquet", ".zarr"):
+        raise ValueError(f"`files` must end in .npy, .parquet or .zarr; got {file!r}")
     try:
-        return Npy(file) if kind == ".npy" else Parquet(file, column)
+        return Npy(file) if kind == ".npy" else Parquet(file, column) if kind == ".parquet" else Zarr(file)
     except (ValueError, EOFError) as error:
         raise ValueError(f"`files` must hold embeddings; {file!r} cannot be read: {error}") from error
 
@@ -164,3 +165,15 @@ class Parquet:
         last = np.searchsorted(self._starts, stop, side="left")
         rows = np.concatenate([self._group(number) for number in range(first, last)])
         return rows[start - self._starts[first] : stop - self._starts[first]]
+
+
+class Zarr:
+    """An array `(rows, dim)` in Zarr's format: `shape`, `dtype`, and the rows from `start` to `stop`."""
+
+    def __init__(self, file):
+        self.file = file
+        self._array = check_installed("zarr", "distributed").open_array(file, mode="r")
+        self.shape, self.dtype = self._array.shape, self._array.dtype
+
+    def read(self, start, stop):
+        return np.asarray(self._array[start:stop])

@@ -55,8 +55,8 @@ def compare_shards(
     O(rows · dim + bins), traffic of a task 2 · rows · dim numbers in and the histogram out.
 
     Args:
-        files: `.npy` or Parquet files, paths or URLs, see `Shards`; or an object with a `shape` `(n, dim)` whose slices
-            are arrays, which can be sent to workers, such as a `Shards`, a Zarr array or a memory-mapped array.
+        files: `.npy`, Parquet or Zarr files, paths or URLs, see `Shards`; or an object with a `shape` `(n, dim)` whose
+            slices are arrays, which can be sent to workers, such as a `Shards`, a Zarr array or a memory-mapped array.
         labels: `(n,)` identities, integers or strings, at least two, one of them at least twice.
         distance: a distance whose bounds are known: "cosine", "euclidean", "squared_euclidean", or one that does not
             depend on norms. For the second and the third, the files are read once more to find the largest norm.

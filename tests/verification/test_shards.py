@@ -1,5 +1,7 @@
 """Embeddings in several files: any rows of them, and what is said of files that hold none."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,24 @@ def test_files_are_read_by_rows_also_by_url(tmp_path):
             np.testing.assert_array_equal(shards[rows], embeddings[rows])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:zarr")  # its own, of stores in memory
+def test_zarr_arrays_are_read_among_others_also_by_url(tmp_path):
+    zarr = pytest.importorskip("zarr", reason="needs the extra `distributed`")
+    embeddings = np.random.default_rng(0).normal(size=(N, DIM)).astype("float32")
+    for place in (str(tmp_path), "memory://arrays"):
+        zarr.open(f"{place}/b.zarr", mode="w", shape=(450, DIM), chunks=(70, DIM), dtype="float32")[:] = embeddings[
+            250:
+        ]
+        np.save(tmp_path / "a.npy", embeddings[:250])
+        shards = pickle.loads(pickle.dumps(Shards([tmp_path / "a.npy", f"{place}/b.zarr"])))
+        assert shards.shape == (N, DIM) and shards.bytes == embeddings.nbytes
+        for rows in (slice(0, N), slice(240, 260), slice(318, 322)):
+            np.testing.assert_array_equal(shards[rows], embeddings[rows])
+    zarr.open_group(str(tmp_path / "group.zarr"), mode="w")
+    with pytest.raises(ValueError, match="must hold embeddings; .*group.zarr' cannot be read"):
+        Shards(tmp_path / "group.zarr")
+
+
 def test_wrong_files_are_named(tmp_path):
     np.save(tmp_path / "flat.npy", np.ones(5))
     np.save(tmp_path / "wide.npy", np.ones((5, 3)))
@@ -44,7 +64,7 @@ def test_wrong_files_are_named(tmp_path):
         Shards(tmp_path / "flat.npy")
     with pytest.raises(ValueError, match="embeddings of one dim; got 2, 3"):
         Shards([tmp_path / "good.npy", tmp_path / "wide.npy"])
-    with pytest.raises(ValueError, match=r"must end in .npy or .parquet; got .*x.csv"):
+    with pytest.raises(ValueError, match=r"must end in .npy, .parquet or .zarr; got .*x.csv"):
         Shards(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="objects.npy' cannot be read: .*Python objects"):
         Shards(tmp_path / "objects.npy")
