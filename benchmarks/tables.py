@@ -409,6 +409,9 @@ def scale(found):
     for row in found["rows"]:
         by_section.setdefault(row["section"], []).append(row)
     parts = [f"**{SCALE[name][0]}**\n\n{table(*SCALE[name][1](rows))}" for name, rows in by_section.items()]
+    if "pairs" in by_section:
+        heading = "All pairs of more embeddings of 128 numbers, computed from the rate of one process"
+        parts.append(f"**{heading}**\n\n{table(*at_that_rate(by_section['pairs']))}")
     return "\n\n".join([*parts, footnote(found)])
 
 
@@ -486,6 +489,20 @@ def of_files(rows):
     return [*header, "efficiency of two", "one process ÷ compare_embeddings"], lines
 
 
+def at_that_rate(rows):
+    """Time and traffic of all pairs of more embeddings: a task compares two ranges of rows, and reads both."""
+    rate, span, width = rows[-1]["pairs"]["one"], 32_768, 4 * 128  # rows of a range, bytes of an embedding
+    lines = []
+    for count in (10**6, IFRT, 10**7, 10**8, 10**9):
+        pairs, ranges = count * (count - 1) // 2, -(-count // span)
+        read = ranges * (ranges + 1) // 2 * 2 * span * width
+        days = pairs / rate / 86_400
+        lines.append(
+            [f"{count:,}", f"{pairs:.1e}", f"{days:,.2f}" if days < 10 else f"{days:,.0f}", f"{read / 2**40:,.2f}"]
+        )
+    return ["embeddings", "pairs", "days of one core", "read by workers, TiB"], lines
+
+
 def searched(rows):
     lines = []
     for row in rows:
@@ -505,6 +522,7 @@ def searched(rows):
     return [*header, "building the index, s", "nearest right", "on disk, GiB"], lines
 
 
+IFRT = 1_624_305  # images of the largest published all-pairs test of faces, InsightFace's MR-ALL
 SCALE = {
     "gallery": ("A gallery on disk", searched),
     "cached": ("Steps of large batches", in_chunks),
