@@ -98,6 +98,8 @@ class OpenSet:
         """Draws the DET curve, FNIR over FPIR, on a matplotlib `Axes`, which is returned."""
         plot_det(axes, self.is_mated, self.scores)
         axes.set(xlabel="false positive identification rate, %", ylabel="false negative identification rate, %")
+        for text in axes.get_legend().texts:
+            text.set_text(text.get_text().replace("FMR = FNMR", "FPIR = FNIR"))
         return axes
 
     def rows(self) -> Iterator[tuple[str, ...]]:

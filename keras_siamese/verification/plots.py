@@ -97,7 +97,7 @@ MARKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60])
 def plot_det(axes: Axes, same: ArrayLike, scores: ArrayLike) -> Axes:
     """DET curve: FNMR over FMR on normal-deviate axes, on which normally distributed scores give a straight line.
 
-    It ends where fewer than 30 errors of either kind remain.
+    It ends where fewer than 30 errors of either kind remain. If that is so at all thresholds, a note takes its place.
 
     Alvin Martin, George Doddington, Terri Kamm, Mark Ordowski, Mark Przybocki, "The DET curve in assessment of
     detection task performance", Eurospeech 1997, https://doi.org/10.21437/Eurospeech.1997-504.
@@ -113,6 +113,9 @@ def plot_det(axes: Axes, same: ArrayLike, scores: ArrayLike) -> Axes:
     first = first_rate(same), first_rate(~same)
     shown = (fmr >= first[0]) & (fnmr >= first[1])
     axes.plot(ndtri(fmr[shown]), ndtri(fnmr[shown]), color=GENUINE, label="model")
+    if not shown.any():
+        note = "too few pairs: no threshold has\n30 errors of each kind"
+        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center")
     limits = [ndtri((min(rate, 0.4), 0.6)) for rate in first]
     rate = eer(same, scores)
     if max(first) < rate < 0.6:

@@ -77,6 +77,7 @@ def check_report(names, folder, printed):
 
 def check_thresholds(names, folder, printed):
     assert names["report"].eer < 0.35 and "cost" in names["costly"].evidence["criterion"]
+    assert "FNIR at FPIR ≤ 0.1 " in printed and len(names["curve"].fnmr) > 100
     assert (folder / "report.html").stat().st_size > 10_000
 
 

@@ -1,6 +1,8 @@
 """Tests that the links and names in README and the pages of docs/ exist, and that each cause has its page."""
 
+import importlib.util
 import re
+import sys
 
 import pytest
 
@@ -78,3 +80,16 @@ def test_the_table_of_the_causes_has_each_of_them():
 def test_anchors_are_made_as_the_site_makes_them():
     assert slug("In your own `fit`: one callback") == "in-your-own-fit-one-callback"
     assert slug("A list, and *another*") == "a-list-and-another"
+
+
+@pytest.mark.deep
+def test_the_picture_of_the_guide_to_thresholds_has_a_curve_in_each_panel(monkeypatch):
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("docs_judging", DOCS / "judging.py")
+    judging = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec.loader.exec_module(judging)
+    groups, age, discarded, searches = judging.figure_of().axes
+    rates = [[line.get_xdata()[0] for line in axes.lines[1::2]] for axes in (groups, age)]
+    assert len(rates[0]) == 3 and rates[1] == sorted(rates[1]) and len(rates[1]) == 5  # the rate rises with the years
+    assert all(len(axes.lines[0].get_xdata()) > 50 for axes in (discarded, searches))

@@ -79,6 +79,7 @@ def test_the_curve_is_drawn_with_its_names(rng):
     figures = pytest.importorskip("matplotlib.figure")
     found = evaluate_open_set(*searches(rng, people=80, strangers=400), distance="euclidean")
     axes = found.plot(figures.Figure().subplots())
+    assert "FPIR = FNIR" in {text.get_text() for text in axes.get_legend().texts}
     assert "false positive identification" in axes.get_xlabel() and "<table>" in found._repr_html_()
 
 

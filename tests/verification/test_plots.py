@@ -113,6 +113,13 @@ def test_det_is_straight_for_normal_scores(axes, rng):
     assert "0.1" in [tick.get_text() for tick in axes.get_xticklabels()]
 
 
+def test_a_det_without_a_point_says_why(axes, rng):
+    same = np.arange(100) % 2
+    plot_det(axes, same, rng.normal(size=100) + 4.0 * same)
+    assert not len(axes.lines[0].get_xdata())
+    assert [text.get_text() for text in axes.texts] == ["too few pairs: no threshold has\n30 errors of each kind"]
+
+
 def test_det_is_cut_where_fewer_than_30_errors_remain(axes, pairs):
     from scipy.special import ndtr
 
