@@ -9,13 +9,14 @@
 Contract: the callbacks in `epochs` tell a sequence, when an epoch begins, its number and the model's embeddings. Those
 in `monitors` and `divergence` measure held-out verification when an epoch ends; put them before the callbacks that read
 `logs`. `backup` lets a killed run continue. `partial` trains proxies of millions of identities.
-`tracking` sends a monitored run to MLflow, Weights & Biases or another tracker.
+`tracking` sends a monitored run to MLflow, Weights & Biases or another tracker. `live` draws its curves in a notebook.
 """
 
 from keras_siamese._files import SideWorkWarning
 from keras_siamese.callbacks.backup import AtomicBackup
 from keras_siamese.callbacks.divergence import DivergenceError, DivergenceMonitor
 from keras_siamese.callbacks.epochs import HardPairRefresh, SetEpoch
+from keras_siamese.callbacks.live import LiveCurves
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.partial import PartialFC
 from keras_siamese.callbacks.tracking import Tracker, TrackRun
@@ -25,6 +26,7 @@ __all__ = [
     "DivergenceError",
     "DivergenceMonitor",
     "HardPairRefresh",
+    "LiveCurves",
     "PartialFC",
     "SetEpoch",
     "SideWorkWarning",

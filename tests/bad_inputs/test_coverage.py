@@ -31,6 +31,7 @@ NOT_CALLED = {
     "SideWorkWarning": "a warning",
     "PartialFC": "takes a sequence and numbers, see tests/callbacks/test_partial.py",
     "StoredGallery": "takes a folder and a verifier, see tests/test_stored.py",
+    "LiveCurves": "takes a monitor, see tests/callbacks/test_live.py",
     "TrackRun": "takes a monitor and a tracker, see tests/callbacks/test_tracking.py",
     "Tracker": BASE,
     "AtomicBackup": "takes a path, see tests/callbacks/test_backup.py",
