@@ -374,6 +374,9 @@ class DivergenceMonitor(VerificationMonitor):
                 shown = bool((self.params or {}).get("verbose"))
                 with self.side.allowing("The test of the causes"):
                     self.diagnosis = found = tested(found, *self.budget, progress=shown)
+        if self._events is not None and found is not None:
+            with self.side.allowing("What TensorBoard shows"):
+                self._events.say("diagnosis", str(found))
         if self.recorder.scored is not None and found is not None:
             self.write(found)
         elif self.recorder.scored is None and self.report is not None:

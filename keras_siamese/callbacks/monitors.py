@@ -77,8 +77,9 @@ class VerificationMonitor(CopiedCallback):
             the model takes them, it is found from the loss, the model and the data.
         batch_size: number of items embedded at once.
         log_dir: folder for TensorBoard (extra `tensorboard`). For each measured epoch it gets the keys as scalars,
-            histograms of genuine and impostor scores, and a picture of the ROC and DET curves. KerasTuner copies the
-            callbacks for each execution; each copy writes into its own subfolder. None: no files.
+            histograms of genuine and impostor scores, and a picture of the ROC and DET curves; a `DivergenceMonitor`
+            adds its diagnosis as text. KerasTuner copies the callbacks for each execution; each copy writes into its
+            own subfolder. None: no files.
         strict: whether an error in what stands beside the training ends `fit`. By default it does not, if it comes
             after the first measurement (a full disk, a removed folder, a measurement that fails): one warning gives the
             reason, `errors` keeps it, and what could not be written is written when training ends, if need be into a

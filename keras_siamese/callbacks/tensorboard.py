@@ -54,7 +54,7 @@ class EventLog:
 
     def begin(self):
         """Write the next epoch into a new file."""
-        self.path, self._waiting = None, []
+        self.path, self._waiting, self._next = None, [], 0
 
     def copied(self, side=None):
         """An `EventLog` for a copy of the callback."""
@@ -65,6 +65,7 @@ class EventLog:
 
     def write(self, epoch, figures, scored):
         """Add an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
+        self._next = epoch + 1
         try:
             self._append([*self._waiting, event_of(epoch, summary_of(figures, scored))])
             self._waiting = []
@@ -74,6 +75,10 @@ class EventLog:
                 self.side.failed("What TensorBoard shows", error, where=self.log_dir, then=then)
             self.path = None  # TensorBoard reads nothing after a record that was cut short
             self._waiting.append(event_of(epoch, summary_of(figures)))
+
+    def say(self, name, text):
+        """Add a `text` after the last epoch, whose lines stay as they are."""
+        self._append([event_of(self._next, summary_of_text(name, text))])
 
     def finish(self):
         """Write the epochs that could not be written so far, if need be into another folder."""
@@ -171,6 +176,19 @@ def summary_of(figures, scored=None):
             values.append(Summary.Value(tag=f"scores/{name}", histo=histogram_of(scores[chosen], edges)))
         values.append(Summary.Value(tag="curves", image=picture_of(scored, figures.get("val_threshold"))))
     return Summary(value=values)
+
+
+def summary_of_text(name, text):
+    """The `Summary` of a `text`. TensorBoard reads Markdown, in which indented lines are shown as they are."""
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+    plugin = SummaryMetadata.PluginData(plugin_name="text")
+    about = SummaryMetadata(plugin_data=plugin, data_class=DATA_CLASS_TENSOR)
+    lines = "\n".join(f"    {line}" for line in text.splitlines())
+    tensor = TensorProto(dtype=DT_STRING, string_val=[lines.encode()])
+    return Summary(value=[Summary.Value(tag=name, metadata=about, tensor=tensor)])
 
 
 def histogram_of(scores, edges):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import types
 import warnings
 
@@ -233,8 +234,14 @@ def test_equal_scores_are_drawn(tmp_path):
 
 
 def test_a_divergence_monitor_writes_too(tmp_path, plain):
-    run(DivergenceMonitor((X, LABELS), far=0.01, log_dir=tmp_path), epochs=1)
-    assert read(tmp_path).Tags()["images"] == ["curves"]
+    monitor = DivergenceMonitor((X, LABELS), far=0.01, log_dir=tmp_path)
+    run(monitor, epochs=2)
+    found = read(tmp_path)
+    assert found.Tags()["images"] == ["curves"]
+    (event,) = found.Tensors("diagnosis")
+    (text,) = event.tensor_proto.string_val
+    assert textwrap.dedent(text.decode()).split() == str(monitor.diagnosis).split() and event.step == 2
+    assert "diagnosis" in found.PluginTagToContent("text")  # the plugin that shows it
 
 
 @pytest.mark.parametrize("missing", ["tensorboard", "matplotlib"])
