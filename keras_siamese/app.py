@@ -18,6 +18,7 @@ from keras_siamese.data import ImageFiles, ImageFolder
 
 KINDS = ("image", "sound", "text", "array")
 COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
+FILES = {"sound": ".wav", "text": ".txt", "array": ".npy"}  # of a gallery
 MEGABYTES = 10  # of an upload
 NEAREST = 5  # enrolled samples that are shown
 SOUND = 400  # numbers from which on a vector is taken for sound
@@ -98,12 +99,29 @@ def kind_of(shape, dtype):
     return "array"
 
 
-def enrolled(verifier, folder, divide=1.0):
-    """The `Gallery` of the images in `folder`, which has a folder for each identity."""
-    reader = Reader(verifier, "image", divide)
-    height, width, channels = reader.shape
-    images = ImageFolder(folder, (height, width), COLOURS[channels])
-    return verifier.enroll(images[:] / np.float32(divide), images.labels)
+def enrolled(verifier, folder, divide=1.0, kind=None):
+    """The `Gallery` of the samples in `folder`, which has a folder for each identity: images, or files as in `FILES`.
+
+    Raises:
+        ValueError: if there are none, if one cannot be read, which is named, or if they have several lengths.
+    """
+    reader = Reader(verifier, kind, divide)
+    if reader.kind == "image":
+        height, width, channels = reader.shape
+        images = ImageFolder(folder, (height, width), COLOURS[channels])
+        return verifier.enroll(images[:] / np.float32(divide), images.labels)
+    end, samples = FILES[reader.kind], []
+    files = sorted(Path(folder).glob(f"*/*{end}"))
+    if not files:
+        raise ValueError(f"`gallery` must have a folder of {end} files for each identity; {str(folder)!r} has none")
+    for file in files:
+        try:
+            samples.append(reader.read(file.read_text(encoding="utf-8") if reader.kind == "text" else file))
+        except (ValueError, OSError, EOFError, wave.Error) as error:
+            raise ValueError(f"`gallery` has {str(file)!r}, which cannot be read: {error}") from error
+    if len(shapes := {sample.shape[1:] for sample in samples}) > 1:
+        raise ValueError(f"`gallery` must have samples of one shape; got {', '.join(map(str, sorted(shapes)))}")
+    return verifier.enroll(np.concatenate(samples), [file.parent.name for file in files])
 
 
 def decide(verifier, reader, left, right):

@@ -70,6 +70,42 @@ def test_one_is_searched_in_a_folder(images, tmp_path):
     assert verdict == "## Nobody in the gallery reaches the threshold" and rows[0][2] == "different"
 
 
+@pytest.mark.parametrize("end", [".wav", ".npy"])
+def test_one_is_searched_in_a_folder_of_other_files(tmp_path, end):
+    verifier, x, labels = of_shape((500,) if end == ".wav" else (5,))
+    for number, (sample, label) in enumerate(zip(x, labels, strict=True)):
+        path = tmp_path / f"person {label}" / f"{number}{end}"
+        path.parent.mkdir(exist_ok=True)
+        if end == ".npy":
+            np.save(path, sample)
+            continue
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+            file.writeframes((np.clip(sample, -1, 1) * 32767).astype("<i2").tobytes())
+    gallery = app.enrolled(verifier, tmp_path)
+    rows, verdict = app.search(verifier, app.Reader(verifier), gallery, tmp_path / "person 1" / f"5{end}")
+    assert len(gallery) == 12 and rows[0][::2] == ["person 1", "same"] and verdict == "## Nearest: person 1"
+    (tmp_path / "person 2" / f"z{end}").write_bytes(b"no sample")
+    with pytest.raises(ValueError, match=f"`gallery` has .*z{end}', which cannot be read"):
+        app.enrolled(verifier, tmp_path)
+    with pytest.raises(ValueError, match=f"a folder of {end} files for each identity; .*person 0' has none"):
+        app.enrolled(verifier, tmp_path / "person 0")
+
+
+@pytest.mark.tensorflow
+def test_one_is_searched_in_a_folder_of_texts(tmp_path):
+    words = keras.layers.TextVectorization(output_mode="count", vocabulary=["ada", "bo", "cy"])
+    unit = [keras.layers.Rescaling(1.0), keras.layers.UnitNormalization()]  # the first makes floats of the counts
+    encoder = keras.Sequential([keras.Input((), dtype="string"), words, *unit])
+    texts, names = np.array(["ada", "ada ada", "bo", "bo bo"], dtype=object), ["a", "a", "b", "b"]
+    verifier = ks.Verifier.calibrate(encoder, texts, names)
+    for number, (text, name) in enumerate(zip(texts, names, strict=True)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f"{number}.txt").write_text(text, encoding="utf-8")
+    rows, verdict = app.search(verifier, app.Reader(verifier), app.enrolled(verifier, tmp_path), "bo bo bo")
+    assert rows[0][0] == "b" and verdict == "## Nearest: b"
+
+
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_sounds_are_read(tmp_path, width):
     verifier, *_ = of_shape((500,))
