@@ -147,6 +147,7 @@ def train(count, gauge, folder):
         ks.callbacks.VerificationMonitor(valid, far=0.1, every=EVERY, log_dir=folder / "logs"),
         monitor,
         ks.callbacks.TrackRun(monitor, ks.callbacks.Tracker()),
+        ks.callbacks.LiveCurves(monitor),
         ks.callbacks.AtomicBackup(folder / "backup"),
         Last(),
     ]
