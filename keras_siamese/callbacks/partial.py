@@ -165,13 +165,14 @@ class PartialFC(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._take_back()
+        # Between epochs, other callbacks may put the weights of an earlier step into the layer, of other classes.
+        self._held = None
         for array in self.store.values():
             if isinstance(array, np.memmap):
                 array.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.on_epoch_end(None)
-        self._held = None
 
     def _take_back(self):
         """Puts the rows that are in the layer and the optimizer back into the arrays."""

@@ -127,6 +127,25 @@ def test_a_run_goes_on_with_the_files_of_an_earlier_one(tmp_path):
         train(compiled(9, optimizer()), PartialFC(Batches(), CLASSES + 1, sample=9, folder=tmp_path / "proxies"))
 
 
+class FirstWeights(keras.callbacks.Callback):
+    """Ends with the weights of the first epoch, as EarlyStopping does if the first was the best."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            self.kept = self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.kept)
+
+
+def test_weights_that_another_callback_restores_do_not_reach_other_classes():
+    classes = PartialFC(Batches(), CLASSES, sample=9)
+    model = compiled(9, keras.optimizers.SGD(0.0))
+    options = {"steps_per_epoch": 4, "epochs": 2, "shuffle": False, "verbose": 0}
+    model.fit(classes.batches(), callbacks=[FirstWeights(), classes], **options)
+    np.testing.assert_array_equal(classes.proxies, start())
+
+
 def test_several_centers_are_kept_together():
     classes = PartialFC(Batches(), CLASSES, sample=9)
     model = keras.Sequential([keras.Input((DIM,)), ks.layers.ProxyLogits(9, centers_per_class=2)])
