@@ -63,11 +63,14 @@ class Launch:
         """The `Watcher`, or None if it cannot be imported."""
         if self.watcher is None:
             try:
-                sys.path.append(self.root)  # the package need not be installed
+                is_installed = self.root in sys.path
+                if not is_installed:
+                    sys.path.append(self.root)
                 try:
                     from keras_siamese.callbacks.watching import Watcher
                 finally:
-                    sys.path.remove(self.root)
+                    if not is_installed:
+                        sys.path.remove(self.root)
                 self.watcher = Watcher(self.report)
             except Exception as error:
                 self.watcher = False

@@ -71,3 +71,13 @@ def test_a_traceback_begins_in_the_script():
     except ZeroDivisionError as error:
         assert launching.own_frames(error.__traceback__, "mine.py").tb_frame.f_code.co_filename == "mine.py"
         assert launching.own_frames(error.__traceback__, "other.py") is error.__traceback__
+
+
+def test_the_folders_of_the_program_keep_their_order(tmp_path, monkeypatch):
+    before = [str(ROOT), *sys.path, str(tmp_path)]  # the package is installed in the first of several folders
+    monkeypatch.setattr(sys, "path", list(before))
+    assert launching.Launch(tmp_path / "report.html", str(ROOT)).watching() is not None
+    assert sys.path == before
+    monkeypatch.setattr(sys, "path", [path for path in before if path != str(ROOT)])
+    assert launching.Launch(tmp_path / "report.html", str(ROOT)).watching() is not None
+    assert str(ROOT) not in sys.path
