@@ -35,6 +35,7 @@ from keras_siamese.verification.groups import GroupReport
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verifier_calibration import (
     BATCH_SIZE,
+    check_costs,
     check_support,
     evidence_of,
     held_out,
@@ -148,6 +149,8 @@ class Verifier(keras.Model):
             criterion = check_choice("criterion", criterion or "eer", CRITERIA)
         if costs is not None and criterion != "cost":
             raise ValueError(f'`costs` needs criterion="cost"; got costs={costs!r} with criterion={criterion!r}')
+        if criterion == "cost":
+            costs = check_costs(COSTS if costs is None else costs)
         pairs = held_out(model, x, labels, encoder, seed)
         if far is not None:
             check_support(far, pairs.counts[1])
@@ -158,7 +161,6 @@ class Verifier(keras.Model):
         slope, offset = mapping_of(pairs, siamese.name)
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
-            costs = COSTS if costs is None else costs
             rule = "cost, p_target={:g}, c_miss={:g}, c_fa={:g}".format(*costs)
         threshold = threshold_for(pairs, far, criterion, costs)
         evidence = evidence_of(pairs, rule, far, threshold)

@@ -193,6 +193,16 @@ def mapping_of(pairs, name):
     return slope, offset
 
 
+def check_costs(costs):
+    """Return `costs` as a tuple `(p_target, c_miss, c_fa)` in their ranges."""
+    try:
+        p_target, c_miss, c_fa = costs
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`costs` must be (p_target, c_miss, c_fa); got {costs!r}") from error
+    verification.costs.check_costs(p_target, c_miss, c_fa)
+    return p_target, c_miss, c_fa
+
+
 def check_support(far, impostors):
     """Refuse a `far` that is too small for the number of impostor pairs, by the rule of 30; warn if it is nearly so."""
     support = verification.rule_of_30(far, impostors)

@@ -291,6 +291,11 @@ def test_costs_without_their_criterion_or_out_of_range_are_refused(valid):
         Verifier.calibrate(siamese, *valid, costs=(0.5, 1, 1))
     with pytest.raises(ValueError, match=r"`p_target` must be in \(0, 1\)"):
         Verifier.calibrate(siamese, *valid, criterion="cost", costs=(1.5, 1, 1))
+    for wrong in ((0.5, 1), (0.5, 1, 1, 1), 0.5):
+        with pytest.raises(ValueError, match=r"`costs` must be \(p_target, c_miss, c_fa\)"):
+            Verifier.calibrate(siamese, *valid, criterion="cost", costs=wrong)
+    with pytest.raises(TypeError, match="`c_miss` must be a number"):
+        Verifier.calibrate(siamese, *valid, criterion="cost", costs=(0.5, "1", 1))
 
 
 def test_the_report_has_the_cost_of_the_calibrated_scores(valid, test):
