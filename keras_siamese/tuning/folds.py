@@ -96,7 +96,8 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
     if missing:
         raise ValueError(f"`objective` must be a key that is logged, {', '.join(history)}; got {', '.join(missing)}")
     count = len(history[keys_of(objective)[0]])
-    epochs = [{key: float(curve[at]) for key, curve in history.items() if len(curve) == count} for at in range(count)]
+    curves = {key: curve for key, curve in history.items() if len(curve) == count and all(map(is_number, curve))}
+    epochs = [{key: float(curve[at]) for key, curve in curves.items()} for at in range(count)]
     scores = sign_of(objective) * np.array([objective.get_value(logs) for logs in epochs], dtype=float)
     if np.isnan(scores).all():
         # KerasTuner's own handling of NaN takes the minimum of an empty array, which warns.
@@ -108,6 +109,11 @@ def record_of(history, objective, seconds, monitor=None, initial_epoch=0):
     if isinstance(monitor, DivergenceMonitor):
         record |= {"flags": [int(flag) + 1 for flag in monitor.flags], "cause": cause_of(monitor)}
     return record
+
+
+def is_number(value):
+    """Whether a log is one number; a metric may give an array, and a callback any object."""
+    return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.number)
 
 
 def measure(folds, objective, give_up, file, fit, shown, initial_epoch=0):

@@ -74,6 +74,11 @@ def test_the_record_of_a_fit_is_that_of_its_best_epoch():
     assert folds.record_of(curves, AUC, 1.5, initial_epoch=10)["epoch"] == 13
 
 
+def test_logs_that_are_no_numbers_are_left_out():
+    curves = {"val_eer": [0.5, 0.25], "f1_score": [np.array([0.5, 1.0])] * 2, "note": ["a", None]}
+    assert folds.record_of(curves, EER, 1.5)["logs"] == {"val_eer": 0.25}
+
+
 def test_epochs_with_nan_are_never_best():
     nan = float("nan")
     record = folds.record_of({"val_eer": [nan, 0.5, nan]}, EER, 0.0)
