@@ -127,8 +127,8 @@ class VerificationMonitor(CopiedCallback):
         self._forget()
 
     def _forget(self):
-        self._anatomy, self._measured, self._scored, self._warned = None, {}, None, set()
-        self._has_measured = False
+        self._anatomy, self._measured, self._warned = None, {}, set()
+        self._scored = self._latest = None  # the scores of this epoch, and of the last one that was measured
 
     def __deepcopy__(self, memo):  # KerasTuner copies callbacks before each execution
         copied = super().__deepcopy__(memo)
@@ -137,7 +137,7 @@ class VerificationMonitor(CopiedCallback):
         return copied
 
     errors = property(attrgetter("side.errors"))
-    scored = property(attrgetter("_scored"), doc="`ScoredTrials` of the latest measurement, or None.")
+    scored = property(attrgetter("_latest"), doc="`ScoredTrials` of the latest measurement, or None.")
 
     @property
     def keys(self) -> list[str]:
@@ -156,7 +156,8 @@ class VerificationMonitor(CopiedCallback):
         return (getattr(self, "params", None) or {}).get("epochs")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._anatomy, self._measured, self._warned, self._has_measured = None, {}, set(), False
+        self._anatomy, self._measured, self._warned = None, {}, set()
+        self._scored = self._latest = None
         self.side.begin()
         if self._events is not None:
             self._events.begin()
@@ -218,11 +219,11 @@ class VerificationMonitor(CopiedCallback):
             scored = self.measure()
             found = figures(scored, self.far)
         except Exception as error:
-            if not self._has_measured:
+            if self._latest is None:
                 raise  # what was given is wrong
             self.side.failed("The verification", error, then="it is logged as NaN, and training goes on")
             return dict.fromkeys(self.keys, float("nan"))
-        self._scored, self._has_measured = scored, True
+        self._scored = self._latest = scored
         return dict(zip(self.keys, found, strict=True))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

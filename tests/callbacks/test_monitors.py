@@ -83,6 +83,16 @@ def test_rates_without_support_are_left_out(caplog):
     assert "TAR at FAR 0.0001 needs 30000 impostor pairs; it is left out, as there are 1680" in caplog.text
 
 
+def test_the_latest_scores_are_those_before_an_epoch_that_is_not_measured():
+    model, monitor = compiled(), VerificationMonitor(VALID, far=0.01, every=2)
+    stops = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2))
+    history = fit(model, [monitor, stops], epochs=9).history["val_auc"]
+    assert len(history) == 3
+    assert verification.auc(monitor.scored.same, monitor.scored.scores) == pytest.approx(history[1])
+    fit(model, monitor, epochs=1, initial_epoch=1)  # no epoch
+    assert monitor.scored is None
+
+
 def test_every_other_epoch_repeats_the_last_figures_and_the_last_is_measured(monkeypatch):
     measured = []
     monkeypatch.setattr(monitors, "score", lambda *arguments: measured.append(1) or score(*arguments))
