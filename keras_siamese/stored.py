@@ -30,9 +30,14 @@ from keras_siamese.scoring import embed
 
 DIGEST = b"keras_siamese.encoder"  # key in the table's metadata
 PROBES = 64  # searched at once
+ATTEMPTS = 5  # of a search, while other processes remove samples
 OWN = ("id", "label", "vector")  # columns; the others are those that the user gives
 BATCH_SIZE = 256
 INDEXES = ("HnswSq", "HnswPq", "IvfFlat", "IvfPq", "IvfSq")
+
+
+class Removed(RuntimeError):
+    """Another process has removed samples since they were counted."""
 
 
 class StoredGallery:
@@ -187,16 +192,20 @@ class StoredGallery:
         """
         if siamese is not self.siamese and digest_of(siamese.encoder) != self.digest:
             raise ValueError("`gallery` must be made with this verifier's encoder; it was made with another one")
-        where = None if where is None or self.table is None else self._checked(where)
-        enrolled = 0 if self.table is None else self.table.count_rows(where)
-        k = check_integer("k", k, low=1)
-        if k > enrolled:
-            raise ValueError(f"`k` must be at most the number of samples that can be found, {enrolled}; got {k}")
         self._check_directions("probe", probes)
-        found = [
-            self._find_block(siamese, probes[start : start + PROBES], k, where, enrolled)
-            for start in range(0, len(probes), PROBES)
-        ]
+        where = None if where is None or self.table is None else self._checked(where)
+        k = check_integer("k", k, low=1)
+        for attempt in range(ATTEMPTS):
+            enrolled = 0 if self.table is None else self.table.count_rows(where)
+            if k > enrolled:
+                raise ValueError(f"`k` must be at most the number of samples that can be found, {enrolled}; got {k}")
+            blocks = [probes[start : start + PROBES] for start in range(0, len(probes), PROBES)]
+            try:
+                found = [self._find_block(siamese, block, k, where, enrolled) for block in blocks]
+                break
+            except Removed:
+                if attempt + 1 == ATTEMPTS:
+                    raise
         return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
     def _find_block(self, siamese, probes, k, where, enrolled):
@@ -215,7 +224,11 @@ class StoredGallery:
         return ids.ravel()[rows], scores, labels.ravel()[rows]
 
     def _search(self, probes, count, where=None, exact=False):
-        """Ids, labels, vectors and LanceDB's distances of `count` candidates for each probe, nearest first."""
+        """Ids, labels, vectors and LanceDB's distances of `count` candidates for each probe, nearest first.
+
+        Raises:
+            Removed: if there are fewer.
+        """
         query = self.table.search(probes.astype("float32"), vector_column_name="vector").distance_type(self.metric)
         query = query.limit(count) if where is None else query.where(where).limit(count)
         found = (query.bypass_vector_index() if exact else query).to_arrow()
@@ -226,6 +239,8 @@ class StoredGallery:
         else:
             order = np.argsort(values, kind="stable")
         if len(order) != len(probes) * count:  # an approximate index can lose some
+            if exact:
+                raise Removed("Samples were removed from the gallery while it was searched: search again")
             return self._search(probes, count, where, exact=True)
         ids, labels = (columns[name].to_numpy(zero_copy_only=False)[order] for name in ("id", "label"))
         labels = labels.astype(str) if labels.dtype == object else labels

@@ -92,6 +92,23 @@ def test_embeddings_of_another_model_are_refused(tmp_path, verifier, people):
     assert len(ks.StoredGallery(tmp_path, other, name="of the other model")) == 0
 
 
+def test_samples_that_another_process_removes_during_a_search_are_not_waited_for(tmp_path, verifier, people):
+    x, names = people
+    gallery, other = (ks.StoredGallery(tmp_path, verifier) for _ in range(2))
+    ids = gallery.enroll(x, names)
+    other._open()
+    count_rows, is_first = gallery.table.count_rows, [True]
+
+    def counted_before_the_others_remove(where=None):
+        count = count_rows(where)
+        if is_first.pop() if is_first else False:
+            other.remove(ids[2:])
+        return count
+
+    gallery.table.count_rows = counted_before_the_others_remove
+    assert set(verifier.identify(x[:1], gallery, k=2).rows[0].tolist()) == set(ids[:2].tolist())
+
+
 def test_small_numbers_of_the_first_call_do_not_limit_later_ones(tmp_path, verifier, people):
     x, gallery = people[0][:2], ks.StoredGallery(tmp_path, verifier)
     gallery.enroll(x, np.array([1, 2], "uint8"), year=np.array([20, 21], "int8"), height=np.ones(2, "float16"))
