@@ -22,6 +22,7 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_column, check_finite, check_installed, check_integer, check_labels
+from keras_siamese._replicas import is_in_memory
 from keras_siamese._types import ArrayLike, Samples, StrPath
 from keras_siamese.data.sources import check_source, count_samples
 from keras_siamese.frozen import add_weights
@@ -33,6 +34,7 @@ PROBES = 64  # searched at once
 ATTEMPTS = 5  # of a search, while other processes remove samples
 OWN = ("id", "label", "vector")  # columns; the others are those that the user gives
 BATCH_SIZE = 256
+GLIMPSE = 8  # about so many values of each weight
 INDEXES = ("HnswSq", "HnswPq", "IvfFlat", "IvfPq", "IvfSq")
 
 
@@ -79,7 +81,7 @@ class StoredGallery:
             raise ValueError(f"{need}; got {self.siamese.distance!r}")
         self.metric = "cosine" if kind in BY_DIRECTIONS else "l2"
         lancedb = check_installed("lancedb", "gallery")
-        self.digest = digest_of(self.siamese.encoder)
+        self.digest, self._glimpse = digest_of(self.siamese.encoder), glimpse_of(self.siamese.encoder)
         # Each read sees what other processes have written before it.
         self.base = lancedb.connect(str(address), read_consistency_interval=datetime.timedelta(0))
         self.address, self.name, self.table = str(address), name, None
@@ -115,6 +117,7 @@ class StoredGallery:
             `(m,)` int64, the ids of the samples.
         """
         pa = check_installed("pyarrow", "gallery")
+        self._check_weights()
         x = check_source("x", x)
         count = count_samples(x)
         labels = check_labels("labels", labels, length=count)
@@ -147,6 +150,15 @@ class StoredGallery:
             self._open()
             if self.table is None:
                 raise
+
+    def _check_weights(self):
+        """Raise if the encoder, which the gallery shares with the program, was trained since the gallery was opened."""
+        if glimpse_of(self.siamese.encoder) != self._glimpse:
+            name = self.siamese.encoder.name
+            raise ValueError(
+                f"The encoder's weights have changed since this gallery was opened: those of {name!r}. Embeddings of "
+                "other weights cannot be compared: calibrate again, and enroll the samples again, under another `name`"
+            )
 
     def _check_directions(self, name, vectors):
         """A vector of zeros has no direction, so LanceDB leaves it out of searches by cosine."""
@@ -190,7 +202,9 @@ class StoredGallery:
 
         `Verifier.identify` calls it.
         """
-        if siamese is not self.siamese and digest_of(siamese.encoder) != self.digest:
+        if siamese is self.siamese:
+            self._check_weights()
+        elif digest_of(siamese.encoder) != self.digest:
             raise ValueError("`gallery` must be made with this verifier's encoder; it was made with another one")
         self._check_directions("probe", probes)
         where = None if where is None or self.table is None else self._checked(where)
@@ -285,6 +299,19 @@ def wide(column):
     """A column with its numbers in 64 bits, because the first call decides what a gallery can hold later."""
     kind = {"i": "int64", "u": "int64", "f": "float64"}.get(column.dtype.kind)
     return column if kind is None or column.dtype == "uint64" else column.astype(kind)
+
+
+def glimpse_of(encoder):
+    """A few values of each weight, bytes: training changes some of them, and they are read much faster than all."""
+    parts = []
+    for weight in encoder.weights:
+        step = max(1, int(np.prod(weight.shape)) // GLIMPSE)
+        if is_in_memory():
+            few = keras.ops.convert_to_numpy(weight).reshape(-1)[::step]
+        else:
+            few = keras.ops.convert_to_numpy(keras.ops.ravel(weight)[::step])
+        parts.append(few.tobytes())
+    return b"".join(parts)
 
 
 def digest_of(encoder):

@@ -92,6 +92,22 @@ def test_embeddings_of_another_model_are_refused(tmp_path, verifier, people):
     assert len(ks.StoredGallery(tmp_path, other, name="of the other model")) == 0
 
 
+@pytest.mark.each_backend
+def test_an_encoder_that_was_trained_further_is_refused(tmp_path, people):
+    siamese = ks.SiameseWrapper(encoder_model(), "cosine")
+    verifier = Verifier.calibrate(siamese, *clusters(20, 4, seed=1))
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    gallery.enroll(*people)
+    siamese.compile("adam", loss=ks.losses.ContrastiveLoss(margin=0.5))
+    siamese.fit(ks.data.PairSequence(*clusters(20, 4, seed=4)), verbose=0)
+    again = Verifier.calibrate(siamese, *clusters(20, 4, seed=1))
+    for one in (verifier, again):  # both have the weights of now
+        with pytest.raises(ValueError, match="weights have changed since this gallery was opened"):
+            one.identify(people[0][:2], gallery)
+    with pytest.raises(ValueError, match="weights have changed since this gallery was opened"):
+        gallery.enroll(*people)
+
+
 def test_samples_that_another_process_removes_during_a_search_are_not_waited_for(tmp_path, verifier, people):
     x, names = people
     gallery, other = (ks.StoredGallery(tmp_path, verifier) for _ in range(2))
