@@ -9,10 +9,12 @@ Contract: samples are a source `(n, …)`, labels `(n,)`, objectives KerasTuner'
     record = record_of(model.fit(…, callbacks=[monitor]).history, objective, seconds, monitor)
 """
 
+import contextlib
 import copy
 import json
 import logging
 import time
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +39,34 @@ class Fold(NamedTuple):
 
     rows: np.ndarray
     monitor: VerificationMonitor
+
+
+class Trained:
+    """The weights that the fits of a search have trained. A model that has one of them has seen held-out identities."""
+
+    def __init__(self):
+        self._weights = {}  # weak references by id
+
+    def __reduce__(self):  # copies belong to other searches
+        return type(self), ()
+
+    @contextlib.contextmanager
+    def adding(self, model, name):
+        """A block that trains `model`, which what is called `name` has built.
+
+        Raises:
+            FatalValueError: KerasTuner's, which ends the search, if the block would train a weight again.
+        """
+        shared = [one for one in model.trainable_weights if self._weights.get(id(one), lambda: None)() is one]
+        if shared:
+            keras_tuner = _checks.check_installed("keras_tuner", "tuner")
+            why = f"an earlier fit has trained {shared[0].path!r}, perhaps with identities that are now held out"
+            must = f"`{name}` must make new layers in each call, except for frozen ones"
+            raise keras_tuner.errors.FatalValueError(f"{must}; {why}")
+        try:
+            yield
+        finally:
+            self._weights |= {id(one): weakref.ref(one) for one in model.trainable_weights}
 
 
 def make_folds(x, labels, cv, seed, far=None, on_divergence=None):

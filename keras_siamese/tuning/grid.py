@@ -57,10 +57,10 @@ class SiameseGridSearch:
     trained on all samples, for the mean number of its best epochs.
 
     Args:
-        build_fn: a function of keyword arguments that returns an encoder (any uncompiled model or layer from one input
-            to `(batch, dim)`; a siamese network with Euclidean distance is built around it), an uncompiled siamese
-            network, or a compiled model that takes pairs. An uncompiled model is compiled with ``Adam(learning_rate)``
-            and ``ContrastiveLoss(margin)``, with values from the grid if it has them.
+        build_fn: a function of keyword arguments that returns a new encoder (any uncompiled model or layer from one
+            input to `(batch, dim)`; a siamese network with Euclidean distance is built around it), an uncompiled
+            siamese network, or a compiled model that takes pairs. An uncompiled model is compiled with
+            ``Adam(learning_rate)`` and ``ContrastiveLoss(margin)``, with values from the grid if it has them.
         param_grid: dict from names to lists of values: parameters of `build_fn`, `margin` and `learning_rate`. A value
             is anything that JSON can hold: 0.5, "cosine", [64, 128], None. `{}` is one combination.
         cv, epochs, batch_size: number of folds, ≥ 2, with at least two identities each; epochs for each fold, ≥ 1;
@@ -92,6 +92,7 @@ class SiameseGridSearch:
     Raises:
         ValueError, TypeError: before training, if an argument is wrong: a grid key that nothing takes, values that are
             not a list of distinct JSON values, too few identities, NaN, a `directory` that holds another search.
+        FatalValueError: of KerasTuner, if `build_fn` returns a model with weights that an earlier fit has trained.
         RuntimeError: if every combination failed; it contains the first traceback.
     """
 
@@ -132,6 +133,7 @@ class SiameseGridSearch:
         """Runs the search on samples `x` `(n, …)` with identities `labels` `(n,)`; returns this object."""
         x = check_source("x", x)
         labels = _checks.check_labels("labels", labels, length=count_samples(x))
+        self._trained = folding.Trained()
         folds = folding.make_folds(x, labels, self.cv, self.seed, self._far, self.on_divergence)
         params = [dict(zip(self.param_grid, row, strict=True)) for row in itertools.product(*self.param_grid.values())]
         with tempfile.TemporaryDirectory(prefix="keras_siamese_") as temporary:
@@ -250,7 +252,8 @@ class SiameseGridSearch:
             model = build_model(self.build_fn, self._taken, params)
             callbacks = [SetEpoch(sequence), *callbacks]
             # Not shuffled: the pairs are in random order already.
-            return model, model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+            with self._trained.adding(model, "build_fn"):
+                return model, model.fit(sequence, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
 
     def show(self, line: str) -> None:
         if self.verbose:

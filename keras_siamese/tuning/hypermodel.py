@@ -16,7 +16,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,6 +98,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
         self.augment = augment
         self.seed = _checks.check_integer("seed", seed, low=0)
         self._held = self._last = None
+        self._trained = folding.Trained()
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model for KerasTuner's `hp`: a siamese network or, for a batch loss, the encoder itself."""
@@ -184,7 +185,9 @@ class SiameseHyperModel(keras_tuner.HyperModel):
                 others = [copy_for(one, number) if is_part else one for one in callbacks or []]
                 finder = Finder(hp, new, trial.tried) if is_diagnosed else None
                 ends = [] if finder is None or on_divergence != "stop" else trial.early_ends(number, epochs, finder)
-                history, monitor = self._train(new, values, *data, fold.monitor, on_divergence, others, options, ends)
+                settings = (fold.monitor, on_divergence, others, options, ends)
+                with nullcontext() if trial is None else self._trained.adding(new, "encoder"):
+                    history, monitor = self._train(new, values, *data, *settings)
                 if is_diagnosed:
                     repairs.keep(trial.folder, number, finder(monitor))
                 return history, monitor

@@ -140,3 +140,23 @@ def test_a_diverging_fit_is_tagged_with_its_cause_and_stopped_on_request(on_dive
         return
     assert search.causes_ == {"margin": 1} and shown.count("; diverged: margin") == 2
     assert all(epochs < 12 for epochs in folds) if on_divergence == "stop" else folds == [12, 12]
+
+
+def test_weights_that_another_fold_has_trained_are_refused():
+    x, labels = digits()
+    shared = keras.layers.Dense(4)  # built by the first fold
+
+    def build_fn(margin):
+        return keras.Sequential([shared, keras.layers.UnitNormalization()])
+
+    search = search_of(build_fn, {"margin": [1.0]}, epochs=1)
+    with pytest.raises(ValueError, match="`build_fn` must make new layers in each call, except for frozen ones"):
+        search.fit(x[:72], labels[:72])
+
+
+def test_frozen_weights_may_be_shared():
+    x, labels = digits()
+    backbone = keras.Sequential([keras.Input((64,)), keras.layers.Dense(8)])
+    backbone.trainable = False
+    search = search_of(lambda margin: keras.Sequential([backbone, keras.layers.Dense(4)]), {"margin": [1.0]}, epochs=1)
+    assert search.fit(x[:72], labels[:72]).failures_ == {}

@@ -102,3 +102,10 @@ def test_what_the_space_chooses_the_tuner_may_not(tmp_path):
 def test_a_search_without_samples_or_labels_ends_at_once(tmp_path, given, missing):
     with pytest.raises(keras_tuner.errors.FatalTypeError, match=f"`{missing}` must be given: search"):
         tuner_of(SiameseHyperModel(encoder), tmp_path).search(*given, cv=2)
+
+
+def test_weights_that_another_fold_has_trained_are_refused(tmp_path):
+    shared = keras.layers.Dense(4)
+    hypermodel = SiameseHyperModel(lambda: keras.Sequential([shared, keras.layers.UnitNormalization()]))
+    with pytest.raises(keras_tuner.errors.FatalValueError, match="`encoder` must make new layers in each call"):
+        tuner_of(hypermodel, tmp_path).search(*few(), cv=2, epochs=1)
