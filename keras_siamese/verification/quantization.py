@@ -92,8 +92,8 @@ def dequantize_embeddings(
 ) -> np.ndarray:
     """Embeddings `(n, dim)` float32 from the codes of `quantize_embeddings`, `(n, dim)` or of bits `(n, ⌈dim / 8⌉)`.
 
-    A byte becomes the middle of its step, and a bit becomes 1 or −1. The cosine distance of embeddings from bits is
-    2·Hamming distance / dim.
+    A byte becomes the middle of its step, or the one value of a dimension that does not vary. A bit becomes 1 or −1;
+    the cosine distance of embeddings from bits is 2·Hamming distance / dim.
 
     Args:
         codes: codes of the `precision`, int8 or uint8.
@@ -116,7 +116,7 @@ def dequantize_embeddings(
         return 2 * np.unpackbits(codes, axis=1, count=dim).astype(np.float32) - 1
     if ranges is None:
         raise ValueError("`ranges` must be those with which the codes were made; got None")
-    least, step = _steps(ranges, codes.shape[1])
+    least, step = _steps(ranges, codes.shape[1], constant=0)
     return ((codes + np.float32(0.5)) * step + least).astype(np.float32)
 
 
@@ -271,12 +271,12 @@ def _cosines(embeddings, left, right):
     return found
 
 
-def _steps(ranges, dim):
-    """The least value and the step of each dimension, `(dim,)` each."""
+def _steps(ranges, dim, constant=1):
+    """The least value and the step of each dimension, `(dim,)` each; the step of a dimension of one value is given."""
     if ranges.shape[1] != dim:
         raise ValueError(f"`ranges` must have one column for each of the {dim} dimensions; got shape {ranges.shape}")
     step = (ranges[1] - ranges[0]) / np.float32(255)
-    return ranges[0], np.where(step == 0, np.float32(1), step)
+    return ranges[0], np.where(step == 0, np.float32(constant), step)
 
 
 def _check_ranges(ranges, precision):

@@ -195,3 +195,13 @@ Z = np.eye(4, 3)
 def test_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_dimension_that_never_varies_keeps_its_value():
+    """As after a ReLU that is never active; half a step more would make all embeddings alike."""
+    z = np.random.default_rng(0).uniform(size=(30, 4)).astype("float32")
+    z[:, 1], z[:, 3] = 0.0, -0.25
+    ranges = embedding_ranges(z)
+    back = dequantize_embeddings(quantize_embeddings(z, "uint8", ranges), "uint8", ranges)
+    np.testing.assert_array_equal(back[:, [1, 3]], z[:, [1, 3]])
+    np.testing.assert_allclose(back, z, atol=1 / 510 + 1e-6)
