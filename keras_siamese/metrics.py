@@ -98,7 +98,7 @@ class VerificationMetric(keras.metrics.Metric):
 
 def pair_weights(sample_weight, output):
     """`sample_weight`, `(batch,)`, `(batch, 1)` or a number, as a tensor that multiplies `output` `(batch,)`."""
-    weight = at_least_float32(named_tensor("sample_weight", sample_weight))
+    weight = ops.cast(named_tensor("sample_weight", sample_weight), output.dtype)
     if len(weight.shape) == 0:
         return weight
     weight = row_vector("sample_weight", weight)

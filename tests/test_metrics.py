@@ -144,6 +144,14 @@ def test_other_labels_of_the_same_pairs_give_the_same(kind, similar_label):
 
 
 @pytest.mark.each_backend
+@pytest.mark.parametrize(("output", "weights"), [("float32", "float64"), ("float64", "float32"), ("float32", "int64")])
+def test_weights_may_be_of_another_type_than_the_output(output, weights):
+    metric = metrics.VerificationAUC()
+    metric.update_state([1, 0, 1, 0], np.array([[0.2], [0.9], [0.5], [0.4]], output), np.array([1, 1, 1, 2], weights))
+    assert float(metric.result()) == pytest.approx(4 / 6)
+
+
+@pytest.mark.each_backend
 @every_kind
 def test_merged_parts_are_the_whole(kind):
     make, _ = KINDS[kind]
