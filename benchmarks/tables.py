@@ -31,7 +31,7 @@ def table(header, rows):
 def footnote(found):
     about = found["surroundings"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    where = f"{about['cores']} cores of {about['processor']}"
+    where = f"{about['cores']} core{'s' if about['cores'] > 1 else ''} of {about['processor']}"
     return f"`{found['command']}`, {about['date']}, {where}, Python {about['python']}, {versions}."
 
 
