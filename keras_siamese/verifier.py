@@ -388,7 +388,8 @@ class Verifier(keras.Model):
         In safe mode, the file may come from somebody else: it cannot run code or name other files, see `SECURITY.md`.
 
         Raises:
-            ValueError: if the file does not exist, is damaged, holds another model, or cannot be read by this version.
+            ValueError: if the file does not exist or is damaged, if it holds another model, or if another version of
+                the package saved it in a form that this one cannot read.
         """
         if Path(path).is_dir() and (Path(path) / FILE).is_file():
             path = Path(path) / FILE

@@ -128,9 +128,9 @@ class HeldOutHistogram:
         return float(np.nextafter(above, -np.inf))
 
     def next_lower(self, threshold):
-        """The largest score below the `threshold`, or the threshold itself if that score is not known."""
+        """The largest score below the `threshold`; −inf if there is none, or if it is not known."""
         lower = self._histogram.next_lower(threshold)
-        return threshold if lower is None else lower
+        return -np.inf if lower is None else lower
 
     def figures(self, statistics, threshold):
         point = self._histogram.operating_point(threshold)
@@ -188,7 +188,7 @@ def mapping_of(pairs, name):
     """`(slope, offset)` of the probability. Raises if genuine pairs of the model `name` score no higher than others."""
     slope, offset = pairs.mapping()
     if slope <= 0:
-        found = f"{name!r} has an AUC of {pairs.auc():.3f} on these"
+        found = f"on these, {name!r} has an AUC of {pairs.auc():.3f}, and the probability would not rise with the score"
         raise ValueError(f"Genuine pairs must score higher than impostor pairs; {found}. Check the `labels`")
     return slope, offset
 

@@ -202,9 +202,9 @@ def sensitivity(found, table):
             unmoved.append(name)
     header = ["limit", *(f"{half}, {what}" for half in halves for what in ("half", "double"))]
     sizes = [
-        f"{half.capitalize()} half, with the limits as they are: of {of['faults']} faulty runs, "
-        f"{of['as_it_is']['detected']} are detected, and {of['as_it_is']['named']} have the planted cause named first. "
-        f"There is an alarm in {of['as_it_is']['alarms']} of {of['controls']} healthy runs."
+        f"{half.capitalize()} half, with the limits as they are: {of['as_it_is']['detected']} of {of['faults']} faulty "
+        f"runs are detected, and in {of['as_it_is']['named']} the planted cause is named first. "
+        f"{of['as_it_is']['alarms']} of {of['controls']} healthy runs have an alarm."
         for half, of in halves.items()
     ]
     return "\n\n".join(

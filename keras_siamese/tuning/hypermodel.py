@@ -165,12 +165,7 @@ class SiameseHyperModel(keras_tuner.HyperModel):
             on_divergence = "warn"
         with reported(hp, trial):
             with fatal():
-                if unknown:
-                    known = [name for name in inspect.signature(self.fit).parameters if name not in ("hp", "model")]
-                    raise TypeError(f"`search` takes {', '.join(known[:-1])}; got {', '.join(unknown)}")
-                if x is None or labels is None:
-                    missing = "x" if x is None else "labels"
-                    raise TypeError(f"`{missing}` must be given: search(x, labels, …), samples and their identities")
+                check_given(self.fit, unknown, x, labels)
                 options = {"epochs": _checks.check_integer("epochs", epochs, low=1), "verbose": verbose}
                 options["initial_epoch"] = _checks.check_integer("initial_epoch", initial_epoch, low=0)
                 x = check_source("x", x)
@@ -370,6 +365,16 @@ def copy_for(callback, fold):
     if isinstance(copied, keras.callbacks.TensorBoard):
         copied.log_dir = str(Path(copied.log_dir) / f"fold{fold}")
     return copied
+
+
+def check_given(fit, unknown, x, labels):
+    """Raise if a search was given arguments that `fit` does not take, or no samples or identities."""
+    if unknown:
+        known = [name for name in inspect.signature(fit).parameters if name not in ("hp", "model")]
+        raise TypeError(f"`search` takes {', '.join(known[:-1])}; got {', '.join(unknown)}")
+    if x is None or labels is None:
+        missing = "x" if x is None else "labels"
+        raise TypeError(f"`{missing}` must be given: search(x, labels, …), samples and their identities")
 
 
 def check_encoder(encoder, space):

@@ -35,11 +35,11 @@ def compare_embeddings(
 ) -> ScoreHistogram:
     """Scores all n(n − 1)/2 unordered pairs of n embeddings, each once, into a `ScoreHistogram`: score = −distance.
 
-    The matrix of all pairs is never held. Each core needs O(block² + bins) memory, and the kept impostor scores need
-    O(far · pairs). "cosine", "euclidean" and "squared_euclidean" run in NumPy, in the dtype of the embeddings (at least
-    float32). Counting takes about as long as two matrix products. Other distances are computed block by block by
-    `distances.get(distance).pairwise`. Those without bounds that hold for all embeddings are computed twice: the first
-    pass finds the bounds of the scores.
+    The matrix of all pairs is never in memory as a whole. Each core needs O(block² + bins) memory, and the impostor
+    scores that are kept need O(far · pairs). "cosine", "euclidean" and "squared_euclidean" run in NumPy, in the dtype
+    of the embeddings (at least float32). Counting takes about as long as two matrix products. Other distances are
+    computed block by block by `distances.get(distance).pairwise`. Those without bounds that hold for all embeddings are
+    computed twice: the first pass finds the bounds of the scores.
 
     Bounds of the scores: cosine [−2, 0], Euclidean [−2r, 0], squared Euclidean [−4r², 0]. For embeddings of unit norm r
     is 1; otherwise it is their largest norm about the origin or about their mean, whichever is smaller.
