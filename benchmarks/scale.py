@@ -18,8 +18,12 @@ Section "frozen": five epochs of a head on a frozen convolutional encoder: the e
 Section "pairs": all pairs of 30,000 embeddings of 128 numbers in `.npy` files, by `compare_shards` with one and with
 two processes, and by `compare_embeddings`, which has them in memory.
 
-Section "gallery": a `StoredGallery` of 200,000 samples: enrolled samples a second, and milliseconds for each of 64
-searches at once, exactly and through an index, whose recall is stated; beside a `Gallery` in memory with faiss.
+Section "cluster": all pairs of 60,000 embeddings on a Dask cluster of two worker processes: undisturbed, and with a
+worker that is killed (SIGKILL) after a third of that time.
+
+Section "gallery": a `StoredGallery` of 200,000 and of 10⁷ samples: enrolled samples a second, and milliseconds for each
+of 64 searches at once, exactly and through an index of each kind, whose recall is stated; the smaller one beside a
+`Gallery` in memory with faiss.
 
     KERAS_SIAMESE_DATA=DIR python benchmarks/scale.py                # everything, hours on two cores
     python benchmarks/scale.py --sections cached --backends torch --batches 1024,4096   # a part; it replaces this part
@@ -43,6 +47,8 @@ SIDE, CHUNK, STEPS = 28, 128, 3
 SLOW = ("jax", "convolution"), 1024  # XLA computes gradients of convolutions in loops slowly on CPUs
 IDENTITIES, DRAWINGS, REMEMBERED = 8, 2, 1024
 CLASSES, SAMPLES = 1_000_000, {"a hundredth": 0.01, "a tenth": 0.1, "all": 0.0}
+IN_MEMORY = 2_000_000  # more samples are searched on disk only, and without a graph, which takes hours to build
+KINDS = {"HnswSq": "graph", "IvfSq": "cells"}
 WAYS = {"batch alone": None, "memory": {}, "memory, momentum": {"momentum": 0.99}}
 
 
@@ -51,8 +57,8 @@ def arguments():
     parser.add_argument("--backends", default="torch,jax,tensorflow", help="comma-separated")
     parser.add_argument("--batches", default="256,1024,4096,16384", help="comma-separated batch sizes")
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated")
-    parser.add_argument("--sections", default="cached,memory,classes,frozen,pairs,gallery", help="comma-separated")
-    parser.add_argument("--enrolled", default="200000", help="comma-separated sizes, of the section gallery")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated")
+    parser.add_argument("--enrolled", default="200000,10000000", help="comma-separated sizes, of the section gallery")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated, of the section memory")
     parser.add_argument("--steps", type=int, default=8000, help="of training, in the section memory")
     parser.add_argument("--toy", action="store_true", help="one small batch, and noise; nothing written")
@@ -140,6 +146,12 @@ def pairs(backend, options):
     if backend == options.backends.split(",")[0]:  # runs in NumPy
         count = 3000 if options.toy else 30_000
         yield {"embeddings": count}, {"pairs": f"{count}"}
+
+
+def cluster(backend, options):
+    if backend == options.backends.split(",")[0]:  # runs in NumPy
+        count = 3000 if options.toy else 60_000
+        yield {"embeddings": count}, {"cluster": f"{count}"}
 
 
 def gallery(backend, options):
@@ -247,21 +259,27 @@ def with_a_head(options, count):
     return {way: by(way) for way in ("whole", "first", "again")}
 
 
-def of_files(options, count):
-    """Pairs a second by one process, by two, and of embeddings in memory; bytes that the workers read."""
+def in_files(count):
+    """Embeddings of ten samples of each identity, `(count, 128)`, their labels, and four files with the embeddings."""
     import tempfile
 
-    import joblib
-
-    from keras_siamese import verification
-
-    count, folder = int(count), tempfile.mkdtemp()
-    rng = np.random.default_rng(0)
+    folder, rng = tempfile.mkdtemp(), np.random.default_rng(0)
     labels = np.arange(count) // 10
     embeddings = (rng.normal(size=(labels[-1] + 1, 128))[labels] + rng.normal(size=(count, 128))).astype("float32")
     files = [f"{folder}/{number}.npy" for number in range(4)]
     for file, part in zip(files, np.array_split(embeddings, 4), strict=True):
         np.save(file, part)
+    return embeddings, labels, files
+
+
+def of_files(options, count):
+    """Pairs a second by one process, by two, and of embeddings in memory; bytes that the workers read."""
+    import joblib
+
+    from keras_siamese import verification
+
+    count = int(count)
+    embeddings, labels, files = in_files(count)
 
     def spread(jobs):
         with joblib.parallel_backend("loky", n_jobs=jobs):
@@ -278,8 +296,43 @@ def of_files(options, count):
     return {**{name: total / taken for name, taken in seconds.items()}, "eer": eers["one"]}
 
 
+def on_a_cluster(options, count):
+    """Seconds of all pairs on two workers, undisturbed and with one killed, and whether the counts are equal."""
+    import importlib
+    import signal
+    import threading
+
+    import distributed
+    import joblib
+
+    from keras_siamese import verification
+
+    _, labels, files = in_files(int(count))
+    rows = 500 if options.toy else None
+
+    def compared(killed_after=None):
+        """Seconds, and the counts."""
+        workers = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        with workers, distributed.Client(workers) as client, joblib.parallel_config("dask"):
+            client.run(importlib.import_module, "keras_siamese")  # which takes seconds
+            first = next(iter(client.run(os.getpid).values()))
+            if killed_after is not None:
+                threading.Timer(killed_after, os.kill, (first, signal.SIGKILL)).start()
+            start = time.perf_counter()
+            found = verification.compare_shards(files, labels, rows=rows, progress=False)
+            seconds = time.perf_counter() - start
+            gone = first not in client.run(os.getpid).values()
+        assert gone == (killed_after is not None)
+        return seconds, found
+
+    undisturbed, expected = compared()
+    killed, found = compared(undisturbed / 3)
+    equal = all(np.array_equal(array, expected._state()[name]) for name, array in found._state().items())
+    return {"undisturbed": undisturbed, "killed": killed, "equal": equal, "pairs": found.genuines + found.impostors}
+
+
 def searched(options, count):
-    """Samples enrolled a second, seconds of the index, milliseconds a search in three ways, recall, bytes on disk."""
+    """Samples enrolled a second, milliseconds a search without and with each index, its seconds and recall, bytes."""
     import pathlib
     import tempfile
 
@@ -303,10 +356,12 @@ def searched(options, count):
     parts, enrolling = [], 0.0
     for first in range(0, count, step):
         labels = np.arange(first, first + step) // 2
-        parts.append(samples(labels))
+        x = samples(labels)
         start = time.perf_counter()
-        stored.enroll(parts[-1], labels)
+        stored.enroll(x, labels)
         enrolling += time.perf_counter() - start
+        if count <= IN_MEMORY:
+            parts.append(x)
     wanted = rng.integers(0, people, 64)
     probes, found = samples(wanted), {}
 
@@ -315,14 +370,16 @@ def searched(options, count):
         return 1000 * seconds["search"] / len(probes)
 
     found["exact"] = milliseconds(stored)
-    if count <= 2_000_000:  # in memory, and with an index that is built in minutes
+    if count <= IN_MEMORY:
         found["faiss"] = milliseconds(verifier.enroll(np.concatenate(parts), np.arange(count) // 2, index="faiss"))
-        start = time.perf_counter()
-        stored.build_index()
-        found["building"] = time.perf_counter() - start
-        found["indexed"] = milliseconds(stored)
-        found["recall"] = stored.recall(probes, k=10)
     size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.is_file())
+    for kind, name in KINDS.items():
+        if kind != "HnswSq" or count <= IN_MEMORY:
+            start = time.perf_counter()
+            stored.build_index(kind)
+            found[f"building {name}"] = time.perf_counter() - start
+            found[name] = milliseconds(stored)
+            found[f"recall {name}"] = stored.recall(probes, k=10)
     right = float((verifier.identify(probes, stored).labels[:, 0] == wanted).mean())
     return {"rate": count / enrolling, **found, "bytes": size, "right": right}
 
@@ -369,10 +426,11 @@ SECTIONS = {
     "classes": classes,
     "frozen": frozen,
     "pairs": pairs,
+    "cluster": cluster,
     "gallery": gallery,
 }
 WORKERS = {"cached": step, "memory": trained, "classes": over_classes, "frozen": with_a_head, "pairs": of_files}
-WORKERS["gallery"] = searched
+WORKERS |= {"cluster": on_a_cluster, "gallery": searched}
 
 
 def describe(row):

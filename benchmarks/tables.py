@@ -504,27 +504,34 @@ def at_that_rate(rows):
 
 
 def searched(rows):
+    forms = {"rate": "{:,.0f}", "exact": "{:.1f}", "faiss": "{:.1f}"}
+    forms |= {"graph": "{:.1f}", "recall graph": "{:.3f}", "building graph": "{:.0f}"}
+    forms |= {"cells": "{:.1f}", "recall cells": "{:.3f}", "building cells": "{:.0f}", "right": "{:.3f}"}
     lines = []
     for row in rows:
         found = row["gallery"]
-        forms = {"rate": "{:,.0f}", "exact": "{:.1f}", "faiss": "{:.1f}", "indexed": "{:.1f}", "recall": "{:.3f}"}
-        forms |= {"building": "{:.0f}", "right": "{:.3f}"}
         cells = [form.format(found[name]) if name in found else "" for name, form in forms.items()]
         lines.append([f"{row['enrolled']:,}", *cells, gibibytes(found["bytes"])])
-    header = [
-        "enrolled",
-        "enrolled a second",
-        "exact, ms a search",
-        "faiss in memory, ms",
-        "index, ms",
-        "recall@10 of the index",
+    of_indexes = [
+        f"{name}{what}" for name in ("HnswSq", "IvfSq") for what in (", ms a search", ": recall@10", ": built in s")
     ]
-    return [*header, "building the index, s", "nearest right", "on disk, GiB"], lines
+    header = ["enrolled", "enrolled a second", "exact, ms a search", "faiss in memory, ms", *of_indexes]
+    return [*header, "nearest right, IvfSq", "on disk, GiB"], lines
+
+
+def on_a_cluster(rows):
+    lines = []
+    for row in rows:
+        found = row["cluster"]
+        seconds = [f"{found[name]:.1f}" for name in ("undisturbed", "killed")]
+        lines.append([f"{row['embeddings']:,}", f"{found['pairs']:.2e}", *seconds, "yes" if found["equal"] else "no"])
+    return ["embeddings", "pairs", "undisturbed, s", "a worker killed, s", "same counts"], lines
 
 
 IFRT = 1_624_305  # images of the largest published all-pairs test of faces, InsightFace's MR-ALL
 SCALE = {
     "gallery": ("A gallery on disk", searched),
+    "cluster": ("All pairs on a Dask cluster of two workers", on_a_cluster),
     "cached": ("Steps of large batches", in_chunks),
     "memory": ("A memory of earlier batches", with_memory),
     "classes": ("A million classes", over_classes),

@@ -267,12 +267,13 @@ class StoredGallery:
         """Whether searches go through an approximate index."""
         return self.table is not None and any("vector" in index.columns for index in self.table.list_indices())
 
-    def build_index(self, kind: Literal["HnswSq", "IvfFlat", "IvfPq"] = "HnswSq", **options: Any) -> None:
+    def build_index(self, kind: Literal["HnswSq", "IvfSq", "IvfFlat", "IvfPq"] = "HnswSq", **options: Any) -> None:
         """Make searches faster and approximate. Samples that are enrolled later are compared exactly, until `optimize`.
 
         Args:
-            kind: a class of `lancedb.index`: "HnswSq" (a graph, 8 bits per number), "IvfFlat" (cells, without loss of
-                digits) or "IvfPq" (smallest).
+            kind: a class of `lancedb.index`: "HnswSq" (a graph, 8 bits per number; it takes long to build for more than
+                some hundred thousand samples), "IvfSq" (cells, 8 bits; for millions), "IvfFlat" (cells, without loss
+                of digits) or "IvfPq" (smallest).
             **options: arguments of that class, such as `num_partitions`.
         """
         if not len(self):

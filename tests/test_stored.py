@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import uuid
 
 import numpy as np
 import pytest
@@ -174,8 +175,8 @@ import sys
 import numpy as np
 import keras_siamese as ks
 
-folder, first = sys.argv[1], int(sys.argv[2])
-gallery = ks.StoredGallery(folder + "/gallery", ks.Verifier.load(folder + "/verifier.keras"))
+address, verifier, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
+gallery = ks.StoredGallery(address, ks.Verifier.load(verifier))
 rng = np.random.default_rng(first)
 for call in range(first, first + 1000):
     gallery.enroll(rng.normal(size=(7, 6)).astype("float32"), np.full(7, call))
@@ -183,36 +184,69 @@ for call in range(first, first + 1000):
 """
 
 
-ENROLLS_TOO = ENROLLS.replace("range(first, first + 1000)", "range(first, first + 20)")
+ENROLLS_TOO = ENROLLS.replace("range(first, first + 1000)", "range(first, first + 8)")
+
+
+@pytest.fixture(params=["a folder", "a server"])
+def address(request, tmp_path, monkeypatch):
+    """Where a gallery is kept: a folder, and a server that speaks S3."""
+    if request.param == "a folder":
+        yield str(tmp_path / "gallery")
+        return
+    boto3 = pytest.importorskip("boto3", reason="the extra `test`")
+    server = pytest.importorskip("moto.server", reason="the extra `test`").ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    secrets = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    for name, value in {**secrets, "AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"people-{uuid.uuid4()}"  # the server keeps those of earlier tests
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
+    yield f"s3://{bucket}/gallery"
+    server.stop()
 
 
 @pytest.mark.deep
-def test_several_processes_enroll_at_once(tmp_path, verifier):
+def test_several_processes_enroll_at_once(tmp_path, verifier, address):
     """Also the first call, which makes the table."""
     verifier.save(tmp_path / "verifier.keras")
-    commands = [[sys.executable, "-c", ENROLLS_TOO, str(tmp_path), str(1000 * number)] for number in range(4)]
-    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    told = [sys.executable, "-c", ENROLLS_TOO, address, str(tmp_path / "verifier.keras")]
+    processes = [subprocess.Popen([*told, str(1000 * number)], stdout=subprocess.DEVNULL) for number in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
-    gallery = ks.StoredGallery(tmp_path / "gallery", verifier)
+    gallery = ks.StoredGallery(address, verifier)
     labels, counts = np.unique(gallery.table.to_arrow()["label"].to_numpy(), return_counts=True)
-    assert (counts == 7).all() and labels.tolist() == [1000 * n + call for n in range(4) for call in range(20)]
+    assert (counts == 7).all() and labels.tolist() == [1000 * n + call for n in range(4) for call in range(8)]
 
 
 @pytest.mark.deep
-def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, verifier):
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, verifier, address):
     """kill −9 at five moments: each call that returned is there, whole, and at most one more."""
     verifier.save(tmp_path / "verifier.keras")
     acknowledged = []
     for first in range(0, 5000, 1000):
-        command = [sys.executable, "-c", ENROLLS, str(tmp_path), str(first)]
+        command = [sys.executable, "-c", ENROLLS, address, str(tmp_path / "verifier.keras"), str(first)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         acknowledged.append(int(process.stdout.readline()))
         time.sleep(0.3 + 0.17 * (first // 1000))
         process.kill()
         acknowledged += [int(line) for line in process.stdout.read().split("\n")[:-1]]
         process.stdout.close(), process.wait()
-        gallery = ks.StoredGallery(tmp_path / "gallery", verifier)
+        gallery = ks.StoredGallery(address, verifier)
         labels, counts = np.unique(gallery.table.to_arrow()["label"].to_numpy(), return_counts=True)
         assert (counts == 7).all()  # a call is there as a whole
         assert set(acknowledged) <= set(labels.tolist()) and len(labels) <= len(acknowledged) + first // 1000 + 1
     assert len(acknowledged) > 20
+
+
+@pytest.mark.deep
+def test_a_gallery_on_a_server_answers_as_one_in_memory(verifier, people, address):
+    x, names = people
+    gallery, probes = ks.StoredGallery(address, verifier), clusters(30, 5, seed=3)[0]
+    ids = gallery.enroll(x, names, year=np.arange(len(x)))
+    expected = verifier.identify(probes, (x, names), k=4)
+    np.testing.assert_array_equal(verifier.identify(probes, gallery, k=4).rows, ids[expected.rows])
+    gallery.build_index("IvfFlat", num_partitions=2)
+    assert gallery.remove(ids[:60]) == 60 and len(ks.StoredGallery(address, verifier)) == len(x) - 60
+    gallery.optimize()
+    found = verifier.identify(probes, ks.StoredGallery(address, verifier), k=1, where="year > 100")
+    assert np.isin(found.rows, ids[101:]).all()

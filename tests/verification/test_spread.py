@@ -168,7 +168,7 @@ def test_a_killed_worker_changes_nothing(data, tmp_path, backend):
     if backend == "dask":
         pytest.importorskip("distributed")
     if backend == "ray":
-        pytest.importorskip("ray", reason="Ray is not installed; it is in no extra, because it is large")
+        pytest.importorskip("ray", reason="the extra `ray`, which `test` lacks, because it is large")
     embeddings, labels = data
     np.save(tmp_path / "embeddings.npy", embeddings)
     np.save(tmp_path / "labels.npy", labels)
