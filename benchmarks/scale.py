@@ -18,6 +18,9 @@ Section "frozen": five epochs of a head on a frozen convolutional encoder: the e
 Section "pairs": all pairs of 30,000 embeddings of 128 numbers in `.npy` files, by `compare_shards` with one and with
 two processes, and by `compare_embeddings`, which has them in memory.
 
+Section "devices": `SupConLoss` of 4,096 and 8,192 embeddings that one, two and four processes of PyTorch share
+(DistributedDataParallel, one thread each): its value, and each process's seconds of processor time and memory.
+
 Section "cluster": all pairs of 60,000 embeddings on a Dask cluster of two worker processes: undisturbed, and with a
 worker that is killed (SIGKILL) after a third of that time.
 
@@ -148,6 +151,12 @@ def pairs(backend, options):
         yield {"embeddings": count}, {"pairs": f"{count}"}
 
 
+def devices(backend, options):
+    if backend == "torch":
+        for batch in (256,) if options.toy else (4096, 8192):
+            yield {"rows": batch}, {str(count): f"{batch};{count}" for count in ((1, 2) if options.toy else (1, 2, 4))}
+
+
 def cluster(backend, options):
     if backend == options.backends.split(",")[0]:  # runs in NumPy
         count = 3000 if options.toy else 60_000
@@ -257,6 +266,51 @@ def with_a_head(options, count):
 
     by("whole")  # compiles what all of them use
     return {way: by(way) for way in ("whole", "first", "again")}
+
+
+def on_devices(options, batch, count):
+    """What `shared_step` measures in the first of `count` processes."""
+    import pathlib
+    import tempfile
+
+    from torch import multiprocessing
+
+    folder = tempfile.mkdtemp()
+    multiprocessing.spawn(shared_step, (int(batch), int(count), folder), nprocs=int(count))
+    return json.loads(pathlib.Path(folder, "found.json").read_text())
+
+
+def shared_step(rank, batch, count, folder):
+    """The loss of a batch of which each process has a part; memory and seconds of one process for loss and gradient."""
+    import pathlib
+
+    import torch
+    from torch import distributed
+
+    import keras_siamese as ks
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{folder}/start", rank=rank, world_size=count)
+    rng, own = np.random.default_rng(0), slice(rank * batch // count, (rank + 1) * batch // count)
+    labels = torch.tensor(np.arange(batch) // 4)[own]
+    embeddings = torch.tensor(rng.normal(size=(batch, 128)).astype("float32")[own], requires_grad=True)
+    loss, values, seconds = ks.losses.SupConLoss(), [], []
+
+    def step():
+        start = time.process_time()
+        value = loss(labels, embeddings)
+        value.backward()
+        seconds.append(time.process_time() - start)
+        values.append(value.detach())
+
+    step()
+    memory = measure.peak_memory(step)
+    for _ in range(3):
+        step()
+    distributed.all_reduce(values[0])
+    if rank == 0:
+        found = {"loss": float(values[0]) / count, "memory": memory, "seconds": float(np.median(seconds[1:]))}
+        pathlib.Path(folder, "found.json").write_text(json.dumps(found))
 
 
 def in_files(count):
@@ -426,11 +480,12 @@ SECTIONS = {
     "classes": classes,
     "frozen": frozen,
     "pairs": pairs,
+    "devices": devices,
     "cluster": cluster,
     "gallery": gallery,
 }
 WORKERS = {"cached": step, "memory": trained, "classes": over_classes, "frozen": with_a_head, "pairs": of_files}
-WORKERS |= {"cluster": on_a_cluster, "gallery": searched}
+WORKERS |= {"devices": on_devices, "cluster": on_a_cluster, "gallery": searched}
 
 
 def describe(row):

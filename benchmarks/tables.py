@@ -519,6 +519,16 @@ def searched(rows):
     return [*header, "nearest right, IvfSq", "on disk, GiB"], lines
 
 
+def on_devices(rows):
+    lines, counts = [], ("1", "2", "4")
+    for row in rows:
+        cells = [f"{row[count]['loss']:.6f}" for count in counts]
+        cells += [f"{row[count]['seconds']:.2f}" for count in counts]
+        lines.append([f"{row['rows']:,}", *cells, *(gibibytes(row[count]["memory"]) for count in counts)])
+    names = [f"{count} {what}" for what in ("process: loss", "process, s", "process, GiB") for count in counts]
+    return ["rows", *(name.replace("process", "processes") if name[0] != "1" else name for name in names)], lines
+
+
 def on_a_cluster(rows):
     lines = []
     for row in rows:
@@ -531,6 +541,7 @@ def on_a_cluster(rows):
 IFRT = 1_624_305  # images of the largest published all-pairs test of faces, InsightFace's MR-ALL
 SCALE = {
     "gallery": ("A gallery on disk", searched),
+    "devices": ("One batch on several devices", on_devices),
     "cluster": ("All pairs on a Dask cluster of two workers", on_a_cluster),
     "cached": ("Steps of large batches", in_chunks),
     "memory": ("A memory of earlier batches", with_memory),

@@ -2,10 +2,10 @@
 
 Under a TensorFlow strategy, and with PyTorch's `DistributedDataParallel`, each replica calls the loss on its own part
 of the batch. A loss of single rows does not mind, but one that compares rows would miss all pairs of rows on different
-replicas. So it gathers the rows of all replicas, computes the values of all, and returns those of its own rows.
-Gradients flow back to the replicas that the rows come from. So values, gradients and weights are those of the whole
-batch on one device. Each replica receives O(batch · dim) numbers and computes the matrix of the whole batch. On JAX a
-distributed batch is one array already, so nothing is gathered.
+replicas. So it gathers the rows of all replicas, and computes the values of its own rows, compared with all. Gradients
+flow back to the replicas that the rows come from. So values, gradients and weights are those of the whole batch on one
+device. Each replica receives O(batch · dim) numbers. On JAX a distributed batch is one array already, so nothing is
+gathered.
 
     (labels, embeddings), own = gathered(labels, embeddings)
     return own(values_of(labels, embeddings))        # of `(batch,)` values, those of this replica
@@ -22,19 +22,44 @@ from keras import ops, tree
 OF_KERAS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
 
 
-def gathered(*tensors):
-    """`(tensors, own)`: the `tensors` `(rows, …)` with the rows of all replicas, and a function that takes from values
-    of all rows `(batch,)` those of this replica `(rows,)`.
+class Share:
+    """Which rows of a batch are wanted: all of them by default, or those of a replica.
+
+    A call takes from values of all rows `(batch, …)` those of the share `(rows, …)`.
+
+    Attributes:
+        first, rows: the first row and the number of rows; None means all.
     """
+
+    def __init__(self, first=0, rows=None, context=None):
+        self.first, self.rows, self._context = first, rows, context
+
+    def __call__(self, values):
+        return values if self.rows is None else values[self.first : self.first + self.rows]
+
+    def of_all(self, tensor):
+        """From a `tensor` `(rows, …)` of the share's rows, that of the rows of all replicas."""
+        return tensor if self._context is None else rows_of_all(self._context, tensor)
+
+    def columns_of_all(self, columns):
+        """`of_all` of several columns `(rows,)`, which are sent together."""
+        if self._context is None:
+            return columns
+        dtypes = [column.dtype for column in columns]
+        together = self.of_all(ops.stack([ops.cast(column, dtypes[0]) for column in columns], axis=1))
+        return [ops.cast(together[:, number], dtype) for number, dtype in enumerate(dtypes)]
+
+
+def gathered(*tensors):
+    """`(tensors, own)`: the `tensors` `(rows, …)` with the rows of all replicas, and the `Share` of this replica."""
     context = replica_context()
     if context is None:
         refuse_mapped()
-        return tensors, lambda values: values
+        return tensors, Share()
     rows = ops.shape(tensors[0])[0]
     counts = context.all_gather(ops.reshape(ops.cast(rows, "int32"), (1,)), axis=0)
     start = ops.sum(counts[: context.replica_id_in_sync_group])
-    of_all = [rows_of_all(context, ops.convert_to_tensor(tensor)) for tensor in tensors]
-    return of_all, lambda values: values[start : start + rows]
+    return [rows_of_all(context, ops.convert_to_tensor(tensor)) for tensor in tensors], Share(start, rows, context)
 
 
 def rows_of_all(context, tensor):

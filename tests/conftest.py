@@ -3,7 +3,7 @@
 - A plain `pytest` runs the quick tests, on PyTorch unless KERAS_BACKEND says otherwise, on up to four cores.
 - `pytest -m deep` runs the others: slow tests, and further cases of what the quick tests cover already.
 - `--turn N` runs the part of the chosen tests that CI runs on a repository of N commits: of the deep tests one of
-  twelve slices, each test on one of the backends by turns, and of the quick tests one of three.
+  fifteen slices, each test on one of the backends by turns, and of the quick tests one of four.
 """
 
 import gc
@@ -29,7 +29,7 @@ collect_ignore = [
     "fuzz.py",
 ]  # they hold no doctests, and some import what is not installed everywhere
 BACKENDS = ("tensorflow", "jax", "torch")
-SLICES, QUICK_SLICES = 12, 3
+SLICES, QUICK_SLICES = 15, 4
 # Packages of extras without which the example in a module's docstring does not run.
 NEEDED = {"keras_siamese.stored": "lancedb"}
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -12,9 +13,12 @@ import pytest
 from keras import ops
 
 from keras_siamese import _replicas, data, layers, losses
+from keras_siamese._export import exported
 from keras_siamese._replicas import gathered, refuse_replicas, weighted_by_rows
 from keras_siamese.attach.feed import batches_of
 from keras_siamese.callbacks import PartialFC
+from keras_siamese.losses.batch.base import EmbeddingLoss
+from tests.support.batches import REQUIRED
 from tests.support.fresh_python import fresh
 
 TRAINED = """
@@ -119,6 +123,48 @@ def test_each_replica_keeps_the_values_of_its_own_rows(monkeypatch, rng, sizes):
         found.append(ops.convert_to_numpy(own(everywhere)))
     assert [len(part) for part in found] == list(sizes)
     np.testing.assert_array_equal(np.concatenate(found), values)
+
+
+class InThread:
+    """One of two replicas, each in a thread, which wait for each other whenever they exchange rows."""
+
+    num_replicas_in_sync = 2
+
+    def __init__(self, number, sent, barrier):
+        self.replica_id_in_sync_group, self.sent, self.barrier = number, sent, barrier
+
+    def all_gather(self, tensor, axis):
+        self.sent[self.replica_id_in_sync_group] = tensor
+        self.barrier.wait()
+        of_all = ops.concatenate([self.sent[number] for number in range(2)], axis=axis)
+        self.barrier.wait()
+        return of_all
+
+
+@pytest.mark.parametrize("name", exported(EmbeddingLoss))
+def test_a_replica_computes_its_own_rows(monkeypatch, rng, name):
+    """Of 14 rows it has 9 or 5, also in blocks; only these are compared with all."""
+    labels, z = np.arange(14) // 3, rng.normal(size=(14, 5)).astype("float32")
+    replica, heights = threading.local(), set()
+    for module in (_replicas, losses.base):
+        monkeypatch.setattr(module, "replica_context", lambda: getattr(replica, "context", None))
+
+    def values_of(part, *context):
+        replica.context = InThread(*context) if context else None
+        return ops.convert_to_numpy(loss(labels[part], z[part]))
+
+    in_blocks = [{"block_size": 4}] if issubclass(exported()[name], losses.BatchLoss) else []
+    for options in [{}, *in_blocks]:
+        loss = exported()[name](**REQUIRED.get(name, {}), reduction=None, **options)
+        expected, sent, barrier = values_of(slice(None)), {}, threading.Barrier(2, timeout=60)
+        if in_blocks and not options:
+            measure = loss.measure
+            loss.measure = lambda a, b: heights.add((len(a), len(b))) or measure(a, b)  # noqa: B023
+        with ThreadPoolExecutor(2) as pool:
+            parts = slice(9), slice(9, None)
+            found = [pool.submit(values_of, part, number, sent, barrier) for number, part in enumerate(parts)]
+        np.testing.assert_allclose(np.concatenate([one.result() for one in found]), expected, rtol=1e-5, atol=1e-6)
+    assert heights == ({(9, 14), (5, 14)} if in_blocks else set())
 
 
 def slope_of(function, at):

@@ -24,7 +24,7 @@ from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_integer, check_number
-from keras_siamese._replicas import gathered, of_each_device, replica_context
+from keras_siamese._replicas import Share, gathered, of_each_device, replica_context
 from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.base import SiameseLoss, joined_ids, nan_where, split_ids, without_wide_mask
 from keras_siamese.losses.batch.rows import Batch, Rows
@@ -76,10 +76,13 @@ class Memory(NamedTuple):
     is_full: Tensor  # a boolean tensor; before, the rows are not used
 
 
-def shares(terms):
-    """The rows' values `(batch,)` with the mean Σ total / Σ count, added over the pairs of `(total, count)`."""
+def shares(totals, counts):
+    """The values `(rows,)` with the mean Σ total / Σ count, added over pairs of `totals` `(rows,)` and `counts`.
+
+    The counts are those of the whole batch `(batch,)`.
+    """
     values = []
-    for total, counted in terms:
+    for total, counted in zip(totals, counts, strict=True):
         divisor, rows = ops.sum(counted), ops.shape(counted)[0]
         mean_count = divisor / (rows if isinstance(rows, int) else ops.cast(rows, divisor.dtype))
         values.append(total / (mean_count + (1.0 - ops.sign(divisor))))
@@ -91,6 +94,7 @@ class EmbeddingLoss(SiameseLoss):
 
     expects = "embedding"
     local_negatives = False
+    by_rows = False  # whether `costs_of` computes only the rows of the share `batch.own`
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         labels, embeddings = check_batch(y_true, y_pred)
@@ -104,8 +108,9 @@ class EmbeddingLoss(SiameseLoss):
     def costs_of(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         """Returns what the loss and its statistics are computed from.
 
-        This is a list with each term's `(total, count)`, both `(batch,)`, and a list with the sum and the count of each
-        statistic in `statistic_names`, all `(batch,)`; empty unless `wanted`. `batch` is a `Batch`.
+        This is a list with each term's `(total, count)`, both `(rows,)`, and a list with the sum and the count of each
+        statistic in `statistic_names`, all `(rows,)`; empty unless `wanted`. `batch` is a `Batch`. The rows are those
+        of the share `batch.own` if the loss works `by_rows`, else all.
         """
         raise NotImplementedError
 
@@ -119,17 +124,27 @@ class EmbeddingLoss(SiameseLoss):
             values, totals = of_each_device(lambda *rows: self.values_and_totals(*rows, wanted), y_true, embeddings)
         else:
             everywhere, own = gathered(y_true, embeddings)
-            values, totals = self.values_and_totals(*everywhere, wanted)
-            values = own(values)
+            values, totals = self.values_and_totals(*everywhere, wanted, own)
         return values, dict(zip(self.statistic_names(), zip(totals[::2], totals[1::2], strict=True), strict=wanted))
 
-    def values_and_totals(self, digits: Tensor, embeddings: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor]]:
-        """The rows' values `(batch,)` and a list of each statistic's sum and count; `digits` are of `split_ids`."""
+    def values_and_totals(
+        self, digits: Tensor, embeddings: Tensor, wanted: bool, own: Share | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The values `(rows,)` of the rows of a share, and a list of each statistic's sum and count over the batch.
+
+        `digits` are of `split_ids`; they and the `embeddings` are those of the whole batch.
+        """
+        own = Share() if own is None else own
+        computed = own if self.by_rows else Share()
         labels, missing = joined_ids(digits, self.dtype)
-        sums, statistics = self.costs_of(Batch(labels, embeddings), wanted)
-        at_nan = ops.sum(ops.stop_gradient(embeddings), axis=1)
+        sums, statistics = self.costs_of(Batch(labels, embeddings, own=computed), wanted)
+        totals, counts = zip(*sums, strict=True)
+        of_all = computed.columns_of_all([*counts, *statistics])
+        at_nan = ops.sum(ops.stop_gradient(computed(embeddings)), axis=1)
         at_nan = at_nan * 0.0 if MULTIPLIES else ops.where(ops.isnan(at_nan), at_nan, 0.0)
-        return nan_where(missing, shares(sums) + at_nan), [ops.sum(statistic) for statistic in statistics]
+        missing = None if missing is None else computed(missing)
+        values = nan_where(missing, shares(totals, of_all[: len(counts)]) + at_nan)
+        return values if self.by_rows else own(values), [ops.sum(column) for column in of_all[len(counts) :]]
 
     def statistics(self, y_true: Tensor, y_pred: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         return super().statistics(*check_batch(y_true, y_pred))
@@ -150,13 +165,13 @@ class BatchLoss(EmbeddingLoss):
             twice. Before Keras 3.9 it saves no memory, and a warning says so.
         local_negatives: whether each device compares only its own rows of a batch that several devices share. By
             default (False) the negatives and positives are those of the whole batch, whatever the number of devices;
-            each device then receives O(batch·dim) numbers and computes an O(batch²) matrix, or with `block_size`
-            O(block_size·batch) at once.
+            each device then receives O(batch·dim) numbers and compares its own rows with all rows.
         reduction, name, dtype: as in `keras.losses.Loss`.
     """
 
     # Whether terms can be zero, so that the statistic "active_fraction" exists; `terms` then returns `possible`.
     hinged = False
+    by_rows = True
 
     def __init__(
         self, block_size: int | None = None, local_negatives: bool = False, **kwargs: Unpack[LossOptions]
@@ -201,47 +216,49 @@ class BatchLoss(EmbeddingLoss):
 
     def costs_of(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
         if self.memory is None:
-            return self.costs_of_anchors(batch, None, wanted)
-        anchors = ops.shape(batch.labels)[0]
+            return self.costs_of_anchors(batch, wanted)
+        anchors = Share(rows=ops.shape(batch.labels)[0])
         own, theirs = (batch.labels, batch.embeddings), self.memory[:2]
 
         def with_memory():
             cast = [ops.cast(ops.stop_gradient(b), a.dtype) for a, b in zip(own, theirs, strict=True)]
             both = [ops.concatenate(pair, axis=0) for pair in zip(own, cast, strict=True)]
-            return self.costs_of_anchors(Batch(*both), anchors, wanted)
+            return self.costs_of_anchors(Batch(*both, own=anchors), wanted)
 
-        return ops.cond(self.memory.is_full, with_memory, lambda: self.costs_of_anchors(Batch(*own), None, wanted))
+        return ops.cond(self.memory.is_full, with_memory, lambda: self.costs_of_anchors(Batch(*own), wanted))
 
-    def costs_of_anchors(
-        self, batch: Batch, anchors: int | None, wanted: bool
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
-        """What `costs_of` returns, for the first `anchors` rows of the `batch`; None means all of them."""
+    def costs_of_anchors(self, batch: Batch, wanted: bool) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+        """What `costs_of` returns, without a memory."""
 
         def of_rows(rows):
             terms = self.terms(rows)
             sums = [(term.total, term.count) for term in terms]
             return (sums, self.statistics_of(rows, terms)) if wanted else (sums, [])
 
+        own = batch.own
         if self.block_size is None:
-            rows = Rows(batch, None if anchors is None else ops.arange(anchors, dtype="int32"), self.measure)
-            rows.summary = None if self.summarize is None else self.summarize(rows)
+            index = None if own.rows is None else own.first + ops.arange(own.rows, dtype="int32")
+            rows = Rows(batch, index, self.measure)
+            if self.summarize is not None:
+                rows.summary = keras.tree.map_structure(own.of_all, self.summarize(rows))
             return of_rows(rows)
-        summary = () if self.summarize is None else (self.in_blocks(self.summarize, batch),)
-        return self.in_blocks(of_rows, batch, *summary, anchors=anchors)
+        summary = ()
+        if self.summarize is not None:
+            summary = (keras.tree.map_structure(own.of_all, self.in_blocks(self.summarize, batch)),)
+        return self.in_blocks(of_rows, batch, *summary)
 
-    def in_blocks(
-        self, function: Callable[[Rows], Any], batch: Batch, *summary: Any, anchors: int | None = None
-    ) -> Any:
-        """Calls `function(Rows)` on blocks of the batch's first `anchors` rows and concatenates what it returns."""
+    def in_blocks(self, function: Callable[[Rows], Any], batch: Batch, *summary: Any) -> Any:
+        """Calls `function(Rows)` on blocks of the rows of `batch.own`, and concatenates what it returns."""
 
         def of_block(index, batch, *summary):
             return function(Rows(Batch(*batch), index, self.measure, *summary))
 
-        rows, size = ops.shape(batch.labels)[0] if anchors is None else anchors, self.block_size
+        first, size = batch.own.first, self.block_size
+        rows = ops.shape(batch.labels)[0] if batch.own.rows is None else batch.own.rows
         batch = batch.labels, batch.embeddings, batch.places
         blocks = -(-rows // size)
         # The last block is padded with copies of the last row, which are removed at the end.
-        index = ops.minimum(ops.reshape(ops.arange(blocks * size, dtype="int32"), (-1, size)), rows - 1)
+        index = first + ops.minimum(ops.reshape(ops.arange(blocks * size, dtype="int32"), (-1, size)), rows - 1)
         again = getattr(keras, "remat", lambda function: function)(of_block)
         stacked = ops.map(lambda block: again(block, batch, *summary), index)
         return keras.tree.map_structure(lambda tensor: ops.reshape(tensor, (-1, *tensor.shape[2:]))[:rows], stacked)

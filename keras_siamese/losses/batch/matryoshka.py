@@ -85,7 +85,7 @@ class MatryoshkaLoss(EmbeddingLoss):
         sums, statistics, places, memory = [], [], None, getattr(self.loss, "memory", None)
         try:
             for d, weight in sorted(zip(self.dims, self.weights, strict=True)):
-                part = Batch(batch.labels, self.cut(batch.embeddings, d), places)
+                part = Batch(batch.labels, self.cut(batch.embeddings, d), places, batch.own)
                 if memory is not None:
                     self.loss.memory = memory._replace(embeddings=self.cut(memory.embeddings, d))
                 costs, statistics = self.loss.costs_of(part, wanted)
@@ -118,6 +118,10 @@ class MatryoshkaLoss(EmbeddingLoss):
     @property
     def minimum(self) -> float:
         return self.loss.minimum * sum(self.weights)
+
+    @property
+    def by_rows(self) -> bool:
+        return self.loss.by_rows
 
     @property
     def mining(self) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_siamese._replicas import Share
 from keras_siamese.ops import LOWEST, MULTIPLIES, as_factors, has_values
 
 if MULTIPLIES:
@@ -43,11 +44,12 @@ class Places(NamedTuple):
 class Batch:
     """A batch: `labels` `(batch,)`, integers, `embeddings` `(batch, dim)`, at least float32, and its `Places`.
 
-    The places are computed when they are first used. That must not be inside of a compiled loop or branch.
+    `own` is the `Share` of its rows whose terms are wanted. The places are computed when they are first used. That must
+    not be inside of a compiled loop or branch.
     """
 
-    def __init__(self, labels, embeddings, places=None):
-        self.labels, self.embeddings = labels, embeddings
+    def __init__(self, labels, embeddings, places=None, own=None):
+        self.labels, self.embeddings, self.own = labels, embeddings, Share() if own is None else own
         if places is not None:
             self.places = Places(*places)
 
