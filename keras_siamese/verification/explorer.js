@@ -1,4 +1,36 @@
 "use strict";
+// Which of the `values` is nearest to the one that is sought.
+const nearestOf = (values, sought) =>
+  values.reduce((best, value, at) => (Math.abs(value - sought) < Math.abs(values[best] - sought) ? at : best), 0);
+
+// Reads the curves of each `.curves` at the pointer, or where the arrow keys have moved its slider. A chart has a `box`,
+// left, top, width and height as shares of the picture, and at each place of `at` a text that `says` its values.
+for (const figure of document.querySelectorAll(".curves")) {
+  const plot = figure.querySelector(".plot"), line = figure.querySelector(".at");
+  const charts = JSON.parse(plot.dataset.charts), sliders = plot.querySelectorAll("input");
+  const show = (chart, index) => {
+    const { box: [left, top, width, height], at, says } = charts[chart];
+    const place = { left: left + at[index] * width, top, height };
+    for (const side in place) line.style[side] = `${100 * place[side]}%`;
+    sliders[chart].value = index;
+    sliders[chart].setAttribute("aria-valuetext", says[index]);
+    figure.querySelector(".reading").textContent = says[index];
+  };
+  const point = (event) => {
+    const frame = plot.getBoundingClientRect();
+    const x = (event.clientX - frame.left) / frame.width, y = (event.clientY - frame.top) / frame.height;
+    charts.forEach(({ box: [left, top, width, height], at }, chart) => {
+      const inside = x >= left && x <= left + width && y >= top && y <= top + height;
+      if (inside) show(chart, nearestOf(at, (x - left) / width));
+    });
+  };
+  for (const event of ["pointermove", "pointerdown"]) plot.addEventListener(event, point);
+  sliders.forEach((slider, chart) => {
+    for (const event of ["focus", "input"]) slider.addEventListener(event, () => show(chart, Number(slider.value)));
+  });
+  for (const hidden of figure.querySelectorAll(".controls")) hidden.hidden = false;
+}
+
 // Lets a reader move the threshold of each `.explorer`, and choose a group of pairs: its numbers are those in the JSON
 // beside it. Without scripts the page shows all pairs at the threshold that it was written with.
 for (const box of document.querySelectorAll(".explorer")) {
@@ -73,11 +105,7 @@ for (const box of document.querySelectorAll(".explorer")) {
   const nearest = (event) => {
     const frame = svg.getBoundingClientRect();
     const score = data.low + ((event.clientX - frame.left) / frame.width) * (data.high - data.low);
-    let best = 0;
-    data.thresholds.forEach((threshold, at) => {
-      if (Math.abs(threshold - score) < Math.abs(data.thresholds[best] - score)) best = at;
-    });
-    return best;
+    return nearestOf(data.thresholds, score);
   };
   svg.addEventListener("pointermove", (event) => {
     const at = nearest(event), threshold = data.thresholds[at];

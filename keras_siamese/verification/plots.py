@@ -42,6 +42,7 @@ def plot_scores(
     axes.hist(scores[same], edges, density=True, color=GENUINE, alpha=0.55, label="genuine")
     for style, (name, threshold) in zip(cycle(("-", "--", ":")), (thresholds or {}).items(), strict=False):
         axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.2, label=f"{name} {threshold:.3g}")
+    axes.fmt_ydata = "density {:.3g}".format
     axes.set(xlabel="score (larger = more similar)", ylabel="density")
     axes.legend(frameon=False, fontsize="small", loc="upper left")
     return axes
@@ -106,7 +107,7 @@ def plot_det(axes: Axes, same: ArrayLike, scores: ArrayLike) -> Axes:
         axes: the matplotlib `Axes` to draw on; returned.
         same, scores: labels `(n,)`, 1 genuine, 0 impostor, and finite scores `(n,)`, larger = more similar.
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtr, ndtri
 
     same, scores = check_pairs(same, scores)
     fmr, fnmr, _ = det(same, scores)
@@ -125,6 +126,7 @@ def plot_det(axes: Axes, same: ArrayLike, scores: ArrayLike) -> Axes:
     for axis, (low, high) in zip((axes.xaxis, axes.yaxis), limits, strict=True):
         marks = MARKS[(ndtri(MARKS / 100) >= low) & (ndtri(MARKS / 100) <= high)]
         axis.set_ticks(ndtri(marks / 100), [f"{mark:g}" for mark in marks])
+    axes.fmt_xdata = axes.fmt_ydata = lambda deviate: f"{100 * ndtr(deviate):.3g} %"
     axes.set(xlabel="false match rate, %", ylabel="false non-match rate, %", xlim=limits[0], ylim=limits[1])
     axes.legend(frameon=False, fontsize="small", loc="upper right")
     return axes

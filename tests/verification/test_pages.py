@@ -58,6 +58,41 @@ def test_a_picture_is_the_same_each_time():
     assert head == "data:image/svg+xml;base64" and "<svg" in picture and "<dc:date>" not in picture
 
 
+def test_curves_are_read_where_they_have_points():
+    """Each reading has the values of the curves at its place, in the units of the axes, and no more."""
+
+    def draw(figure):
+        left, beside = figure.subplots(1, 2)
+        left.plot([1, 2, 4], [0.5, np.nan, 0.25], label="loss, training")
+        left.plot([1, 4], [0.3, 0.2], ":", label="a mark")
+        left.axhline(0.4, label="a limit")
+        left.set(xlabel="epoch", ylabel="loss (mean)", xlim=(0, 4))
+        right = left.twinx()
+        right.plot([1, 2], [0.123456, 0.2], label="EER")
+        right.plot([2, 9], [0.8, 0.9], label="AUC")
+        beside.plot(np.geomspace(1e-3, 1, 2000), np.linspace(0, 1, 2000))
+        beside.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1), ylabel="rate, %")
+        beside.fmt_ydata = "{:.0%}".format
+
+    left, beside = pages.curves(draw, (6, 3)).charts
+    assert left["at"] == [0.25, 0.5, 1.0]
+    assert left["says"] == ["epoch 1: loss 0.5, EER 0.1235", "epoch 2: EER 0.2, AUC 0.8", "epoch 4: loss 0.25"]
+    assert len(beside["at"]) == pages.PLACES and beside["at"] == sorted(beside["at"])
+    assert beside["says"][0].endswith(": rate 0%") and beside["says"][-1].endswith("1: rate 100%")
+    for chart in (left, beside):
+        across, down, width, height = chart["box"]
+        assert 0 < across < across + width < 1 and 0 < down < down + height < 1
+    assert left["box"][0] + left["box"][2] < beside["box"][0]
+
+
+def test_plots_are_read_in_the_words_of_their_axes(rng):
+    same = np.arange(600) % 2
+    scores, roc, det = pages.curves_of(evaluate(same, rng.normal(size=600) + same).plot()).charts
+    assert all(text.startswith("score ") and ": impostor density " in text for text in scores["says"])
+    assert len(scores["says"]) == 60 and roc["says"][-1] == "false match rate 1: true accept rate 1"
+    assert all(text.startswith("false match rate ") and text.count(" %") == 2 for text in det["says"])
+
+
 def test_a_template_escapes_what_it_is_given():
     page = pages.template("keras_siamese.tuning", "report.html.jinja")
     shown = page.render(title="<b>", failures=[("</script>", {}, "<i>")], rows=[], head=[])

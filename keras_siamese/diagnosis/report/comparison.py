@@ -22,7 +22,7 @@ from keras_siamese._tables import aligned, html_table
 from keras_siamese._types import StrPath
 from keras_siamese.diagnosis.diagnosis import Diagnosis
 from keras_siamese.diagnosis.report.page import flatten
-from keras_siamese.verification.pages import svg, template
+from keras_siamese.verification.pages import curves, interactive
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#17becf")
 
@@ -144,13 +144,13 @@ class Comparison:
             ImportError: without the extra `report`.
         """
         path = check_writable("path", path)
-        page = template("keras_siamese.diagnosis.report", "comparison.html.jinja").render(
+        page = interactive("keras_siamese.diagnosis.report", "comparison.html.jinja").render(
             title=f"Comparison of {len(self.names)} runs",
             verdicts=list(zip(self.names, self.diagnoses, strict=True)),
             rows=list(self.rows()),
             differences=[*self.differences(), NOTE],
             settings=list(self.settings()),
-            picture=svg(lambda figure: draw_curves(figure, self.diagnoses), (9, 3.6)) if self.has_curves else None,
+            picture=curves(lambda figure: draw_curves(figure, self.diagnoses), (9, 3.6)) if self.has_curves else None,
         )
         write_text(path, page, errors="backslashreplace")
         return path
@@ -199,11 +199,12 @@ def draw_curves(figure, diagnoses):
         for run, diagnosis in enumerate(diagnoses):
             curve = np.array(diagnosis.observed.history.get(name, []), float)
             epochs, colour = np.arange(1, len(curve) + 1), COLOURS[run % len(COLOURS)]
-            label = f"run {run + 1}" if place == 0 else None  # names may hold what matplotlib cannot write
+            label = f"run {run + 1}"  # names may hold what matplotlib cannot write
             axes[place].plot(epochs, curve, color=colour, label=label, marker="." if len(curve) == 1 else None)
             flagged = [flag.epoch for flag in diagnosis.flags if flag.epoch < len(curve)]
             axes[place].plot(epochs[flagged], curve[flagged], "o", color=colour, markersize=4)
         axes[place].set(xlabel="epoch", ylabel=title)
+        axes[place].fmt_ydata = (title + " {:.4g}").format
         axes[place].xaxis.get_major_locator().set_params(integer=True)
         axes[place].set_ylim(bottom=0)
-    figure.legend(loc="outside upper center", ncols=len(diagnoses), frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(diagnoses), frameon=False)

@@ -16,7 +16,7 @@ from keras_siamese.diagnosis.report.panels import panel_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
 from keras_siamese.diagnosis.run import ALWAYS
 from keras_siamese.verification.explorer import Example, explore, grouped, spread
-from keras_siamese.verification.pages import interactive, svg
+from keras_siamese.verification.pages import curves, interactive
 
 LISTED = 15  # number of identities that are listed
 LONGEST = 40  # number of characters of a name that are shown
@@ -36,7 +36,7 @@ def render(diagnosis, groups=None):
         ruled_out=[(answer.cause, signal_cells(answer.evidence)) for answer in diagnosis.ruled_out],
         verification=facts["verification"],
         threshold=facts["errors"]["threshold"],
-        curves=curves(diagnosis),
+        curves=over_epochs(diagnosis),
         pictures=pictures(observed),
         health=health(observed),
         references=references(diagnosis.facts),
@@ -146,16 +146,16 @@ def references(facts):
     return rows
 
 
-def curves(diagnosis):
-    """Loss and verification over epochs as data URIs, a wide and a narrow picture; None without a history."""
+def over_epochs(diagnosis):
+    """The `Curves` of loss and verification over epochs, a wide and a narrow picture; None without a history."""
     if diagnosis.observed.epoch is None and not diagnosis.observed.parts:
         return None
-    wide = svg(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
-    return wide, svg(lambda figure: draw_curves(figure, diagnosis, columns=2), (4.4, 4.2))
+    wide = curves(lambda figure: draw_curves(figure, diagnosis), (9, 3.6))
+    return wide, curves(lambda figure: draw_curves(figure, diagnosis, columns=2), (4.4, 4.2))
 
 
 def pictures(observed):
-    """The pictures of the held-out pairs and embeddings as data URIs by name; embeddings of one dimension have none."""
+    """The pictures of the held-out pairs and embeddings, `Curves` by name; embeddings of one dimension have none."""
     valid = observed.valid
     drawn = {
         "scores": lambda figure: draw_scores(figure, observed),
@@ -164,15 +164,15 @@ def pictures(observed):
     }
     if valid.embeddings.shape[1] > 1:
         drawn["embeddings"] = lambda figure: draw_embeddings(figure, valid)
-    return {name: svg(draw) for name, draw in drawn.items()}
+    return {name: curves(draw) for name, draw in drawn.items()}
 
 
 def health(observed):
-    """`(Panel, data URI)` of each health curve that was measured at least once."""
-    curves = {name: curve for name, curve in observed.history.items() if name not in ALWAYS}
+    """`(Panel, Curves)` of each health curve that was measured at least once."""
+    measured = {name: curve for name, curve in observed.history.items() if name not in ALWAYS}
     return [
-        (panel_of(name), svg(lambda figure, name=name: draw_health(figure, name, observed), (2.6, 1.95)))
-        for name, curve in curves.items()
+        (panel_of(name), curves(lambda figure, name=name: draw_health(figure, name, observed), (2.6, 1.95)))
+        for name, curve in measured.items()
         if np.isfinite(np.array(curve, float)).any()
     ]
 

@@ -86,7 +86,9 @@ def test_the_page_and_the_command(runs, tmp_path, capsys):
     comparison = compare_runs(*runs)
     assert capsys.readouterr().out == f"{comparison}\n"
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<script" not in page and page.count('src="data:image/svg') == 1
+    assert page.count("<script") == 1 and page.count('src="data:image/svg') == 1
+    first, second = (len(diagnosis.observed.history["loss"]) for diagnosis in comparison.diagnoses)
+    assert page.count(": run 1 training loss ") == first and page.count(", run 2 held-out EER ") == second
     for _, *cells in (*comparison.rows(), *comparison.settings()):
         assert all(html.escape(cell) in page for cell in cells)
     named = compare_runs(*runs, names=HOSTILE[:2])

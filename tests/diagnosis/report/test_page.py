@@ -17,6 +17,7 @@ from keras_siamese.diagnosis.diagnosis import SCHEMA
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH
 from keras_siamese.diagnosis.suspects import Suspect
+from keras_siamese.verification.pages import Curves
 from tests.support.diagnoses import EPOCHS, HOSTILE, history, made
 
 MISSING = {
@@ -173,6 +174,8 @@ def test_html_is_one_escaped_page(page):
     assert {attributes.get("http-equiv"): attributes for tag, attributes in parsed.tags if tag == "meta"}[
         "Content-Security-Policy"
     ]["content"].startswith("default-src 'none';")
+    readers = [attributes for tag, attributes in parsed.tags if tag == "input" and "style" in attributes]
+    assert len(readers) == 5 + len(HEALTH) and all("hidden" in one for one in readers)  # without scripts, none is shown
     for name in HOSTILE[:5]:
         assert name in parsed.text
     shown, *titles = "longlong" * 5, *(attributes.get("title") for _, attributes in parsed.tags)
@@ -204,7 +207,7 @@ def test_the_verdict_comes_first_and_all_is_there(page, diagnosis):
 def test_what_is_also_possible_is_on_the_page_with_its_evidence(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
-    monkeypatch.setattr(report, "svg", lambda draw, size=None: "data:image/svg+xml;base64,")
+    monkeypatch.setattr(report, "curves", lambda draw, size=None: Curves("data:image/svg+xml;base64,", []))
     diagnosis = made()
     near = Suspect("margin", 1.5, "SMALL_MARGIN", "it would be <found>", {"margin_over": Signal(0.123, 0.1, 1.0)})
     vars(diagnosis)["suspects"] = (near,)
@@ -239,8 +242,8 @@ def test_what_is_missing_is_left_out(case, tmp_path, monkeypatch):
     figures = pytest.importorskip("matplotlib.figure")
     pytest.importorskip("jinja2")
     if case not in RENDERED:
-        composed = "data:image/svg+xml;base64,"
-        monkeypatch.setattr(report, "svg", lambda draw, size=None: draw(figures.Figure()) or composed)
+        composed = Curves("data:image/svg+xml;base64,", [])
+        monkeypatch.setattr(report, "curves", lambda draw, size=None: (draw(figures.Figure()), composed)[1])
     diagnosis = made(**MISSING[case])
     text = diagnosis.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
     sections = re.findall(r"<h2>(.*?)</h2>", text)

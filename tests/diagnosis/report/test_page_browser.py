@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import keras_siamese as ks
+from keras_siamese.diagnosis.report.panels import PANELS
 from keras_siamese.verification.evidence import in_words
 from tests.support.diagnoses import HOSTILE, made
 
@@ -230,6 +231,44 @@ def test_a_group_of_all_pairs_is_drawn_as_all_pairs_are(browser, rng, tmp_path):
     for path, wanted in zip(group["paths"], page.result["written"]["paths"], strict=True):
         drawn, written = (np.array(one[1:].replace(",", " ").split(), float) for one in (path, wanted))
         np.testing.assert_allclose(drawn, written, atol=0.11)  # Python and JavaScript round halves differently
+
+
+READ = """(() => {
+  const shown = (one) => one.clientWidth && one.querySelector("input");
+  return [...document.querySelectorAll(".curves")].filter(shown).map((one) => {
+    const plot = one.querySelector(".plot"), frame = plot.getBoundingClientRect(), slider = plot.querySelector("input");
+    const [{ box: [left, top, width, height], at, says }] = JSON.parse(plot.dataset.charts);
+    const wanted = Math.floor(at.length / 3), seen = () => {
+      const line = plot.querySelector(".at").getBoundingClientRect();
+      return [one.querySelector(".reading").textContent, (line.left - frame.left) / frame.width];
+    };
+    const begin = one.querySelector(".reading").textContent;
+    const [x, y] = [left + at[wanted] * width, top + height / 2];
+    const place = { clientX: frame.left + x * frame.width, clientY: frame.top + y * frame.height };
+    plot.dispatchEvent(new PointerEvent("pointermove", place));
+    const pointed = [...seen(), says[wanted], x];
+    slider.focus();
+    slider.value = at.length - 1;
+    slider.dispatchEvent(new Event("input"));
+    const label = slider.getAttribute("aria-valuetext");
+    return { begin, label, states: [pointed, [...seen(), says[at.length - 1], left + at[at.length - 1] * width]] };
+  });
+})()"""
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_a_reader_reads_the_curves(browser, tmp_path, device):
+    """With the pointer and with the keyboard, at the place of the values and in their words."""
+    for needed in ("jinja2", "matplotlib"):
+        pytest.importorskip(needed, reason="the report needs the extra `report`")
+    page = browser.open(made().to_html(tmp_path / "report.html").as_uri(), WIDTHS[device], READ, whole=False)
+    assert page.errors == [] and len(page.result) == 4 + len(PANELS)  # the curves, scores, ROC, DET and health
+    for found in page.result:
+        assert found["begin"] == "Point at a curve to read it." and found["label"] == found["states"][1][0]
+        for text, place, wanted, expected in found["states"]:
+            assert text == wanted and place == pytest.approx(expected, abs=0.01)
+    loss = page.result[0]["states"][1][0]
+    assert loss == "epoch 20: training loss 0.05, held-out EER 0.4, held-out AUC 0.64"
 
 
 def test_report_names_no_address_to_fetch(report):
