@@ -15,6 +15,7 @@ import numpy as np
 from keras_siamese._checks import check_choice, check_installed, check_number
 from keras_siamese._reading import check_array
 from keras_siamese.data import ImageFiles, ImageFolder
+from keras_siamese.stored import StoredGallery
 
 KINDS = ("image", "sound", "text", "array")
 COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
@@ -100,12 +101,20 @@ def kind_of(shape, dtype):
 
 
 def enrolled(verifier, folder, divide=1.0, kind=None):
-    """The `Gallery` of the samples in `folder`, which has a folder for each identity: images, or files as in `FILES`.
+    """The gallery in `folder`: a `StoredGallery`, or a `Gallery` of the samples in one folder for each identity.
+
+    The samples are images, or files as in `FILES`. A folder with a table of LanceDB is that of a `StoredGallery`.
 
     Raises:
-        ValueError: if there are none, if one cannot be read, which is named, or if they have several lengths.
+        ValueError: if there are no samples, if one cannot be read, which is named, or if they have several lengths; if
+            a stored gallery was made with another encoder, or if there are several and none has the name "gallery".
     """
     reader = Reader(verifier, kind, divide)
+    if names := stored_in(folder):
+        if len(names) > 1 and "gallery" not in names:
+            why = f'`gallery` must have one stored gallery, or one of the name "gallery"; got {", ".join(names)}'
+            raise ValueError(f"{why}. Pass `StoredGallery({str(folder)!r}, verifier, name)` to `serve`")
+        return StoredGallery(folder, verifier, "gallery" if "gallery" in names else names[0])
     if reader.kind == "image":
         height, width, channels = reader.shape
         images = ImageFolder(folder, (height, width), COLOURS[channels])
@@ -122,6 +131,11 @@ def enrolled(verifier, folder, divide=1.0, kind=None):
     if len(shapes := {sample.shape[1:] for sample in samples}) > 1:
         raise ValueError(f"`gallery` must have samples of one shape; got {', '.join(map(str, sorted(shapes)))}")
     return verifier.enroll(np.concatenate(samples), [file.parent.name for file in files])
+
+
+def stored_in(folder):
+    """The names of LanceDB's tables in a folder: each is a folder NAME.lance that keeps its versions."""
+    return sorted(path.parent.stem for path in Path(folder).glob("*.lance/_versions") if path.is_dir())
 
 
 def decide(verifier, reader, left, right):

@@ -166,8 +166,8 @@ def add_app(commands):
     example = "keras-siamese app verifier.keras --gallery people --divide 255"
     add = add_command(commands, "app", text, run_app, example, note).add_argument
     add("verifier", metavar="VERIFIER.keras", help="file of Verifier.save")
-    gallery = "samples to search, in one folder for each identity: images, or .wav, .txt or .npy files"
-    add("--gallery", metavar="FOLDER", help=gallery)
+    gallery = "samples to search, in one folder for each identity: images, or .wav, .txt or .npy files; or the folder "
+    add("--gallery", metavar="FOLDER", help=gallery + "of a StoredGallery")
     add("--kind", choices=("image", "sound", "text", "array"), help="what samples are; by default what the shape tells")
     add("--divide", type=float, default=1.0, help="by what images are divided, as in training; by default 1")
     add("--port", type=int, help="by default the first free port from 7860 on")

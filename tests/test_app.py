@@ -92,6 +92,42 @@ def test_one_is_searched_in_a_folder_of_other_files(tmp_path, end):
         app.enrolled(verifier, tmp_path / "person 0")
 
 
+def test_one_is_searched_in_a_stored_gallery(images, tmp_path, monkeypatch):
+    """The folder is known by the table in it, whatever its name; a gallery of another encoder is refused."""
+    pytest.importorskip("lancedb", reason="the extra `gallery`")
+    verifier, x, labels = images
+    folder, names = tmp_path / "people", [f"person {label}" for label in labels]
+    (probe, *_) = written(tmp_path / "files", x[5:6], labels[5:6])
+    ks.StoredGallery(folder, verifier, "first").enroll(x, names)
+    verifier.save(tmp_path / "verifier.keras")
+    served = {}
+    monkeypatch.setattr("keras_siamese.cli.check_installed", lambda *names: None)
+    monkeypatch.setattr(app, "serve", lambda verifier, gallery, **options: served.update(gallery=gallery))
+    assert main(["app", str(tmp_path / "verifier.keras"), "--gallery", str(folder)]) == 0
+    gallery = served["gallery"]
+    assert isinstance(gallery, ks.StoredGallery) and len(gallery) == 12
+    rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, probe)
+    assert rows[0][::2] == ["person 1", "same"] and len(rows) == app.NEAREST and verdict == "## Nearest: person 1"
+
+    ks.StoredGallery(folder, verifier, "second").enroll(x[:2], names[:2])
+    with pytest.raises(ValueError, match='or one of the name "gallery"; got first, second. Pass `StoredGallery'):
+        app.enrolled(verifier, folder)
+    ks.StoredGallery(folder, verifier, "gallery").enroll(x[:3], names[:3])
+    assert len(app.enrolled(verifier, folder)) == 3
+    dense = keras.Sequential([keras.Input((SIDE, SIDE, 1)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match="was made with another encoder, or with other weights"):
+        app.enrolled(ks.Verifier(ks.SiameseWrapper(dense), -1.0), folder)
+
+
+@pytest.mark.parametrize("name", ["person.lance", "gallery"])
+def test_a_folder_of_images_is_no_stored_gallery_for_its_name(images, tmp_path, name):
+    verifier, x, labels = images
+    written(tmp_path, x, labels)
+    (tmp_path / "person 0").rename(tmp_path / name)
+    gallery = app.enrolled(verifier, tmp_path, 255)
+    assert not isinstance(gallery, ks.StoredGallery) and name in gallery.labels and len(gallery) == 12
+
+
 @pytest.mark.tensorflow
 def test_one_is_searched_in_a_folder_of_texts(tmp_path):
     words = keras.layers.TextVectorization(output_mode="count", vocabulary=["ada", "bo", "cy"])
