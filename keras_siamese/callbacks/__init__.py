@@ -9,7 +9,8 @@
 Contract: the callbacks in `epochs` tell a sequence, when an epoch begins, its number and the model's embeddings. Those
 in `monitors` and `divergence` measure held-out verification when an epoch ends; put them before the callbacks that read
 `logs`. `backup` lets a killed run continue. `partial` trains proxies of millions of identities.
-`tracking` sends a monitored run to MLflow, Weights & Biases or another tracker. `live` draws its curves in a notebook.
+`tracking` sends a monitored run to MLflow, Weights & Biases, TensorBoard or another tracker. `live` draws its curves in
+a notebook.
 """
 
 from keras_siamese._files import SideWorkWarning

@@ -11,6 +11,7 @@ not imported; the extra `tensorboard` installs what is needed. `monitors` import
 """
 
 import contextlib
+import copy
 import io
 import itertools
 import os
@@ -63,6 +64,9 @@ class EventLog:
         copied.begin()
         return copied
 
+    def __deepcopy__(self, memo):
+        return self.copied(copy.deepcopy(self.side, memo))
+
     def write(self, epoch, figures, scored):
         """Add an epoch: `figures` by name, and the scores and curves of `scored` if they are finite."""
         self._next = epoch + 1
@@ -73,8 +77,18 @@ class EventLog:
             if not self._waiting or self.side.strict:
                 then = "the figures are kept in memory, and written when training ends or when it is possible again"
                 self.side.failed("What TensorBoard shows", error, where=self.log_dir, then=then)
-            self.path = None  # TensorBoard reads nothing after a record that was cut short
             self._waiting.append(event_of(epoch, summary_of(figures)))
+
+    def add(self, epoch, values):
+        """Add scalars by name, of an epoch; in a new file if the epoch was written before."""
+        if epoch < self._next:
+            self.begin()
+        self._next = epoch + 1
+        self._append([event_of(epoch, summary_of_scalars(values))])
+
+    def show(self, name, figure):
+        """Add a matplotlib `figure` after the last epoch."""
+        self._append([event_of(self._next, summary_of_figure(name, figure))])
 
     def say(self, name, text):
         """Add a `text` after the last epoch, whose lines stay as they are."""
@@ -118,6 +132,7 @@ class EventLog:
             if is_new:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)
+            self.path = None  # TensorBoard reads nothing after a record that was cut short
             raise
 
     def new_path(self):
@@ -162,13 +177,27 @@ def new_folder(parent):
         return folder
 
 
+def summary_of_scalars(values):
+    """The `Summary` of numbers by name."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+
+
+def summary_of_figure(name, figure):
+    """The `Summary` of a matplotlib `figure`."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=name, image=image_of(figure))])
+
+
 def summary_of(figures, scored=None):
     """The `Summary` of an epoch: `verification/…` scalars; with `scored` also `scores/…` histograms and the picture
     `curves`.
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    values = [Summary.Value(tag=f"verification/{name}", simple_value=value) for name, value in figures.items()]
+    values = [*summary_of_scalars({f"verification/{name}": value for name, value in figures.items()}).value]
     if scored is not None and scored.is_finite:
         scores = scored.scores.astype(np.float64)
         edges = np.histogram_bin_edges(scores, BINS)
@@ -215,9 +244,14 @@ def figure_of(scored, threshold):
 
 def picture_of(scored, threshold):
     """TensorBoard's `Image` of `figure_of`."""
+    return image_of(figure_of(scored, threshold))
+
+
+def image_of(figure):
+    """TensorBoard's `Image` of a matplotlib figure."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    figure, file = figure_of(scored, threshold), io.BytesIO()
+    file = io.BytesIO()
     figure.savefig(file, format="png")
     width, height = figure.canvas.get_width_height()
     return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=file.getvalue())

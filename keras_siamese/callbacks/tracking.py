@@ -1,8 +1,8 @@
 """Send a monitored run to an experiment tracker: figures, verdict, pictures and reports.
 
 Contract: a monitor of this package and a tracker in. A tracker is an object with the four methods of `Tracker`; there
-is one for MLflow and one for Weights & Biases, which are imported when they are used. TensorBoard needs none: see
-`VerificationMonitor(log_dir=…)`. Callbacks such as Keras's RemoteMonitor and CSVLogger see the figures in `logs`.
+is one each for MLflow, Weights & Biases and TensorBoard, which are imported when they are used. Callbacks such as
+Keras's RemoteMonitor and CSVLogger see the figures in `logs`.
 
     monitor = DivergenceMonitor(valid)
     siamese.fit(pairs, epochs=20, callbacks=[monitor, TrackRun(monitor, "mlflow")])
@@ -20,10 +20,12 @@ import keras
 import numpy as np
 
 from keras_siamese._checks import check_choice, check_installed
+from keras_siamese._files import write_text
 from keras_siamese._types import Figure, StrPath
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import before
-from keras_siamese.callbacks.tensorboard import figure_of
+from keras_siamese.callbacks.tensorboard import EventLog, figure_of
+from keras_siamese.diagnosis.diagnosis import Diagnosis
 
 METHODS = ("metrics", "words", "figure", "file")
 
@@ -92,7 +94,32 @@ class WandB(Tracker):
             wandb.run.log_artifact(artifact)
 
 
-TRACKERS = {"mlflow": MLflow, "wandb": WandB}
+class TensorBoard(Tracker):
+    """Writes an event file, and the reports beside it, into the folder `log_dir`. The text of the diagnosis is shown.
+
+    `VerificationMonitor(log_dir=…)` writes other things: histograms and a picture of the scores for each epoch.
+    """
+
+    def __init__(self, log_dir="logs"):
+        self.events = EventLog(log_dir)
+
+    def metrics(self, values, step):
+        self.events.add(step, values)
+
+    def words(self, values):
+        for name, text in values.items():
+            self.events.say(name, text)
+
+    def figure(self, name, figure):
+        self.events.show(name, figure)
+
+    def file(self, path):
+        write_text(self.events.log_dir / path.name, path.read_text(encoding="utf-8"))
+        if path.suffix == ".json":
+            self.events.say("diagnosis", str(Diagnosis.from_json(path)))
+
+
+TRACKERS = {"mlflow": MLflow, "wandb": WandB, "tensorboard": TensorBoard}
 
 
 def imported(module):
@@ -109,11 +136,14 @@ class TrackRun(keras.callbacks.Callback):
 
     Args:
         monitor: the `VerificationMonitor` or `DivergenceMonitor` of the same `fit`. It must stand before this callback.
-        tracker: "mlflow" or "wandb" (extras of these names), or an object with the methods of `callbacks.Tracker`.
+        tracker: "mlflow", "wandb" or "tensorboard" (extras of these names), or an object with the methods of
+            `callbacks.Tracker`.
+        log_dir: the folder for "tensorboard"; by default "logs", as in Keras's callback.
 
     Raises:
         ImportError: on construction, without the extra of the tracker.
-        ValueError: on construction, for "wandb" without an active run; when training begins, if the monitor does not
+        ValueError: on construction, for "wandb" without an active run, and for a `log_dir` that cannot be written or
+            that the tracker does not need; when training begins, if the monitor does not
             stand before this callback.
 
     >>> import keras, numpy as np, keras_siamese as ks
@@ -129,12 +159,21 @@ class TrackRun(keras.callbacks.Callback):
     ['causes', 'verdict']
     """
 
-    def __init__(self, monitor: VerificationMonitor, tracker: Literal["mlflow", "wandb"] | Tracker) -> None:
+    def __init__(
+        self,
+        monitor: VerificationMonitor,
+        tracker: Literal["mlflow", "wandb", "tensorboard"] | Tracker,
+        *,
+        log_dir: StrPath | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(monitor, VerificationMonitor):
             raise TypeError(f"`monitor` must be a VerificationMonitor or a DivergenceMonitor; got {monitor!r}")
+        options = {} if log_dir is None else {"log_dir": log_dir}
+        if options and tracker != "tensorboard":
+            raise ValueError(f'`log_dir` is for the tracker "tensorboard"; got {tracker!r}')
         if isinstance(tracker, str):
-            tracker = TRACKERS[check_choice("tracker", tracker, tuple(TRACKERS))]()
+            tracker = TRACKERS[check_choice("tracker", tracker, tuple(TRACKERS))](**options)
         missing = [name for name in METHODS if not callable(getattr(tracker, name, None))]
         if missing:
             raise TypeError(f"`tracker` must have the methods {', '.join(METHODS)}; {tracker!r} lacks {missing[0]}")

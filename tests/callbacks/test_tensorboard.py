@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import types
 import warnings
 
 import keras
@@ -20,6 +19,7 @@ from keras import layers
 from keras_siamese.callbacks import DivergenceMonitor, SideWorkWarning, VerificationMonitor, tensorboard
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import Trials, score
+from tests.support.events import read
 
 pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `tensorboard` is not installed")
@@ -61,14 +61,6 @@ def plain(monkeypatch):
 
     picture = Summary.Image(height=1, width=1, colorspace=4, encoded_image_string=b"none")
     monkeypatch.setattr(tensorboard, "picture_of", lambda scored, threshold: picture)
-
-
-def read(folder):
-    if keras.backend.backend() != "tensorflow":  # then its reader does not import TensorFlow, which takes seconds
-        sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    return EventAccumulator(str(folder), {"images": 0, "histograms": 0, "scalars": 0}).Reload()
 
 
 def test_scalars_histograms_and_curves_of_each_epoch(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 import keras_siamese as ks
 from keras_siamese.callbacks import DivergenceMonitor, Tracker, TrackRun, VerificationMonitor
+from tests.support.events import read
 
 EPOCHS = 2
 
@@ -101,6 +102,56 @@ def test_mistakes_are_named(monkeypatch):
         TrackRun(monitor, object())
     with pytest.raises(ValueError, match="`monitor` must stand before TrackRun"):
         trained(TrackRun(monitor, Kept()), monitor)
+
+
+def test_a_later_fit_and_a_copy_have_files_of_their_own(tmp_path):
+    """The later fit begins at epoch 0 again; the copy is made as KerasTuner does."""
+    pytest.importorskip("tensorboard"), pytest.importorskip("matplotlib")
+    tracked = TrackRun(VerificationMonitor(held_out()), "tensorboard", log_dir=tmp_path)
+    copied = copy.deepcopy(tracked)
+    for losses in ((3.0, 2.0), (1.0, 0.5)):
+        for epoch, loss in enumerate(losses):
+            tracked.tracker.metrics({"loss": loss}, epoch)
+    assert len(list(tmp_path.glob("events*"))) == 2
+    assert [(event.step, event.value) for event in read(tmp_path).Scalars("loss")] == [(0, 1.0), (1, 0.5)]
+    copied.tracker.metrics({"loss": 4.0}, 0)
+    assert [event.value for event in read(tmp_path / "copy1").Scalars("loss")] == [4.0]
+
+
+@pytest.mark.deep
+def test_tensorboard_has_the_run(tmp_path):
+    for needed in ("tensorboard", "matplotlib", "jinja2"):
+        pytest.importorskip(needed)
+    monitor = DivergenceMonitor(held_out())
+    history = trained(monitor, TrackRun(monitor, "tensorboard", log_dir=tmp_path / "logs")).history
+    found = read(tmp_path / "logs")
+    assert set(found.Tags()["scalars"]) == set(history) and found.Tags()["images"] == ["verification"]
+    for name in ("loss", "val_eer"):
+        events = found.Scalars(name)
+        assert [event.step for event in events] == [0, 1]
+        assert [event.value for event in events] == pytest.approx(history[name])
+    texts = {name: found.Tensors(name)[-1].tensor_proto.string_val[0].decode() for name in found.Tags()["tensors"]}
+    assert set(texts) == {"verdict", "causes", "diagnosis"} and texts["verdict"].strip() == monitor.diagnosis.verdict
+    assert texts["diagnosis"].split() == str(monitor.diagnosis).split()
+    written = {path.suffix: path for path in (tmp_path / "logs").glob("siamese-report.*")}
+    assert json.loads(written[".json"].read_text(encoding="utf-8"))["verdict"] == monitor.diagnosis.verdict
+    assert monitor.diagnosis.verdict in written[".html"].read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path):
+    for needed in ("tensorboard", "matplotlib"):
+        pytest.importorskip(needed)
+    monitor = VerificationMonitor(held_out())
+    tracked = TrackRun(monitor, "tensorboard", log_dir=tmp_path / "logs")
+    (tmp_path / "logs").rmdir()
+    (tmp_path / "logs").write_text("")
+    with pytest.warns(ks.callbacks.SideWorkWarning, match="The tracker failed"):
+        trained(monitor, tracked, epochs=1)
+    with pytest.raises(ValueError, match="`log_dir` must be a folder that can be written"):
+        TrackRun(monitor, "tensorboard", log_dir=tmp_path / "logs")
+    for other in ("mlflow", Kept()):
+        with pytest.raises(ValueError, match='`log_dir` is for the tracker "tensorboard"'):
+            TrackRun(monitor, other, log_dir=tmp_path)
 
 
 @pytest.mark.deep
