@@ -1,4 +1,4 @@
-"""Makes the pages docs/examples/*.md and their pictures by running the examples.
+"""Makes the pages docs/examples/*.md, their pictures and the table in docs/examples.md by running the examples.
 
 python examples/build.py                    # all pages, each example in a process of its own
 python examples/build.py loss_falls onnx    # these
@@ -6,6 +6,8 @@ python examples/build.py loss_falls onnx    # these
 An example is a Python script in jupytext's percent format: cells begin with `# %%` or `# %% [markdown]`. So each runs
 as `python examples/NAME.py`, and `jupytext --to ipynb examples/NAME.py` makes a notebook of it. A page has the text,
 the code, what the code printed, and its figures. The label of a figure, `plt.figure("What is seen")`, describes it.
+The last line that an example prints behind "Result: " stands at its head, with the processor time of the run: seconds
+of all cores, with imports, which other programs on the machine change little. The table has both of all examples.
 """
 
 import contextlib
@@ -20,8 +22,12 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 PAGES = FOLDER.parent / "docs" / "examples"
+INDEX = PAGES.with_suffix(".md")
 CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path != Path(__file__).resolve())
+RESULT = re.compile(r"^Result: (.+)$", re.MULTILINE)
+HEAD = re.compile(r"^\*Result: (.+)\. It took (\d+) s of processor time on (.+)\.\*$", re.MULTILINE)
+ROW = re.compile(r"^(\| \[.+?\]\(examples/(\w+)\.md\) \| .+? \|).*$", re.MULTILINE)
 
 
 def main(names):
@@ -30,6 +36,7 @@ def main(names):
     for name in names if len(names) > 1 else ():
         print(name, flush=True)
         subprocess.run([sys.executable, __file__, name], check=True)
+    INDEX.write_text(with_results(INDEX.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def cells(source):
@@ -54,8 +61,25 @@ def digest(source):
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
+def results(page):
+    """The result of an example and the seconds of its run, as its `page` states them."""
+    result, seconds, _ = HEAD.search(page).groups()
+    return result, int(seconds)
+
+
+def with_results(index):
+    """The text of docs/examples.md, with the results and seconds that the pages state in the rows of its table."""
+
+    def row(found):
+        result, seconds = results((PAGES / f"{found[2]}.md").read_text(encoding="utf-8"))
+        return f"{found[1]} {result} | {seconds} |"
+
+    return ROW.sub(row, index)
+
+
 def write(name):
     """Runs the example `name` in this process, and writes its page and pictures."""
+    import keras
     import matplotlib
 
     matplotlib.use("agg")
@@ -79,7 +103,13 @@ def write(name):
         for path, label in draw(pictures, name, len(drawn)):
             drawn.append(path)
             parts.append(f"![{label}](pictures/{path.name})")
-    parts[1:1] = [f"*Run it: `python examples/{name}.py`. Make a notebook: `jupytext --to ipynb examples/{name}.py`.*"]
+    *_, result = RESULT.findall("\n".join(parts))
+    seconds = round(sum(os.times()[:4]))  # of this process and its children, since they began
+    backend = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[keras.backend.backend()]
+    parts[1:1] = [
+        f"*Result: {result}. It took {seconds} s of processor time on {backend}.*",
+        f"*Run it: `python examples/{name}.py`. Make a notebook: `jupytext --to ipynb examples/{name}.py`.*",
+    ]
     parts.append(f"<!-- made by examples/build.py from the source {digest(source)} -->\n")
     (PAGES / f"{name}.md").write_text("\n\n".join(parts), encoding="utf-8")
 

@@ -75,6 +75,7 @@ print(f"{len(same):,} pairs, {same.sum():,} of them genuine")
 found = {name: ks.verification.tar_at_far(same, score, far=1e-4) for name, score in scores.items()}
 for name, score in scores.items():
     print(f"{name:12}  duplicates found {found[name]:.3f}, EER {ks.verification.eer(same, score):.4f}")
+print(f"Result: {found['mean of both']:.1%} of the duplicates found; TF-IDF alone finds {found['TF-IDF']:.1%}")
 
 assert abs(found["text tower"] - found["TF-IDF"]) < 0.03
 assert found["mean of both"] > max(found["text tower"], found["TF-IDF"])

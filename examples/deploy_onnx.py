@@ -101,7 +101,7 @@ def milliseconds(decide, rounds=50):
 
 in_keras = milliseconds(verifier.verify)
 in_onnx = milliseconds(lambda a, b: session.run(None, {"left": a, "right": b}))
-print(f"Keras {in_keras:.1f} ms, ONNX {in_onnx:.2f} ms")
+print(f"Result: equal decisions, in {in_keras:.1f} ms with Keras and in {in_onnx:.2f} ms with ONNX")
 assert in_onnx < in_keras
 
 # %% [markdown]

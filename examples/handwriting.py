@@ -186,6 +186,8 @@ eer = {name: {q: ks.verification.eer(same[k], s[k]) for q, k in asked.items()} f
 print("EER if the impostor pairs are of:", *asked, sep="  ")
 for name, found in eer.items():
     print(f"{name:33}", *(f"{value:.3f}".ljust(13) for value in found.values()))
+random, one = (eer[name]["one alphabet"] for name in ("random batches", "one alphabet in a batch"))
+print(f"Result: within an alphabet, EER {random:.3f} with random batches and {one:.3f} with one alphabet in a batch")
 
 assert eer["one alphabet in a batch"]["one alphabet"] < eer["random batches"]["one alphabet"] - 0.01
 assert eer["random batches"]["two alphabets"] < eer["one alphabet in a batch"]["two alphabets"]

@@ -81,6 +81,7 @@ embeddings = {"untrained": untrained.predict(test[0], verbose=0), "trained": enc
 eer = {name: ks.verification.eer(same, (rows @ rows.T)[left, right]) for name, rows in embeddings.items()}
 for name, value in eer.items():
     print(f"{name:9}  EER on new kinds {value:.3f}")
+print(f"Result: EER {eer['trained']:.3f} on kinds of clothes that are new; untrained {eer['untrained']:.3f}")
 assert eer["trained"] < eer["untrained"]
 
 # %% [markdown]

@@ -113,6 +113,7 @@ repaired.fit(balanced, epochs=8, verbose=0, callbacks=[ks.callbacks.SetEpoch(bal
 
 after = repaired.history.history
 print_curves(after)
+print(f"Result: held-out EER {before['val_eer'][-1]:.3f} before the repair, {after['val_eer'][-1]:.3f} after it")
 
 assert after["val_eer"][-1] < before["val_eer"][-1] - 0.05
 assert after["accuracy"][-1] < before["accuracy"][-1]

@@ -62,6 +62,26 @@ def test_the_page_is_made_from_the_present_source(name):
         assert text in page, kind
 
 
+@EACH
+def test_the_page_and_the_table_have_the_result_and_the_seconds_of_the_run(name):
+    """The result is the last one that the run printed. The table is made from the pages."""
+    page = page_of(name)
+    result, seconds = build.results(page)
+    assert build.RESULT.findall(page)[-1] == result and 0 < seconds < 360  # three minutes on two cores
+    index = build.INDEX.read_text(encoding="utf-8")
+    assert build.with_results(index) == index, "python examples/build.py"
+    assert re.search(rf"^\| \[.+\]\(examples/{name}\.md\) \| .+ \| {re.escape(result)} \| {seconds} \|$", index, re.M)
+
+
+def test_results_are_read_from_a_page_and_written_into_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "PAGES", tmp_path)
+    head = "# Title\n\n*Result: EER 0.1. It took 12 s of processor time on JAX.*\n\n"
+    (tmp_path / "one.md").write_text(head + "```\nResult: EER 0.1\n```\n", encoding="utf-8")
+    table = "| example | what |\n| [One](examples/one.md) | this | old | 3 |\n| [Two](two.md) | that |\n"
+    expected = table.replace("old | 3", "EER 0.1 | 12")
+    assert build.with_results(table) == build.with_results(table.replace(" old | 3 |", "")) == expected
+
+
 def test_each_page_and_picture_is_of_an_example():
     assert sorted(path.stem for path in PAGES.glob("*.md")) == build.NAMES
     shown = {picture for name in build.NAMES for picture in re.findall(r"!\[[^\]]+\]\(pictures/(.+?)\)", page_of(name))}
