@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.accessibility import axe
+
 WIDTHS = {"desktop": 1280, "telephone": 390}
 FORMS = list(itertools.product(WIDTHS, ("light", "dark")))
 KINDS = ["index", "guides/report", "causes/margin", "api/distances", "migration", "faq"]
@@ -54,6 +56,14 @@ def test_pages_open(browser, site, name, device, scheme, tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name.replace('/', '-')}-{device}-{scheme}.png").write_bytes(page.screenshot)
     check(page, WIDTHS[device], scheme)
+
+
+@pytest.mark.parametrize(("device", "scheme"), [FORMS[0], FORMS[3]])
+@pytest.mark.parametrize("name", [*KINDS, "api/tuning"])
+def test_axe_has_nothing_to_object_to(browser, site, name, device, scheme):
+    url = (site / f"{name}.html").as_uri()
+    passes, violations = browser.open(url, WIDTHS[device], axe(), dark=scheme == "dark", whole=False).result
+    assert passes > 30 and violations == []
 
 
 def test_every_page_opens(browser, site):

@@ -1,25 +1,14 @@
-"""axe-core finds nothing to object to in the pages that are written: on a desktop and a telephone, light and dark.
-
-axe-core is the accessibility checker of Deque Systems; the package axe-core-python has it as one file. What it can't
-decide by itself, such as the contrast of text over a picture, is not asserted.
-"""
-
-import importlib.util
-from pathlib import Path
+"""axe-core finds nothing to object to in the pages that are written: on a desktop and a telephone, light and dark."""
 
 import numpy as np
 import pytest
 
 import keras_siamese as ks
 from keras_siamese.diagnosis import compare_runs
+from tests.support.accessibility import axe
 from tests.support.diagnoses import made
 
 FORMS = [(width, dark) for width in (1280, 390) for dark in (False, True)]
-RUN = """(async () => { %s
-  const found = await axe.run(document, { resultTypes: ["violations"] });
-  return [found.passes.length,
-    found.violations.map(one => `${one.id}: ${one.help}: ${one.nodes.map(node => node.html).slice(0, 3)}`)];
-})()"""
 
 pytestmark = [pytest.mark.browser, pytest.mark.deep]
 
@@ -28,10 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.deep]
 def script():
     for needed in ("jinja2", "matplotlib"):
         pytest.importorskip(needed, reason="the pages need the extra `report`")
-    package = importlib.util.find_spec("axe_core_python")
-    if package is None:
-        pytest.skip("needs axe-core-python, of the extra `test`")
-    return RUN % (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+    return axe()
 
 
 def check(browser, path, script):
