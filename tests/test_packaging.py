@@ -3,6 +3,7 @@
 import configparser
 import importlib.metadata
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -135,9 +136,15 @@ def test_the_files_of_a_project_are_valid_and_name_this_version():
         if form.stem != "config":
             assert {"name", "description", "body"} <= set(found)
             assert all(part["attributes"]["label"] for part in found["body"])
-    (release,) = (ROOT / ".github" / "workflows").glob("*.yml")
-    steps = yaml.safe_load(release.read_text(encoding="utf-8"))["jobs"]["release"]["steps"]
-    assert any("bash .ci/run" in step.get("run", "") for step in steps)
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+    workflows = {name: yaml.load(text, yaml.BaseLoader) for name, text in texts.items()}  # "on" stays text
+    assert set(workflows) == {"release", "links"}
+    assert any("bash .ci/run" in step.get("run", "") for step in workflows["release"]["jobs"]["release"]["steps"])
+    assert set(workflows["links"]["on"]) == {"schedule", "workflow_dispatch"}  # never for a change of somebody's
+    *_, checker = workflows["links"]["jobs"]["links"]["steps"]
+    checked = [one for one in shlex.split(checker["with"]["args"]) if one.endswith(".md")]
+    assert "README.md" in checked and "docs/**/*.md" in checked
+    assert all(list(ROOT.glob(one)) for one in checked)
 
 
 def test_wheel_and_sdist_hold_what_they_should(tmp_path):
