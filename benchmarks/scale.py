@@ -311,6 +311,7 @@ def shared_step(rank, batch, count, folder):
     if rank == 0:
         found = {"loss": float(values[0]) / count, "memory": memory, "seconds": float(np.median(seconds[1:]))}
         pathlib.Path(folder, "found.json").write_text(json.dumps(found))
+    distributed.destroy_process_group()
 
 
 def in_files(count):
