@@ -44,6 +44,16 @@ def check_integer(name, value, *, low=None, high=None):
     return number
 
 
+def check_dims(name, dims):
+    """Return `dims`, to which embeddings are cut, as a list of different whole numbers ≥ 1."""
+    if not isinstance(dims, (list, tuple)) or not dims:
+        raise ValueError(f"`{name}` must be a list of dimensions, such as [64, 32, 16]; got {dims!r}")
+    dims = [check_integer(name, one, low=1) for one in dims]
+    if len(set(dims)) < len(dims):
+        raise ValueError(f"`{name}` must be different from each other; got {dims}")
+    return dims
+
+
 def check_choice(name, value, choices):
     """Return `value` if it is one of `choices`."""
     if not any(value is choice or value == choice for choice in choices):

@@ -39,7 +39,7 @@ def model_of(loss):
     if loss.expects == "embedding":
         return encoder, x, labels
     if loss.expects == "cosine":
-        proxies = keras.Sequential([encoder, ks.layers.ProxyLogits(8)])
+        proxies = keras.Sequential([encoder, ks.layers.ProxyLogits(8, dims=getattr(loss, "dims", None))])
         return proxies, x, labels
     return ks.SiameseWrapper(encoder, head="logistic" if loss.expects == "score" else None), *pairs
 
@@ -53,7 +53,8 @@ for name, options in json.loads(sys.argv[1]).items():
     for strategy in strategies:
         with strategy.scope():
             keras.utils.set_random_seed(1)
-            loss = getattr(ks.losses, name)(**options)
+            loss = getattr(ks.losses, name.removesuffix(", cut"))(**options)
+            loss = ks.losses.MatryoshkaLoss(loss, [4, 2]) if name.endswith(", cut") else loss
             model, inputs, targets = model_of(loss)
             model.compile(keras.optimizers.SGD(0.05), loss)
         history = model.fit(inputs, targets, batch_size=32, epochs=3, shuffle=False, verbose=0).history["loss"]
@@ -79,6 +80,8 @@ COMPARING = {  # of each kind of sum: over anchors, over all triplets, over prox
     "OnlineContrastiveLoss": {},
     "ContrastiveLoss": {},
     "WeightedBinaryCrossentropy": {"class_weight": "balanced"},
+    "OnlineContrastiveLoss, cut": {},
+    "ArcFaceLoss, cut": {"scale": 8.0},
 }
 
 

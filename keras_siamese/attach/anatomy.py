@@ -21,7 +21,7 @@ from keras import ops, tree
 
 from keras_siamese._types import DistanceLike, Samples, Tensor
 from keras_siamese.attach.comparator import Examined, columns_weighted, is_distance_alone, own_distance
-from keras_siamese.attach.encoder import is_encoder, without_classifier
+from keras_siamese.attach.encoder import holds_encoder, is_encoder, without_classifier
 from keras_siamese.attach.graph import is_functional, shows_parts, understood
 from keras_siamese.attach.orient import are_pairs
 from keras_siamese.attach.towers import joined, towers_of
@@ -237,7 +237,7 @@ def dissect(
     if encoder is None and compares_as_a_whole(model, sample):
         return of_towers(model, joined(model, sample), distance, sample)
     if encoder is None:
-        encoder = next((one for one in (model, *inner) if is_encoder(one, sample if one is model else None)), None)
+        encoder = next((one for one in (model, *inner) if holds_encoder(one, sample if one is model else None)), None)
     if encoder is not None:
         embeds = without_classifier(encoder)
         anatomy = of_wrapper(model, SiameseWrapper(embeds, distance or "cosine"))

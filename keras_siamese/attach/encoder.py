@@ -3,6 +3,7 @@
 Contract: functions of a model and, for a subclassed one, of some items. Imports Keras, `graph` and `layers`.
 
     is_encoder(model, items)                 # whether it gives embeddings (batch, dim) of one item
+    holds_encoder(model, items)              # whether it does, or would without its class weights
     without_classifier(model)                # the part before the last layer, if the loss is that of a classifier
 """
 
@@ -37,6 +38,12 @@ def is_encoder(model, sample=None):
     return is_item and len(shapes) == 1 and len(shapes[0]) == 2 and (shapes[0][1] or 0) >= least
 
 
+def holds_encoder(model, sample=None):
+    """Whether `model` is an encoder, or one that is followed by cosines to class weights, of any shape."""
+    ends_in_classes = getattr(getattr(model, "loss", None), "expects", None) == "cosine"
+    return is_encoder(without_classifier(model) if ends_in_classes else model, sample)
+
+
 def without_classifier(model):
     """The part of a functional `model` that embeds: all but the classifier over identities, if it ends in one."""
     if not is_functional(model) or not classifies(model):
@@ -57,8 +64,9 @@ def classifies(model):
     For one-hot targets this is also true of a regression. So the loss must not change if the same number is added to
     all outputs, as for logits, or if all outputs are multiplied by the same number, as for probabilities.
     """
-    if getattr(model.loss, "expects", None) == "embedding":  # a loss of this package that compares the rows of a batch
-        return False
+    expects = getattr(model.loss, "expects", None)
+    if expects in ("embedding", "cosine"):  # of a loss of this package, which compares rows, or rows with class weights
+        return expects == "cosine"
     classes = model.outputs[0].shape[-1]
 
     def loss(target, raised, add=0.0, times=1.0):

@@ -4,16 +4,20 @@ Contract: computes and returns at least float32 under every dtype policy.
 
     model = keras.Sequential([encoder, ProxyLogits(num_classes=1000)])
     model.compile("adam", loss=keras_siamese.losses.ArcFaceLoss())
+
+    model = keras.Sequential([encoder, ProxyLogits(num_classes=1000, dims=[64, 16])])
+    model.compile("adam", loss=keras_siamese.losses.MatryoshkaLoss(ArcFaceLoss(), dims=[64, 16]))
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_siamese._checks import check_integer, check_number
+from keras_siamese._checks import check_dims, check_integer, check_number
 from keras_siamese._export import export
 from keras_siamese._types import Shape, Shapes, Tensor
 from keras_siamese.ops import at_least_float32, safe_sqrt, unit
@@ -35,6 +39,9 @@ class ProxyLogits(keras.layers.Layer):
             SoftTriple (0.2 in the paper) and pytorch-metric-learning's `SparseCentersRegularizer`. Qian, Shang, Sun,
             Hu, Li, Jin, *SoftTriple Loss: Deep Metric Learning Without Triplet Sampling*, ICCV 2019,
             https://arxiv.org/abs/1909.05235
+        dims: the dims of a `MatryoshkaLoss`. The output is then `(batch, len(dims), classes[, centers])`, the cosines
+            between the first d dimensions of embeddings and of class weights, from the most dimensions to the fewest.
+            None (default) compares all dimensions.
 
     Attributes:
         proxies: the weights, `(classes · centers, dim)`; the centers of one class are consecutive rows. They start with
@@ -49,7 +56,12 @@ class ProxyLogits(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_classes: int, centers_per_class: int = 1, center_sparsity: float = 0.0, **kwargs: Any
+        self,
+        num_classes: int,
+        centers_per_class: int = 1,
+        center_sparsity: float = 0.0,
+        dims: Sequence[int] | None = None,
+        **kwargs: Any,
     ) -> None:
         # Without autocast=False, a mixed policy would cast float32 embeddings to float16.
         super().__init__(autocast=False, **kwargs)
@@ -58,11 +70,14 @@ class ProxyLogits(keras.layers.Layer):
         self.center_sparsity = check_number("center_sparsity", center_sparsity, low=0, open_high=True)
         if self.center_sparsity and self.centers_per_class == 1:
             raise ValueError(f"`center_sparsity` needs centers_per_class > 1; got {center_sparsity!r} with one center")
+        self.dims = None if dims is None else check_dims("dims", dims)
 
     def build(self, input_shape: Shapes) -> None:
         shape = tuple(input_shape)
         if len(shape) != 2 or shape[1] is None:
             raise ValueError(f"ProxyLogits takes embeddings of shape (batch, dim) with a known dim; got shape {shape}")
+        if self.dims is not None and max(self.dims) > shape[1]:
+            raise ValueError(f"`dims` must be at most {shape[1]}, the size of the embeddings; got {self.dims}")
         self.proxies = self.add_weight(
             name="proxies",
             shape=(self.num_classes * self.centers_per_class, shape[1]),
@@ -75,6 +90,13 @@ class ProxyLogits(keras.layers.Layer):
     def call(self, embeddings: Tensor) -> Tensor:
         embeddings = at_least_float32(embeddings)
         proxies = ops.cast(self.proxies, embeddings.dtype)
+        if self.dims is None:
+            return self.cosines(embeddings, proxies)
+        largest_first = sorted(self.dims, reverse=True)
+        return ops.stack([self.cosines(embeddings[..., :d], proxies[:, :d]) for d in largest_first], axis=1)
+
+    def cosines(self, embeddings: Tensor, proxies: Tensor) -> Tensor:
+        """Cosines `(batch, classes[, centers])` of embeddings `(batch, d)` and weights `(classes · centers, d)`."""
         cosine = within_one(ops.matmul(unit(embeddings), ops.transpose(unit(proxies))))
         if self.centers_per_class == 1:
             return cosine
@@ -86,10 +108,11 @@ class ProxyLogits(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         several = () if self.centers_per_class == 1 else (self.centers_per_class,)
-        return (input_shape[0], self.num_classes, *several)
+        cut = () if self.dims is None else (len(self.dims),)
+        return (input_shape[0], *cut, self.num_classes, *several)
 
     def get_config(self) -> dict[str, Any]:
-        options = ("num_classes", "centers_per_class", "center_sparsity")
+        options = ("num_classes", "centers_per_class", "center_sparsity", "dims")
         return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
 

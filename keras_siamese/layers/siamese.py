@@ -10,7 +10,10 @@ Contract: each input is what the encoder takes: an array of any rank, a dict or 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import inspect
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
@@ -22,6 +25,10 @@ from keras_siamese._export import export
 from keras_siamese._types import Data, DistanceLike, Self, Shape, Shapes, Tensor
 from keras_siamese.distances import Distance
 from keras_siamese.layers.distance import DistanceLayer, LogisticHead
+from keras_siamese.ops import at_least_float32
+
+# The model that takes a step of `fit` or `evaluate`. Each replica of a TensorFlow strategy is a thread with its own.
+STEPPING: contextvars.ContextVar[Any] = contextvars.ContextVar("stepping", default=None)
 
 
 @export
@@ -120,7 +127,9 @@ class SiameseWrapper(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         check_towers(inputs)
-        return self.compare(*self.embed(inputs, training, mask))
+        embeddings = self.embed(inputs, training, mask)
+        loss = self.cutting_loss() if STEPPING.get() is self else None
+        return self.compare(*embeddings) if loss is None else self.compare_cut(loss, embeddings)
 
     def embed(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> list[Tensor]:
         """Embeddings of the two or three `inputs`: a list of tensors `(batch, dim)`."""
@@ -139,6 +148,66 @@ class SiameseWrapper(keras.Model):
         """The model's output from embeddings: `(batch, 1)` of two, `(batch, 2 or 3)` of three, each `(batch, dim)`."""
         distances = self.distance_layer(list(embeddings))
         return distances if self.head is None else self.head(distances)
+
+    def cutting_loss(self) -> keras.losses.Loss | None:
+        """The loss, if it is a `MatryoshkaLoss`, which also needs the outputs for cut embeddings; else None."""
+        return next((loss for loss in tree.flatten(self.loss) if getattr(loss, "cuts_outputs", False)), None)
+
+    def compare_cut(self, loss: keras.losses.Loss, embeddings: list[Tensor]) -> Tensor:
+        """The outputs for whole embeddings and for those cut to each of the loss's dims, from the most to the fewest.
+
+        Returns:
+            A tensor `(batch, 1 + len(dims), columns)`, of which the first row of each sample is the model's output.
+        """
+        dim = embeddings[0].shape[1]
+        if max(loss.dims) > dim:
+            name = self.encoder.name
+            raise ValueError(f"`dims` must be at most {dim}, the size of the embeddings of {name!r}; got {loss.dims}")
+        if min(loss.dims) < dim and isinstance(self.distance, keras.layers.Layer):
+            why = f"has weights for all {dim} dimensions, so that it cannot compare fewer"
+            raise ValueError(f"`distance` {self.distance!r} {why}. Use one without weights, such as 'cosine'")
+        if min(loss.dims) < dim and loss.normalize and self.head is None:
+            loss.check_output(self.output_kind, self.distance.bounds)
+        outputs = [self.compare(*embeddings)]
+        for d in sorted(loss.dims, reverse=True):
+            cut = [loss.cut(at_least_float32(one), d) for one in embeddings]
+            outputs.append(outputs[0] if d == dim else self.compare(*cut))
+        return ops.stack(outputs, axis=1)
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        with step_of(self):
+            return super().train_step(*args, **kwargs)
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        with step_of(self):
+            return super().test_step(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
+        """As `keras.Model.compute_loss`.
+
+        If a `MatryoshkaLoss` is given outputs `(batch, columns)` alone, as by a training step of your own, the inputs
+        `x` are embedded again to compare cut embeddings; without `x`, these count as if they gave the same outputs.
+        """
+        loss = self.cutting_loss()
+        if loss is not None:
+            if len(y_pred.shape) == 2 and x is None:
+                y_pred = ops.stack([y_pred] * (1 + len(loss.dims)), axis=1)
+            elif len(y_pred.shape) == 2:
+                y_pred = self.compare_cut(loss, self.embed(x, training))
+            y_pred = y_pred[:, 1:]
+        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+
+    def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> dict[str, Any]:
+        if self.cutting_loss() is not None and len(y_pred.shape) == 3:
+            y_pred = y_pred[:, 0]
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> None:
         # A mask over the encoder's time steps must not reach the loss, whose rows are pairs.
@@ -209,6 +278,16 @@ class SiameseWrapper(keras.Model):
     def build_from_config(self, config: dict[str, Any]) -> None:
         if config:
             self.build(config["towers"])
+
+
+@contextlib.contextmanager
+def step_of(model: keras.Model) -> Iterator[None]:
+    """Within the block, the `model` takes a step of `fit` or `evaluate`."""
+    token = STEPPING.set(model)
+    try:
+        yield
+    finally:
+        STEPPING.reset(token)
 
 
 def listed(callbacks):

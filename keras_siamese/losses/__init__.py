@@ -14,7 +14,6 @@ from keras_siamese.losses.batch.hinges import (
     SNRContrastiveLoss,
     ThresholdConsistentMarginLoss,
 )
-from keras_siamese.losses.batch.matryoshka import MatryoshkaLoss
 from keras_siamese.losses.batch.npairs import NpairsLoss, NpairsMultilabelLoss
 from keras_siamese.losses.batch.ranking import FastAPLoss, HistogramLoss, SmoothAPLoss
 from keras_siamese.losses.batch.softmaxes import (
@@ -30,6 +29,7 @@ from keras_siamese.losses.batch.softmaxes import (
 )
 from keras_siamese.losses.batch.triplets import BatchTripletLoss, PNLoss, TripletHardLoss, TripletSemiHardLoss
 from keras_siamese.losses.batch.views import BarlowTwinsLoss, MultipleNegativesRankingLoss, SigLIPLoss, VICRegLoss
+from keras_siamese.losses.matryoshka import MatryoshkaLoss
 from keras_siamese.losses.pairs import (
     ContrastiveLoss,
     MarginLoss,

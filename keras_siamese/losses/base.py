@@ -116,8 +116,14 @@ class SiameseLoss(keras.losses.Loss):
         return ()
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
-        # Keras would take a list for several outputs.
-        return self.reduced(named_tensor("y_true", y_true), named_tensor("y_pred", y_pred), sample_weight)
+        return self.reduced(*self.prepared(y_true, y_pred), sample_weight)
+
+    def prepared(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        """What `call` takes: y_true and y_pred as tensors, after a check of their shapes and of what is known of them.
+
+        Keras would take a list for several outputs. It casts both to the loss's dtype afterwards.
+        """
+        return named_tensor("y_true", y_true), named_tensor("y_pred", y_pred)
 
     def reduced(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor) -> Tensor:
         """What Keras's own losses return for these tensors, but of the whole batch if there are several replicas."""

@@ -23,7 +23,7 @@ from keras_siamese._replicas import gathered
 from keras_siamese._types import LossOptions, PairOptions, Tensor, Unpack
 from keras_siamese.losses.base import SiameseLoss, concrete, refuse_margin
 from keras_siamese.losses.statistics import STATISTICS
-from keras_siamese.ops import at_least_float32, named_tensor, pair_rows
+from keras_siamese.ops import at_least_float32, pair_rows
 
 
 def contrastive(same, distance, margin=1.0, positive_margin=0.0, squared=True):
@@ -100,10 +100,10 @@ class PairLoss(SiameseLoss):
         self.negative_weight = check_number("negative_weight", negative_weight, low=0, open_high=True)
         self.similar_label = check_choice("similar_label", similar_label, (0, 1))
 
-    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
-        y_true = named_tensor("y_true", y_true)
+    def prepared(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        y_true, y_pred = super().prepared(y_true, y_pred)
         check_labels_between(y_true)
-        return super().__call__(y_true, y_pred, sample_weight)
+        return y_true, y_pred
 
     @property
     def distance_margin(self) -> float | None:

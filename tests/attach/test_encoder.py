@@ -46,6 +46,8 @@ CLASSIFIERS = {
     "one-hot": ([layers.Dense(5), layers.Softmax()], "categorical_crossentropy"),
     "logits": ([layers.Dense(5)], keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
     "proxies": ([ks.layers.ProxyLogits(5)], ks.losses.ArcFaceLoss()),
+    "centers": ([ks.layers.ProxyLogits(5, 2)], ks.losses.SubCenterArcFaceLoss()),
+    "cut": ([ks.layers.ProxyLogits(5, dims=[2, 1])], ks.losses.MatryoshkaLoss(ks.losses.ArcFaceLoss(), [2, 1])),
 }
 
 

@@ -74,12 +74,28 @@ def of_losses(kind):
     return Room(calls, GIVEN[kind], tensors=True)
 
 
+# Of cut embeddings, as `SiameseWrapper` and `ProxyLogits` compare them.
+CUT = {
+    "pairs": (losses.ContrastiveLoss(), SAME[:8], NUMBERS.reshape(8, 2, 1)),
+    "triplets": (losses.TripletLoss(), 0.0, NUMBERS.reshape(4, 2, 2)),
+    "cosines": (losses.ArcFaceLoss(), IDENTITIES, np.stack([COSINES, 0.5 * COSINES], axis=1)),
+}
+
+
+def of_cut(kind):
+    inner, y_true, y_pred = CUT[kind]
+    loss = losses.MatryoshkaLoss(inner, [4, 2])
+    calls = {f"MatryoshkaLoss.{kind}": taking(["y_true", "y_pred"], loss)}
+    return Room(calls, {"y_true": y_true, "y_pred": y_pred}, tensors=True)
+
+
 def of_layers():
-    apart, logits = layers.DistanceLayer(), layers.ProxyLogits(5)
+    apart, logits, cut = layers.DistanceLayer(), layers.ProxyLogits(5), layers.ProxyLogits(5, dims=[4, 2])
     calls = {
         "DistanceLayer": lambda left, right: apart([left, right]),
         "LogisticHead": taking(["distance"], layers.LogisticHead()),
         "ProxyLogits": lambda left: logits(left),
+        "ProxyLogits.dims": lambda left: cut(left),
         "GeneralizedMeanPooling1D": lambda steps: layers.GeneralizedMeanPooling1D()(steps),
         "TokenPooling": lambda steps: layers.TokenPooling("max")(steps),
         "GeneralizedMeanPooling2D": lambda images: layers.GeneralizedMeanPooling2D()(images),
@@ -98,7 +114,7 @@ def of_models():
 
 
 ROOMS = {"distances": of_distances(), "metrics": of_metrics(), "layers": of_layers(), "models": of_models()}
-ROOMS |= {f"losses on {kind}": of_losses(kind) for kind in GIVEN}
+ROOMS |= {f"losses on {kind}": of_losses(kind) for kind in GIVEN} | {f"cut {kind}": of_cut(kind) for kind in CUT}
 
 
 @pytest.mark.parametrize(("room", "name"), [(room, name) for room in ROOMS for name in ROOMS[room].calls])

@@ -70,7 +70,7 @@ EXAMPLES = {
     "WeightedManhattanDistance": lambda: distances.WeightedManhattanDistance(name="metric"),
     "FunctionDistance": lambda: distances.FunctionDistance(city_block),
     "DistanceLayer": lambda: DistanceLayer("snr", swap=True, name="apart"),
-    "ProxyLogits": lambda: ProxyLogits(5, centers_per_class=2, center_sparsity=0.25, name="classes"),
+    "ProxyLogits": lambda: ProxyLogits(5, 2, center_sparsity=0.25, dims=[2, 1], name="classes"),
     "GeneralizedMeanPooling1D": lambda: GeneralizedMeanPooling1D(2.5, False, 1e-4, "channels_first", True, name="pool"),
     "GeneralizedMeanPooling2D": lambda: GeneralizedMeanPooling2D(4.0, eps=0.001, data_format="channels_last"),
     "TokenPooling": lambda: TokenPooling("max", name="tokens"),

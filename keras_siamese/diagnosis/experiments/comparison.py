@@ -31,7 +31,7 @@ OPTIONS += ("trainable", "width", "input_scale")
 
 def differing(program, options, observed):
     """Those of the `options` that change something in the program. A loss without a margin, say, has none to change."""
-    anatomy, loss = program.anatomy, observed.loss
+    anatomy, loss = program.anatomy, of_whole(observed.loss)
     config = loss.get_config() if isinstance(loss, SiameseLoss) else {}
     known = {"trainable", *REPLACED}
     if is_batchwise(loss):
@@ -44,6 +44,14 @@ def differing(program, options, observed):
     if not have_unit_norm(observed.valid.embeddings):
         known.add("normalize")
     return {name: value for name, value in options.items() if name in known and name in OPTIONS}
+
+
+def of_whole(loss):
+    """The `loss`, or the one that a `MatryoshkaLoss` on pairs or triplets also computes of cut embeddings.
+
+    Other models than `SiameseWrapper` do not give it the comparisons of cut embeddings.
+    """
+    return loss.loss if getattr(loss, "cuts_outputs", False) else loss
 
 
 def is_batchwise(loss):
@@ -134,7 +142,7 @@ def with_towers(program, observed, left, right=None, loss=None):
         outputs = compared(anatomy, embedded)
         if outputs is None:
             return None
-        model = keras.Model(inputs, outputs)
+        model, loss = keras.Model(inputs, outputs), of_whole(loss)
         found.model, found.encoder, found.other, found.wrapper = model, left, right, None
     model.compile(optimizer_like(program.model), loss=loss)
     if anatomy.direction is not None:
@@ -180,7 +188,7 @@ def classifier_of(program):
 
 def of_pairs(program, encoder, options, observed):
     """A program whose loss compares the pairs that it is shown."""
-    anatomy, present = program.anatomy, observed.loss
+    anatomy, present = program.anatomy, of_whole(observed.loss)
     head = "logistic" if options.get("head") == "logistic" else None
     distance = options.get("distance") or anatomy.distance or "euclidean"
     as_given = False

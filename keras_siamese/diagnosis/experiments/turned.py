@@ -8,6 +8,7 @@ Contract: a compiled loss in, a loss of the same arguments out. Imports `losses`
 import keras
 from keras import ops
 
+from keras_siamese.losses import MatryoshkaLoss
 from keras_siamese.losses.base import SiameseLoss
 
 
@@ -20,6 +21,8 @@ def turned(loss, ends):
     """
     loss = keras.losses.get(loss)
     config = loss.get_config() if isinstance(loss, SiameseLoss) else {}
+    if isinstance(loss, MatryoshkaLoss):
+        return type(loss).from_config({**config, "loss": turned(loss.loss, ends)})
     if "similar_label" in config:
         return type(loss).from_config({**config, "similar_label": 1 - config["similar_label"]})
     if isinstance(loss, TurnedLabels):

@@ -25,6 +25,7 @@ from keras_siamese.diagnosis.facts.preparation import of_preparation
 from keras_siamese.diagnosis.facts.references import of_references
 from keras_siamese.diagnosis.facts.training import of_history, of_training, step_sizes
 from keras_siamese.diagnosis.facts.verification import of_verification
+from keras_siamese.losses import MatryoshkaLoss
 
 # The functions that measure facts, in their order, and those of their facts without which a cause is not examined.
 NEEDED = {
@@ -89,8 +90,8 @@ class Facts:
 def measure(observed):
     """All `Facts` that can be measured of a run, as it was `observed`."""
     loss = "" if observed.loss is None else "ContrastiveLoss"
-    if observed.character.is_stated:
-        loss = type(observed.loss).__name__
+    if observed.character.is_stated:  # advice is for the loss within a `MatryoshkaLoss`, which has the options
+        loss = type(observed.loss.loss if isinstance(observed.loss, MatryoshkaLoss) else observed.loss).__name__
     words = {"loss": loss, "distance": observed.settings.get("distance") or "", "output": observed.output_kind}
     words["loss_distance"] = repr(observed.loss.distance) if hasattr(observed.loss, "distance") else ""
     errors = {}

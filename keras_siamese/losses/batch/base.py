@@ -96,10 +96,9 @@ class EmbeddingLoss(SiameseLoss):
     local_negatives = False
     by_rows = False  # whether `costs_of` computes only the rows of the share `batch.own`
 
-    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
+    def prepared(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
         labels, embeddings = check_batch(y_true, y_pred)
-        digits = split_ids("y_true", labels, self.dtype)
-        return self.reduced(digits, without_wide_mask(embeddings), sample_weight)
+        return split_ids("y_true", labels, self.dtype), without_wide_mask(embeddings)
 
     def identities(self, y_true: Tensor) -> Tensor:
         """The identities `(batch,)` as integers, of which different ones are different."""

@@ -38,18 +38,20 @@ class ProxyLoss(SiameseLoss):
     compares_cosines = True
     several_centers = False
 
-    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
+    def prepared(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
         # Keras casts y_true to the loss's dtype, which merges large class numbers (float16: above 2048). The mask holds
         # only 0 and 1, which every dtype represents exactly.
         y_pred = named_tensor("y_pred", y_pred)
         check_cosines(self, y_pred)
-        return super().__call__(class_mask(y_true, y_pred), y_pred, sample_weight)
+        return class_mask(y_true, y_pred), y_pred
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """One value for each row `(batch,)`; y_true is the mask `(batch, classes)` of `class_mask`."""
+    def values_and_statistics(
+        self, y_true: Tensor, y_pred: Tensor, wanted: bool
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """One value for each row `(batch,)`, and no statistics; y_true is the mask `(batch, classes)` of `prepared`."""
         target, cosine = ops.cast(y_true, "bool"), at_least_float32(y_pred)
         losses = self.per_row(target, cosine)
-        return ops.where(ops.any(target, axis=1), losses, float("nan"))
+        return ops.where(ops.any(target, axis=1), losses, float("nan")), {}
 
     def per_row(self, target: Tensor, cosine: Tensor) -> Tensor:
         """The loss of each row `(batch,)`, from the mask of its class `(batch, classes)` and y_pred."""

@@ -8,7 +8,13 @@ import pytest
 
 import keras_siamese as ks
 from keras_siamese import scoring
-from keras_siamese.diagnosis.experiments.comparison import all_trainable, differing, recompiled, usual_encoder
+from keras_siamese.diagnosis.experiments.comparison import (
+    all_trainable,
+    differing,
+    recompiled,
+    usual_encoder,
+    with_towers,
+)
 from keras_siamese.diagnosis.experiments.program import program_of, run
 from tests.support import small_programs
 
@@ -78,6 +84,20 @@ def test_a_loss_that_mines_is_replaced_by_one_over_all_pairs(pairs):
     assert differing(program, {"online": False}, mines) == {"online": False}
     loss = recompiled(program, {"online": False}, mines).model.loss
     assert type(loss) is ks.losses.ContrastiveLoss and loss.margin == 0.7
+
+
+def test_of_a_matryoshka_loss_the_whole_embeddings_are_compared(pairs):
+    program, observed = pairs
+    cuts = ks.losses.MatryoshkaLoss(ks.losses.OnlineContrastiveLoss(margin=0.7), [8, 4])
+    mines = replace(observed, loss=cuts)
+    assert differing(program, {"online": False, "margin": 0.5}, mines) == {"online": False, "margin": 0.5}
+    loss = recompiled(program, {"online": False}, mines).model.loss
+    assert type(loss) is ks.losses.ContrastiveLoss and loss.margin == 0.7
+    encoder = program.anatomy.encoder
+    two_towers = with_towers(program, observed, encoder, encoder, loss=cuts)  # no SiameseWrapper, so that it cannot cut
+    assert two_towers.model.loss is cuts.loss
+    wide = recompiled(program, {"width": 128}, mines)
+    assert wide.model.loss is cuts and run(wide, 2).scored.is_finite
 
 
 def test_all_layers_can_be_trained_within_the_block():

@@ -37,6 +37,12 @@ def test_a_loss_with_an_option_for_it_stays_what_it_is():
     assert turned(ks.losses.ContrastiveLoss(), (0, 1)).get_config()["similar_label"] == 0
 
 
+def test_of_a_matryoshka_loss_the_inner_loss_is_turned():
+    found = turned(ks.losses.MatryoshkaLoss(ks.losses.ContrastiveLoss(), [4, 2], [1, 0.5]), (0, 1))
+    assert isinstance(found, ks.losses.MatryoshkaLoss) and (found.dims, found.weights) == ([4, 2], [1.0, 0.5])
+    assert found.similar_label == 0 and found.cuts_outputs
+
+
 def test_two_turns_are_none():
     loss = keras.losses.BinaryCrossentropy()
     assert turned(turned(loss, (0, 1)), (0, 1)) is loss

@@ -23,6 +23,7 @@ losses: list[ks.losses.SiameseLoss] = [
     ks.losses.NTXentLoss(temperature=0.1, local_negatives=True),
     ks.losses.BatchTripletLoss(distance=ks.distances.get("manhattan"), name="triplets"),
     ks.losses.MatryoshkaLoss(ks.losses.SupConLoss(), dims=[4, 2], weights=(1.0, 0.5)),
+    ks.losses.MatryoshkaLoss(ks.losses.ContrastiveLoss(margin=0.5), dims=[4, 2]),
 ]
 names: list[str] = ks.distances.names()
 

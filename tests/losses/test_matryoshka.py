@@ -1,4 +1,4 @@
-"""`MatryoshkaLoss`: the sum of the losses of cut embeddings, by loops; options and refusals."""
+"""`MatryoshkaLoss` on embeddings: the sum of the losses of cut embeddings, by loops; options and refusals."""
 
 import numpy as np
 import pytest
@@ -179,8 +179,12 @@ def test_statistics_are_those_of_most_dimensions(rng):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ((losses.ArcFaceLoss(), [2]), TypeError, "`loss` of MatryoshkaLoss must be a loss on embeddings"),
-        ((losses.ContrastiveLoss(), [2]), TypeError, "`loss` of MatryoshkaLoss must be a loss on embeddings"),
+        ((losses.NpairsLoss(), [2]), TypeError, "`loss` of MatryoshkaLoss must be a loss on embeddings"),
+        (
+            (losses.MatryoshkaLoss(losses.ContrastiveLoss(), [2]), [2]),
+            TypeError,
+            "`loss` of MatryoshkaLoss must be the loss that another one wraps",
+        ),
         (("SupConLoss", [2]), TypeError, "`loss` of MatryoshkaLoss must be a loss on embeddings"),
         ((losses.SupConLoss(), []), ValueError, "`dims` must be a list of dimensions"),
         ((losses.SupConLoss(), 4), ValueError, "`dims` must be a list of dimensions"),
