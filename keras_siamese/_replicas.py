@@ -100,6 +100,7 @@ def weighted_by_rows(loss, reduction, y_pred, sample_weight, mask=None):
     context = replica_context()
     if context is None or reduction in (None, "none"):
         return loss
+    refuse_old_keras()
     rows = weights = ops.ones((ops.shape(y_pred)[0],), dtype=loss.dtype)
     if mask is not None:
         weights = weights * ops.cast(mask, loss.dtype)
@@ -111,6 +112,15 @@ def weighted_by_rows(loss, reduction, y_pred, sample_weight, mask=None):
     slope = ops.ones_like(of_rows) * context.scale_of_sum if reduction == "sum" else of_weights
     value = ops.divide_no_nan(slope, of_rows)
     return slope * loss + ops.stop_gradient((value - slope) * loss)
+
+
+def refuse_old_keras():
+    """Raises if this Keras adds up the gradients of the replicas of a TensorFlow strategy instead of averaging them."""
+    version = tuple(map(int, keras.__version__.split(".")[:2]))
+    if keras.backend.backend() == "tensorflow" and version < (3, 8):
+        raise ValueError(
+            f"Several replicas of a TensorFlow strategy need Keras 3.8 or newer; this is {keras.__version__}"
+        )
 
 
 def refuse_mapped():
@@ -214,12 +224,17 @@ def trains_together():
     """
     import torch
 
+    return method_of_keras() is None and torch.is_grad_enabled()
+
+
+def method_of_keras():
+    """The name of the method of a Keras model, one of OF_KERAS, that is running; or None."""
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name in OF_KERAS and isinstance(frame.f_locals.get("self"), keras.Model):
-            return False
+            return frame.f_code.co_name
         frame = frame.f_back
-    return torch.is_grad_enabled()
+    return None
 
 
 def distribution():
@@ -234,12 +249,38 @@ def device_count(model=None):
     if keras.backend.backend() == "jax":
         found = distribution()
         return 1 if found is None else replicas_of(found)
-    if keras.backend.backend() == "tensorflow" and "tensorflow" in sys.modules:
-        from tensorflow import distribute
+    strategy = strategy_of(model)
+    return 1 if strategy is None else strategy.num_replicas_in_sync
 
-        strategy = getattr(model, "distribute_strategy", None) or distribute.get_strategy()
-        return strategy.num_replicas_in_sync
-    return 1
+
+def strategy_of(model=None):
+    """The TensorFlow strategy of the `model`, or the one that is in force; None on other backends."""
+    if keras.backend.backend() != "tensorflow" or "tensorflow" not in sys.modules:
+        return None
+    from tensorflow import distribute
+
+    return getattr(model, "distribute_strategy", None) or distribute.get_strategy()
+
+
+def has_workers(model=None):
+    """Whether the strategy is a `MultiWorkerMirroredStrategy` of a cluster, of which this process is one worker."""
+    strategy = strategy_of(model)
+    if strategy is None:
+        return False
+    from tensorflow import distribute
+
+    is_of_workers = isinstance(strategy, distribute.MultiWorkerMirroredStrategy)
+    return is_of_workers and bool(strategy.cluster_resolver.cluster_spec())
+
+
+def refuse_workers(what, model=None):
+    """Raises under a `MultiWorkerMirroredStrategy`, where Keras's own training fails with errors of TensorFlow."""
+    if has_workers(model):
+        raise ValueError(
+            f"{what} does not work with tf.distribute.MultiWorkerMirroredStrategy, because Keras 3 does not train or "
+            "evaluate with it. Use tf.distribute.MirroredStrategy on one machine, several processes of JAX, or a loop "
+            "of your own, see docs/guides/devices.md"
+        )
 
 
 def share_of_process():
@@ -309,14 +350,45 @@ def train_on_batch(model, *data):
     if device_count(model) == 1 or keras.backend.backend() != "tensorflow":
         with undistributed():
             return model.train_on_batch(*data, return_dict=True)
-    from tensorflow import data as tf_data
+    rows = tree.map_structure(np.asarray, tuple(data) if data[-1] is not None else tuple(data[:-1]))
 
-    given = tuple(data) if data[-1] is not None else tuple(data[:-1])
-    dataset = tf_data.Dataset.from_tensors(given)
-    batches = iter(model.distribute_strategy.experimental_distribute_dataset(dataset))
-    model.make_train_function()
-    logs = model.train_function(batches)
+    def part_of(context):
+        count, number = context.num_replicas_in_sync, context.replica_id_in_sync_group
+        return rows_of_share((number, number + 1, count), rows)
+
+    batch = model.distribute_strategy.experimental_distribute_values_from_function(part_of)
+    if not has_workers(model):
+        model.make_train_function()
+    elif model.train_function is None:
+        model.train_function = step_of_workers(model)
+    model.reset_metrics()
+    logs = model.train_function(iter([batch]))
+    of_all = model.get_metrics_result()  # weighted by the rows of each replica; `logs` are plain means over replicas
+    logs = of_all if of_all.keys() == logs.keys() else logs
     return {name: float(np.asarray(value)) for name, value in logs.items()}
+
+
+def step_of_workers(model):
+    """A `train_function` of a model, for a `MultiWorkerMirroredStrategy`: Keras's own fails to reduce its logs."""
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        logs = strategy.run(model.train_step, args=(batch,))
+        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+
+    return lambda batches: step(next(batches))
+
+
+def predict_on_batch(model, x):
+    """What `model` returns for a batch `x` in inference mode, under a TensorFlow strategy perhaps once a replica.
+
+    Keras's own gathers what the workers of a `MultiWorkerMirroredStrategy` return. It waits for all of them, and fails
+    on bool.
+    """
+    return model(x, training=False) if has_workers(model) else model.predict_on_batch(x)
 
 
 def value_of(variable):

@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_model_input, check_same
-from keras_siamese._replicas import is_in_memory
+from keras_siamese._replicas import is_in_memory, predict_on_batch
 from keras_siamese._rowwise import rows_apart
 from keras_siamese.attach.anatomy import check_model, dissect, is_pair
 from keras_siamese.attach.feed import gather, is_batched
@@ -347,7 +347,7 @@ def predict(model, x, batch_size=256, name="x"):
     devices, as it must be for Keras's `predict` on JAX.
     """
     # Not `predict`: it would build a data pipeline and a list of callbacks on every call.
-    run = model.predict_on_batch if isinstance(model, keras.Model) else model
+    run = partial(predict_on_batch, model) if isinstance(model, keras.Model) else model
     parts, done = [], 0
     for rows in equal_blocks(count_samples(x), batch_size):  # of one length, for which a backend compiles once
         block = fed(take(x, rows), name)

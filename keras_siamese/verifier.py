@@ -23,6 +23,7 @@ from keras_siamese._checks import check_choice, check_finite, check_installed, c
 from keras_siamese._export import export
 from keras_siamese._files import replacing, write_text
 from keras_siamese._reading import check_model_file
+from keras_siamese._replicas import predict_on_batch
 from keras_siamese._types import ArrayLike, Data, Samples, Self, Shapes, StrPath, Tensor
 from keras_siamese._version import __version__
 from keras_siamese.attach.anatomy import Anatomy, check_model
@@ -204,7 +205,7 @@ class Verifier(keras.Model):
             raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
         left, right = fed(take(left, slice(None)), "left"), fed(take(right, slice(None)), "right")  # reads lazy sources
         with naming("left", left):
-            run = lambda sides: self.predict_on_batch((sides["left"], sides["right"]))  # noqa: E731
+            run = lambda sides: predict_on_batch(self, (sides["left"], sides["right"]))  # noqa: E731
             output = predict(run, {"left": left, "right": right}, BATCH_SIZE)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}
 

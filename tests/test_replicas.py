@@ -17,10 +17,12 @@ from keras_siamese._export import exported
 from keras_siamese._replicas import gathered, refuse_replicas, weighted_by_rows
 from keras_siamese.attach.feed import batches_of
 from keras_siamese.callbacks import PartialFC
+from keras_siamese.callbacks.fitting import fit
 from keras_siamese.losses.batch.base import EmbeddingLoss
 from tests.support.batches import REQUIRED
 from tests.support.fresh_python import fresh
 
+IS_OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 8)
 TRAINED = """
 import json, sys
 import tensorflow as tf
@@ -87,6 +89,7 @@ COMPARING = {  # of each kind of sum: over anchors, over all triplets, over prox
 
 @pytest.mark.deep
 @pytest.mark.tensorflow
+@pytest.mark.skipif(IS_OLD, reason="Keras below 3.8 adds up the gradients of replicas")
 def test_training_on_two_replicas_is_training_on_one():
     """Two batches of 32 rows, three epochs: loss curves and weights."""
     found = fresh(TRAINED, json.dumps(COMPARING))
@@ -194,6 +197,7 @@ def slope_of(function, at):
 @pytest.mark.parametrize("sizes", [(4, 4), (5, 3)])
 def test_replicas_with_different_numbers_of_rows_follow_the_loss_of_the_whole_batch(monkeypatch, rng, sizes, reduction):
     """Keras averages values over replicas by their rows, and adds the gradients of 1/2 of each mean, or of each sum."""
+    monkeypatch.setattr(_replicas, "refuse_old_keras", lambda: None)
     values, weights = rng.normal(size=8), rng.uniform(0.1, 2.0, size=8).astype("float32")
     divisors = {"sum_over_batch_size": np.ones_like(weights), "mean_with_sample_weight": weights}
 
@@ -223,6 +227,7 @@ def test_with_local_negatives_nothing_is_gathered(monkeypatch, rng):
     labels, z = np.array([0, 0, 1, 1]), rng.normal(size=(4, 3)).astype("float32")
     alone = float(losses.NTXentLoss()(labels, z))
     parts = [np.ones(4, "float32")] * 2
+    monkeypatch.setattr(_replicas, "refuse_old_keras", lambda: None)
     monkeypatch.setattr(_replicas, "replica_context", lambda: Context(1, parts))
     assert float(losses.NTXentLoss(local_negatives=True)(labels, z)) == pytest.approx(alone)
 
@@ -333,6 +338,28 @@ def test_a_similarity_matrix_of_one_replica_is_refused(monkeypatch):
     monkeypatch.setattr(_replicas, "replica_context", lambda: Context(0, []))
     with pytest.raises(ValueError, match="NpairsLoss takes a similarity matrix, which on each of 2 replicas lacks"):
         losses.NpairsLoss()(np.array([0, 1]), np.eye(2, dtype="float32"))
+
+
+@pytest.mark.tensorflow
+def test_an_old_keras_which_adds_up_gradients_is_refused(monkeypatch):
+    monkeypatch.setattr(_replicas, "replica_context", lambda: Context(0, [np.ones(4, "float32")] * 2))
+    monkeypatch.setattr(keras, "__version__", "3.7.0")
+    with pytest.raises(ValueError, match="need Keras 3.8 or newer; this is 3.7.0"):
+        losses.ContrastiveLoss()(np.ones(4, "float32"), np.ones((4, 1), "float32"))
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate"])
+def test_training_by_workers_which_keras_does_not_support_is_refused_by_name(monkeypatch, call):
+    model = layers.SiameseWrapper(keras.layers.Dense(2))
+    model.compile("sgd", losses.ContrastiveLoss())
+    encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    encoder.compile("sgd", losses.NTXentLoss())
+    x = np.ones((8, 3), "float32")
+    batches = data.BalancedBatchSequence(x, np.arange(8) // 2, classes_per_batch=2, samples_per_class=2)
+    monkeypatch.setattr(_replicas, "has_workers", lambda model: True)
+    for name, train in ((f"`{call}`", getattr(model, call)), (f"`{call}`", getattr(encoder, call)), ("ks.fit", None)):
+        with pytest.raises(ValueError, match=f"{name} does not work with tf.distribute.MultiWorkerMirroredStrategy"):
+            fit(model, (x, x), x[:, 0]) if train is None else train(batches, verbose=0)
 
 
 MAPPED = """

@@ -73,9 +73,13 @@ def fitted(model, losses, x, y):
     """The history of two epochs in batches of 16, as the strategy of this process trains."""
     import keras
 
+    from keras_siamese._replicas import has_workers
+
     options = {"batch_size": 16, "epochs": 2, "shuffle": False, "verbose": 0}
     if keras.backend.backend() == "torch" and is_several():
         return loop_with_ddp(model, losses, x, y)
+    if has_workers(model):
+        return loop_with_strategy(model, x, y)
     x, y, options["batch_size"] = own_part(16, x, y)
     return model.fit(x, y, **options).history
 
@@ -130,4 +134,31 @@ def loop_with_ddp(model, losses, x, y, batch_size=16):
         distributed.all_reduce(sums)
         for name, value in zip(names, sums / sums[-1], strict=False):
             history[f"{name}_loss"].append(float(value))
+    return history
+
+
+def loop_with_strategy(model, x, y, batch_size=16):
+    """The same by a loop with TensorFlow's strategy, in which each replica takes its share of rows."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    strategy, history = model.distribute_strategy, {}
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        strategy.run(model.train_step, args=(batch,))
+
+    for _ in range(2):
+        model.reset_metrics()
+        for start in range(0, len(x[0]), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(x[0])))
+
+            def own(context, rows=rows):
+                part = np.array_split(rows, context.num_replicas_in_sync)[context.replica_id_in_sync_group]
+                return keras.tree.map_structure(lambda one: one[part], (tuple(x), tuple(y)))
+
+            step(strategy.experimental_distribute_values_from_function(own))
+        for name, value in model.get_metrics_result().items():
+            history.setdefault(name, []).append(float(value))
     return history

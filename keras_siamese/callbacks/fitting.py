@@ -17,6 +17,7 @@ from typing import Any, Literal
 import keras
 from keras import tree
 
+from keras_siamese._replicas import refuse_workers
 from keras_siamese._types import StrPath
 from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.passing import is_readable, passing
@@ -55,6 +56,7 @@ def fit(
     Raises:
         ValueError: if there are no validation data, or for what `DivergenceMonitor` refuses.
     """
+    refuse_workers("ks.fit", model)
     given = named(args, kwargs)
     validation, train, recorded = seen_data(given)
     if validation is None:

@@ -30,7 +30,7 @@ import numpy as np
 
 from keras_siamese._checks import check_integer, check_labels
 from keras_siamese._frames import callers
-from keras_siamese._replicas import device_count, rows_of_share, share_of_process
+from keras_siamese._replicas import device_count, method_of_keras, refuse_workers, rows_of_share, share_of_process
 from keras_siamese._types import Augment, DatasetOptions, Unpack
 from keras_siamese.data.augment import Augmentation
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, take
@@ -85,6 +85,8 @@ class EpochSequence(keras.utils.PyDataset):
     def num_batches(self) -> int:
         """Keras's name for `len`. Raises if the devices on which a model is about to work do not divide the batches."""
         model = next((one for one in callers() if isinstance(one, keras.Model)), None)
+        if (method := method_of_keras()) is not None:
+            refuse_workers(f"`{method}`", model)
         devices = device_count(model)
         if devices > 1:
             self._check_divides(devices)

@@ -22,6 +22,7 @@ from keras import ops, tree
 
 from keras_siamese._checks import check_choice, check_model_input
 from keras_siamese._export import export
+from keras_siamese._replicas import refuse_workers
 from keras_siamese._types import Data, DistanceLike, Self, Shape, Shapes, Tensor
 from keras_siamese.distances import Distance
 from keras_siamese.layers.distance import DistanceLayer, LogisticHead
@@ -226,6 +227,7 @@ class SiameseWrapper(keras.Model):
         If the data has `set_epoch` (as the sequences in `keras_siamese.data`), it is called with each epoch's number.
         While `fit` runs, callbacks find the training data in `model.training_data`.
         """
+        refuse_workers("`fit`", self)
         for loss in tree.flatten(self.loss):
             if hasattr(loss, "check_output"):
                 loss.check_output(self.output_kind, self.bounds)
@@ -251,6 +253,7 @@ class SiameseWrapper(keras.Model):
 
     def evaluate(self, x: Data = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluate like `keras.Model.evaluate`, `x` the inputs `(left, right)`, each `(n, …)`, or a sequence."""
+        refuse_workers("`evaluate`", self)
         check_model_input("x", x)
         return super().evaluate(x, *args, **kwargs)
 
