@@ -19,7 +19,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-OF_KERAS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
+ON_BATCH = ("train_on_batch", "test_on_batch")
+OF_KERAS = ("fit", "evaluate", *ON_BATCH)
 
 
 class Share:
@@ -98,8 +99,10 @@ def weighted_by_rows(loss, reduction, y_pred, sample_weight, mask=None):
         mask: `(rows,)`, Keras's mask of `y_pred`, or None.
     """
     context = replica_context()
-    if context is None or reduction in (None, "none"):
+    if reduction in (None, "none"):
         return loss
+    if context is None:  # Keras adds up the gradients of replicas, and so a sum once for each copy of the batch
+        return loss / copies if reduction == "sum" and (copies := copies_of_batch()) > 1 else loss
     refuse_old_keras()
     rows = weights = ops.ones((ops.shape(y_pred)[0],), dtype=loss.dtype)
     if mask is not None:
@@ -207,13 +210,41 @@ def replica_context():
         from tensorflow import distribute
 
         context = distribute.get_replica_context()
-        return None if context is None or context.num_replicas_in_sync == 1 else MirroredReplica(context)
+        is_alone = context is None or context.num_replicas_in_sync == 1 or copies_of_batch() > 1
+        return None if is_alone else MirroredReplica(context)
     if backend == "torch":
         from torch import distributed
 
         several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         return TorchReplica(distributed) if several and trains_together() else None
     return None
+
+
+def is_replicated():
+    """Whether this code runs in one of several replicas, with its part of a batch or with the whole batch."""
+    return replica_context() is not None or copies_of_batch() > 1
+
+
+def copies_of_batch():
+    """How many replicas of a TensorFlow strategy have the whole batch each, as in Keras's `train_on_batch`; else 1.
+
+    Then each compares all rows by itself, and the mean of the gradients of all replicas is that of one device.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    from tensorflow import distribute
+
+    context = distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return 1
+    try:  # a replica has a thread of its own, and only the one that started them knows who called
+        method = context.merge_call(lambda strategy: method_of_keras(ON_BATCH, of_keras=True))
+    except RuntimeError:  # in a graph of its own, to which the replicas cannot come back
+        return 1
+    if method is None:
+        return 1
+    refuse_workers(f"`{method}`")
+    return context.num_replicas_in_sync
 
 
 def trains_together():
@@ -227,11 +258,12 @@ def trains_together():
     return method_of_keras() is None and torch.is_grad_enabled()
 
 
-def method_of_keras():
-    """The name of the method of a Keras model, one of OF_KERAS, that is running; or None."""
+def method_of_keras(names=OF_KERAS, of_keras=False):
+    """The name of the method of a Keras model, one of `names`, that is running, or None; perhaps only Keras's own."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_name in OF_KERAS and isinstance(frame.f_locals.get("self"), keras.Model):
+        is_of_keras = not of_keras or frame.f_globals.get("__name__", "").startswith("keras.")
+        if is_of_keras and frame.f_code.co_name in names and isinstance(frame.f_locals.get("self"), keras.Model):
             return frame.f_code.co_name
         frame = frame.f_back
     return None

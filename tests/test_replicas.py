@@ -98,6 +98,67 @@ def test_training_on_two_replicas_is_training_on_one():
     assert not wrong
 
 
+ON_BATCH = """
+import json
+import tensorflow as tf
+(device,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(device, 2 * [tf.config.LogicalDeviceConfiguration()])
+import keras, numpy as np, keras_siamese as ks
+rng = np.random.default_rng(0)
+x, labels = rng.normal(size=(11, 6)).astype("float32"), np.arange(11) // 3
+weight = np.linspace(0.2, 2.0, 11).astype("float32")
+
+class Own(keras.Sequential):
+    def train_on_batch(self, x, y):  # a part of the batch to each replica, by the user
+        def part(context):
+            count, number = context.num_replicas_in_sync, context.replica_id_in_sync_group
+            return np.array_split(x, count)[number], np.array_split(y, count)[number]
+        self.make_train_function()
+        self.train_function(iter([self.distribute_strategy.experimental_distribute_values_from_function(part)]))
+        return [float(value) for value in self.get_metrics_result().values()]
+
+def outcome(strategy, reduction, fitted, kind=keras.Sequential):
+    with strategy.scope():
+        keras.utils.set_random_seed(1)
+        loss = ks.losses.NTXentLoss(reduction=reduction)
+        model = kind([keras.Input((6,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
+        model.compile(keras.optimizers.SGD(0.05), loss, metrics=loss.metrics())
+    if fitted:  # what was compiled for the parts of a batch is not used for a whole one
+        model.fit(x[:10], labels[:10], batch_size=10, verbose=0)
+    if kind is Own:
+        logs = model.train_on_batch(x, labels)
+    else:
+        logs = [*model.train_on_batch(x, labels, weight), *model.test_on_batch(x, labels)]
+    return [*map(float, logs), *np.concatenate([np.ravel(one) for one in model.get_weights()])]
+
+strategies = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for options in (("sum_over_batch_size", False), ("sum", True), ("mean_with_sample_weight", True)):
+    one, several = (outcome(strategy, *options) for strategy in strategies)
+    np.testing.assert_allclose(several, one, rtol=1e-5, atol=1e-5, err_msg=str(options))
+one, several = (outcome(strategy, "sum_over_batch_size", False, Own) for strategy in strategies)
+np.testing.assert_allclose(several, one, rtol=1e-5, atol=1e-5)
+
+with strategies[1].scope():
+    encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
+    model = ks.layers.LearnedScale(encoder)
+    model.compile("sgd", ks.losses.NTXentLoss())
+try:
+    model.train_on_batch(x, labels)
+    raise SystemExit("not refused")
+except ValueError as error:
+    assert "LearnedScale does not work with several replicas" in str(error), error
+print("null")
+"""
+
+
+@pytest.mark.deep
+@pytest.mark.tensorflow
+@pytest.mark.skipif(IS_OLD, reason="Keras below 3.8 adds up the gradients of replicas")
+def test_steps_on_a_batch_that_each_replica_has_whole_are_those_of_one_device():
+    """Keras's `train_on_batch` and `test_on_batch`, also after `fit`; a method of the user may divide the batch."""
+    assert fresh(ON_BATCH) is None
+
+
 class Context:
     """Two replicas, of which the `number`-th holds some of the `rows`."""
 

@@ -21,7 +21,7 @@ from keras import ops
 
 from keras_siamese._checks import check_number
 from keras_siamese._export import export
-from keras_siamese._replicas import replica_context
+from keras_siamese._replicas import is_replicated
 from keras_siamese._types import Shapes, Tensor
 from keras_siamese.layers.around import AroundEncoder
 from keras_siamese.layers.siamese import embedding_shape_of, encoded, map_shapes
@@ -111,7 +111,7 @@ class LearnedScale(AroundEncoder):
             raise ValueError(f"`bias` of LearnedScale must be None, because {type(loss).__name__} has no bias")
         if getattr(loss, "block_size", None) is not None:
             raise ValueError(f"`block_size` of {type(loss).__name__} must be None where its scale is learned")
-        if replica_context() is not None:
+        if is_replicated():
             raise ValueError("LearnedScale does not work with several replicas of a TensorFlow strategy")
         dtype = "float64" if keras.backend.standardize_dtype(y_pred.dtype) == "float64" else "float32"
         power = ops.cast(self.log_scale, dtype)

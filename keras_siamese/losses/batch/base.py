@@ -24,7 +24,7 @@ from keras import ops
 
 from keras_siamese import distances
 from keras_siamese._checks import check_integer, check_number
-from keras_siamese._replicas import Share, gathered, of_each_device, replica_context
+from keras_siamese._replicas import Share, gathered, is_replicated, of_each_device
 from keras_siamese._types import LossOptions, Tensor, Unpack
 from keras_siamese.losses.base import SiameseLoss, joined_ids, nan_where, split_ids, without_wide_mask
 from keras_siamese.losses.batch.rows import Batch, Rows
@@ -205,7 +205,7 @@ class BatchLoss(EmbeddingLoss):
         if not self.is_of_anchors or self.summarize is not None:
             problem = "is not a sum over anchors, so it cannot compare them with rows of earlier batches"
             raise ValueError(f"{type(self).__name__} {problem}. Use a loss such as ks.losses.SupConLoss")
-        if replica_context() is not None:
+        if is_replicated():
             raise ValueError("A memory of earlier batches does not work with several replicas of a TensorFlow strategy")
         self.memory = Memory(*memory)
         try:
