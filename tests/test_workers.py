@@ -1,4 +1,4 @@
-"""Two workers of TensorFlow's `MultiWorkerMirroredStrategy`, real processes: one device's results, or a named error."""
+"""Two real processes that work together, of TensorFlow and of JAX: one device's results, or a named error."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -105,3 +105,53 @@ def test_two_workers_give_what_one_device_gives_or_a_named_error():
             told = f"{what.strip()} does not work with tf.distribute.MultiWorkerMirroredStrategy"
             assert error is not None and error.startswith(told), (what, error)
     assert results[0][0] == results[1][0], "both workers find the same"
+
+
+PROCESS = """
+import json, sys
+import jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+import keras, numpy as np, keras_siamese as ks
+
+keras.distribution.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+labels = np.random.default_rng(0).permutation(np.arange(144) % 12)
+means, noise = (np.random.default_rng(seed).normal(size=(rows, 6)) for seed, rows in ((1, 12), (2, 144)))
+x = (means[labels] + noise).astype("float32")
+
+def model_of():
+    keras.utils.set_random_seed(1)
+    model = ks.SiameseWrapper(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, use_bias=False)]))
+    model.build([(None, 6), (None, 6)])
+    model.compile(keras.optimizers.SGD(1e-5), ks.losses.ContrastiveLoss())  # far too slow
+    return model
+
+def found():
+    train, valid = ks.data.PairSequence(x[:72], labels[:72], batch_size=16), (x[72:], labels[72:])
+    model = model_of()
+    before = [np.array(weight.value) for weight in model.weights]
+    diagnosis = ks.diagnose(model, train=train, validation=valid, budget_epochs=4)
+    for weight, value in zip(model.weights, before):
+        np.testing.assert_array_equal(weight.value, value)
+    tests = [one.confirmation for one in diagnosis.findings if one.confirmation is not None]
+    repaired = ks.repair(model_of(), train, valid, budget=9, epochs=3, progress=False)
+    words = [[one.cause for one in diagnosis.findings], [one.verdict for one in tests], repaired.why]
+    words.append([[one.cause, one.kept] for one in repaired.attempts])
+    numbers = [*(one.before for one in tests), *(one.after for one in tests)]
+    return words, [*numbers, *(one.eer for one in repaired.attempts)]
+
+one = found()
+with keras.distribution.DataParallel(auto_shard_dataset=False).scope():
+    print("\\n" + json.dumps([one, found()]))
+"""
+
+
+@pytest.mark.deep
+@pytest.mark.jax
+def test_two_processes_confirm_and_repair_as_one_does():
+    (port,) = free_ports(1)
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda rank: fresh(PROCESS, f"127.0.0.1:{port}", rank), range(2)))
+    for (words, numbers), (found, others) in results:
+        assert found == words and len(words[1]) and len(words[3]) > 1, "a cause was tested, and a repair was tried"
+        np.testing.assert_allclose(others, numbers, rtol=1e-5, atol=1e-5)
+    assert results[0] == results[1]
