@@ -3,6 +3,7 @@
 FEATURES["embeddings"]()
 """
 
+from several.around import around_training, frozen, matryoshka_training, partial_training, step_training
 from several.losses import local_training, losses_trainer, similarity_training
 from several.parts import array, compiled, data_of, encoder_of, own_part, seeded, siamese_of, trained
 
@@ -112,6 +113,16 @@ def monitoring(kind, **options):
     return {name: value for name, value in found.items() if "seconds" not in name}
 
 
+# Facts that the probes take from tens of training steps: rounding decides where a step goes from equal embeddings.
+AFTER_TRAINING = (
+    "overfit_loss_left",
+    "rate_loss_left",
+    "best_rate_loss_left",
+    "identities_gain",
+    "identities_gain_low",
+)
+
+
 def diagnosis():
     import keras_siamese as ks
 
@@ -119,7 +130,47 @@ def diagnosis():
     train, valid = data_of(70), data_of(103, seed=5)
     found = ks.diagnose(model, train=ks.data.PairSequence(*train, batch_size=16), validation=valid, probe=True)
     causes = [finding.cause for finding in found.findings]
-    return {"facts": found.facts.numbers, "errors": sorted(found.facts.errors), "causes": causes}
+    numbers = {True: {}, False: {}}
+    for name, value in found.facts.numbers.items():
+        numbers[name in AFTER_TRAINING][name] = value
+    found = {"errors": sorted(found.facts.errors), "causes": causes}
+    return {"facts": numbers[False], "facts after training": numbers[True], **found}
+
+
+def slow_model():
+    """A model whose learning rate is far too low, which the diagnosis finds, tests and repairs."""
+    import keras_siamese as ks
+
+    return compiled(siamese_of(), ks.losses.ContrastiveLoss(), rate=1e-5)
+
+
+def confirmation():
+    """The tests of the leading causes: copies of the run with and without a repair."""
+    import keras_siamese as ks
+
+    train = ks.data.PairSequence(*data_of(72), batch_size=16)
+    found = ks.diagnose(slow_model(), train=train, validation=data_of(103, seed=5), budget_epochs=4)
+    tests = {one.cause: one.confirmation for one in found.findings if one.confirmation is not None}
+    return {
+        "causes": [one.cause for one in found.findings],
+        "verdicts": {cause: test.verdict for cause, test in tests.items()},
+        "eer": {cause: [test.before, test.after] for cause, test in tests.items()},
+    }
+
+
+def reparation():
+    import keras
+
+    import keras_siamese as ks
+
+    keras.utils.set_random_seed(1)  # a repair may make new layers
+    train = ks.data.PairSequence(*data_of(72), batch_size=16)
+    found = ks.repair(slow_model(), train, data_of(103, seed=5), budget=12, epochs=3, progress=False)
+    return {
+        "attempts": [[one.cause, one.kept] for one in found.attempts],
+        "eer": [one.eer for one in found.attempts],
+        "why": found.why,
+    }
 
 
 def verifier_of():
@@ -206,13 +257,22 @@ FEATURES = {
     "`BalancedBatchSequence`": batch_training,
     "`BalancedBatchSequence`, 3 × 3 rows": odd_batch_training,
     "`local_negatives=True`": local_training,
+    "`train_on_batch`": step_training,
+    "`MatryoshkaLoss`": matryoshka_training,
+    "`Chunked`": lambda: around_training("Chunked"),
+    "`CrossBatchMemory`": lambda: around_training("CrossBatchMemory"),
+    "`LearnedScale`": lambda: around_training("LearnedScale"),
+    "`PartialFC`": partial_training,
     "`evaluate`, odd last batch": lambda: evaluation(),
     "`predict`, odd last batch": lambda: prediction(),
     "embeddings": embedding,
+    "`frozen_embeddings`": frozen,
     "`VerificationMonitor`": lambda: monitoring("VerificationMonitor"),
     "`DivergenceMonitor`": lambda: monitoring("DivergenceMonitor", on_divergence=lambda diagnosis: None),
     "`ks.fit`": whole_fit,
     "`ks.diagnose`": diagnosis,
+    "`ks.diagnose(confirm=True)`": confirmation,
+    "`ks.repair`": reparation,
     "`Verifier.calibrate`": calibration,
     "`Verifier.evaluate`": verifier_evaluation,
     "`Verifier.decide`": decision,

@@ -6,6 +6,8 @@ Contract: nothing is imported at the top that starts a backend, because the work
     x, labels = data_of(70)
 """
 
+import functools
+
 
 def data_of(count, seed=0):
     """`count` items of 12 identities: `(x, labels)`."""
@@ -62,10 +64,10 @@ def trained(model, sequence, **options):
     return {**history, "weights": [array(weight) for weight in model.trainable_weights]}
 
 
-def compiled(model, loss, metrics=None):
+def compiled(model, loss, metrics=None, rate=0.05):
     import keras
 
-    model.compile(keras.optimizers.SGD(0.05), loss, metrics=metrics)
+    model.compile(keras.optimizers.SGD(rate), loss, metrics=metrics)
     return model
 
 
@@ -141,14 +143,8 @@ def loop_with_strategy(model, x, y, batch_size=16):
     """The same by a loop with TensorFlow's strategy, in which each replica takes its share of rows."""
     import keras
     import numpy as np
-    import tensorflow as tf
 
-    strategy, history = model.distribute_strategy, {}
-
-    @tf.function(reduce_retracing=True)
-    def step(batch):
-        strategy.run(model.train_step, args=(batch,))
-
+    strategy, history, step = model.distribute_strategy, {}, strategy_step(model)
     for _ in range(2):
         model.reset_metrics()
         for start in range(0, len(x[0]), batch_size):
@@ -162,3 +158,14 @@ def loop_with_strategy(model, x, y, batch_size=16):
         for name, value in model.get_metrics_result().items():
             history.setdefault(name, []).append(float(value))
     return history
+
+
+@functools.cache
+def strategy_step(model):
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        model.distribute_strategy.run(model.train_step, args=(batch,))
+
+    return step
