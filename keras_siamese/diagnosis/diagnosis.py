@@ -91,6 +91,8 @@ class Diagnosis:
                 state = f"The loss falls and verification does not follow since {since}"
         elif self.observed.why_no_flags is not None:
             state = f"Whether verification follows the loss is not known ({self.observed.why_no_flags})"
+        elif self.is_alarming and self.facts.get("verifies_badly"):
+            state = "The run verifies badly, although no epoch is flagged"
         else:
             state = "No divergence of loss and verification was found"
         return "; ".join([state, eer, *self._causes]) + "."

@@ -102,7 +102,8 @@ def near_miss(cause, ruled_out, facts, reach, side):
             for value in (limit.times(factor), limit.times(1 / factor)):
                 found = judged(cause, facts, {name: value}, side)
                 if isinstance(found, Finding):
-                    reason = f"it would be found if {name} were {value:.3g} in place of {limit:.3g} ({limit.unit})"
+                    limit_of = f"the limit {name.lower()} were {value:.3g} in place of {limit:.3g} ({limit.unit})"
+                    reason = f"it would be found if {limit_of}"
                     return Suspect(cause.name, factor, name, reason, ruled_out.evidence, found)
     return None
 

@@ -44,7 +44,7 @@ def test_what_almost_was_found_is_a_suspect_and_no_finding(name, limit):
     near = {one.cause: one for one in suspects(**changes) if one.limit is not None}
     assert name not in [finding.cause for finding in found]
     assert near[name].limit == limit and 1 < near[name].factor <= 2 ** (3 / 8)
-    assert f"if {limit} were" in near[name].reason and limits.TABLE[limit].unit in near[name].reason
+    assert f"if the limit {limit.lower()} were" in near[name].reason and limits.TABLE[limit].unit in near[name].reason
     # The evidence shows the limits as they are.
     answer = next(one for one in examined(**changes)[1] if one.cause == name)
     assert near[name].evidence == answer.evidence != {}
@@ -139,7 +139,9 @@ def test_a_diagnosis_shows_what_is_also_possible_and_does_not_alarm(tmp_path):
     )
     assert list(diagnosis.suspects)[1:] == diagnosis.also_possible and diagnosis.suspects[1].cause == "collapse"
     text = str(diagnosis)
-    shown = text[text.index("Also possible: collapse; it would be found if POINT were 0.297 in place of 0.25") :]
+    shown = text[
+        text.index("Also possible: collapse; it would be found if the limit point were 0.297 in place of 0.25") :
+    ]
     assert "spread 0.28  (threshold 0.25, null 1)" in shown and "collapse" not in diagnosis.verdict
     written = diagnosis.to_dict()["suspects"][1]
     assert (written["cause"], written["limit"]) == ("collapse", "POINT") and written["evidence"]["spread"][

@@ -11,7 +11,10 @@ from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, ch
 class Threshold(Cause):
     stage = "decision"
     explains_flag = False
-    needs = "the threshold in use: DivergenceMonitor(…, threshold=…), or an accuracy among the logs of the run"
+    needs = (
+        "the threshold in use: DivergenceMonitor(…, threshold=…), or the training data, train=…, and an accuracy among "
+        "the logs of the run"
+    )
     advice = (
         "verifier = ks.Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)\nprint(verifier.evaluate(*test))"
     )

@@ -52,7 +52,7 @@ class WeakFeatures(Cause):
         failed = failed or (why and trained > limits.UNLEARNED / limits.WITH_REASON)
         if not failed or not is_imperfect(facts, limits.FAILED_EER):
             return self.beaten(facts, signals) if behind and is_imperfect(facts) else RuledOut(self.name, signals)
-        rest = f": {', '.join(why)}." if why else ", and no other cause was found: the features are too weak."
+        rest = f": {', '.join(why)}." if why else ": the features are too weak."
         what = f"The encoder cannot tell even its training identities apart (EER {trained:.3f}){rest}"
         what += f" {self.compared(facts)}" if behind else ""
         return self.found(facts, "warning", what, signals, 1 + 2 * len(why) + trained, enlarged)

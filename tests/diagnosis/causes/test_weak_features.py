@@ -61,7 +61,7 @@ def test_it_names_the_linear_model_and_what_is_not_seen():
 def test_it_names_its_reasons():
     found = answer("weak_features", detail=0.05, effective_rank=1.5)
     assert "embeddings use 1.5 dimensions, inputs are blurred." in found.summary
-    assert "no other cause was found" in answer("weak_features").summary
+    assert "the features are too weak" in answer("weak_features").summary
     assert found.apply({}) == {"width": 128, "embedding_dim": 32, "blur": 0.0}
     assert found.apply({"width": 512, "embedding_dim": 8})["width"] == 512, "nothing gets smaller"
 
