@@ -9,6 +9,9 @@ Section "memory": the same loss with batches of 16 drawings of Omniglot, with an
 in the second half of training. Accuracy is that on the characters of the validation alphabets: EER over all pairs, and
 how often the nearest drawing is of the same character.
 
+Section "omniglot": 500 steps on the same drawings with `SupConLoss`, in batches of 16, and of 512, whole and in
+`ks.layers.Chunked` with 32 rows at a time.
+
 Section "classes": steps of an encoder with `ArcFaceLoss` over a million classes: a `ProxyLogits` layer of all, and
 `ks.callbacks.PartialFC` with a tenth and a hundredth of them.
 
@@ -125,6 +128,13 @@ def cached(backend, options):
 def memory(backend, options):
     for seed in map(int, options.seeds.split(",")):
         yield {"seed": seed, "steps": options.steps}, {way: f"{seed};{options.steps};{way}" for way in WAYS}
+
+
+def omniglot_in_chunks(backend, options):
+    large = 32 if options.toy else 512
+    ways = {"batches of 16": (16, 0), "plain": (large, 0), "chunked": (large, large // 16)}
+    for seed in map(int, options.seeds.split(",")):
+        yield {"seed": seed}, {way: f"{seed};{rows};{chunk}" for way, (rows, chunk) in ways.items()}
 
 
 def alone(worker, backend):
@@ -445,21 +455,14 @@ def trained(options, seed, steps, way):
     import keras_siamese as ks
 
     seed, steps = int(seed), int(steps)
-    held, protocol = omniglot.drawings(options)
-    parts = [
-        np.isin(held["alphabet"], protocol[f"{name}_alphabets"]) & np.isin(held["drawer"], protocol[f"{name}_drawers"])
-        for name in ("train", "val")
-    ]
-    (x, labels), (valid, codes) = ((held["images"][part], held["class_id"][part]) for part in parts)
+    (x, labels), validation = characters(options)
     halves = [
         ks.data.BalancedBatchSequence(
             x, labels, classes_per_batch=IDENTITIES, samples_per_class=DRAWINGS, batches_per_epoch=steps // 2, seed=part
         )
         for part in (2 * seed, 2 * seed + 1)
     ]
-    keras.utils.set_random_seed(seed)
-    layers = [keras.Input((35, 35, 1)), keras.layers.Rescaling(1 / 252), *convolution()]
-    encoder = keras.Sequential([*layers, keras.layers.Dense(64), keras.layers.UnitNormalization()])
+    encoder = of_characters(seed)
     size = 32 if options.toy else REMEMBERED
     model = encoder if WAYS[way] is None else ks.layers.CrossBatchMemory(encoder, size, **WAYS[way])
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps))
@@ -467,16 +470,59 @@ def trained(options, seed, steps, way):
     for one, batches in zip((encoder, model), halves, strict=True):
         one.compile(optimizer, ks.losses.SupConLoss())
         one.fit(batches, verbose=0)
-    seconds = time.perf_counter() - start
+    return {**accuracy(encoder, *validation), "seconds": time.perf_counter() - start}
+
+
+def characters(options):
+    """Drawings of Omniglot and their characters: those of the training alphabets, and those of validation."""
+    held, protocol = omniglot.drawings(options)
+    parts = [
+        np.isin(held["alphabet"], protocol[f"{name}_alphabets"]) & np.isin(held["drawer"], protocol[f"{name}_drawers"])
+        for name in ("train", "val")
+    ]
+    return [(held["images"][part], held["class_id"][part]) for part in parts]
+
+
+def of_characters(seed):
+    """An encoder of drawings."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((35, 35, 1)), keras.layers.Rescaling(1 / 252), *convolution()]
+    return keras.Sequential([*layers, keras.layers.Dense(64), keras.layers.UnitNormalization()])
+
+
+def accuracy(encoder, valid, codes):
+    """EER over all pairs, and how often the nearest drawing is of the same character."""
+    import keras_siamese as ks
+
     embeddings = encoder.predict(valid, batch_size=256, verbose=0)
     eer = ks.verification.compare_embeddings(embeddings, codes).eer()
-    nearest = ks.verification.recall_at_k(embeddings, codes, k=1)
-    return {"eer": float(eer), "nearest": float(nearest), "seconds": seconds}
+    return {"eer": float(eer), "nearest": float(ks.verification.recall_at_k(embeddings, codes, k=1))}
+
+
+def of_large_batches(options, seed, rows, chunk):
+    """Accuracy after training with large batches, whole or in chunks, the memory in bytes and processor time."""
+    import keras
+
+    import keras_siamese as ks
+
+    seed, rows, chunk = int(seed), int(rows), int(chunk)
+    (x, labels), validation = characters(options)
+    sizes = {"classes_per_batch": rows // DRAWINGS, "samples_per_class": DRAWINGS}
+    batches = ks.data.BalancedBatchSequence(x, labels, **sizes, batches_per_epoch=10 if options.toy else 500, seed=seed)
+    encoder = of_characters(seed)
+    model = ks.layers.Chunked(encoder, rows=chunk) if chunk else encoder
+    model.compile(keras.optimizers.Adam(1e-3), ks.losses.SupConLoss())
+    start = time.process_time()
+    memory = measure.peak_memory(lambda: model.fit(batches, verbose=0))
+    return {**accuracy(encoder, *validation), "memory": memory, "seconds": time.process_time() - start}
 
 
 SECTIONS = {
     "cached": cached,
     "memory": memory,
+    "omniglot": omniglot_in_chunks,
     "classes": classes,
     "frozen": frozen,
     "pairs": pairs,
@@ -485,7 +531,7 @@ SECTIONS = {
     "gallery": gallery,
 }
 WORKERS = {"cached": step, "memory": trained, "classes": over_classes, "frozen": with_a_head, "pairs": of_files}
-WORKERS |= {"devices": on_devices, "cluster": on_a_cluster, "gallery": searched}
+WORKERS |= {"omniglot": of_large_batches, "devices": on_devices, "cluster": on_a_cluster, "gallery": searched}
 
 
 def describe(row):

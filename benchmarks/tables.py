@@ -519,6 +519,17 @@ def searched(rows):
     return [*header, "nearest right, IvfSq", "on disk, GiB"], lines
 
 
+def omniglot_in_chunks(rows):
+    lines = []
+    for way in ("batches of 16", "plain", "chunked"):
+        found = [row[way] for row in rows]
+        eers, nearest, seconds = ([one[name] for one in found] for name in ("eer", "nearest", "seconds"))
+        cells = [f"{statistics.median(eers):.4f}", f"{min(eers):.4f} to {max(eers):.4f}"]
+        cells += [f"{statistics.median(nearest):.4f}", gibibytes(max(one["memory"] for one in found))]
+        lines.append([way, str(len(rows)), *cells, f"{statistics.median(seconds):.0f}"])
+    return ["way", "seeds", "EER, median", "EER", "nearest right, median", "largest memory, GiB", "training, s"], lines
+
+
 def on_devices(rows):
     lines, counts = [], ("1", "2", "4")
     for row in rows:
@@ -545,6 +556,7 @@ SCALE = {
     "cluster": ("All pairs on a Dask cluster of two workers", on_a_cluster),
     "cached": ("Steps of large batches", in_chunks),
     "memory": ("A memory of earlier batches", with_memory),
+    "omniglot": ("Omniglot with large batches", omniglot_in_chunks),
     "classes": ("A million classes", over_classes),
     "frozen": ("A frozen encoder", frozen),
     "pairs": ("All pairs of files", of_files),

@@ -12,6 +12,7 @@ gathered.
 """
 
 import contextlib
+import functools
 import inspect
 import sys
 
@@ -181,7 +182,6 @@ class TorchReplica:
     def all_gather(self, tensor, axis):
         """The rows of all processes. Those with fewer rows are padded, because gathering needs equal shapes."""
         import torch
-        from torch.distributed.nn.functional import all_gather
 
         counts = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.num_replicas_in_sync)]
         self.distributed.all_gather(counts, torch.tensor([len(tensor)], device=tensor.device))
@@ -190,17 +190,35 @@ class TorchReplica:
             raise ValueError(f"Each process must have at least one row of a batch; got {counts} rows")
         missing = max(counts) - len(tensor)
         padded = torch.cat([tensor, tensor.new_zeros((missing, *tensor.shape[1:]))]).contiguous()
-        if tensor.requires_grad:
-            parts = all_gather(padded)
-        else:
-            parts = [torch.empty_like(padded) for _ in counts]
-            self.distributed.all_gather(parts, padded)
+        parts = gather_with_gradient().apply(padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def all_reduce_sum(self, tensor):
         tensor = tensor.detach().clone()
         self.distributed.all_reduce(tensor)
         return tensor
+
+
+@functools.cache
+def gather_with_gradient():
+    """A function of PyTorch from a tensor `(rows, …)` to those of all processes, `(processes, rows, …)`."""
+    import torch
+    from torch import distributed
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, tensor):
+            parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+            distributed.all_gather(parts, tensor)
+            return torch.stack(parts)
+
+        @staticmethod
+        def backward(ctx, slopes):
+            slopes = slopes.clone().contiguous()
+            distributed.all_reduce(slopes)
+            return slopes[distributed.get_rank()]
+
+    return Gather
 
 
 def replica_context():
