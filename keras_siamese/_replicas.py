@@ -246,7 +246,7 @@ def is_replicated():
 def copies_of_batch():
     """How many replicas of a TensorFlow strategy have the whole batch each, as in Keras's `train_on_batch`; else 1.
 
-    Then each compares all rows by itself, and the mean of the gradients of all replicas is that of one device.
+    Each replica then compares all rows of the batch, so it gathers nothing and has the gradient of one device.
     """
     if keras.backend.backend() != "tensorflow":
         return 1

@@ -59,6 +59,7 @@ class StoredGallery:
     Raises:
         ImportError: if the extra `gallery` is not installed.
         ValueError: if the distance cannot be searched for, or if the gallery was made with another encoder.
+        ConnectionError: if the address is on a server and cannot be reached.
 
     >>> import tempfile, keras, numpy as np, keras_siamese as ks
     >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.UnitNormalization()])
@@ -83,7 +84,11 @@ class StoredGallery:
         lancedb = check_installed("lancedb", "gallery")
         self.digest, self._glimpse = digest_of(self.siamese.encoder), glimpse_of(self.siamese.encoder)
         # Each read sees what other processes have written before it.
-        self.base = lancedb.connect(str(address), read_consistency_interval=datetime.timedelta(0))
+        try:
+            self.base = lancedb.connect(str(address), read_consistency_interval=datetime.timedelta(0))
+        except (ValueError, RuntimeError) as error:  # LanceDB's, if a server does not answer or has no such place
+            check = "Check the address, and for a server the environment variables that LanceDB reads, as AWS_ENDPOINT"
+            raise ConnectionError(f"The gallery at {str(address)!r} cannot be reached. {check}: {error}") from error
         self.address, self.name, self.table = str(address), name, None
         self._open()
 
@@ -91,7 +96,9 @@ class StoredGallery:
         """Open the table if it exists."""
         try:
             self.table = self.base.open_table(self.name)
-        except (ValueError, FileNotFoundError):  # LanceDB's, if there is no such table
+        except (ValueError, FileNotFoundError) as error:  # LanceDB's, if there is no such table
+            if "not found" not in str(error):
+                raise
             return
         if (self.table.schema.metadata or {}).get(DIGEST) != self.digest:
             raise ValueError(

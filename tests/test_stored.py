@@ -90,7 +90,7 @@ def test_embeddings_of_another_model_are_refused(tmp_path, verifier, people):
         ks.StoredGallery(tmp_path, other)
     with pytest.raises(ValueError, match="`gallery` must be made with this verifier's encoder"):
         other.identify(people[0][:2], gallery)
-    assert len(ks.StoredGallery(tmp_path, other, name="of the other model")) == 0
+    assert len(ks.StoredGallery(tmp_path, other, name="of-the-other-model")) == 0
 
 
 @pytest.mark.each_backend
@@ -168,6 +168,21 @@ def test_mistakes_are_named(tmp_path, verifier, people):
     with pytest.raises(TypeError, match="`ids` must be whole numbers"):
         gallery.remove([0.5])
     assert len(gallery) == len(x)
+
+
+@pytest.mark.deep  # LanceDB tries again for seconds
+def test_a_server_that_does_not_answer_is_named(verifier, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ALLOW_HTTP"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with pytest.raises(ConnectionError, match=r"The gallery at 's3://people/gallery' cannot be reached\. Check"):
+        ks.StoredGallery("s3://people/gallery", verifier)
+
+
+def test_a_name_that_no_table_can_have_is_refused_at_once(tmp_path, verifier):
+    with pytest.raises(ValueError, match="may contain only"):
+        ks.StoredGallery(tmp_path, verifier, "of the others")
 
 
 ENROLLS = """
