@@ -22,6 +22,8 @@ COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 FILES = {"sound": ".wav", "text": ".txt", "array": ".npy"}  # of a gallery
 MEGABYTES = 10  # of an upload
 NEAREST = 5  # enrolled samples that are shown
+COLUMNS = ("enrolled", "score", "probability", "decision")
+HEIGHT = 260  # CSS pixels of a shown image, whatever its size
 SOUND = 400  # numbers from which on a vector is taken for sound
 
 
@@ -154,15 +156,20 @@ def decide(verifier, reader, left, right):
 
 
 def search(verifier, reader, gallery, probe):
-    """Rows of the nearest enrolled samples, `[label, score, decision]` each, and what cannot be read, in Markdown."""
+    """Rows of the nearest enrolled samples, as in `COLUMNS`, and the answer, or what cannot be read, in Markdown."""
+    from scipy.special import expit
+
     try:
         found = verifier.identify(reader.read(probe), gallery, k=min(NEAREST, len(gallery)))
     except (ValueError, OSError, KeyError, EOFError, wave.Error) as error:
         return [], f"**Not searched.** {error}"
     labels = found.rows[0] if found.labels is None else found.labels[0]
+    probabilities = expit(verifier.slope * found.scores[0] + verifier.offset)
     rows = [
-        [str(label), f"{score:.4g}", "same" if accepted else "different"]
-        for label, score, accepted in zip(labels, found.scores[0], found.accepted[0], strict=True)
+        [str(label), f"{score:.4g}", f"{100 * probability:.1f} %", "same" if accepted else "different"]
+        for label, score, probability, accepted in zip(
+            labels, found.scores[0], probabilities, found.accepted[0], strict=True
+        )
     ]
     verdict = f"Nearest: {rows[0][0]}" if found.accepted[0, 0] else "Nobody in the gallery reaches the threshold"
     return rows, f"## {verdict}"
@@ -173,28 +180,32 @@ def page(verifier, gallery=None, kind=None, divide=1.0):
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = check_installed("gradio", "app")
     reader = Reader(verifier, kind, divide)
-    inputs = {
-        "image": lambda label: gr.Image(label=label, type="filepath", sources=["upload", "clipboard"]),
-        "sound": lambda label: gr.Audio(label=label, type="filepath", format="wav", sources=["upload"]),
-        "text": lambda label: gr.Textbox(label=label, lines=3),
-        "array": lambda label: gr.File(label=label, type="filepath", file_types=[".npy"]),
+    component, options = {
+        "image": (gr.Image, {"type": "filepath", "sources": ["upload", "clipboard"], "height": HEIGHT}),
+        "sound": (gr.Audio, {"type": "filepath", "sources": ["upload"], "format": "wav"}),
+        "text": (gr.Textbox, {"lines": 3}),
+        "array": (gr.File, {"type": "filepath", "file_types": [".npy"]}),
     }[reader.kind]
     with gr.Blocks(title="Verifier", analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {verifier.siamese.name}\n\nAccepts a pair if its score is at least {verifier.threshold:.4g}.")
+        gr.Markdown(
+            f"# Verifier of {verifier.siamese.name}\n\nThe higher the score, the more similar are two samples. "
+            f"They count as the same identity if their score is at least the threshold, {verifier.threshold:.4g}."
+        )
         with gr.Tab("Two samples"):
             with gr.Row():
-                sides = [inputs("First"), inputs("Second")]
-            answer = gr.Markdown(elem_id="answer")
-            gr.Button("Compare", variant="primary", elem_id="compare").click(
-                lambda left, right: decide(verifier, reader, left, right), sides, answer
-            )
+                sides = [component(label=name, elem_id=name.lower(), **options) for name in ("First", "Second")]
+            compare, answer = gr.Button("Compare", variant="primary", elem_id="compare"), gr.Markdown(elem_id="answer")
+            compare.click(lambda left, right: decide(verifier, reader, left, right), sides, answer)
         if gallery is not None:
             with gr.Tab("One against the gallery"):
-                probe, verdict = inputs("Probe"), gr.Markdown(elem_id="verdict")
-                table = gr.Dataframe(headers=["enrolled", "score", "decision"], interactive=False)
-                gr.Button("Search", variant="primary", elem_id="search").click(
-                    lambda given: search(verifier, reader, gallery, given), probe, [table, verdict]
+                gr.Markdown(f"The {min(NEAREST, len(gallery))} nearest of {len(gallery):,} enrolled samples are shown.")
+                probe = component(label="Probe", elem_id="probe", **options)
+                start, verdict = (
+                    gr.Button("Search", variant="primary", elem_id="search"),
+                    gr.Markdown(elem_id="verdict"),
                 )
+                table = gr.Dataframe(headers=list(COLUMNS), interactive=False, elem_id="nearest")
+                start.click(lambda given: search(verifier, reader, gallery, given), probe, [table, verdict])
     return blocks
 
 

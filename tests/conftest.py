@@ -2,8 +2,9 @@
 
 - A plain `pytest` runs the quick tests, on PyTorch unless KERAS_BACKEND says otherwise, on up to four cores.
 - `pytest -m deep` runs the others: slow tests, and further cases of what the quick tests cover already.
+- `pytest -m partner`, with the extra `partners`, runs those that need a large package; other runs skip what is missing.
 - `--turn N` runs the part of the chosen tests that CI runs on a repository of N commits: of the deep tests one of
-  fifteen slices, each test on one of the backends by turns, and of the quick tests one of four.
+  fifteen slices, each test on one of the backends by turns, and of the quick tests one of six.
 """
 
 import gc
@@ -29,7 +30,7 @@ collect_ignore = [
     "fuzz.py",
 ]  # they hold no doctests, and some import what is not installed everywhere
 BACKENDS = ("tensorflow", "jax", "torch")
-SLICES, QUICK_SLICES = 15, 4
+SLICES, QUICK_SLICES = 15, 6
 # Packages of extras without which the example in a module's docstring does not run.
 NEEDED = {"keras_siamese.stored": "lancedb"}
 
@@ -62,6 +63,9 @@ def pytest_collection_modifyitems(config, items):
         needed = [name for name in BACKENDS if item.get_closest_marker(name)]
         if needed and keras.backend.backend() not in needed:
             item.add_marker(pytest.mark.skip(reason=f"needs the backend {' or '.join(needed)}"))
+        missing = [mark.args[0] for mark in item.iter_markers("partner") if not importlib.util.find_spec(mark.args[0])]
+        if missing and config.option.markexpr != "partner":
+            item.add_marker(pytest.mark.skip(reason=f"needs {missing[0]}, of the extra `partners`"))
         extra = NEEDED.get(getattr(getattr(item, "dtest", None), "globs", {}).get("__name__"))
         if extra and importlib.util.find_spec(extra) is None:
             item.add_marker(pytest.mark.skip(reason=f"{extra} is not installed"))

@@ -1,9 +1,10 @@
 """The page on which a verifier is tried: what it reads, what it says, and that it is served on this machine alone.
 
-gradio brings some thirty packages, so it is not in the extra `test`. Where it is installed, a deep test opens the page
-in headless Chromium: `pip install gradio`.
+gradio brings some thirty packages, so it is not in the extra `test` but in `partners`. With it, tests open the page in
+headless Chromium.
 """
 
+import base64
 import re
 import socket
 import wave
@@ -64,10 +65,14 @@ def test_one_is_searched_in_a_folder(images, tmp_path):
     paths = written(tmp_path, x, labels)
     gallery = app.enrolled(verifier, tmp_path, 255)
     rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, paths[5])
-    assert rows[0][::2] == ["person 1", "same"] and len(rows) == app.NEAREST and verdict == "## Nearest: person 1"
+    assert (
+        (rows[0][0], rows[0][-1]) == ("person 1", "same")
+        and len(rows) == app.NEAREST
+        and verdict == "## Nearest: person 1"
+    )
     Image.fromarray(np.uint8(255 * np.eye(SIDE))).save(tmp_path / "nobody.png")
     rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, tmp_path / "nobody.png")
-    assert verdict == "## Nobody in the gallery reaches the threshold" and rows[0][2] == "different"
+    assert verdict == "## Nobody in the gallery reaches the threshold" and rows[0][-1] == "different"
 
 
 @pytest.mark.parametrize("end", [".wav", ".npy"])
@@ -84,7 +89,9 @@ def test_one_is_searched_in_a_folder_of_other_files(tmp_path, end):
             file.writeframes((np.clip(sample, -1, 1) * 32767).astype("<i2").tobytes())
     gallery = app.enrolled(verifier, tmp_path)
     rows, verdict = app.search(verifier, app.Reader(verifier), gallery, tmp_path / "person 1" / f"5{end}")
-    assert len(gallery) == 12 and rows[0][::2] == ["person 1", "same"] and verdict == "## Nearest: person 1"
+    assert (
+        len(gallery) == 12 and (rows[0][0], rows[0][-1]) == ("person 1", "same") and verdict == "## Nearest: person 1"
+    )
     (tmp_path / "person 2" / f"z{end}").write_bytes(b"no sample")
     with pytest.raises(ValueError, match=f"`gallery` has .*z{end}', which cannot be read"):
         app.enrolled(verifier, tmp_path)
@@ -107,7 +114,11 @@ def test_one_is_searched_in_a_stored_gallery(images, tmp_path, monkeypatch):
     gallery = served["gallery"]
     assert isinstance(gallery, ks.StoredGallery) and len(gallery) == 12
     rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, probe)
-    assert rows[0][::2] == ["person 1", "same"] and len(rows) == app.NEAREST and verdict == "## Nearest: person 1"
+    assert (
+        (rows[0][0], rows[0][-1]) == ("person 1", "same")
+        and len(rows) == app.NEAREST
+        and verdict == "## Nearest: person 1"
+    )
 
     ks.StoredGallery(folder, verifier, "second").enroll(x[:2], names[:2])
     with pytest.raises(ValueError, match='or one of the name "gallery"; got first, second. Pass `StoredGallery'):
@@ -212,29 +223,67 @@ def test_the_command_needs_a_verifier(tmp_path, capsys, monkeypatch):
     assert "`path` must be a saved Verifier" in capsys.readouterr().err
 
 
-COMPARE = """new Promise(async (done) => {
-  const wait = (test) => new Promise((go) => { const look = () => test() ? go() : setTimeout(look, 100); look(); });
-  await wait(() => document.querySelectorAll("textarea").length >= 2 || document.querySelector("#compare"));
-  document.querySelector("#compare").click();
-  await wait(() => document.querySelector("#answer").innerText.length > 3);
-  done(document.querySelector("#answer").innerText);
-})"""
+STEPS = """
+const wait = (found, what) => new Promise((go, refuse) => {
+  const end = Date.now() + 20000;
+  const look = () => found() ? go(found()) : Date.now() > end ? refuse(new Error(what)) : setTimeout(look, 50);
+  look();
+});
+const one = (choice) => wait(() => document.querySelector(choice), choice);
+const give = async (id, data) => {
+  const file = new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], "a.png", {type: "image/png"});
+  const held = new DataTransfer(), input = await one(`${id} input[type=file]`);
+  held.items.add(file);
+  input.files = held.files;
+  input.dispatchEvent(new Event("change", {bubbles: true}));
+  await one(`${id} img[src*="/file="]`);
+};
+const ask = async (button, id) => {
+  (await one(button)).click();
+  const text = () => document.querySelector(id)?.innerText.trim();
+  return await wait(() => /^[A-Z]/.test(text()) && text(), id); // before, it counts seconds
+};
+"""
+SEARCH = """(await one("[role=tab]:not([aria-selected=true])")).click();
+await give("#probe", "{0}");
+return [await ask("#search", "#verdict"), document.querySelector("#nearest").innerText];"""
+
+
+def steps(body, *files):
+    """An expression that runs `body` in the page, in which `{0}`, `{1}` … stand for the bytes of the files."""
+    for number, file in enumerate(files):
+        body = body.replace(f"{{{number}}}", base64.b64encode(file.read_bytes()).decode())
+    return f"(async () => {{ {STEPS} {body} }})()"
+
+
+@pytest.fixture
+def served(images, tmp_path):
+    """The page of a verifier with a stored gallery, and the files of its images."""
+    verifier, x, labels = images
+    gallery = ks.StoredGallery(tmp_path / "people", verifier)
+    gallery.enroll(x, [f"person {label}" for label in labels])
+    blocks = app.serve(verifier, gallery, divide=255, block=False)
+    yield blocks.local_url, written(tmp_path / "files", x, labels)
+    blocks.close()
 
 
 @pytest.mark.deep
-def test_the_page_opens_and_answers(images, browser):
-    pytest.importorskip("gradio", reason="pip install gradio")
-    verifier, x, labels = images
-    blocks = app.serve(verifier, (x, labels), block=False)
-    try:
-        port = int(blocks.local_url.rstrip("/").rpartition(":")[2])
-        others = [address[4][0] for address in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)]
-        for address in others:
-            if not address.startswith("127."):
-                with socket.socket() as outside:
-                    assert outside.connect_ex((address, port)) != 0
-        page = browser.open(blocks.local_url, 1280, COMPARE)
-        assert page.result.startswith("Not compared. Give both samples first")
-        assert [one for one in page.requests if not one.startswith((blocks.local_url, "data:", "blob:"))] == []
-    finally:
-        blocks.close()
+@pytest.mark.partner("gradio")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # gradio leaves sockets open
+def test_samples_are_given_and_compared_in_the_browser(served, browser):
+    address, files = served
+    with socket.socket() as outside:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        for other in {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}:
+            assert other.startswith("127.") or outside.connect_ex((other, port)) != 0, "only this machine is served"
+    page = browser.open(address, 1280, steps('return await ask("#compare", "#answer");'))
+    assert page.result == "Not compared. A sample is missing: give it first"
+    compare = 'await give("#first", "{0}"); await give("#second", "{1}"); return await ask("#compare", "#answer");'
+    for other, answer, side in ((1, "Same", "above"), (-1, "Different", "below")):
+        page = browser.open(address, 390, steps(compare, files[0], files[other]))
+        assert page.result.startswith(f"{answer}\n") and f", {side} the threshold" in page.result
+        assert page.errors == [] and page.scroll_width <= page.client_width
+        assert [one for one in page.requests if not one.startswith((address, "data:", "blob:"))] == []
+    verdict, table = browser.open(address, 1280, steps(SEARCH, files[5])).result
+    assert verdict == "Nearest: person 1"
+    assert table.split()[:4] == list(app.COLUMNS) and "person 1" in table and "same" in table and "%" in table

@@ -17,8 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "examples"
 EXPORTERS = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnx"}
 # What an example needs beside the extras `report` and `images`, and its files in the folder KERAS_SIAMESE_DATA.
-NEEDS = {"customers": ["recordlinkage"], "deploy_onnx": ["onnxruntime", EXPORTERS[keras.backend.backend()]]}
-NEEDS |= {"grid_search": ["keras_tuner"]}
+NEEDS = {"deploy_onnx": ["onnxruntime", EXPORTERS[keras.backend.backend()]], "grid_search": ["keras_tuner"]}
 FILES = {"handwriting": ["omniglot_35.npz"], "keras_io_triplet": ["fashion_mnist_small.npz"]}
 
 
@@ -30,6 +29,9 @@ def load_build():
 
 
 build = load_build()
+PARTNERS = {"customers": "recordlinkage"}
+if keras.backend.backend() == "jax":
+    PARTNERS["deploy_onnx"] = "jax2onnx"
 EACH = pytest.mark.parametrize("name", build.NAMES)
 
 
@@ -102,7 +104,13 @@ def test_cells_of_a_source():
 
 
 @pytest.mark.deep
-@EACH
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.partner(PARTNERS[name])] if name in PARTNERS else [])
+        for name in build.NAMES
+    ],
+)
 def test_an_example_runs_and_what_it_says_holds(name, tmp_path):
     for package in ("matplotlib", *NEEDS.get(name, ())):
         pytest.importorskip(package, reason=f"the example {name} needs {package}")

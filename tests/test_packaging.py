@@ -17,7 +17,7 @@ import keras_siamese
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"tensorflow", "jax", "torch", "tuner", "report", "addons", "images", "demo", "test", "examples", "benchmarks"}
 EXTRAS |= {"tensorboard", "faiss", "onnx", "onnx-jax", "distributed", "tables", "completion", "gallery", "app", "docs"}
-EXTRAS |= {"mlflow", "wandb", "ray"}
+EXTRAS |= {"mlflow", "wandb", "ray", "partners"}
 LOWER_BOUND = re.compile(r"([\w-]+)(?:>=|==)([\w.]+)$")
 
 

@@ -1,5 +1,6 @@
 """`Verifier`, the callbacks, `diagnosis` and `dissect` with unusual arrays. No model is trained."""
 
+import functools
 import tempfile
 
 import keras
@@ -18,14 +19,25 @@ LEFT, RIGHT = np.r_[0:N:4, 0:6], np.r_[1:N:4, 12:18]
 SAME = LABELS[LEFT] == LABELS[RIGHT]
 GIVEN = {"x": X, "labels": LABELS, "left": X[LEFT], "right": X[RIGHT], "same": SAME, "probe": X[:5]}
 
-keras.utils.set_random_seed(0)  # of some weights, the genuine ones of these few pairs do not score higher
-MODEL = ks.SiameseWrapper(roundtrip.encoder(), "cosine")
-VERIFIER = ks.Verifier.calibrate(MODEL, X, LABELS)
-GALLERY = VERIFIER.enroll(X, LABELS)
+
+@functools.cache  # not when the module is imported, which each run of pytest does
+def model():
+    keras.utils.set_random_seed(0)  # of some weights, the genuine ones of these few pairs do not score higher
+    return ks.SiameseWrapper(roundtrip.encoder(), "cosine")
 
 
-def decision(verifier):
-    return verifier.threshold, verifier.slope, verifier.offset
+@functools.cache
+def verifier():
+    return ks.Verifier.calibrate(model(), X, LABELS)
+
+
+@functools.cache
+def gallery():
+    return verifier().enroll(X, LABELS)
+
+
+def decision(found):
+    return found.threshold, found.slope, found.offset
 
 
 def found(identification):
@@ -34,16 +46,18 @@ def found(identification):
 
 VERIFYING = Room(
     {
-        "Verifier.calibrate": lambda x, labels: decision(ks.Verifier.calibrate(MODEL, x, labels)),
+        "Verifier.calibrate": lambda x, labels: decision(ks.Verifier.calibrate(model(), x, labels)),
         "Verifier.calibrate.pairs": lambda left, right, same: decision(
-            ks.Verifier.calibrate(MODEL, (left, right, same))
+            ks.Verifier.calibrate(model(), (left, right, same))
         ),
-        "Verifier.decide": lambda left, right: VERIFIER.decide(left, right),
-        "Verifier.evaluate": lambda x, labels: str(VERIFIER.evaluate(x, labels, far=(0.1,))),
-        "Verifier.enroll": lambda x, labels: VERIFIER.enroll(x, labels).embeddings,
-        "frozen_embeddings": lambda x: np.array(ks.frozen_embeddings(MODEL.encoder, x, tempfile.mkdtemp(), verbose=0)),
-        "Verifier.identify": lambda probe: found(VERIFIER.identify(probe, GALLERY, k=2)),
-        "Verifier.identify.gallery": lambda probe, x: found(VERIFIER.identify(probe, x, k=2)),
+        "Verifier.decide": lambda left, right: verifier().decide(left, right),
+        "Verifier.evaluate": lambda x, labels: str(verifier().evaluate(x, labels, far=(0.1,))),
+        "Verifier.enroll": lambda x, labels: verifier().enroll(x, labels).embeddings,
+        "frozen_embeddings": lambda x: np.array(
+            ks.frozen_embeddings(model().encoder, x, tempfile.mkdtemp(), verbose=0)
+        ),
+        "Verifier.identify": lambda probe: found(verifier().identify(probe, gallery(), k=2)),
+        "Verifier.identify.gallery": lambda probe, x: found(verifier().identify(probe, x, k=2)),
     },
     GIVEN,
     also=("validation", "far", "k"),
@@ -52,12 +66,12 @@ VERIFYING = Room(
 
 
 def causes(**given):
-    return [(one.cause, one.severity) for one in ks.diagnose(MODEL, **given).findings]
+    return [(one.cause, one.severity) for one in ks.diagnose(model(), **given).findings]
 
 
 def monitored(monitor):
     """The trials of a monitor; those of data that may be pairs are read when the model is known."""
-    monitor.set_model(MODEL)
+    monitor.set_model(model())
     monitor.attach()
     return monitor.trials.items, monitor.trials.same
 

@@ -1,7 +1,7 @@
 """A monitored run goes to a tracker: what each kind of tracker is told, and that its failures end nothing.
 
 MLflow and Weights & Biases bring some forty packages, so they are not in the extra `test`. Where they are installed,
-the deep tests run against them without a network: `pip install -e ".[mlflow,wandb]"`.
+tests marked `partner` run against them without a network: `pip install -e ".[test,partners]"`.
 """
 
 import copy
@@ -155,8 +155,13 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path):
 
 
 @pytest.mark.deep
+@pytest.mark.partner("mlflow")
+@pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy is deprecated"
+)  # SQLAlchemy's, of mlflow's own query
 def test_mlflow_has_the_run(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
+    import mlflow
+
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
     monitor = DivergenceMonitor(held_out())
@@ -173,8 +178,10 @@ def test_mlflow_has_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.deep
+@pytest.mark.partner("wandb")
 def test_wandb_has_the_run(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
+    import wandb
+
     monkeypatch.setenv("WANDB_SILENT", "true")
     monitor = DivergenceMonitor(held_out())
     with pytest.raises(ValueError, match="call wandb.init"):

@@ -60,8 +60,10 @@ def test_fit_on_a_tf_dataset(rng):
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.partner("grain")
 def test_as_a_grain_source():
-    grain = pytest.importorskip("grain")
+    import grain
+
     batches = EpochBatches(SEQUENCES["balanced"](), epochs=2)
     for got, wanted in zip(grain.MapDataset.source(batches), batches, strict=True):
         for one, other in zip(flat(got), flat(wanted), strict=True):
