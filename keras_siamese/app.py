@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_installed, check_number
+from keras_siamese._checks import check_choice, check_installed, check_integer, check_number
 from keras_siamese._reading import check_array
 from keras_siamese.data import ImageFiles, ImageFolder
 from keras_siamese.stored import StoredGallery
@@ -34,18 +34,20 @@ class Reader:
         verifier: the `Verifier`.
         kind: "image", "sound", "text" or "array"; by default what the shape of the encoder's input tells.
         divide: by what images are divided, which are read as numbers from 0 to 255; as in training.
+        rate: samples of sounds in a second, as in training: other sounds are refused. By default this is not checked.
 
     Raises:
         ValueError: if the encoder has several inputs, or if its input is not of the `kind`.
     """
 
-    def __init__(self, verifier, kind=None, divide=1.0):
+    def __init__(self, verifier, kind=None, divide=1.0, rate=None):
         inputs = getattr(verifier.parts.encoder, "inputs", None) or []
         if len(inputs) != 1:
             raise ValueError(f"The page shows verifiers of one input; this one has {len(inputs) or 'unknown'} inputs")
         self.shape, self.dtype = tuple(inputs[0].shape[1:]), str(inputs[0].dtype)
         self.kind = kind_of(self.shape, self.dtype) if kind is None else check_choice("kind", kind, KINDS)
         self.divide = check_number("divide", divide, low=0, open_low=True)
+        self.rate = None if rate is None else check_integer("rate", rate, low=1)
         is_image = len(self.shape) == 3 and self.shape[2] in COLOURS and None not in self.shape
         wrong = {"image": not is_image, "sound": self.shape[1:] not in ((), (1,)), "text": self.dtype != "string"}
         if wrong.get(self.kind, False):
@@ -68,9 +70,15 @@ class Reader:
 
     def read_sound(self, path):
         """A WAV file of 8, 16 or 32 bits, its channels averaged, in [−1, 1]; cut or filled with silence."""
-        with wave.open(str(path)) as file:
-            width, channels = file.getsampwidth(), file.getnchannels()
-            found = file.readframes(file.getnframes())
+        try:
+            with wave.open(str(path)) as file:
+                width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+                found = file.readframes(file.getnframes())
+        except (wave.Error, EOFError) as error:
+            why = str(error) or "it ends too early"
+            raise ValueError(f"The sound must be a WAV file of whole numbers (PCM): {why}") from error
+        if self.rate not in (None, rate):
+            raise ValueError(f"The sound must have {self.rate} samples a second; it has {rate}. Resample it")
         if width == 3:
             raise ValueError("The sound must have 8, 16 or 32 bits; it has 24. Convert it to 16 bits")
         dtype, offset = {1: ("u1", 128), 2: ("<i2", 0), 4: ("<i4", 0)}[width]
@@ -102,7 +110,7 @@ def kind_of(shape, dtype):
     return "array"
 
 
-def enrolled(verifier, folder, divide=1.0, kind=None):
+def enrolled(verifier, folder, divide=1.0, kind=None, rate=None):
     """The gallery in `folder`: a `StoredGallery`, or a `Gallery` of the samples in one folder for each identity.
 
     The samples are images, or files as in `FILES`. A folder with a table of LanceDB is that of a `StoredGallery`.
@@ -111,7 +119,7 @@ def enrolled(verifier, folder, divide=1.0, kind=None):
         ValueError: if there are no samples, if one cannot be read, which is named, or if they have several lengths; if
             a stored gallery was made with another encoder, or if there are several and none has the name "gallery".
     """
-    reader = Reader(verifier, kind, divide)
+    reader = Reader(verifier, kind, divide, rate)
     if names := stored_in(folder):
         if len(names) > 1 and "gallery" not in names:
             why = f'`gallery` must have one stored gallery, or one of the name "gallery"; got {", ".join(names)}'
@@ -128,7 +136,7 @@ def enrolled(verifier, folder, divide=1.0, kind=None):
     for file in files:
         try:
             samples.append(reader.read(file.read_text(encoding="utf-8") if reader.kind == "text" else file))
-        except (ValueError, OSError, EOFError, wave.Error) as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"`gallery` has {str(file)!r}, which cannot be read: {error}") from error
     if len(shapes := {sample.shape[1:] for sample in samples}) > 1:
         raise ValueError(f"`gallery` must have samples of one shape; got {', '.join(map(str, sorted(shapes)))}")
@@ -144,7 +152,7 @@ def decide(verifier, reader, left, right):
     """What the page says of two samples, in Markdown; what cannot be read is said, too."""
     try:
         found = verifier.decide(reader.read(left), reader.read(right))
-    except (ValueError, OSError, KeyError, EOFError, wave.Error) as error:
+    except (ValueError, OSError, KeyError) as error:
         return f"**Not compared.** {error}"
     score, probability, accept = (found[name][0] for name in ("score", "probability", "accept"))
     answer = "Same" if accept else "Different"
@@ -161,7 +169,7 @@ def search(verifier, reader, gallery, probe):
 
     try:
         found = verifier.identify(reader.read(probe), gallery, k=min(NEAREST, len(gallery)))
-    except (ValueError, OSError, KeyError, EOFError, wave.Error) as error:
+    except (ValueError, OSError, KeyError) as error:
         return [], f"**Not searched.** {error}"
     labels = found.rows[0] if found.labels is None else found.labels[0]
     probabilities = expit(verifier.slope * found.scores[0] + verifier.offset)
@@ -175,11 +183,11 @@ def search(verifier, reader, gallery, probe):
     return rows, f"## {verdict}"
 
 
-def page(verifier, gallery=None, kind=None, divide=1.0):
+def page(verifier, gallery=None, kind=None, divide=1.0, rate=None):
     """The gradio `Blocks` of a verifier; arguments are those of `serve`."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = check_installed("gradio", "app")
-    reader = Reader(verifier, kind, divide)
+    reader = Reader(verifier, kind, divide, rate)
     component, options = {
         "image": (gr.Image, {"type": "filepath", "sources": ["upload", "clipboard"], "height": HEIGHT}),
         "sound": (gr.Audio, {"type": "filepath", "sources": ["upload"], "format": "wav"}),
@@ -209,7 +217,7 @@ def page(verifier, gallery=None, kind=None, divide=1.0):
     return blocks
 
 
-def serve(verifier, gallery=None, *, kind=None, divide=1.0, port=None, open_browser=False, block=True):
+def serve(verifier, gallery=None, *, kind=None, divide=1.0, rate=None, port=None, open_browser=False, block=True):
     """Shows the page on this machine, at 127.0.0.1, until it is interrupted.
 
     Args:
@@ -217,6 +225,7 @@ def serve(verifier, gallery=None, *, kind=None, divide=1.0, port=None, open_brow
         gallery: enrolled samples: `(x, labels)`, a `Gallery`, or a `StoredGallery`.
         kind: "image", "sound", "text" or "array"; by default what the encoder's input tells.
         divide: by what images, numbers from 0 to 255, are divided, as in training.
+        rate: samples of sounds in a second, as in training; by default sounds of any rate are taken.
         port: the port; by default the first that is free from 7860 on.
         open_browser: whether to open the page in a browser.
         block: whether to wait until the server is interrupted.
@@ -226,7 +235,7 @@ def serve(verifier, gallery=None, *, kind=None, divide=1.0, port=None, open_brow
     """
     if isinstance(gallery, (tuple, list)):
         gallery = verifier.enroll(*gallery)
-    blocks = page(verifier, gallery, kind, divide)
+    blocks = page(verifier, gallery, kind, divide, rate)
     gr = check_installed("gradio", "app")
     local = {"server_name": "127.0.0.1", "server_port": port, "share": False, "max_file_size": f"{MEGABYTES}mb"}
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])

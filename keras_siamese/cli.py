@@ -170,6 +170,7 @@ def add_app(commands):
     add("--gallery", metavar="FOLDER", help=gallery + "of a StoredGallery")
     add("--kind", choices=("image", "sound", "text", "array"), help="what samples are; by default what the shape tells")
     add("--divide", type=float, default=1.0, help="by what images are divided, as in training; by default 1")
+    add("--rate", type=int, help="samples of sounds in a second, as in training: others are refused")
     add("--port", type=int, help="by default the first free port from 7860 on")
 
 
@@ -246,8 +247,9 @@ def run_diagnose(options):
 def run_app(options):
     check_installed("gradio", "app")
     verifier = Verifier.load(options.verifier)
-    gallery = None if options.gallery is None else app.enrolled(verifier, options.gallery, options.divide, options.kind)
-    app.serve(verifier, gallery, kind=options.kind, divide=options.divide, port=options.port)
+    reading = {"kind": options.kind, "divide": options.divide, "rate": options.rate}
+    gallery = None if options.gallery is None else app.enrolled(verifier, options.gallery, **reading)
+    app.serve(verifier, gallery, **reading, port=options.port)
     return 0
 
 

@@ -168,13 +168,23 @@ def test_sounds_are_read(tmp_path, width):
     np.testing.assert_allclose(found[0, :300], stereo.mean(axis=1), atol=2.0 ** (2 - 8 * width))
 
 
-def test_sounds_of_24_bits_are_refused_in_words(tmp_path):
+def test_other_sounds_are_refused_in_words(tmp_path):
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setnchannels(1), file.setsampwidth(3), file.setframerate(8000)
         file.writeframes(bytes(30))
     verifier, *_ = of_shape((500,))
     said = app.decide(verifier, app.Reader(verifier), tmp_path / "a.wav", tmp_path / "a.wav")
     assert said.startswith("**Not compared.** The sound must have 8, 16 or 32 bits")
+    with wave.open(str(tmp_path / "b.wav"), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+        file.writeframes(bytes(20))
+    assert app.Reader(verifier, rate=8000).read(tmp_path / "b.wav").shape == (1, 500)
+    with pytest.raises(ValueError, match="must have 16000 samples a second; it has 8000. Resample it"):
+        app.Reader(verifier, rate=16000).read(tmp_path / "b.wav")
+    for content in (b"", b"no sound at all"):
+        (tmp_path / "b.wav").write_bytes(content)
+        said = app.decide(verifier, app.Reader(verifier), tmp_path / "b.wav", tmp_path / "b.wav")
+        assert said.startswith("**Not compared.** The sound must be a WAV file of whole numbers (PCM): ")
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("image", (4, 4, 2)), ("image", (None, 4, 3)), ("sound", (500, 2))])
@@ -211,6 +221,8 @@ def test_what_does_not_fit_is_named(images):
         app.Reader(images[0], "video")
     with pytest.raises(ValueError, match="`divide` must be"):
         app.Reader(images[0], divide=0)
+    with pytest.raises(ValueError, match="`rate` must be"):
+        app.Reader(images[0], rate=0)
     two = keras.Model(inputs := [keras.Input((2,)), keras.Input((2,))], keras.layers.Concatenate()(inputs))
     verifier = ks.Verifier(ks.SiameseWrapper(two), -1.0)
     with pytest.raises(ValueError, match="verifiers of one input; this one has 2"):
