@@ -91,7 +91,7 @@ siamese.fit(pairs, different, batch_size=16, epochs=epochs, verbose=0)
 *test_pairs, different = make_pairs(*test)
 same = different == 0
 accuracy_before = np.mean((siamese.predict(test_pairs, verbose=0)[:, 0] <= 0.5) == same)
-print(f"keras.io: {accuracy_before:.4f} of {len(same)} test pairs are right")
+print(f"keras.io: {accuracy_before:.4f} of {len(same)} test pairs are decided correctly")
 
 # %% [markdown]
 # ## The same with this package
@@ -128,7 +128,8 @@ encoder.fit(batches, epochs=epochs, verbose=0, callbacks=[ks.callbacks.SetEpoch(
 best = ks.Verifier.calibrate(encoder, *valid, criterion="accuracy")
 accuracy_batch = np.mean(best.verify(*test_pairs) == same)
 print(f"MultiSimilarityLoss: {accuracy_batch:.4f}")
-print(f"Result: {accuracy_batch:.1%} of the test pairs are right, those of keras.io's program: {accuracy_before:.1%}")
+before = f"the program of keras.io decides {accuracy_before:.1%} correctly"
+print(f"Result: {accuracy_batch:.1%} of the test pairs are decided correctly; {before}")
 assert accuracy_batch > accuracy_before
 
 # %%

@@ -103,5 +103,5 @@ def limits(evidence, report, groups):
     else:
         for rate, gap in groups.gaps.items():
             if gap is not None and gap.low > 0:
-                higher = f"it is higher for {gap.highest} than for {gap.lowest}"
+                higher = f'it is higher for "{gap.highest}" than for "{gap.lowest}"'
                 yield f"The {rate.upper()} differs between groups: {higher}."

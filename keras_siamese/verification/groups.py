@@ -93,12 +93,14 @@ class GroupReport:
         yield f"At threshold {self.threshold:.6g}."
         for name, gap in self.gaps.items():
             if gap is None:
-                yield f"{name.upper()}: fewer than two groups have {LEAST} pairs, so no gap is given."
+                kind = {"fmr": "impostor", "fnmr": "genuine"}[name]
+                yield f"{name.upper()}: fewer than two groups have {LEAST} {kind} pairs, so they are not compared."
                 continue
+            rate = {one.name: getattr(one, name).estimate for one in self.groups if getattr(one, name) is not None}
             known = "the groups differ" if gap.low > 0 else "this may be chance"
             yield (
-                f"{name.upper()}: the largest gap is {gap.difference:.4f} {between(gap)}, from {gap.lowest} to "
-                f"{gap.highest}; {known}."
+                f'{name.upper()} is lowest in "{gap.lowest}" ({rate[gap.lowest]:.4f}) and highest in "{gap.highest}" '
+                f"({rate[gap.highest]:.4f}). The difference is {gap.difference:.4f} {between(gap)}: {known}."
             )
 
     def __str__(self) -> str:
@@ -178,7 +180,7 @@ def compare_groups(
     >>> print(compare_groups(same, scores, np.array(["a", "b", "c"])[camera], threshold=1.5))
     group  genuine pairs    FNMR  95 % interval     impostor pairs     FMR  95 % interval
     a      ...
-    FNMR: the largest gap is ..., from b to c; the groups differ.
+    FNMR is lowest in "b" (...) and highest in "c" (...). The difference is ...: the groups differ.
     """
     same, scores = check_pairs(same, scores)
     names, codes = groups_of(groups, edges, len(same))

@@ -229,8 +229,9 @@ class VerificationReport:
             yield "best accuracy", "best_accuracy", self.best_accuracy, note
         yield "minDCF", "min_dcf", self.min_dcf, "if 1 pair in 100 is genuine; a constant answer costs 1"
         if self.cllr is not None:
-            yield "Cllr", "cllr", self.cllr, "bits, of the calibrated scores; 1 means no information"
-        yield "min Cllr", "min_cllr", self.min_cllr, "bits, after the best possible calibration"
+            note = "cost of the calibrated scores in bits; 0 is perfect, a constant answer costs 1"
+            yield "Cllr", "cllr", self.cllr, note
+        yield "min Cllr", "min_cllr", self.min_cllr, "cost in bits after the best possible calibration"
         for figure in self.tar:
             note = tar_note(figure, figure.threshold)
             yield f"TAR at FMR ≤ {figure.far:g}", f"tar@far={figure.far:g}", figure.tar, note

@@ -52,7 +52,9 @@ def test_the_largest_gap_is_between_the_right_groups(pairs):
     assert gap.highest == "c" and gap.lowest == min(rates, key=rates.get)
     assert gap.difference == pytest.approx(max(rates.values()) - min(rates.values())) and gap.low > 0
     assert gap.ratio == pytest.approx(max(rates.values()) / min(rates.values()))
-    assert "the groups differ" in str(report) and report.gaps["fmr"].lowest == "c"
+    said = f'FNMR is lowest in "{gap.lowest}" ({rates[gap.lowest]:.4f}) and highest in "c" ({rates["c"]:.4f}). '
+    assert f"{said}The difference is {gap.difference:.4f} [" in str(report) and "the groups differ" in str(report)
+    assert report.gaps["fmr"].lowest == "c"
 
 
 @pytest.mark.deep
@@ -111,7 +113,7 @@ def test_small_and_empty_classes_are_shown_and_take_no_part():
     report = compare_groups(same, np.linspace(1, 0, 123), groups, threshold=0.5)
     few, _, none = report.groups
     assert few.fmr is None and none.fnmr is None and none.genuines == 0 and few.fnmr is not None
-    assert report.gaps["fnmr"] is None and "FNMR: fewer than two groups have 30 pairs" in str(report)
+    assert report.gaps["fnmr"] is None and "FNMR: fewer than two groups have 30 genuine pairs" in str(report)
     assert {report.gaps["fmr"].lowest, report.gaps["fmr"].highest} == {"many", "none"}
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert plain["groups"][0]["fmr"] is None and plain["gaps"]["fmr"]["lowest"] in ("many", "none")
