@@ -199,9 +199,14 @@ def check_writable(name, path):
 
 
 def check_installed(module, extra):
-    """Import and return the optional `module`; if it is missing, `ImportError` names the extra that installs it."""
+    """Import and return the optional `module`; if it is missing, `ImportError` names the extra that installs it.
+
+    A module that is there, but cannot be imported, is not called missing: the error says why.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        message = f'{module} is needed here and is not installed: pip install "keras-siamese[{extra}]"'
+        is_missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        problem = "is not installed" if is_missing else f"cannot be imported ({error})"
+        message = f'{module} is needed here and {problem}: pip install "keras-siamese[{extra}]"'
         raise ImportError(message) from error

@@ -47,6 +47,8 @@ def named_tensor(name, values):
         tensor = ops.convert_to_tensor(values)
         dtype = keras.backend.standardize_dtype(tensor.dtype)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # depends on the backend
+        if isinstance(error, RuntimeError) and getattr(getattr(values, "dtype", None), "kind", "O") in "biuf":
+            raise  # these are numbers: it is something else, such as the memory of a device
         raise TypeError(f"`{name}` must be a tensor of numbers; got {described(values)}") from error
     if dtype == "string" or "complex" in dtype:
         raise TypeError(f"`{name}` must be a tensor of real numbers; got {described(values)}")

@@ -26,8 +26,9 @@ from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, subset, take
-from keras_siamese.verification import best_accuracy, cross_fitted_accuracy
-from keras_siamese.verification.pairs import draw_pairs
+from keras_siamese.verification import best_accuracy
+from keras_siamese.verification.crossfit import cross_fitted_decisions
+from keras_siamese.verification.pairs import check_identities, check_pairs, draw_pairs
 
 MAX_PAIRS = 200_000  # drawn from a labelled set; 632 items have that many pairs
 FEW = 1000  # pairs from which the direction of an output is found
@@ -294,14 +295,13 @@ class ScoredTrials:
         With too few identities, the folds are over pairs instead. With too few pairs for folds, the accuracy is NaN.
         """
         rows = self.trials.balanced()
-        same, scores = self.same[rows], self.scores[rows]
+        same, scores = check_pairs(self.same[rows], self.scores[rows])
         sides = [None if side is None else side[rows] for side in self.trials.pair_identities]
-        for left, right in (sides, (None, None)):
-            try:
-                return cross_fitted_accuracy(same, scores, left, right)
-            except ValueError:  # a fold leaves only one class, so no threshold can be chosen
-                continue
-        return float("nan"), best_accuracy(same, scores)[1]
+        accepted = cross_fitted_decisions(same, scores, check_identities(*sides, len(same)), folds=10, seed=0)
+        if accepted is None:  # a fold leaves only one class, so no threshold can be chosen
+            accepted = cross_fitted_decisions(same, scores, None, folds=10, seed=0)
+        accuracy = float("nan") if accepted is None else float((accepted == same).mean())
+        return accuracy, best_accuracy(same, scores)[1]
 
 
 def score(siamese, trials, batch_size=BATCH_SIZE, exactly=False):

@@ -199,7 +199,9 @@ class StoredGallery:
             raise TypeError(f"`where` must be a condition in SQL; got {where!r}")
         try:
             self.table.count_rows(where)
-        except Exception as error:  # LanceDB raises errors of several types
+        except (ValueError, RuntimeError) as error:  # LanceDB's for a wrong condition, or for files that it cannot read
+            if any(sign in str(error) for sign in ("(IO)", "Not found: ")):  # of its files
+                raise OSError(f"The gallery {self.name!r} in {self.address!r} cannot be read: {error}") from error
             names = ", ".join(name for name in self.table.schema.names if name != "vector")
             raise ValueError(f"`where` must be a condition in SQL on {names}; got {where!r}: {error}") from error
         return where

@@ -198,3 +198,16 @@ def test_missing_extra_is_named():
     assert checks.check_installed("math", "test").pi > 3
     with pytest.raises(ImportError, match=r'no_such_module is needed.*pip install "keras-siamese\[report\]"'):
         checks.check_installed("no_such_module", "report")
+    with pytest.raises(ImportError, match=r"no_such_package.part is needed here and is not installed: pip"):
+        checks.check_installed("no_such_package.part", "report")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("raise ImportError('libfoo.so: not found')", "libfoo.so: not found"), ("import no_such_part", "no_such_part")],
+)
+def test_an_extra_that_is_there_and_broken_is_not_called_missing(tmp_path, monkeypatch, content, why):
+    (tmp_path / "broken_extra.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=f"broken_extra is needed here and cannot be imported .*{why}.*pip install"):
+        checks.check_installed("broken_extra", "report")

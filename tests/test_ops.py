@@ -157,3 +157,14 @@ def test_softmax_of_one_entry_is_one_without_a_warning():
 
 def test_a_column_meets_a_matrix_row_by_row():
     assert array(pieces.column(ops.convert_to_tensor([1.0, 2.0]))).tolist() == [[1.0], [2.0]]
+
+
+def test_an_error_of_the_device_is_not_taken_for_values_that_are_no_numbers(monkeypatch):
+    def full(values):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(pieces.ops, "convert_to_tensor", full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pieces.named_tensor("y_pred", np.ones(3, "float32"))
+    with pytest.raises(TypeError, match="`y_pred` must be a tensor of numbers"):
+        pieces.named_tensor("y_pred", [object()])

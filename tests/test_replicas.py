@@ -499,3 +499,20 @@ print("null")
 def test_proxies_that_are_divided_among_devices_are_trained_the_same():
     """By `ModelParallel`: the layer of all classes, and the sample of `PartialFC`."""
     assert fresh(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=4") is None
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's")
+def test_an_error_among_the_replicas_is_not_taken_for_a_graph_of_its_own(monkeypatch):
+    from tensorflow import distribute
+
+    def failing(message):
+        def merge_call(function):
+            raise RuntimeError(message)
+
+        return lambda: SimpleNamespace(num_replicas_in_sync=2, merge_call=merge_call)
+
+    monkeypatch.setattr(distribute, "get_replica_context", failing("`merge_call` called while defining a new graph"))
+    assert _replicas.copies_of_batch() == 1
+    monkeypatch.setattr(distribute, "get_replica_context", failing("a device was lost"))
+    with pytest.raises(RuntimeError, match="a device was lost"):
+        _replicas.copies_of_batch()

@@ -170,6 +170,15 @@ def test_mistakes_are_named(tmp_path, verifier, people):
     assert len(gallery) == len(x)
 
 
+def test_files_that_cannot_be_read_are_not_taken_for_a_wrong_condition(tmp_path, verifier, people):
+    gallery = ks.StoredGallery(tmp_path, verifier)
+    gallery.enroll(*people)
+    for file in (tmp_path / "gallery.lance" / "data").iterdir():
+        file.unlink()
+    with pytest.raises(OSError, match="The gallery 'gallery' in .* cannot be read: "):
+        verifier.identify(people[0][:1], gallery, where="label = 'person 1'")
+
+
 @pytest.mark.deep  # LanceDB tries again for seconds
 def test_a_server_that_does_not_answer_is_named(verifier, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there

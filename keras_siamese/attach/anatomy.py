@@ -12,6 +12,7 @@ model does, so a score is the model's own output. Imports the other modules of t
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._files import reason_of
 from keras_siamese._types import DistanceLike, Samples, Tensor
 from keras_siamese.attach.comparator import Examined, columns_weighted, is_distance_alone, own_distance
 from keras_siamese.attach.encoder import holds_encoder, is_encoder, without_classifier
@@ -27,6 +29,8 @@ from keras_siamese.attach.orient import are_pairs
 from keras_siamese.attach.towers import joined, towers_of
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.layers.siamese import seen_through
+
+logger = logging.getLogger(__name__)
 
 
 class Anatomy:
@@ -281,7 +285,8 @@ def compares_as_a_whole(model, sample):
         return False
     try:
         outputs = model(tree.map_structure(lambda one: ops.convert_to_tensor(one[:2]), sample))
-    except Exception:  # what a user's call raises is not known
+    except Exception as error:  # what a user's call raises is not known
+        logger.debug("%r does not compare its inputs: its call raised %s", model.name, reason_of(error))
         return False
     return all(1 <= int(np.prod(one.shape, dtype=int)) / 2 <= 2 for one in tree.flatten(outputs))
 

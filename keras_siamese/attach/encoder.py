@@ -7,12 +7,17 @@ Contract: functions of a model and, for a subclassed one, of some items. Imports
     without_classifier(model)                # the part before the last layer, if the loss is that of a classifier
 """
 
+import logging
+
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._files import reason_of
 from keras_siamese.attach.graph import inputs_of, is_functional, is_input, node_of, unchanged_layers
 from keras_siamese.layers.siamese import seen_through
+
+logger = logging.getLogger(__name__)
 
 
 def is_encoder(model, sample=None):
@@ -29,7 +34,8 @@ def is_encoder(model, sample=None):
     elif sample is not None:
         try:
             output = model(tree.map_structure(lambda one: ops.convert_to_tensor(one[:2]), sample))
-        except Exception:  # what a user's call raises is not known
+        except Exception as error:  # what a user's call raises is not known
+            logger.debug("%r is no encoder: its call raised %s", model.name, reason_of(error))
             return False
         shapes, is_item = [tuple(one.shape) for one in tree.flatten(output)], True
     else:
@@ -80,7 +86,8 @@ def classifies(model):
         try:
             values = np.array([[loss(rows[[one]], raised) for raised in range(3)] for one in range(3)])
             ignored = [loss(rows[[0]], 0, add=1.0), loss(rows[[0]], 0, times=2.0)] if is_one_hot else values[0, :1]
-        except Exception:  # an uncompiled model, a loss of other targets, or fewer than three classes
+        except Exception as error:  # an uncompiled model, a loss of other targets, or fewer than three classes
+            logger.debug("%r is no classifier: its loss raised %s", model.name, reason_of(error))
             continue
         own, others = np.diag(values), values[~np.eye(3, dtype=bool)].reshape(3, 2)
         falls = np.isfinite(values).all() and (own[:, None] < others).all()

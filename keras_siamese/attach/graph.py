@@ -14,9 +14,14 @@ frontier in a graph. Nothing is added to the user's layers. Imports Keras only.
 
 import contextlib
 import dataclasses
+import logging
 
 import keras
-from keras import tree
+from keras import ops, tree
+
+from keras_siamese._files import reason_of
+
+logger = logging.getLogger(__name__)
 
 LONGEST_REASON = 300  # characters of an error of the user's call that are shown
 
@@ -120,7 +125,8 @@ def graph_of(model, structure=None):
         return None
     try:
         return traced(model, structure)
-    except Exception:  # a call that does not work on symbolic tensors may raise anything
+    except Exception as error:  # a call that does not work on symbolic tensors may raise anything
+        logger.debug("%r is not traced: its call raised %s", model.name, reason_of(error))
         return None
 
 
@@ -146,11 +152,18 @@ def understood(model, structure=None):
         before = [len(layer._inbound_nodes) for layer in layers]
         try:
             graph = traced(model, structure)
-            return "its call returns no tensor" if graph is None else described(graph)
+            found = "its call returns no tensor" if graph is None else described(graph)
         except Exception as error:  # of the user's call
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
+            reason = reason_of(error)[:LONGEST_REASON]
             reached = [one.name for one, count in zip(layers, before, strict=True) if len(one._inbound_nodes) > count]
-    return f"its call reaches {', '.join(reached) or 'no layer'}, and then it cannot be traced ({reason})"
+            return f"its call reaches {', '.join(reached) or 'no layer'}, and then it cannot be traced ({reason})"
+    if any(isinstance(one, keras.KerasTensor) for one in tree.flatten(structure)):
+        return found
+    try:
+        model(tree.map_structure(lambda one: ops.convert_to_tensor(one[:2]), structure))
+    except Exception as error:  # of the user's call
+        return f"{found}; but its call with two samples raises {reason_of(error)[:LONGEST_REASON]}"
+    return found
 
 
 def described(graph):

@@ -9,15 +9,20 @@ except `anatomy`.
     anatomy.direction.similar_label
 """
 
+import logging
+
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._files import reason_of
 from keras_siamese.attach.direction import closer_label, direction_of, equal_end, pull
 from keras_siamese.attach.encoder import is_encoder
 from keras_siamese.attach.feed import pair_labels
 from keras_siamese.attach.graph import in_order, is_functional, shows_parts
 from keras_siamese.attach.towers import joined, towers_of
 from keras_siamese.data.sources import take
+
+logger = logging.getLogger(__name__)
 
 FEW = 1000  # pairs from which the direction is found
 
@@ -128,7 +133,8 @@ def loss_of(anatomy, x, y, labels):
     def or_nan(label, value):
         try:
             return loss(label, value)
-        except Exception:  # an uncompiled model, or a loss of triplets: there is no loss of a pair
+        except Exception as error:  # an uncompiled model, or a loss of triplets: there is no loss of a pair
+            logger.debug("The loss of a pair is not known: it raised %s", reason_of(error))
             return float("nan")
 
     return or_nan

@@ -8,6 +8,7 @@ and `diagnosis.diagnose` judges it. A loop without `fit` calls `start`, `record`
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from operator import attrgetter
@@ -31,6 +32,8 @@ from keras_siamese.diagnosis.facts.references import check_callable, check_refer
 from keras_siamese.diagnosis.recipe import fed_of, recipe_of, training_of, training_trials
 from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, needs_model, score
+
+logger = logging.getLogger(__name__)
 
 
 class DivergenceError(RuntimeError):
@@ -317,13 +320,15 @@ class DivergenceMonitor(VerificationMonitor):
         if not hasattr(fitted, "positive_fraction"):
             try:
                 return told, *training_of(anatomy, told)
-            except ValueError:
+            except ValueError as error:
                 if self._is_told:  # these data are of no use here, and the user did not ask to have them examined
+                    logger.info("What `fit` was given is not examined: %s", error)
                     return None, None, None
                 raise
         try:
             return fitted, fitted, training_of(anatomy, fitted if told is None else told)[1]
-        except ValueError:  # one identity, or one sample of each: there is nothing to compare
+        except ValueError as error:  # one identity, or one sample of each: there is nothing to compare
+            logger.info("The training samples are not compared with each other: %s", error)
             return fitted, fitted, None
 
     def diagnose(self, valid: Any = None) -> Diagnosis:

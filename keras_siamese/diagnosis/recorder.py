@@ -13,6 +13,7 @@ not know Keras's callbacks. Imports `run`, `observed`, `trend` and `facts`.
 
 import copy
 import itertools
+import logging
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from keras_siamese.diagnosis.facts.verification import quick_errors
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.run import ALWAYS, LOGGED, Run, is_own_metric, line_of, read_run_log
 from keras_siamese.diagnosis.trend import find_flags
+
+logger = logging.getLogger(__name__)
 
 CURVES = (*ALWAYS, *HEALTH, "update_size", "moved_share", "learning_rate")
 
@@ -334,7 +337,10 @@ class RunLog:
             return None
         try:
             return read_run_log(self.path, name="log", before=before, quiet=True)[0]
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            logger.warning("The run log %s cannot be read, so no earlier run is continued: %s", self.path, error)
             return None
 
     def write(self, epoch, values, logs, flagged, state=None):

@@ -9,12 +9,15 @@ continues where the log ends. Imports `scoring`.
     kernels = kernels_in(kept(beside(log)), like=kernels_of(model))
 """
 
+import logging
 import zipfile
 import zlib
 
 import numpy as np
 
 from keras_siamese.scoring import ScoredTrials
+
+logger = logging.getLogger(__name__)
 
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -25,17 +28,20 @@ def beside(path):
 
 
 def kept(path):
-    """The arrays in the file at `path` by name; {} if it is missing or cannot be read.
+    """The arrays in the file at `path` by name; {} if it is missing or, with a warning in the log, cannot be read.
 
     A file whose parts are compressed is not read: it may need far more memory than its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
-                return {}
+                raise ValueError("its parts are compressed")
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except UNREADABLE:
+    except FileNotFoundError:
+        return {}
+    except UNREADABLE as error:
+        logger.warning("%s cannot be read, so that the resumed run is compared to later weights: %s", path, error)
         return {}
 
 

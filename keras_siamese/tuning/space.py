@@ -224,7 +224,8 @@ def with_defaults(cls):
     try:
         return cls()
     except TypeError as error:
-        raise ValueError(f"`loss` must be an instance, because {cls.__name__} has options without default") from error
+        must = f"`loss` must be an instance, because {cls.__name__} cannot be made without options"
+        raise ValueError(f"{must}: {error}") from error
 
 
 def is_of_use(cls):

@@ -1,12 +1,14 @@
 """Encoders and classifiers: which model embeds, and what enters its last layer."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 import keras_siamese as ks
-from keras_siamese.attach.anatomy import dissect
+from keras_siamese.attach.anatomy import compares_as_a_whole, dissect
 from keras_siamese.attach.encoder import is_encoder, without_classifier
 from tests.support.two_inputs import FEATURES, encoder_model
 
@@ -25,6 +27,18 @@ def test_an_encoder_gives_rows_of_more_than_one_number_for_one_item(x):
     assert not is_encoder(joined, [x, x]) and not is_encoder(joined)
     assert is_encoder(keras.Model(pair, layers.Dense(3)(layers.Add()(pair))), [x, x])
     assert not is_encoder("encoder")
+
+
+class Failing(keras.Model):
+    def call(self, x):
+        raise RuntimeError("a mistake of the user's")
+
+
+def test_why_a_call_that_fails_is_of_no_encoder_is_logged(x, caplog):
+    with caplog.at_level("DEBUG", logger="keras_siamese"):
+        assert not is_encoder(Failing(name="one"), x) and not compares_as_a_whole(Failing(name="two"), [x, x])
+    for said in ("'one' is no encoder", "'two' does not compare its inputs"):
+        assert re.search(f"{said}: its call raised RuntimeError: .*a mistake of the user's", caplog.text)
 
 
 def test_a_model_without_a_classifier_stays_as_it_is():

@@ -119,6 +119,21 @@ def test_a_call_is_described_as_far_as_it_could_be_traced():
     assert understood(broken).startswith("nothing, because it is a subclass")
 
 
+def test_a_call_that_fails_on_arrays_only_is_described_with_its_error():
+    def on_symbols_only(x):
+        return x if isinstance(x, keras.KerasTensor) else 1 / 0
+
+    found = understood(CallOfTwoLayers(on_symbols_only), np.zeros((2, 4), "float32"))
+    assert found.startswith("input (None, 4) → first → ") and "; but its call with two samples raises ZeroDiv" in found
+    assert "division by zero" in found
+
+
+def test_why_a_call_is_not_traced_is_logged(caplog):
+    with caplog.at_level("DEBUG", logger="keras_siamese"):
+        assert graph_of(CallOfTwoLayers(lambda x: 1 / 0), np.zeros((2, 4), "float32")) is None
+    assert "is not traced: its call raised ZeroDivisionError: division by zero" in caplog.text
+
+
 def test_a_sequential_that_was_built_again_ends_the_graph():
     """It forgets its calls, but its old output still refers to one."""
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])

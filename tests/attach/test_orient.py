@@ -6,7 +6,8 @@ from keras import ops
 from keras.layers import Dense
 
 from keras_siamese.attach.anatomy import dissect
-from keras_siamese.attach.orient import are_pairs, orient, pairs_of
+from keras_siamese.attach.encoder import classifies
+from keras_siamese.attach.orient import are_pairs, loss_of, orient, pairs_of
 from keras_siamese.layers import DistanceLayer
 from tests.support.programs import PROGRAMS, ROWS, batch
 from tests.support.two_inputs import FEATURES, encoder_model, two_towers
@@ -78,6 +79,16 @@ def test_the_direction_follows_from_loss_comparator_and_data(name, rng):
     assert (found.up, found.similar_label, found.contradiction) == (up, similar, None)
     assert anatomy.output_kind == ("score" if up else "distance")
     assert orient(anatomy, left, right, labels, similar_label=1 - similar).similar_label == 1 - similar
+
+
+def test_why_the_loss_of_a_pair_is_not_known_is_logged(rng, caplog):
+    labels, encoder = np.arange(8) % 2, encoder_model()
+    encoder.compile("sgd", lambda y, z: 1 / 0)
+    sides = [rng.normal(size=(8, FEATURES)).astype("float32") for _ in range(2)]
+    with caplog.at_level("DEBUG", logger="keras_siamese"):
+        assert np.isnan(loss_of(dissect(compiled(lambda y, d: 1 / 0)), sides, labels, labels)(1, 0.5))
+        assert "The loss of a pair is not known: it raised ZeroDivisionError" in caplog.text
+        assert not classifies(encoder) and "is no classifier: its loss raised " in caplog.text
 
 
 def test_a_score_of_the_user_grows_with_similarity_and_only_the_label_is_found(rng):

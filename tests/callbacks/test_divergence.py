@@ -63,6 +63,20 @@ def test_a_divergence_stops_the_run():
     assert len(history["loss"]) == monitor.flags[0] + 1 < 30
 
 
+def test_why_training_data_are_not_examined_is_logged(caplog):
+    monitor, alone = DivergenceMonitor(VALID), (TRAIN[0][:4], np.zeros(4, int))
+    monitor.set_model(compiled())
+    monitor.know(alone)  # one identity, of which no pairs can be made
+    with caplog.at_level("INFO", logger="keras_siamese"):
+        assert monitor.training() == (None, None, None) and "What `fit` was given is not examined: " in caplog.text
+        monitor.model.training_data = pairs()
+        assert monitor.training()[2] is None and "The training samples are not compared with each" in caplog.text
+    monitor.train, monitor._is_told = alone, False  # as the user's own `train=`
+    del monitor.model.training_data
+    with pytest.raises(ValueError, match="identit"):
+        monitor.training()
+
+
 def test_a_divergence_raises(tmp_path):
     monitor = DivergenceMonitor(VALID, "raise", report=tmp_path / "report.html", far=0.01)
     with pytest.raises(DivergenceError, match="does not follow since epoch") as raised:

@@ -247,6 +247,13 @@ def test_a_log_that_cannot_be_opened_or_copied_to_its_folder_keeps_its_epochs(pa
         assert len(lines(one.path)) == 2 and one.side.errors[0].written == str(one.path)
 
 
+def test_a_log_that_cannot_be_read_is_not_taken_up_and_this_is_logged(path, caplog):
+    log = RunLog(path)
+    assert log.read(3) is None and not caplog.records  # there is no file
+    path.mkdir(parents=True)
+    assert log.read(3) is None and "cannot be read, so no earlier run is continued" in caplog.text
+
+
 def test_a_strict_log_raises(path):
     log = RunLog(path, side=SideWork(strict=True))
     write(log, 1)

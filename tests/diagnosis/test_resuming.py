@@ -44,15 +44,15 @@ def test_those_of_another_model_are_not_used(path, like):
     assert resuming.initial_in(resuming.kept(path), {1: np.zeros(2)}) is None
 
 
-def test_what_cannot_be_read_is_nothing(path):
-    assert resuming.kept(path) == {}
+def test_what_cannot_be_read_is_nothing(path, caplog):
+    assert resuming.kept(path) == {} and not caplog.records  # a missing file
     write_arrays(path, resuming.arrays_of(KERNELS))
     path.write_bytes(path.read_bytes()[:-30])
-    assert resuming.kept(path) == {}
+    assert resuming.kept(path) == {} and f"{path} cannot be read" in caplog.text
     np.savez(path, kernel_0=np.array([print], object))  # would have to be unpickled
     assert resuming.kept(path) == {}
     np.savez_compressed(path, kernel_0=np.zeros(10))  # may need far more memory than the file has bytes
-    assert resuming.kept(path) == {}
+    assert resuming.kept(path) == {} and "its parts are compressed" in caplog.text
 
 
 def test_the_last_finite_embeddings_belong_to_the_same_trials():

@@ -8,6 +8,7 @@ encoder itself is exchanged only if it is the one that is suspected.
 """
 
 import copy
+import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._files import reason_of
 from keras_siamese.attach.anatomy import dissect
 from keras_siamese.attach.orient import orient, pairs_of
 from keras_siamese.diagnosis import limits
@@ -23,6 +25,8 @@ from keras_siamese.diagnosis.experiments.untouched import same_attributes
 from keras_siamese.layers import SiameseWrapper
 from keras_siamese.losses import ContrastiveLoss
 from keras_siamese.losses.base import SiameseLoss
+
+logger = logging.getLogger(__name__)
 
 OF_LOSS = ("margin", "positives", "negatives", "distance")
 OPTIONS = (*OF_LOSS, "temperature", "normalize", "verify_distance", "head", "loss", "online", "shared")
@@ -207,7 +211,8 @@ def of_pairs(program, encoder, options, observed):
         model = SiameseWrapper(encoder, distance=distance, head=head)
         model(tuple(ops.convert_to_tensor(one[:1]) for one in batches.at(0)[0]))
         model.compile(optimizer_like(program.model), loss=loss)
-    except (ValueError, TypeError):  # inputs of several parts, or a loss that does not fit
+    except (ValueError, TypeError) as error:  # inputs of several parts, or a loss that does not fit
+        logger.info("The comparison %s cannot be tried: %s", options, reason_of(error))
         return None
     return replace(program, model=model, anatomy=dissect(model), batches=batches)
 

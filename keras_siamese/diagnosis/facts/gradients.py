@@ -9,12 +9,14 @@ Contract: the parts of a model and what `fit` was given in; numbers and rows out
     of_gradients(observed)                # ({"equal_pairs": 15, "nan_at_equal": 1.0, …}, {"equal_pairs": [40, 140, …]})
 """
 
+import logging
 import warnings
 
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_siamese._files import reason_of
 from keras_siamese._replicas import train_on_batch, undistributed
 from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.feed import gather
@@ -25,6 +27,8 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, batches_of, is_pairs
 from keras_siamese.diagnosis.facts.model import is_finite, make_new, restored, sampled_kernels, update_size
 from keras_siamese.scoring import to_numpy
+
+logger = logging.getLogger(__name__)
 
 BATCH = 64  # pairs of a step
 STEPS = 24  # steps that are taken with pairs that are neither equal nor zero
@@ -54,7 +58,8 @@ def of_gradients(observed):
                 if not is_finite(variable):
                     variable.assign(np.zeros(variable.shape, variable.dtype))
             found, rows = places(anatomy, *fed_rows(model, observed.fed), is_training=observed.source is not None)
-    except Exception:  # a user's own step may raise anything, as may steps of a model that is not compiled
+    except Exception as error:  # a user's own step may raise anything, as may steps of a model that is not compiled
+        logger.info("The pairs at which a step is NaN are not looked for: a step raised %s", reason_of(error))
         return {}, {}
     return found, rows
 

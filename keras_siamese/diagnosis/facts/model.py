@@ -9,6 +9,7 @@ no global generator is changed.
     mode_eers(siamese, batches)                           # {"training": …, "inference": …}
 """
 
+import logging
 from contextlib import contextmanager
 
 import keras
@@ -16,12 +17,15 @@ import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese._files import reason_of
 from keras_siamese._replicas import is_in_memory, train_on_batch, value_of
 from keras_siamese._seeds import own_seeds
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, batches_of, is_pairs, pair_outputs
 from keras_siamese.scoring import embed, to_numpy
+
+logger = logging.getLogger(__name__)
 
 SAMPLED = 4096  # numbers kept of a kernel
 FRESH_PAIRS, FRESH_DRAWS = 500, 5  # with which an encoder is compared with new random weights
@@ -70,16 +74,14 @@ def scheduled_rates(model, points=16):
     [].
     """
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
+    schedule = getattr(optimizer, "_learning_rate", None)
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return []
-    schedule = optimizer.get_config().get("learning_rate")
-    if not isinstance(schedule, dict):
-        return []
+    steps = np.linspace(0, float(ops.convert_to_numpy(optimizer.iterations)), points)
     try:
-        schedule = keras.optimizers.schedules.deserialize(schedule)
-        steps = np.linspace(0, float(ops.convert_to_numpy(optimizer.iterations)), points)
         return [float(ops.convert_to_numpy(schedule(step))) for step in steps]
-    except Exception:  # a schedule from elsewhere may not be made again from its configuration
+    except Exception as error:  # a user's schedule may take none but the optimizer's own steps
+        logger.info("The rates of %r are not known: %s", type(schedule).__name__, reason_of(error))
         return []
 
 
@@ -226,8 +228,8 @@ def initial_values(layer, own):
         made = [*copy._trainable_variables, *copy._non_trainable_variables]
         if [one.shape for one in made] == [one.shape for one in own]:
             return [value_of(one) for one in made]
-    except Exception:  # a layer from elsewhere may support neither
-        pass
+    except Exception as error:  # a layer from elsewhere may support neither
+        logger.info("%r gets normal numbers, as it cannot be made again: %s", layer.name, reason_of(error))
     rng = np.random.default_rng(0)
     scales = [np.sqrt(max(1, int(np.prod(one.shape[:-1])))) if len(one.shape) > 1 else np.inf for one in own]
     return [rng.normal(size=one.shape) / scale for one, scale in zip(own, scales, strict=True)]

@@ -2,11 +2,14 @@
 the encoder.
 """
 
+import logging
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_siamese import verification
+from keras_siamese._files import reason_of
 from keras_siamese._replicas import value_of
 from keras_siamese._seeds import own_seeds
 from keras_siamese.attach.direction import closer_label
@@ -15,6 +18,8 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.model import rate_left
 from keras_siamese.diagnosis.run import LOGGED
 from keras_siamese.scoring import embed, score_embeddings, spread_over_kinds, to_numpy
+
+logger = logging.getLogger(__name__)
 
 LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
 
@@ -155,7 +160,8 @@ def untrained_copy(encoder, x):
                 # A copy of the value: on JAX `assign` would share the buffer, which `predict_on_batch` uses up.
                 new.assign(value_of(own))
         return copy
-    except Exception:  # what a user's layers raise in a copy is not known, such as a look-up table without its words
+    except Exception as error:  # of a user's layers, such as a look-up table without its words
+        logger.info("There is no untrained copy of %r to compare with: %s", encoder.name, reason_of(error))
         return None
 
 
@@ -163,7 +169,8 @@ def copied_embeddings(copy, x):
     """Embeddings of `x` `(n, …)` by the `untrained_copy` of an encoder; None without one, or if it raises an error."""
     try:
         return None if copy is None else embed(copy, x)
-    except Exception:  # as above
+    except Exception as error:  # as above
+        logger.info("The untrained copy of %r gives no embeddings: %s", copy.name, reason_of(error))
         return None
 
 

@@ -11,6 +11,7 @@ from keras_siamese import scoring
 from keras_siamese.diagnosis.experiments.comparison import (
     all_trainable,
     differing,
+    of_pairs,
     recompiled,
     usual_encoder,
     with_towers,
@@ -40,6 +41,13 @@ def test_a_plain_program_is_shown_the_same_pairs_by_their_sides(plain):
     inputs, y = program.batches.at(2)
     assert np.array_equal(left, inputs[0]) and np.array_equal(right, inputs[1]) and np.array_equal(same, y)
     assert run(found, 12).scored.is_finite
+
+
+def test_why_a_comparison_cannot_be_tried_is_logged(pairs, caplog):
+    program, observed = pairs
+    with caplog.at_level("INFO", logger="keras_siamese"):
+        found = of_pairs(program, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), {}, observed)
+    assert found is None and "The comparison {} cannot be tried: ValueError" in caplog.text
 
 
 def test_normalised_embeddings_have_unit_norm(pairs):

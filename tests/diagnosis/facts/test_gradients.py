@@ -1,12 +1,14 @@
 """Facts of gradients that are not finite: the place, the pairs, and that all weights are put back."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.gradients import gradient
+from keras_siamese.diagnosis.facts.gradients import gradient, of_gradients
 from keras_siamese.scoring import has_finite_weights
 
 EAGERLY = keras.backend.backend() == "tensorflow"  # a graph takes longer to trace than these runs take
@@ -100,6 +102,13 @@ def test_without_training_data_the_place_alone_is_a_warning(tmp_path):
         diagnosis.to_html(tmp_path / "report.html")
     again = ks.diagnosis.Diagnosis.from_json(diagnosis.to_json(tmp_path / "report.json"))
     assert str(again) == str(diagnosis) and again.to_dict() == diagnosis.to_dict()
+
+
+def test_a_step_that_raises_leaves_a_line_in_the_log(caplog):
+    model = siamese(root)  # not compiled, so that it takes no step
+    observed = SimpleNamespace(siamese=SimpleNamespace(model=model), fed=pairs(0), source=None)
+    with caplog.at_level("INFO", logger="keras_siamese"):
+        assert of_gradients(observed) == ({}, {}) and "are not looked for: a step raised" in caplog.text
 
 
 def test_a_distance_matrix_with_a_root_of_its_diagonal():

@@ -11,6 +11,7 @@ from keras_siamese.diagnosis.facts.model import (
     against_new,
     batch_dependence,
     continued,
+    initial_values,
     kernels_of,
     make_new,
     mode_eers,
@@ -232,3 +233,39 @@ def test_the_rates_of_a_schedule_so_far():
     model.optimizer.iterations.assign(30)
     found = scheduled_rates(model)
     assert len(found) == 16 and found[0] == pytest.approx(0.1) and found[-1] == pytest.approx(0.0125)
+
+
+class Halved(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of a user's own, without a configuration."""
+
+    def __init__(self, first):
+        self.first = first
+
+    def __call__(self, step):
+        return self.first * 0.5 ** (step / 10)
+
+
+def test_the_rates_of_a_schedule_that_keras_cannot_make_again(caplog):
+    model = encoder()
+    model.compile(keras.optimizers.SGD(Halved(0.1)), loss="mse")
+    model.optimizer.iterations.assign(30)
+    found = scheduled_rates(model)
+    assert found[0] == pytest.approx(0.1) and found[-1] == pytest.approx(0.0125)
+    model.optimizer._learning_rate.first = "a mistake"
+    with caplog.at_level("INFO", logger="keras_siamese"):
+        assert scheduled_rates(model) == [] and "The rates of 'Halved' are not known: TypeError" in caplog.text
+
+
+class Unrepeatable(layers.Dense):
+    """A layer that cannot be made again from its configuration."""
+
+    def get_config(self):
+        raise NotImplementedError("no configuration")
+
+
+def test_a_layer_that_cannot_be_made_again_gets_normal_numbers_and_this_is_logged(caplog):
+    layer = Unrepeatable(3)
+    layer.build((None, 4))
+    with caplog.at_level("INFO", logger="keras_siamese"):
+        kernel, bias = initial_values(layer, layer.weights)
+    assert np.ptp(kernel) > 0 and not bias.any() and "no configuration" in caplog.text and layer.name in caplog.text

@@ -32,6 +32,20 @@ def untrained_embeddings(encoder, x):
     return copied_embeddings(untrained_copy(encoder, x), x)
 
 
+class Unrepeatable(keras.layers.Dense):
+    def get_config(self):
+        raise NotImplementedError("no configuration")
+
+
+def test_why_there_is_no_untrained_copy_is_logged(caplog):
+    x, one = np.ones((3, 4), "float32"), keras.Sequential([keras.Input((4,)), Unrepeatable(2)])
+    with caplog.at_level("INFO", logger="keras_siamese"):
+        assert untrained_copy(one, x) is None
+        assert copied_embeddings(keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)], name="five"), x) is None
+    assert f"There is no untrained copy of {one.name!r} to compare with: NotImplementedError" in caplog.text
+    assert "The untrained copy of 'five' gives no embeddings: ValueError" in caplog.text
+
+
 def curves_of(history, **options):
     given = {"flags": [3, 4], "recovered": False, "verifies_badly": True, "probed": {}, "history": history}
     epoch = len(history["loss"]) - 1 if history else None
