@@ -23,6 +23,7 @@ from keras_siamese._files import write_text
 from keras_siamese._reading import json_of, text_of
 from keras_siamese._types import ArrayLike, StrPath
 from keras_siamese._version import __version__
+from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.causes.base import signals_of
 from keras_siamese.diagnosis.experiments.confirm import with_confirmations
@@ -106,12 +107,11 @@ class Diagnosis:
         tested = [one for one in leading if one.confirmation is not None and one.confirmation.verdict == "confirmed"]
         if tested:
             most = tested[0].confirmation.gain
-            return [one for one in tested if one.confirmation.gain > 0.8 * most]
+            return [one for one in tested if one.confirmation.gain > limits.EQUALLY_WELL * most]
         if self.diverging:  # a threshold, say, moves neither AUC nor EER
             leading = explaining_flags(leading) or leading[:1]
-        return [
-            one for one in leading if one.severity == leading[0].severity and one.strength > 0.8 * leading[0].strength
-        ]
+        least = limits.EQUALLY_WELL * leading[0].strength if leading else 0.0
+        return [one for one in leading if one.severity == leading[0].severity and one.strength > least]
 
     @cached_property
     def suspects(self) -> tuple[Suspect, ...]:
@@ -336,7 +336,7 @@ def not_finite(observed):
         {},
         "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
         "keras.callbacks.TerminateOnNaN()",
-        lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", 1e-3) / 10},
+        lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", limits.USUAL_RATE) / 10},
     )
 
 

@@ -113,6 +113,16 @@ TWICE = Limit(
     "causes.input_scale causes.label_noise causes.learning_rate causes.loss_mismatch causes.mining "
     "causes.pair_imbalance causes.unreachable_output facts.preparation",
 )
+CLEARLY = Limit(3.0, "ratio", "convention: an error from three times the limit on", "causes.wrong_distance")
+WEIGHT_OF_DATA = Limit(
+    3.0,
+    "strength",
+    "convention: faults of the data come before what follows from them",
+    "causes.identity_imbalance causes.input_scale",
+)
+EQUALLY_WELL = Limit(
+    0.8, "share of the strength", "convention: two causes explain a run equally well from it on", "diagnosis"
+)
 SMALLEST_SHARE = Limit(
     1e-3, "share", "keeps a ratio finite", "causes.mining causes.pair_imbalance causes.collapse facts.preparation"
 )
@@ -177,7 +187,7 @@ SAME_SHAPE = Limit(0.7, "correlation", "convention: half of the variance", "fact
 LEAST_PLACES = Limit(8, "places", "fewer correlate by chance", "facts.preparation")
 MOST_CHANNELS = Limit(4, "channels", "convention: colour and transparency", "facts.preparation")
 SOME_PAIRS = Limit(1000, "pairs", "derivation: a standard error of .02 of an AUC", "facts.pairs facts.training")
-MOST_PAIRS = Limit(0.5, "share of the pairs", "convention: most", "causes.pair_construction")
+MOST_PAIRS = Limit(0.5, "share of the pairs", "convention: most", "causes.pair_construction causes.mining")
 CONTRADICTED = Limit(0.1, "share of the pairs", "convention", "causes.pair_construction")
 TIMES_SHOWN = Limit(10.0, "times in an epoch, ratio of pairs", "convention", "causes.pair_construction")
 UNLEARNED_BY = Limit(0.1, "EER", "tuned: no other fault without a collapse does it", "causes.inverted_labels")
@@ -238,7 +248,10 @@ RATE_LEFT = Limit(
 )
 LITTLE_GAINED = Limit(0.1, "EER", "tuned: below what an untrained encoder has", "causes.learning_rate")
 USUAL_RATE = Limit(
-    1e-3, "learning rate", "Keras's default for Adam", "causes.learning_rate causes.collapse experiments.changes"
+    1e-3,
+    "learning rate",
+    "Keras's default for Adam",
+    "causes.learning_rate causes.collapse experiments.changes diagnosis",
 )
 
 
@@ -246,6 +259,12 @@ USUAL_RATE = Limit(
 GAP = Limit(0.1, "EER", "tuned: held-out less training identities", "causes.memorising causes.preprocessing_mismatch")
 LARGE_EER_GAP = Limit(0.15, "EER", "tuned", "causes.memorising")
 TIMES_BETTER = Limit(2.5, "ratio of EERs", "tuned: held-out over training identities", "causes.memorising")
+SHARED_GAIN = Limit(
+    0.5,
+    "share of the EER that training has gained",
+    "convention: most of it is held-out identities' too",
+    "causes.memorising",
+)
 FEW_IDENTITIES = Limit(5, "identities", "derivation: an interval over fewer is useless", "causes.memorising")
 LEAST_RANK = Limit(2.0, "dimensions", "tuned", "causes.weak_features report.panels")
 RANK_SHARE = Limit(0.15, "share of the usable dimensions", "tuned", "causes.weak_features report.panels")

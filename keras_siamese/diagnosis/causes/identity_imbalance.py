@@ -24,4 +24,5 @@ class IdentityImbalance(Cause):
             f"{effective:.1f} identities of equal size would be."
         )
         severity = "error" if share > limits.LARGE_SHARE_OF_TWO else "warning"
-        return self.found(facts, severity, what, signals, 3 * share / limits.SHARE_OF_TWO, change(weighting="balanced"))
+        strength = limits.WEIGHT_OF_DATA * share / limits.SHARE_OF_TWO
+        return self.found(facts, severity, what, signals, strength, change(weighting="balanced"))

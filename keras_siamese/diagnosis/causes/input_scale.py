@@ -37,6 +37,5 @@ class InputScale(Cause):
             "weights are made for about 1."
         )
         is_far = scale > limits.TWICE * limits.LARGE_INPUT or limits.TWICE * scale < limits.SMALL_INPUT
-        return self.found(
-            facts, "error" if is_far else "warning", what, signals, 3 * abs(np.log10(scale)), change(input_scale=1.0)
-        )
+        severity, strength = "error" if is_far else "warning", limits.WEIGHT_OF_DATA * abs(np.log10(scale))
+        return self.found(facts, severity, what, signals, strength, change(input_scale=1.0))

@@ -28,9 +28,8 @@ class Memorising(Cause):
         signals |= signals_of(facts, identities_gain=(limits.CONFIRMED_GAIN, 0.0))
         # A gap is usual. It is no fault if it is small and held-out identities share most of what training has gained.
         untrained = facts.get("untrained_eer", held_out)
-        is_shared = (
-            not facts["flagged"] and gap <= limits.LARGE_EER_GAP and untrained - held_out > 0.5 * (untrained - trained)
-        )
+        shared = untrained - held_out > limits.SHARED_GAIN * (untrained - trained)
+        is_shared = not facts["flagged"] and gap <= limits.LARGE_EER_GAP and shared
         if trained >= bound or gap <= limits.GAP or low <= 0 or is_shared:
             return RuledOut(self.name, signals)
         count = f"{facts['train_identities']:.0f} " if "train_identities" in facts else ""

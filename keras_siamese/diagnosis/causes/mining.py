@@ -19,7 +19,7 @@ class Mining(Cause):
         shown = [facts[name] for name in ("drawn_auc", "mined_accuracy") if name in facts]
         missed = 1 - facts["train_auc"]
         signals = {"missed_of_all_pairs": Signal(missed, limits.MISSED)}
-        signals |= signals_of(facts, drawn_auc=None, mined_accuracy=0.5)
+        signals |= signals_of(facts, drawn_auc=None, mined_accuracy=1 - limits.MOST_PAIRS)
         if not shown or missed <= limits.MISSED or not is_imperfect(facts):
             return RuledOut(self.name, signals)
         easy = 1 - max(shown)
@@ -37,7 +37,7 @@ class Mining(Cause):
             )
             severity = "error" if missed > limits.TWICE * limits.MISSED else "warning"
             strength = limits.EASY * missed / max(easy, limits.SMALLEST_SHARE)
-        elif wrong > 0.5 and steady and (noisy or facts["spacing"] < limits.POINT):
+        elif wrong > limits.MOST_PAIRS and steady and (noisy or facts["spacing"] < limits.POINT):
             what = (
                 f"{wrong:.0%} of the triplets that the loss selects are ranked wrongly, but {missed:.1%} of all pairs: "
                 f"the hardest ones {'have wrong labels' if noisy else 'collapse the embedding'}."

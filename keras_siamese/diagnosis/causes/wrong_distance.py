@@ -43,7 +43,7 @@ class WrongDistance(Cause):
             f'siamese = ks.SiameseWrapper(encoder, distance="{better}")  # train and verify with it\n'
             "keras.Sequential([..., keras.layers.UnitNormalization()])  # or make the norms equal"
         )
-        severity = "error" if gain > 3 * limits.SWAP_GAIN else "warning"
+        severity = "error" if gain > limits.CLEARLY * limits.SWAP_GAIN else "warning"
         scale = {"normalize": True} if better == "cosine" else {}
         repair = change(distance=better, verify_distance=better, **scale)
         return self.found(facts, severity, what, signals, gain / limits.SWAP_GAIN, repair, advice)

@@ -256,7 +256,7 @@ def swapped_channels(train, held_out):
         gaps = [side[:, one] - side[:, other] for side in means]
         errors = [float(limits.SHARED) * gap.std() / np.sqrt(len(gap)) for gap in gaps]
         sizes = [gap.mean() for gap in gaps]
-        if sizes[0] * sizes[1] >= 0 or not 0.5 <= abs(sizes[0] / sizes[1]) <= 2:
+        if sizes[0] * sizes[1] >= 0 or not 1 / limits.TWICE <= abs(sizes[0] / sizes[1]) <= limits.TWICE:
             continue
         least = min(abs(size) / max(error, 1e-12) for size, error in zip(sizes, errors, strict=True))
         most = max(most, (float(min(least, 1 / limits.SMALLEST_SHARE)), (one, other)), key=lambda found: found[0])
