@@ -33,7 +33,6 @@ DIGEST = b"keras_siamese.encoder"  # key in the table's metadata
 PROBES = 64  # searched at once
 ATTEMPTS = 5  # of a search, while other processes remove samples
 OWN = ("id", "label", "vector")  # columns; the others are those that the user gives
-BATCH_SIZE = 256
 GLIMPSE = 8  # about so many values of each weight
 INDEXES = ("HnswSq", "HnswPq", "IvfFlat", "IvfPq", "IvfSq")
 
@@ -132,7 +131,7 @@ class StoredGallery:
         if taken:
             raise ValueError(f"`columns` may not be named {', '.join(OWN)}; got {sorted(taken)[0]!r}")
         columns = {name: wide(check_column(name, column, "value", "sample", count)) for name, column in columns.items()}
-        vectors = check_finite("embeddings", embed(self.siamese.encoder, x, BATCH_SIZE, "x")).astype("float32")
+        vectors = check_finite("embeddings", embed(self.siamese.encoder, x, name="x")).astype("float32")
         self._check_directions("x", vectors)
         ids = np.array([uuid.uuid4().int >> 65 for _ in range(count)], np.int64)
         arrow = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
@@ -294,7 +293,7 @@ class StoredGallery:
         """The share, in [0, 1], of the exact `k` nearest samples that searches find, over samples `probe` `(n, …)`."""
         if not len(self):
             raise ValueError("The gallery is empty: enroll samples before `recall`")
-        probes = embed(self.siamese.encoder, check_source("probe", probe), BATCH_SIZE, "probe")
+        probes = embed(self.siamese.encoder, check_source("probe", probe), name="probe")
         k = check_integer("k", k, low=1, high=len(self))
         found, exact = (self._search(probes, k, exact=exact)[0] for exact in (False, True))
         return float(np.mean([len(np.intersect1d(*ids)) / k for ids in zip(found, exact, strict=True)]))
