@@ -47,16 +47,17 @@ def fitted(
     return model, monitor, train, valid
 
 
+def pairs_of(rng, items, labels, count):
+    """`([left, right], y)`: as many genuine as impostor pairs of `identities`, about; label 1 means the same."""
+    left, right = rng.integers(0, len(labels), (2, count))
+    right[::2] = left[::2] // 6 * 6 + rng.integers(0, 6, count // 2)
+    return [items[left], items[right]], (labels[left] == labels[right]).astype("float32")
+
+
 def plain(epochs=4, rate=3e-3):
     """`(model, monitor, (x, y), valid)` of a plain Keras program: |u − v| and a sigmoid."""
-    rng, (items, labels) = np.random.default_rng(3), identities()
-    left, right = rng.integers(0, len(labels), (2, 600))
-    right[::2] = left[::2] // 6 * 6 + rng.integers(0, 6, 300)
-    pairs, y = [items[left], items[right]], (labels[left] == labels[right]).astype("float32")
-    v_items, v_labels = identities(20, seed=1)
-    v_left, v_right = rng.integers(0, len(v_labels), (2, 400))
-    v_right[::2] = v_left[::2] // 6 * 6 + rng.integers(0, 6, 200)
-    valid = [v_items[v_left], v_items[v_right]], (v_labels[v_left] == v_labels[v_right]).astype("float32")
+    rng = np.random.default_rng(3)
+    (pairs, y), valid = pairs_of(rng, *identities(), 600), pairs_of(rng, *identities(20, seed=1), 400)
     body, inputs = encoder(), [keras.Input((12,)) for _ in range(2)]
     u, v = map(body, inputs)
     output = layers.Dense(1, "sigmoid")(layers.Lambda(lambda two: abs(two[0] - two[1]))([u, v]))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import pair_loss
 from keras_siamese.diagnosis.causes.base import (
     Cause,
     RuledOut,
@@ -51,7 +52,7 @@ class Collapse(Cause):
         what += ", and the loss is that of identical embeddings" if on_floor else ""
         if by_loss and share < 1:
             what += f"; only {1 - share:.1%} of the weight is on impostor pairs, which keep embeddings apart."
-            repair, advice = change(negative_weight=1.0), "loss = ks.losses.ContrastiveLoss(negative_weight=1.0)"
+            repair, advice = change(negative_weight=1.0), f"loss = {pair_loss(facts, negative_weight=1.0)}"
             return self.found(facts, "error", what, signals, limits.STRONGEST, repair, advice, stage="objective")
         if only_genuine:
             what += "; training has no impostor pairs, and only these keep embeddings apart."

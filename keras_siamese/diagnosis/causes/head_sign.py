@@ -6,6 +6,7 @@ many columns has no such place, so it is not examined.
 """
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import logistic_head
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
@@ -13,10 +14,6 @@ class HeadSign(Cause):
     stage = "objective"
     reads = ("head_is_scalar", "equal_end", "wanted_end")
     needs = "pairs as the model takes them, and a loss of single pairs"
-    advice = (
-        'head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")  # or minus ones\n'
-        'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # or a head of the right sign'
-    )
 
     def judge(self, facts):
         signals = {"output_of_equal_embeddings": Signal(facts["equal_end"], None, facts["wanted_end"])}
@@ -29,4 +26,8 @@ class HeadSign(Cause):
             f"Equal embeddings give the {now} output, and the labels need the {wanted}: the weight after the "
             "comparison has the wrong sign, and training has not turned it."
         )
-        return self.found(facts, "error", what, signals, limits.STRONGEST, change(head="logistic"))
+        advice = (
+            'head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")  # or minus ones\n'
+            f"# or a head of the right sign:\n{logistic_head(facts)}"
+        )
+        return self.found(facts, "error", what, signals, limits.STRONGEST, change(head="logistic"), advice)

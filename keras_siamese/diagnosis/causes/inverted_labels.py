@@ -109,7 +109,7 @@ class InvertedLabels(Cause):
 
     def in_training(self, facts, what, signals, strength):
         """The finding that the labels in the loss are inverted."""
-        label = 1 - int(facts.get("loss_similar_label", 1))
+        label = int(1 - facts["loss_similar_label"] if "loss_similar_label" in facts else facts.get("same_label", 0))
         loss = facts.words["loss"] if "loss_similar_label" in facts else "ContrastiveLoss"
         advice = (
             f"loss = ks.losses.{loss}(similar_label={label})  # if label {label} means the same in your pairs\n"

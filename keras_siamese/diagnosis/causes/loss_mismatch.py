@@ -10,6 +10,7 @@ A hinge is no such case: where it is flat for one label, it is at its least, and
 """
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import logistic_head, pair_loss
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
@@ -84,13 +85,13 @@ class LossMismatch(Cause):
     def advice_for(facts, expected):
         if expected == "probabilities" and facts["equal_end"] <= 0 and not facts["learned_head"]:
             return (
-                "loss = ks.losses.ContrastiveLoss(margin=1.0)  # the output is a distance\n"
-                'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # or a probability'
+                f"loss = {pair_loss(facts, margin=1.0)}  # the output is a distance\n"
+                f"# or a probability:\n{logistic_head(facts)}"
             )
         if expected == "distances":
             return (
                 'd = ks.layers.DistanceLayer("cosine")([u, v])  # 1 - cosine similarity is a distance\n'
-                "loss = ks.losses.ContrastiveLoss(margin=1.0)"
+                f"loss = {pair_loss(facts, margin=1.0)}"
             )
         return (
             "loss = keras.losses.BinaryCrossentropy(from_logits=True)  # if no sigmoid follows the last layer\n"

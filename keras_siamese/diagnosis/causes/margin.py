@@ -7,6 +7,7 @@ The scale of the embeddings is that of the encoder before training. Cosines have
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import pair_loss
 from keras_siamese.diagnosis.causes.base import (
     Cause,
     Finding,
@@ -40,7 +41,7 @@ class Margin(Cause):
         what = f"The loss divides cosines, which differ by 2 at most, by the temperature {temperature:.3g}: "
         what += "all pairs count nearly alike." if is_high else "only the hardest pair of each sample counts."
         advice = (
-            f"loss = ks.losses.{facts.words['loss']}(temperature={usual:.3g})\n"
+            f"loss = {pair_loss(facts, facts.words['loss'], temperature=f'{usual:.3g}')}\n"
             f"# or scale={1 / usual:.3g}, if the loss takes a scale in place of a temperature"
         )
         strength = temperature / high if is_high else low / temperature
@@ -71,7 +72,7 @@ class Margin(Cause):
             return RuledOut(self.name, signals)
         better = float(f"{(usual if np.isfinite(reach) else usual * natural):.2g}")
         advice = (
-            f"loss = ks.losses.{facts.words['loss']}(margin={better:g})  # on the scale of these distances\n"
+            f"loss = {pair_loss(facts, facts.words['loss'], margin=f'{better:g}')}  # on the scale of these distances\n"
             "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])  # which fixes the scale"
         )
 

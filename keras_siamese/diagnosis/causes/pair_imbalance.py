@@ -7,6 +7,7 @@ impostors little weight, nothing keeps embeddings apart: that is `collapse`.
 """
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import pair_loss
 from keras_siamese.diagnosis.causes.base import (
     Cause,
     NotExamined,
@@ -51,10 +52,10 @@ class PairImbalance(Cause):
         if not is_known:
             what = f"The logged loss tells that {what[0].lower()}{what[1:]}"
         at_least = max(rare, limits.SMALLEST_SHARE)
-        weight = f"{'positive' if is_genuine else 'negative'}_weight={(1 - rare) / at_least:.3g}"
+        weight = {"positive_weight" if is_genuine else "negative_weight": f"{(1 - rare) / at_least:.3g}"}
         advice = (
             "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
-            f"loss = ks.losses.ContrastiveLoss({weight})  # or, if the pairs are given"
+            f"loss = {pair_loss(facts, **weight)}  # or, if the pairs are given"
         )
         severity = "error" if rare < limits.RARE_KIND / limits.TWICE else "warning"
         strength = limits.TWICE * limits.RARE_KIND / at_least

@@ -8,6 +8,7 @@ what a constant output would lose. If both labels are out of reach, the loss is 
 """
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import logistic_head, pair_loss
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
@@ -35,8 +36,7 @@ class UnreachableOutput(Cause):
             )
         else:
             advice = (
-                'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # sigmoid(b - a * d)\n'
-                'model.compile("adam", "binary_crossentropy")\n'
-                "loss = ks.losses.ContrastiveLoss(margin=1.0)  # or of the distance, with a margin that can be reached"
+                f"{logistic_head(facts)}\n"
+                f"loss = {pair_loss(facts, margin=1.0)}  # or of the distance, with a margin that can be reached"
             )
         return self.found(facts, "error", what, signals, share / limits.OUT_OF_REACH, change(head="logistic"), advice)

@@ -10,6 +10,7 @@ def of_loss(observed):
     """The margin, what can be reached, how many pairs the loss still moves, and how near it is to a collapse."""
     loss, train, bounds = observed.character, observed.train, observed.bounds or (None, np.inf)
     found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": observed.data_similar_label}
+    found["same_label"] = same_label(observed)
     found["loss_mines"] = float(loss.mining is not None)
     if loss.margin is not None:
         found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
@@ -33,6 +34,16 @@ def of_loss(observed):
         kinds = weights[0] * found["genuine_loss"], weights[1] * found["impostor_loss"]
         found["implied_fraction"] = implied_fraction(losses[-1], *kinds)
     return found
+
+
+def same_label(observed):
+    """The label, 0 or 1, of pairs that are the same in what `fit` is given, or None: that of the sequence of pairs, or
+    the one that was found for held-out pairs as the model takes them, of which its loss was asked.
+    """
+    direction = getattr(observed.siamese, "direction", None)
+    if observed.data_similar_label is not None or direction is None or not direction.wanted:
+        return observed.data_similar_label
+    return float(direction.similar_label > 0)
 
 
 def usual_temperature(loss):

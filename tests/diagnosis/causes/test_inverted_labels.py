@@ -31,6 +31,9 @@ def test_the_advice_says_which_side_is_inverted():
     assert answer("inverted_labels").apply({"similar_label": 0}) == {"similar_label": 1}
     clash = answer("inverted_labels", loss_similar_label=0)
     assert "similar_label=1)" in clash.advice and 'takes the label 0 for "same"' in clash.summary
+    unknown = {"loss_similar_label": None}  # the loss of a program whose training data are not known
+    assert "(similar_label=0)" in answer("inverted_labels", **unknown, same_label=0).advice
+    assert "(similar_label=1)" in answer("inverted_labels", **unknown, same_label=1).advice
     held_out = answer("inverted_labels", below_chance=6.2, train_below_chance=-9.0, identities=None)
     assert "DivergenceMonitor(validation, similar_label=0)" in held_out.advice
     assert held_out.apply({}) == {"validation_similar_label": 1}

@@ -1,11 +1,13 @@
 """Facts of the loss: its margin, the pairs that it still moves, and its value for a constant encoder."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.loss import implied_fraction
+from keras_siamese.diagnosis.facts.loss import implied_fraction, same_label
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -67,6 +69,22 @@ def test_the_loss_of_another_project_is_measured():
     assert facts["margin"] == pytest.approx(0.8, rel=1e-3) and facts["margin_is_gap"] == 0.0
     assert facts["loss_similar_label"] == 0.0 and facts.words["loss"] == "ContrastiveLoss"
     assert "margin" not in facts_of(encoder(), loss=halved), "it is not known what the loss is given"
+
+
+@pytest.mark.parametrize(
+    ("of_pairs", "similar_label", "wanted", "label"),
+    [
+        (0, 1, 1, 0),  # a sequence of pairs knows it
+        (None, 0, -1, 0),
+        (None, -1, 1, 0),  # labels of -1 and 1
+        (None, 1, 1, 1),
+        (None, 1, 0, None),  # the loss was asked of no pairs of the user's
+    ],
+)
+def test_the_label_that_means_the_same_in_what_is_trained_on(of_pairs, similar_label, wanted, label):
+    siamese = SimpleNamespace(direction=SimpleNamespace(similar_label=similar_label, wanted=wanted))
+    assert same_label(SimpleNamespace(data_similar_label=of_pairs, siamese=siamese)) == label
+    assert same_label(SimpleNamespace(data_similar_label=of_pairs, siamese=None)) == of_pairs
 
 
 def test_the_share_of_genuine_pairs_that_a_mean_loss_implies():

@@ -1,0 +1,53 @@
+"""What the causes advise: for the labels of the user's pairs, whether or not the training data are known."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_siamese as ks
+from keras_siamese.diagnosis.advice import pair_loss
+from keras_siamese.diagnosis.facts.table import Facts
+from tests.support.facts_by_hand import answer
+from tests.support.small_programs import identities, pairs_of
+
+
+def sigmoid_of_distance():
+    """A compiled model of two inputs whose output cannot fall below ½."""
+    tower, inputs = keras.Sequential([keras.Input((12,)), layers.Dense(8)]), [keras.Input((12,)) for _ in range(2)]
+    apart = layers.Lambda(lambda two: ops.sqrt(ops.sum(ops.square(two[0] - two[1]), 1, keepdims=True) + 1e-7))
+    model = keras.Model(inputs, layers.Activation("sigmoid")(apart([tower(one) for one in inputs])))
+    model.compile("adam", "binary_crossentropy")
+    return model
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("same_label", [1, 0])
+def test_a_program_is_advised_alike_with_and_without_its_training_data(same_label):
+    x, same = pairs_of(np.random.default_rng(0), *identities(), 400)
+    y = same if same_label else 1 - same
+    model = sigmoid_of_distance()
+    found = [ks.diagnose(model, validation=(x, y), train=train) for train in (None, (x, y))]
+    assert [one.facts["same_label"] for one in found] == [same_label] * 2
+    advice = [{finding.cause: finding.advice for finding in one.findings} for one in found]
+    assert advice[0]["unreachable_output"] == advice[1]["unreachable_output"]
+    assert ("similar_label=0" in advice[0]["unreachable_output"]) == (same_label == 0)
+    assert ("y = 1 - y" in advice[0]["unreachable_output"]) == (same_label == 0)
+    if same_label:  # the loss of the other label pulls a distance the right way
+        assert advice[0]["inverted_labels"] == advice[1]["inverted_labels"]
+        assert "ContrastiveLoss(similar_label=1)" in advice[0]["inverted_labels"]
+
+
+def test_a_loss_is_advised_for_the_label_that_means_the_same():
+    assert pair_loss(Facts({})) == "ks.losses.ContrastiveLoss()"
+    assert pair_loss(Facts({"same_label": 0.0}), margin=1) == "ks.losses.ContrastiveLoss(margin=1, similar_label=0)"
+    assert pair_loss(Facts({"same_label": 0.0}), "TripletLoss", margin=1) == "ks.losses.TripletLoss(margin=1)"
+    stated = Facts({"loss_similar_label": 0.0})
+    assert pair_loss(stated, "LiftedStructureLoss") == "ks.losses.LiftedStructureLoss(similar_label=0)"
+
+
+@pytest.mark.parametrize("cause", ["margin", "pair_imbalance", "loss_mismatch", "unreachable_output", "head_sign"])
+def test_no_advice_turns_the_labels(cause):
+    advice = answer(cause, same_label=0, loss_similar_label=0).advice
+    assert "similar_label=0" in advice or "y = 1 - y" in advice
+    assert "similar_label" not in answer(cause).advice and "1 - y" not in answer(cause).advice
