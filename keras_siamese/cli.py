@@ -102,8 +102,8 @@ def add_demo(commands):
 
 def add_watch(commands):
     text = "run a training script as it is, and diagnose each fit of a siamese model that has validation data"
-    status = "The script computes and prints what it does without this command. The verdict goes to standard error. "
-    status += "Exit status: that of the script; 2 if the script or the report cannot be used."
+    status = "The script computes and prints what it does without this command. The verdict and the advice go to "
+    status += "standard error. Exit status: that of the script; 2 if the script or the report cannot be used."
     example = "keras-siamese watch --report report.html train.py --epochs 20"
     report = "the report (extra `report`), and beside it the same as JSON; a second fit writes report-2.html, and so on"
     add = add_command(commands, "watch", text, run_watch, example, status).add_argument

@@ -169,7 +169,16 @@ class SilentMonitor(DivergenceMonitor):
         data = self.side.write("The report's JSON", self.path.with_suffix(".json"), diagnosis.to_json)
         for error in self.errors:
             self.say(str(error))
-        self.say(f"{name_of(self.model)}: {diagnosis.verdict}\n{PREFIX}the report is {page or data}")
+        self.say(f"{name_of(self.model)}: {in_short(diagnosis)}\n{PREFIX}the report is {page or data}")
+
+
+def in_short(diagnosis):
+    """The verdict and, of the cause that leads, what was seen and the advice, as lines for a terminal."""
+    lines = [diagnosis.verdict]
+    for finding in diagnosis.leading[:1]:
+        lines += [f"{PREFIX}{finding.cause.replace('_', ' ')}: {finding.summary}"]
+        lines += [f"    {line}" for line in finding.advice.splitlines()]
+    return "\n".join(lines)
 
 
 def may_be_siamese(model):

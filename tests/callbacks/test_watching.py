@@ -1,12 +1,14 @@
 """Watching a fit: it is diagnosed, it computes what it does without, and an error of ours does not end it."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 from keras_siamese.callbacks import watching
+from tests.support.facts_by_hand import answer
 from tests.support.monitored import clusters
 
 pytestmark = pytest.mark.usefixtures("unpainted")
@@ -46,6 +48,16 @@ def test_a_report_that_cannot_be_written_is_put_elsewhere(program, tmp_path, mon
     assert [line.split(" failed at")[0] for line in said[:2]] == ["The report", "The report's JSON"]
     (folder,) = (tmp_path / "here").iterdir()
     assert len(said) == 3 and f"the report is {folder / 'r.html'}" in said[2] and (folder / "r.html").exists()
+
+
+def test_the_terminal_shows_the_advice_of_the_cause_that_leads():
+    finding = answer("unreachable_output")
+    diagnosis = SimpleNamespace(verdict="It verifies badly.", leading=[finding, answer("margin")])
+    first, cause, *code = watching.in_short(diagnosis).splitlines()
+    assert first == "It verifies badly."
+    assert cause == f"keras-siamese watch: unreachable output: {finding.summary}"
+    assert [line[4:] for line in code] == finding.advice.splitlines() and "LogisticHead" in finding.advice
+    assert watching.in_short(SimpleNamespace(verdict="It is well.", leading=[])) == "It is well."
 
 
 def test_an_error_of_ours_is_one_line(program, tmp_path, monkeypatch):
