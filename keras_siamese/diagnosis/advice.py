@@ -1,10 +1,50 @@
-"""Advice as code, for the labels of the user's pairs.
+"""Advice as code: for the labels of the user's pairs, and with what its names stand for.
 
-Contract: functions of `Facts`; they give lines of code. "same_label" is the label, 0 or 1, of pairs that are the same
-in what the user's `fit` is given. A loss that is advised is for this label.
+Contract: functions of text and `Facts`; they give lines of code. "same_label" is the label, 0 or 1, of pairs that are
+the same in what the user's `fit` is given. A loss that is advised is for this label. Alternatives stand below comments
+that begin with "either" and "or".
 
-    pair_loss(facts, margin=1)    # "ks.losses.ContrastiveLoss(margin=1, similar_label=0)"
+    pair_loss(facts, margin=1)              # "ks.losses.ContrastiveLoss(margin=1, similar_label=0)"
+    explained("encoder.summary()")          # "encoder.summary()\\n# encoder: your network of one input, which …"
 """
+
+import ast
+import builtins
+import textwrap
+
+WIDTH = 100  # columns of a comment
+PACKAGES = {"ks", "keras", "np"}
+NAMES = {
+    "x": "your samples, one in each row",
+    "labels": "the identity of each sample",
+    "x_valid": "held-out samples",
+    "labels_valid": "the identity of each held-out sample",
+    "test": "samples and identities, or pairs, for the final figures",
+    "validation": "the validation data that you pass now",
+    "raw_train": "training samples as they are read",
+    "raw_valid": "held-out samples as they are read",
+    "prepare": "your preprocessing, a function",
+    "left": "the first items of held-out pairs",
+    "right": "the second items of these pairs",
+    "y": "the labels of your pairs",
+    "train": "the training data that give batches, a sequence",
+    "encoder": "your network of one input, which embeds a sample",
+    "backbone": "the pretrained network in the encoder",
+    "inputs": "what the encoder is called with",
+    "siamese": "your model of two inputs",
+    "model": "your model of two inputs",
+    "u": "the embedding of the first input",
+    "v": "the embedding of the second input",
+    "merged": "what your model computes of both embeddings",
+    "squared": "squared distances",
+    "z": "embeddings, one in each row",
+    "loss": "your loss",
+    "learning_rate": "the rate that you use now",
+    "epochs": "the number of epochs",
+    "path": "the file of pretrained weights",
+    "monitor": "your DivergenceMonitor",
+    "history": "what `fit` returned",
+}
 
 
 def pair_loss(facts, name="ContrastiveLoss", **options):
@@ -19,8 +59,38 @@ def logistic_head(facts):
     """A head that gives the probability of the same identity and its loss, as lines of code."""
     lines = [
         'p = ks.layers.LogisticHead()(ks.layers.DistanceLayer("euclidean")([u, v]))  # sigmoid(b - a * d)',
+        "model = keras.Model(model.inputs, p)",
         'model.compile("adam", "binary_crossentropy")',
     ]
     if facts.get("same_label") == 0:
         lines.append("y = 1 - y  # p is the probability of the same identity, so 1 must mean the same")
     return "\n".join(lines)
+
+
+def smaller_rate(facts):
+    """A tenth of the learning rate, as code: a number if the rate is known."""
+    return f"{facts['learning_rate'] / 10:.2g}" if "learning_rate" in facts else "learning_rate / 10"
+
+
+def explained(code):
+    """`code` and, as a comment at its end, what each name stands for that it uses and does not define."""
+    meanings = "; ".join(f"{name}: {NAMES[name]}" for name in free_names(code) if name in NAMES)
+    if not meanings:
+        return code
+    comment = textwrap.wrap(meanings, WIDTH, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
+    return "\n".join([code, *comment])
+
+
+def free_names(code):
+    """The names that `code` uses before it defines them, in their order.
+
+    >>> free_names("a = b + c\\nprint(a, b)")
+    ['b', 'c']
+    """
+    known, free = PACKAGES | set(dir(builtins)), []
+    for statement in ast.parse(code).body:
+        names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        names.sort(key=lambda node: (node.lineno, node.col_offset))
+        free += [one.id for one in names if isinstance(one.ctx, ast.Load) and one.id not in known]
+        known |= {one.id for one in names}
+    return list(dict.fromkeys(free))

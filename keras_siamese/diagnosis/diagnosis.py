@@ -24,6 +24,7 @@ from keras_siamese._reading import json_of, text_of
 from keras_siamese._types import ArrayLike, StrPath
 from keras_siamese._version import __version__
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import explained, smaller_rate
 from keras_siamese.diagnosis.causes import Finding, NotExamined, RuledOut, Signal, examine, explaining_flags
 from keras_siamese.diagnosis.causes.base import signals_of
 from keras_siamese.diagnosis.experiments.confirm import with_confirmations
@@ -310,7 +311,9 @@ def undetermined(observed, ruled_out):
         "The loss falls and verification does not follow; none of the examined causes explains it. "
         f"Ruled out: {', '.join(answer.cause for answer in ruled_out) or 'nothing'}.",
         signals,
-        "print(ks.diagnose(siamese, train=(x, labels), validation=(x_valid, labels_valid), history=history))",
+        explained(
+            "print(ks.diagnose(siamese, train=(x, labels), validation=(x_valid, labels_valid), history=history))"
+        ),
     )
 
 
@@ -334,8 +337,10 @@ def not_finite(observed):
         f"{since or 'The '}embeddings are NaN or infinite: a step was too large, or the loss or the data hold NaN."
         + (" Figures are of the last epoch before." if since else ""),
         {},
-        "siamese.compile(keras.optimizers.Adam(learning_rate / 10, clipnorm=1.0), loss=loss)\n"
-        "keras.callbacks.TerminateOnNaN()",
+        explained(
+            f"siamese.compile(keras.optimizers.Adam({smaller_rate(observed.facts)}, clipnorm=1.0), loss=loss)\n"
+            "stop = keras.callbacks.TerminateOnNaN()  # a callback"
+        ),
         lambda recipe: {**recipe, "learning_rate": recipe.get("learning_rate", limits.USUAL_RATE) / 10},
     )
 

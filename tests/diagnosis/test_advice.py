@@ -6,9 +6,9 @@ import pytest
 from keras import layers, ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.advice import pair_loss
+from keras_siamese.diagnosis.advice import NAMES, explained, free_names, pair_loss
 from keras_siamese.diagnosis.facts.table import Facts
-from tests.support.facts_by_hand import answer
+from tests.support.facts_by_hand import SIGNS, answer
 from tests.support.small_programs import identities, pairs_of
 
 
@@ -51,3 +51,44 @@ def test_no_advice_turns_the_labels(cause):
     advice = answer(cause, same_label=0, loss_similar_label=0).advice
     assert "similar_label=0" in advice or "y = 1 - y" in advice
     assert "similar_label" not in answer(cause).advice and "1 - y" not in answer(cause).advice
+
+
+FORMS = {  # other advice of the same causes than that of their usual signs
+    "threshold": {"identities": None},
+    "batch_norm": {"batch_dependence": 1.0},
+    "unreachable_output": {"output_low": 1.0},
+    "margin": {"untrained_distance": 3.0, "reach": None},
+    "inverted_labels": {"below_chance": 6.2, "train_below_chance": -9.0, "identities": None},
+    "input_scale": {"drawn_towers": 2.4},
+}
+
+
+@pytest.mark.parametrize("cause", SIGNS)
+def test_advice_says_what_its_names_stand_for(cause):
+    for changes in ({}, FORMS.get(cause, {}), {"same_label": 0}):
+        advice = answer(cause, **changes).advice
+        lines = advice.splitlines()
+        legend = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+        for name in free_names(advice):
+            assert f"{name}: {NAMES[name]}" in legend, name
+        choices = [line.split(":")[0].lstrip("# ") for line in lines if line.startswith(("# either", "# or"))]
+        assert choices == [] or (choices[0] == "either" and len(choices) > 1 and {*choices[1:]} == {"or"})
+        assert not any("# or" in line for line in lines if not line.startswith("#")), "an alternative on one line"
+        assert max(map(len, lines)) <= 120
+
+
+def test_names_that_code_defines_are_not_explained():
+    assert free_names("a = 1\nprint(a, x)\nx, b = f(x)") == ["x", "f"]
+    assert explained("print(1)") == "print(1)"
+    assert explained("u = x") == "u = x\n# x: your samples, one in each row"
+
+
+def test_a_known_learning_rate_is_advised_as_a_number():
+    assert "Adam(0.0001)" in answer("collapse").advice
+    unknown = answer("collapse", learning_rate=None).advice
+    assert "Adam(learning_rate / 10)" in unknown and "learning_rate: the rate that you use now" in unknown
+
+
+def test_the_threshold_of_pairs_is_calibrated_on_pairs():
+    assert "calibrate(siamese, x_valid, labels_valid" in answer("threshold").advice
+    assert "calibrate(siamese, ([left, right], y)" in answer("threshold", identities=None).advice

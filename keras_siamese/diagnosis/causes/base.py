@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import explained
 from keras_siamese.diagnosis.facts.table import Facts
 
 WITHOUT_EMBEDDINGS = "embeddings: a model that embeds each item by itself, or `encoder=`"
@@ -139,7 +140,7 @@ class Cause:
         epoch = int(facts["epochs"]) - 1 if "epochs" in facts else None
         options = {"stage": stage or self.stage, "explains_flag": self.explains_flag}
         strength = float(np.clip(strength, 1.0, limits.STRONGEST))
-        advice = self.advice if advice is None else advice
+        advice = explained(self.advice if advice is None else advice)
         return Finding(self.name, severity, epoch, summary, signals, advice, apply, strength, **options)
 
 

@@ -17,9 +17,12 @@ class BatchNorm(Cause):
     reads = ("batch_normalization",)
     needs = "an encoder with BatchNormalization, and training batches"
     advice = (
-        "keras.layers.BatchNormalization(momentum=0.9)  # adapts within ten batches\n"
-        "siamese = ks.SiameseWrapper(encoder, joint=True)  # the same statistics for both inputs\n"
-        "train = ks.data.PairSequence(x, labels)  # batches that mix many identities"
+        "# either: statistics that adapt within ten batches\n"
+        "norm = keras.layers.BatchNormalization(momentum=0.9)\n"
+        "# or: the same statistics for both inputs\n"
+        "siamese = ks.SiameseWrapper(encoder, joint=True)\n"
+        "# or: batches that mix many identities\n"
+        "train = ks.data.PairSequence(x, labels)"
     )
 
     def judge(self, facts):
@@ -42,7 +45,7 @@ class BatchNorm(Cause):
                 f"In inference mode an embedding changes by {depends:.0%} of the spread if other items of its batch "
                 "change: BatchNormalization uses statistics of the batch, so it is called with training=True."
             )
-            advice = "z = backbone(x, training=False)  # in the encoder's call; or no training= at all"
+            advice = "z = backbone(inputs, training=False)  # in the encoder's call, or without training="
             repair = change(training_in_call=False)
             return self.found(facts, "error", what, signals, depends / limits.DEPENDS, repair, advice)
         if differs:

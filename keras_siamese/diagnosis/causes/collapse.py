@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.advice import pair_loss
+from keras_siamese.diagnosis.advice import pair_loss, smaller_rate
 from keras_siamese.diagnosis.causes.base import (
     Cause,
     RuledOut,
@@ -22,13 +22,18 @@ class Collapse(Cause):
     needs_embeddings = True
     reads = ("spread", "spacing")
     advice = (
-        "keras.Sequential([..., keras.layers.Dense(64), keras.layers.UnitNormalization()])  # a fixed scale\n"
-        "siamese.compile(keras.optimizers.Adam(learning_rate / 10), loss=loss)\n"
-        'loss = ks.losses.BatchTripletLoss(negatives="semi_hard")  # the hardest negatives cause collapse\n'
-        "ks.data.PairSequence(x, labels, positive_fraction=0.5)  # enough impostors"
+        "# one of these, or several: embeddings of a fixed scale\n"
+        "encoder = keras.Sequential([..., keras.layers.Dense(64), keras.layers.UnitNormalization()])\n"
+        "# smaller steps\n"
+        "siamese.compile(keras.optimizers.Adam({rate}), loss=loss)\n"
+        "# in a triplet loss, not the hardest negatives, which cause collapse\n"
+        'loss = ks.losses.BatchTripletLoss(negatives="semi_hard")\n'
+        "# enough impostors\n"
+        "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)"
     )
 
     def judge(self, facts):
+        usual = self.advice.format(rate=smaller_rate(facts))
         spread, spacing, point = facts["spread"], facts["spacing"], (limits.POINT, 1.0)
         signals = signals_of(facts, spread=point, spacing=point, effective_rank=None)
         signals |= signals_of(facts, loss_from_collapsed_value=limits.AT_COLLAPSE)
@@ -57,7 +62,7 @@ class Collapse(Cause):
         if only_genuine:
             what += "; training has no impostor pairs, and only these keep embeddings apart."
             repair = change(positive_fraction=0.5)
-            return self.found(facts, "error", what, signals, limits.STRONGEST, repair, stage="data")
+            return self.found(facts, "error", what, signals, limits.STRONGEST, repair, usual, stage="data")
         # Steps that are too large collapse an embedding by themselves; otherwise it is the hardest pairs that do it.
         large = facts.get("update_size_first", 0.0) > limits.LARGE_UPDATE
         if "update_size_first" not in facts:
@@ -66,7 +71,7 @@ class Collapse(Cause):
         stage = "generalisation" if is_blown_up else None
         strength = limits.POINT / max(spread, limits.POINT / limits.STRONGEST)
         severity = "error" if spread < limits.COLLAPSED or on_floor else "warning"
-        return self.found(facts, severity, f"{what}.", signals, strength, steadied(facts), stage=stage)
+        return self.found(facts, severity, f"{what}.", signals, strength, steadied(facts), usual, stage=stage)
 
 
 def steadied(facts):

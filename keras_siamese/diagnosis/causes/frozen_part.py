@@ -13,9 +13,11 @@ class FrozenPart(Cause):
     reads = ("trainable_share",)
     needs = "an encoder with weights"
     advice = (
-        "encoder.trainable = True  # then compile again\n"
-        "siamese.compile(keras.optimizers.Adam(1e-4), loss=loss)  # a small rate, if a part of it is pretrained\n"
-        "encoder.load_weights(path)  # or keep it frozen, with pretrained weights"
+        "# either: let it learn, at a small rate if a part of it is pretrained\n"
+        "encoder.trainable = True\n"
+        "siamese.compile(keras.optimizers.Adam(1e-4), loss=loss)\n"
+        "# or: keep it frozen, with pretrained weights\n"
+        "encoder.load_weights(path)"
     )
 
     def judge(self, facts):

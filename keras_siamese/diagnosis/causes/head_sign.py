@@ -27,7 +27,8 @@ class HeadSign(Cause):
             "comparison has the wrong sign, and training has not turned it."
         )
         advice = (
-            'head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")  # or minus ones\n'
-            f"# or a head of the right sign:\n{logistic_head(facts)}"
+            "# either: start with the other sign; minus ones if the weight is positive now\n"
+            'head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")\n'
+            f"# or: a head of the right sign\n{logistic_head(facts)}"
         )
         return self.found(facts, "error", what, signals, limits.STRONGEST, change(head="logistic"), advice)

@@ -9,8 +9,10 @@ class IdentityImbalance(Cause):
     reads = ("share_of_two", "drawn_identities")
     needs = "which identities are drawn: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"
     advice = (
-        "train = ks.data.BalancedBatchSequence(x, labels)  # draws all identities equally often\n"
-        'train = ks.data.PairSequence(x, labels, weighting="balanced")  # the same for pairs'
+        "# either: batches for a loss on embeddings, which draw all identities equally often\n"
+        "train = ks.data.BalancedBatchSequence(x, labels)\n"
+        "# or: pairs that do\n"
+        'train = ks.data.PairSequence(x, labels, weighting="balanced")'
     )
 
     def judge(self, facts):

@@ -17,8 +17,11 @@ class InputScale(Cause):
     reads = ("input_scale",)
     needs = "samples that are arrays of numbers"
     advice = (
-        f"{RESCALED}  # pixels in [0, 255]\n"
-        "normalise = keras.layers.Normalization(); normalise.adapt(x)  # anything else, first in the encoder"
+        f"# either: for pixels in [0, 255]\n{RESCALED}\n"
+        "# or: for anything else\n"
+        "normalise = keras.layers.Normalization()\n"
+        "normalise.adapt(x)\n"
+        "encoder = keras.Sequential([normalise, *encoder.layers])"
     )
 
     def judge(self, facts):
@@ -28,7 +31,7 @@ class InputScale(Cause):
         apart = abs(facts.get("drawn_towers", facts.get("held_out_towers", 0.0)))
         if apart > limits.SCALES_APART:
             what = f"One input of the pairs is {10**apart:.3g} times as large as the other: only one is preprocessed."
-            advice = f"{RESCALED}  # inside, for both"
+            advice = f"{RESCALED}  # inside the encoder, so for both inputs"
             return self.found(facts, "error", what, signals, limits.STRONGEST, change(tower_scale=1.0), advice)
         if limits.SMALL_INPUT <= scale <= limits.LARGE_INPUT or not is_imperfect(facts, limits.SCALED_EER):
             return RuledOut(self.name, signals)

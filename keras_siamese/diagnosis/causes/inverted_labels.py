@@ -112,8 +112,10 @@ class InvertedLabels(Cause):
         label = int(1 - facts["loss_similar_label"] if "loss_similar_label" in facts else facts.get("same_label", 0))
         loss = facts.words["loss"] if "loss_similar_label" in facts else "ContrastiveLoss"
         advice = (
-            f"loss = ks.losses.{loss}(similar_label={label})  # if label {label} means the same in your pairs\n"
-            "train = ks.data.PairSequence(x, labels)  # or let the package make the pairs: 1 = same"
+            f"# either: if label {label} means the same in your pairs\n"
+            f"loss = ks.losses.{loss}(similar_label={label})\n"
+            "# or: let the package make the pairs, whose label 1 means the same\n"
+            "train = ks.data.PairSequence(x, labels)"
         )
 
         def apply(recipe):

@@ -22,7 +22,8 @@ class LabelNoise(Cause):
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
     advice = (
         "suspects = monitor.diagnosis.facts.rows['suspected_labels']  # rows of the training data\n"
-        "x, labels = np.delete(x, suspects, 0), np.delete(labels, suspects)  # or look at them and correct them"
+        "# look at them and correct them, or leave them out:\n"
+        "x, labels = np.delete(x, suspects, 0), np.delete(labels, suspects)"
     )
 
     def judge(self, facts):

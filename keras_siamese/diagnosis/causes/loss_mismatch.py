@@ -85,8 +85,8 @@ class LossMismatch(Cause):
     def advice_for(facts, expected):
         if expected == "probabilities" and facts["equal_end"] <= 0 and not facts["learned_head"]:
             return (
-                f"loss = {pair_loss(facts, margin=1.0)}  # the output is a distance\n"
-                f"# or a probability:\n{logistic_head(facts)}"
+                f"# either: a loss of distances\nloss = {pair_loss(facts, margin=1.0)}\n"
+                f"# or: put out a probability\n{logistic_head(facts)}"
             )
         if expected == "distances":
             return (
@@ -94,6 +94,8 @@ class LossMismatch(Cause):
                 f"loss = {pair_loss(facts, margin=1.0)}"
             )
         return (
-            "loss = keras.losses.BinaryCrossentropy(from_logits=True)  # if no sigmoid follows the last layer\n"
-            "loss = keras.losses.BinaryCrossentropy(from_logits=False)  # if one does"
+            "# either: if no sigmoid follows the last layer\n"
+            "loss = keras.losses.BinaryCrossentropy(from_logits=True)\n"
+            "# or: if one does\n"
+            "loss = keras.losses.BinaryCrossentropy(from_logits=False)"
         )

@@ -41,8 +41,10 @@ class Margin(Cause):
         what = f"The loss divides cosines, which differ by 2 at most, by the temperature {temperature:.3g}: "
         what += "all pairs count nearly alike." if is_high else "only the hardest pair of each sample counts."
         advice = (
+            "# either: if the loss takes a temperature\n"
             f"loss = {pair_loss(facts, facts.words['loss'], temperature=f'{usual:.3g}')}\n"
-            f"# or scale={1 / usual:.3g}, if the loss takes a scale in place of a temperature"
+            "# or: if it takes a scale\n"
+            f"loss = {pair_loss(facts, facts.words['loss'], scale=f'{1 / usual:.3g}')}"
         )
         strength = temperature / high if is_high else low / temperature
         return self.found(facts, "error", what, signals, strength, change(temperature=usual), advice)
@@ -71,10 +73,14 @@ class Margin(Cause):
         else:
             return RuledOut(self.name, signals)
         better = float(f"{(usual if np.isfinite(reach) else usual * natural):.2g}")
-        advice = (
-            f"loss = {pair_loss(facts, facts.words['loss'], margin=f'{better:g}')}  # on the scale of these distances\n"
-            "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])  # which fixes the scale"
-        )
+        advice = f"loss = {pair_loss(facts, facts.words['loss'], margin=f'{better:g}')}"
+        if np.isinf(reach):
+            advice = (
+                f"# either: on the scale of these distances\n{advice}\n"
+                "# or: on the scale of embeddings of norm 1\n"
+                "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])\n"
+                f"loss = {pair_loss(facts, facts.words['loss'], margin=f'{usual:g}')}"
+            )
 
         def apply(recipe):
             if recipe.get("normalize", True) is None:  # the scale cannot be fixed, so the margin has to follow it

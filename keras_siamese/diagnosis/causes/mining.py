@@ -11,8 +11,10 @@ class Mining(Cause):
     reads = ("train_auc",)
     needs = "training batches with identities: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"
     advice = (
+        "# either: for batches of identities\n"
         'loss = ks.losses.BatchTripletLoss(positives="all", negatives="semi_hard")\n'
-        "ks.callbacks.HardPairRefresh(train, every=5)  # for pairs: hard partners under the current encoder"
+        "# or: for pairs, a callback that finds hard partners under the current encoder\n"
+        "refresh = ks.callbacks.HardPairRefresh(train, every=5)"
     )
 
     def judge(self, facts):

@@ -15,8 +15,10 @@ class NanGradient(Cause):
     after_nan = True
     needs = "a compiled model and its training data"
     advice = (
-        "distance = ks.layers.DistanceLayer()  # its gradient is finite everywhere\n"
-        "distance = keras.ops.sqrt(keras.ops.maximum(squared, 1e-7))  # or by hand: inside the root, not after it\n"
+        "# either: a distance whose gradient is finite everywhere\n"
+        "distance = ks.layers.DistanceLayer()\n"
+        "# or: by hand, with the constant inside the root and not after it\n"
+        "distance = keras.ops.sqrt(keras.ops.maximum(squared, 1e-7))\n"
         "unit = z / keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(z**2, -1, keepdims=True), 1e-7))"
     )
 

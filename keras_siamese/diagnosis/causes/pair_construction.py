@@ -12,10 +12,7 @@ class PairConstruction(Cause):
     stage = "labels"
     reads = ("identical_genuine",)
     needs = "training data that are pairs, as `train`"
-    advice = (
-        "train = ks.data.PairSequence(x, labels)  # x: one row an item, labels: its identity; new pairs in each epoch\n"
-        "siamese.fit(train, epochs=20)"
-    )
+    advice = "train = ks.data.PairSequence(x, labels)  # draws new pairs in each epoch\nsiamese.fit(train, epochs=20)"
 
     def judge(self, facts):
         signals = signals_of(

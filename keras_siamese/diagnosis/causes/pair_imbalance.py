@@ -54,8 +54,10 @@ class PairImbalance(Cause):
         at_least = max(rare, limits.SMALLEST_SHARE)
         weight = {"positive_weight" if is_genuine else "negative_weight": f"{(1 - rare) / at_least:.3g}"}
         advice = (
+            "# either: draw as many pairs of each kind\n"
             "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
-            f"loss = {pair_loss(facts, **weight)}  # or, if the pairs are given"
+            "# or: weigh them, if the pairs are given\n"
+            f"loss = {pair_loss(facts, **weight)}"
         )
         severity = "error" if rare < limits.RARE_KIND / limits.TWICE else "warning"
         strength = limits.TWICE * limits.RARE_KIND / at_least

@@ -15,8 +15,10 @@ class PreprocessingMismatch(Cause):
     reads = ("held_out_spread", "gap")
     needs = "training samples that are arrays of numbers, as `train`"
     advice = (
-        "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), *encoder.layers])  # inside the model\n"
-        "x_valid = prepare(raw_valid)  # or by the one function that also made x_train: prepare(raw_train)"
+        "# either: inside the model\n"
+        "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), *encoder.layers])\n"
+        "# or: by one function\n"
+        "x_train, x_valid = prepare(raw_train), prepare(raw_valid)"
     )
 
     def judge(self, facts):

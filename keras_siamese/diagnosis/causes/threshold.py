@@ -18,6 +18,9 @@ class Threshold(Cause):
     advice = (
         "verifier = ks.Verifier.calibrate(siamese, x_valid, labels_valid, far=0.01)\nprint(verifier.evaluate(*test))"
     )
+    for_pairs = (
+        "verifier = ks.Verifier.calibrate(siamese, ([left, right], y), far=0.01)\nprint(verifier.evaluate(test))"
+    )
 
     def judge(self, facts):
         logged = self.contradicted(facts)
@@ -37,7 +40,7 @@ class Threshold(Cause):
             f"The threshold in use gives accuracy {best - lost:.3f}, while one chosen on other identities gives "
             f"{best:.3f}: the scores are on another scale."
         )
-        return self.found(facts, "warning", what, signals, lost / least, change(threshold=None))
+        return self.found(facts, "warning", what, signals, lost / least, change(threshold=None), self.advised(facts))
 
     def contradicted(self, facts):
         """The finding that a logged accuracy contradicts how well the same pairs are told apart; None if it does not.
@@ -62,4 +65,8 @@ class Threshold(Cause):
         is_reversed = 1 - logged > allowed
         what += "calls genuine pairs different." if is_reversed else "uses a threshold that does not fit the scores."
         strength = (best - logged) / limits.ACCURACY_LOST
-        return self.found(facts, "error", what, signals, strength, change(threshold=None))
+        return self.found(facts, "error", what, signals, strength, change(threshold=None), self.advised(facts))
+
+    def advised(self, facts):
+        """The advice, for items with identities or for pairs."""
+        return self.advice if "identities" in facts else self.for_pairs

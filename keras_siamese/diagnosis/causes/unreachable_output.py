@@ -36,7 +36,9 @@ class UnreachableOutput(Cause):
             )
         else:
             advice = (
-                f"{logistic_head(facts)}\n"
-                f"loss = {pair_loss(facts, margin=1.0)}  # or of the distance, with a margin that can be reached"
+                f"# either: put out a probability\n{logistic_head(facts)}\n"
+                "# or: put out the distance itself, with a margin that can be reached\n"
+                'd = ks.layers.DistanceLayer("euclidean")([u, v])\n'
+                f"loss = {pair_loss(facts, margin=1.0)}"
             )
         return self.found(facts, "error", what, signals, share / limits.OUT_OF_REACH, change(head="logistic"), advice)

@@ -20,9 +20,14 @@ class WeakFeatures(Cause):
     reads = ("train_eer", "spread")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
     advice = (
+        "# either: more capacity\n"
         "encoder = keras.Sequential([..., keras.layers.Dense(256), keras.layers.ReLU(), keras.layers.Dense(64),\n"
-        "                            keras.layers.UnitNormalization()])  # more capacity, or pretrained\n"
-        "ks.data.PairSequence(x, labels, augment=ks.data.image_augmenter(rotation_range=15, zoom_range=0.1))"
+        "                            keras.layers.UnitNormalization()])\n"
+        "# or: a pretrained encoder\n"
+        "encoder = ks.from_pretrained(backbone, dim=64)\n"
+        "# and: augmentation\n"
+        "augment = ks.data.image_augmenter(rotation_range=15, zoom_range=0.1)\n"
+        "train = ks.data.PairSequence(x, labels, augment=augment)"
     )
 
     def judge(self, facts):

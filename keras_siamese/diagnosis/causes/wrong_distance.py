@@ -40,8 +40,10 @@ class WrongDistance(Cause):
             f"{facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f})."
         )
         advice = (
-            f'siamese = ks.SiameseWrapper(encoder, distance="{better}")  # train and verify with it\n'
-            "keras.Sequential([..., keras.layers.UnitNormalization()])  # or make the norms equal"
+            "# either: train and verify with it\n"
+            f'siamese = ks.SiameseWrapper(encoder, distance="{better}")\n'
+            "# or: make the norms equal\n"
+            "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])"
         )
         severity = "error" if gain > limits.CLEARLY * limits.SWAP_GAIN else "warning"
         scale = {"normalize": True} if better == "cosine" else {}
@@ -58,8 +60,10 @@ class WrongDistance(Cause):
             f"with {facts.words['distance'] or 'the distance in use'} (EER {facts['eer']:.3f})."
         )
         advice = (
-            "monitor = ks.callbacks.DivergenceMonitor(validation, distance=loss.distance)  # that of the loss\n"
-            "keras.Sequential([..., keras.layers.UnitNormalization()])  # or make the norms equal"
+            "# either: verify with the distance of the loss\n"
+            "monitor = ks.callbacks.DivergenceMonitor(validation, distance=loss.distance)\n"
+            "# or: make the norms equal\n"
+            "encoder = keras.Sequential([..., keras.layers.UnitNormalization()])"
         )
         repair = change(verify_distance=None, normalize=True)
         return self.found(facts, "warning", what, signals, gain / limits.LEAST_GAIN, repair, advice)

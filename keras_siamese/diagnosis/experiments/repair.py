@@ -24,6 +24,7 @@ from keras_siamese._replicas import train_on_batch
 from keras_siamese._tables import aligned
 from keras_siamese._types import Data, DistanceLike
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import explained
 from keras_siamese.diagnosis.causes import Finding
 from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.experiments.batches import Batches, Sequence
@@ -321,7 +322,8 @@ class Search:
         is_known = best.model is before.model and np.isclose(best.rate, before.rate)
         if best.rate != program.rate and not is_known:
             rate = present * best.rate
-            advice = f"{finding.advice}\nsiamese.optimizer.learning_rate = {rate:.2g}  # the best of short runs"
+            faster = explained(f"siamese.optimizer.learning_rate = {rate:.2g}  # the best of short runs")
+            advice = f"{finding.advice}\n{faster}"
             yield replace(finding, advice=advice), options | {"learning_rate": rate}, best
 
     def train(self, program):

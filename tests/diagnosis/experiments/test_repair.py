@@ -55,7 +55,7 @@ def test_the_model_has_the_weights_that_were_measured(repaired):
 def test_the_text_has_what_was_tried_and_what_a_person_would_write(repaired):
     text = str(repaired)
     assert "as it was given" in text and "learning_rate=0.01" in text
-    assert repaired.code.endswith("learning_rate = 0.01  # the best of short runs") and repaired.code in text
+    assert "learning_rate = 0.01  # the best of short runs\n" in repaired.code and repaired.code in text
     assert (
         len(repaired.kept) == 3 and repaired.code.count("# In one epoch") == 1
     )  # at the usual rate, and at a better one
