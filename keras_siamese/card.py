@@ -9,7 +9,8 @@ one that was measured. What was not measured is named. `verifier` imports this m
 import json
 import math
 
-from keras_siamese.verification.evidence import in_words
+from keras_siamese.scoring import negated
+from keras_siamese.verification.evidence import in_words, of_negatives
 
 METRICS = {"eer": "EER", "auc": "AUC", "fmr": "FMR", "fnmr": "FNMR", "balanced_accuracy": "Balanced accuracy"}
 FIGURES = {"eer": "EER", "fmr": "FMR at the threshold", "fnmr": "FNMR at the threshold"}
@@ -62,9 +63,11 @@ def purpose(verifier):
     """What the model takes and decides."""
     distance = verifier.siamese.distance
     compared = f"the distance {distance!r}" if distance is not None else "its own comparison"
+    negative = negated(verifier.parts)
     return (
         "A siamese network that decides whether two samples belong to the same identity. It compares two embeddings "
         f"with {compared}, and accepts a pair if its score is at least {verifier.threshold:.6g}."
+        + ("" if negative is None else f" {of_negatives(verifier.threshold, negative)}")
     )
 
 

@@ -418,5 +418,12 @@ def similarity(siamese, output):
     return -output if siamese.output_kind == "distance" else output
 
 
+def negated(siamese):
+    """What the scores of a siamese model are the negative of, its "distance" or "output"; None of a score."""
+    if siamese.output_kind != "distance":
+        return None
+    return "output" if getattr(siamese, "distance", None) is None else "distance"
+
+
 def to_numpy(tensor):
     return ops.convert_to_numpy(tensor).astype("float32")

@@ -31,7 +31,7 @@ from keras_siamese.attach.attached import AttachedModel
 from keras_siamese.card import card_of
 from keras_siamese.data.sources import check_source, count_samples, fed, take
 from keras_siamese.identification import FaissIndex, Gallery, Identification
-from keras_siamese.scoring import Trials, attach, embed, naming, predict, score, similarity
+from keras_siamese.scoring import Trials, attach, embed, naming, negated, predict, score, similarity
 from keras_siamese.verification.groups import GroupReport
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verifier_calibration import (
@@ -231,7 +231,12 @@ class Verifier(keras.Model):
         scored = score(self.parts, trials, BATCH_SIZE, exactly=True)
         left, right = scored.trials.pair_identities
         decision = {"threshold": self.threshold, "calibration": (self.slope, self.offset)}
-        return verification.evaluate(scored.same, scored.scores, far=far, left=left, right=right, seed=seed, **decision)
+        report = verification.evaluate(
+            scored.same, scored.scores, far=far, left=left, right=right, seed=seed, **decision
+        )
+        if negated(self.parts) is not None:
+            report.pairs["negated"] = negated(self.parts)
+        return report
 
     def enroll(self, x: Samples, labels: ArrayLike | None = None, index: Literal["faiss"] | None = None) -> Gallery:
         """Embed the samples `x` `(m, …)` with their identities `labels` `(m,)`, if known, as a `Gallery`.
@@ -414,7 +419,8 @@ class Verifier(keras.Model):
 
     def __repr__(self) -> str:
         compared = self.siamese.distance or self.siamese.name
-        return f"Verifier(threshold={self.threshold:.4g}, {compared!r}, {self.evidence})"
+        sign = "" if negated(self.parts) is None else f", score=-{negated(self.parts)}"
+        return f"Verifier(threshold={self.threshold:.4g}{sign}, {compared!r}, {self.evidence})"
 
     def get_config(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("threshold", "slope", "offset", "evidence")}

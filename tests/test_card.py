@@ -44,6 +44,7 @@ def test_the_numbers_are_those_of_the_calibration(verifier):
     low, high = found["intervals"]["eer"]
     assert f"| EER | {found['eer']:.4f} | {low:.4f} to {high:.4f} |" in card
     assert f"At threshold {verifier.threshold:.6g}: of 100 genuine pairs" in card
+    assert f"accepted if its distance is at most {-verifier.threshold:.6g}." in card
     assert "model-index" not in card
 
 

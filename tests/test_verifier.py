@@ -285,6 +285,15 @@ def test_the_cost_criterion_has_the_least_cost(valid):
     assert "cost, p_target=0.5, c_miss=20, c_fa=1" in repr(verifier)
 
 
+def test_a_negative_threshold_is_said_to_be_one_of_distances(valid, test):
+    verifier = Verifier.calibrate(SiameseWrapper(encoder_model()), *valid)
+    assert repr(verifier).startswith(f"Verifier(threshold={verifier.threshold:.4g}, score=-distance, ")
+    said = f"The score is −distance: a pair is accepted if its distance is at most {-verifier.threshold:.6g}."
+    assert verifier.evaluate(*test).meaning.endswith(said)
+    head = Verifier.calibrate(SiameseWrapper(encoder_model(), head="logistic"), *valid)
+    assert "score=-" not in repr(head) and "The score is" not in str(head.evaluate(*test))
+
+
 def test_costs_without_their_criterion_or_out_of_range_are_refused(valid):
     siamese = SiameseWrapper(encoder_model())
     with pytest.raises(ValueError, match='`costs` needs criterion="cost"'):

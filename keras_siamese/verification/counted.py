@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_siamese._checks import check_number
-from keras_siamese.verification.evidence import in_words
+from keras_siamese.verification.evidence import in_words, of_negatives
 from keras_siamese.verification.histogram import ScoreHistogram
 from keras_siamese.verification.pairs import progress_bar
 from keras_siamese.verification.report import evaluate
@@ -49,6 +49,8 @@ def evaluate_file(path, *, far=(0.01, 0.001), threshold=None, distance=False, gr
     table = seen.table()
     identities = {"left": table.left, "right": table.right}
     report = evaluate(table.same, sign * table.scores, far=far, threshold=threshold, **identities, **settings)
+    if distance:
+        report.pairs["negated"] = "distance"
     if groups is not None:
         report.pairs["groups"] = np.array(list(seen.names))[table.groups]
     return report
@@ -95,7 +97,7 @@ def count(seen, sign, blocks, far, threshold):
         histogram.add(block.same, scores)
         if threshold is not None:
             accepted += np.bincount(block.same[scores >= threshold], minlength=2)
-    return CountedScores(histogram, tuple(far), threshold, *accepted.tolist())
+    return CountedScores(histogram, tuple(far), threshold, *accepted.tolist(), "distance" if sign < 0 else None)
 
 
 class CountedScores(NamedTuple):
@@ -106,6 +108,7 @@ class CountedScores(NamedTuple):
         far: the false match rates at which the TAR is reported.
         threshold: the given threshold, or None.
         accepted_impostors, accepted_genuines: numbers of pairs whose score is at least the threshold.
+        negated: "distance" if the scores are negative distances.
     """
 
     histogram: ScoreHistogram
@@ -113,6 +116,7 @@ class CountedScores(NamedTuple):
     threshold: float | None
     accepted_impostors: int
     accepted_genuines: int
+    negated: str | None = None
 
     def at_threshold(self):
         """Accuracy, FMR and FNMR at the threshold, exact; None without one."""
@@ -132,6 +136,7 @@ class CountedScores(NamedTuple):
         if self.threshold is not None:
             found = self.at_threshold()
             lines.append(in_words(self.threshold, found["fmr"], found["fnmr"]))
+            lines += [] if self.negated is None else [of_negatives(self.threshold, self.negated)]
             lines.append("FMR {fmr:.4f}, FNMR {fnmr:.4f}, accuracy {accuracy:.4f}".format(**found))
         lines.append(f"More than {LIMIT:,} pairs are counted in bins and have no intervals.")
         return "\n".join(lines)

@@ -94,6 +94,15 @@ def in_words(threshold, fmr, fnmr):
     return f"At threshold {threshold:.6g}: {of_some('genuine', 1 - fnmr)}; {of_some('impostor', fmr)}."
 
 
+def of_negatives(threshold, what):
+    """What a threshold accepts if scores are the negative of what a model gives, its "distance" or "output".
+
+    >>> of_negatives(-0.61, "distance")
+    'The score is −distance: a pair is accepted if its distance is at most 0.61.'
+    """
+    return f"The score is −{what}: a pair is accepted if its {what} is at most {-threshold:.6g}."
+
+
 def rule_of_3(pairs: int) -> float:
     """Upper bound in (0, 1] of the true error rate, with 95 % confidence, if no error was seen among this many pairs.
 

@@ -66,7 +66,7 @@ def grouped(labels, about):
     return Groups([str(name) for name in names], codes, about)
 
 
-def explore(same, scores, threshold, examples=(), groups=None):
+def explore(same, scores, threshold, examples=(), groups=None, negated=None):
     """What the macro `explore` shows, as a dict.
 
     Args:
@@ -74,6 +74,7 @@ def explore(same, scores, threshold, examples=(), groups=None):
         threshold: the threshold that is shown first; pairs from this score on are accepted.
         examples: `Example`s.
         groups: `Groups` of the pairs, or None.
+        negated: "distance" or "output", if scores are its negative.
     """
     points = at.operating_points(same, scores)
     kept = thinned(points)[::-1]
@@ -94,6 +95,7 @@ def explore(same, scores, threshold, examples=(), groups=None):
             row("genuine", genuines, int(genuine[start]), genuines - int(genuine[start])),
             row("impostor", impostors, int(impostor[start]), int(impostor[start])),
         ],
+        "negated": negated,
         "low": low,
         "high": high,
         "at": round(float(x[start]), 2),

@@ -36,7 +36,7 @@ def render(report, title="Verification", groups=None):
     """The HTML page `(str)` of a `VerificationReport`, with the group `(n,)` of each pair, if known."""
     heading = str(report).partition("\n")[0]
     rows, picture = list(report.rows()), curves_of(report.plot())
-    explorer = explore(*explored(report, groups))
+    explorer = explore(*explored(report, groups), negated=report.pairs.get("negated"))
     return interactive(ROOM, "report.html.jinja").render(
         title=title, heading=heading, explorer=explorer, rows=rows, picture=picture
     )

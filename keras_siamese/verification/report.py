@@ -33,6 +33,7 @@ from keras_siamese.verification.evidence import (
     auc_floor,
     best_accuracy_floor,
     in_words,
+    of_negatives,
     rule_of_3,
     rule_of_30,
     tar_note,
@@ -84,7 +85,8 @@ class VerificationReport:
         intervals: if identities are given, an `Interval` by name: `eer`, `auc`, `accuracy`, `fmr`, `fnmr`, `tar@far=…`
             and `cross_fitted_accuracy` (of the decisions made; it does not include the variation of the thresholds). A
             figure that is the same on all resamples, for example without any error, has no interval.
-        pairs: the evaluated pairs, for `plot`: `same`, `scores`, `left`, `right` and `calibration` as given.
+        pairs: the evaluated pairs, for `plot`: `same`, `scores`, `left`, `right` and `calibration` as given; `negated`
+            is "distance" or "output" if the scores are known to be its negative.
     """
 
     genuines: int
@@ -119,9 +121,9 @@ class VerificationReport:
     @property
     def meaning(self) -> str:
         """How many of 100 genuine and of 100 impostor pairs are accepted at `threshold`, else at that of the EER."""
-        if self.threshold is None:
-            return in_words(*self.eer_point)
-        return in_words(self.threshold, self.fmr, self.fnmr)
+        at = self.eer_point if self.threshold is None else (self.threshold, self.fmr, self.fnmr)
+        negated = self.pairs.get("negated")
+        return in_words(*at) if negated is None else f"{in_words(*at)} {of_negatives(at[0], negated)}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as numbers, strings, lists and dicts for JSON; infinite numbers become None."""

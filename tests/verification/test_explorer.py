@@ -113,6 +113,16 @@ def test_few_and_equal_scores(tmp_path):
     assert len(spread(np.array([True, False]), np.array([0.5, 0.5]))) == 2
 
 
+@pytest.mark.parametrize("negated", ["distance", "output", None])
+def test_the_page_says_that_scores_are_negative_distances(pairs, tmp_path, negated):
+    pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")
+    report = evaluate(*pairs)
+    report.pairs["negated"] = negated
+    report.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert (f"score = −{negated}<" in page) == (f"The score is −{negated}, so that" in page) == (negated is not None)
+
+
 @pytest.mark.deep
 def test_the_page_of_a_million_pairs_is_small(rng, tmp_path):
     pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")

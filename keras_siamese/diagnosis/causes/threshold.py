@@ -6,6 +6,7 @@ may lose a little more.
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, change, signals_of
+from keras_siamese.verification.evidence import of_negatives
 
 
 class Threshold(Cause):
@@ -40,6 +41,8 @@ class Threshold(Cause):
             f"The threshold in use gives accuracy {best - lost:.3f}, while one chosen on other identities gives "
             f"{best:.3f}: the scores are on another scale."
         )
+        if facts.words.get("output") == "distance":
+            what += f" {of_negatives(facts['threshold'], 'distance' if facts.words.get('distance') else 'output')}"
         return self.found(facts, "warning", what, signals, lost / least, change(threshold=None), self.advised(facts))
 
     def contradicted(self, facts):

@@ -15,6 +15,7 @@ from keras_siamese.diagnosis.report.errors import item_of
 from keras_siamese.diagnosis.report.panels import panel_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
 from keras_siamese.diagnosis.run import ALWAYS
+from keras_siamese.scoring import negated
 from keras_siamese.verification.explorer import Example, explore, grouped, spread
 from keras_siamese.verification.pages import curves, interactive
 
@@ -70,7 +71,8 @@ def explorer(observed, groups=None):
         )
         for pair, both in zip(pairs, sides, strict=True)
     ]
-    return explore(valid.same, valid.scores, threshold, examples, groups)
+    negative = None if observed.siamese is None else negated(observed.siamese)
+    return explore(valid.same, valid.scores, threshold, examples, groups, negative)
 
 
 def groups_of_pairs(trials, groups):

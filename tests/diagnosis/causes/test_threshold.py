@@ -33,6 +33,7 @@ def test_it_says_what_another_threshold_gives():
     finding = answer("threshold")
     assert "gives accuracy 0.700, while one chosen on other identities gives 0.900" in finding.summary
     assert finding.apply({"threshold": 1}) == {"threshold": None}
+    assert "The score is −distance: a pair is accepted if its distance is at most 0.5." in finding.summary
 
 
 LOGGED = {"threshold": None, "accuracy_lost": None, "train_best_accuracy": 0.92, "logged_accuracy": 0.5}
