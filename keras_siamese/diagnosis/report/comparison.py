@@ -22,6 +22,7 @@ from keras_siamese._tables import aligned, html_table
 from keras_siamese._types import StrPath
 from keras_siamese.diagnosis.diagnosis import Diagnosis
 from keras_siamese.diagnosis.report.page import flatten
+from keras_siamese.diagnosis.report.pictures import range_of_losses
 from keras_siamese.verification.pages import curves, interactive
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#17becf")
@@ -206,5 +207,6 @@ def draw_curves(figure, diagnoses):
         axes[place].set(xlabel="epoch", ylabel=title)
         axes[place].fmt_ydata = (title + " {:.4g}").format
         axes[place].xaxis.get_major_locator().set_params(integer=True)
-        axes[place].set_ylim(bottom=0)
+    axes[0].set_ylim(*range_of_losses([loss for one in diagnoses for loss in one.observed.history.get("loss", [])]))
+    axes[1].set_ylim(bottom=0)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(diagnoses), frameon=False)

@@ -21,6 +21,7 @@ from keras_siamese.diagnosis.report.panels import lines_of, panel_of
 LOSS, EER, AUC, FLAG, GREY = "#444444", "#d62728", "#1f77b4", "#ffe08a", "#bbbbbb"
 ALARMS = {"error": "#b71c1c", "warning": "#c77700"}
 MAX_POINTS = 600
+LEAST_RANGE = 0.05  # of an axis of losses, as a share of the largest
 MAX_COLOURED = 10
 MAX_PIXELS = 128  # of a thumbnail's longer side
 
@@ -44,8 +45,7 @@ def draw_curves(figure, diagnosis, columns=4):
         label = "flagged" if number == 0 else None
         axes.axvspan(*edges[flag.epoch : flag.epoch + 2], color=FLAG, alpha=0.7, linewidth=0, label=label)
     axes.plot(places, history["loss"], color=LOSS, label="training loss", marker="." if len(places) == 1 else None)
-    axes.set(xlabel=unit, ylabel="training loss", xlim=(edges[0], edges[-1]))
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set(xlabel=unit, ylabel="training loss", xlim=(edges[0], edges[-1]), ylim=range_of_losses(history["loss"]))
     axes.xaxis.get_major_locator().set_params(integer=True)
     right = axes.twinx()
     for name, colour, label in (("eer", EER, "held-out EER"), ("auc", AUC, "held-out AUC")):
@@ -60,6 +60,27 @@ def draw_curves(figure, diagnosis, columns=4):
     draw_references(right, references_of(diagnosis.facts))
     lines = [item for part in (axes, right) for item in zip(*part.get_legend_handles_labels(), strict=True)]
     figure.legend(*zip(*lines, strict=True), loc="outside upper center", ncols=columns, frameon=False)
+
+
+def range_of_losses(losses):
+    """`(low, high)` of an axis for `losses`: from 0 if they vary by at least as much as the lowest is above it.
+
+    It is at least a twentieth of the largest loss wide, so that a loss that stands still looks flat.
+
+    >>> [round(end, 4) for end in (*range_of_losses([0.9, 0.1]), *range_of_losses([0.69, 0.6]))]
+    [0.0, 0.94, 0.5955, 0.6945]
+    """
+    losses = np.array(losses, float)
+    losses = losses[np.isfinite(losses)]
+    if not losses.any():
+        return 0.0, 1.0
+    low, high = float(losses.min()), float(losses.max())
+    apart = max(high - low, LEAST_RANGE * max(-low, high))
+    margin = 0.05 * apart  # as matplotlib leaves
+    if 0 <= low <= apart:
+        return 0.0, high + margin
+    middle, half = (low + high) / 2, apart / 2 + margin
+    return middle - half, middle + half
 
 
 def draw_references(axes, references):

@@ -15,7 +15,7 @@ from keras_siamese.diagnosis.facts.table import Facts
 from keras_siamese.diagnosis.observed import Observed
 from keras_siamese.diagnosis.report import page as report
 from keras_siamese.diagnosis.report.panels import HEALTH, lines_of
-from keras_siamese.diagnosis.report.pictures import draw_curves, draw_health, thumbnails
+from keras_siamese.diagnosis.report.pictures import draw_curves, draw_health, range_of_losses, thumbnails
 from keras_siamese.diagnosis.run import Run
 from tests.support.diagnoses import EPOCHS, history, made
 
@@ -40,6 +40,29 @@ def test_measurements_are_drawn_and_shaded_where_they_lie(places, limits, shaded
     assert (extent.x0, extent.x1) == pytest.approx(shaded)
     assert left.lines[0].get_xdata().tolist() == places
     assert right.texts[0].get_text() == "no cause found"
+
+
+@pytest.mark.parametrize(
+    ("losses", "low", "high"),
+    [
+        ([0.69, 0.6, float("nan")], 0.5955, 0.6945),
+        ([1.0, 0.05], 0.0, 1.0475),
+        ([0.7, 0.35], 0.0, 0.7175),  # it has fallen to a half
+        ([0.694, 0.693], 0.6744, 0.7126),  # which looks flat
+        ([3e-9, 1e-9], 0.0, 3.1e-9),
+        ([-14.0, -16.0], -16.1, -13.9),
+        ([1.0, -1.0], -1.1, 1.1),
+        ([0.0, 0.0], 0.0, 1.0),
+        ([float("nan")], 0.0, 1.0),
+        ([], 0.0, 1.0),
+    ],
+)
+def test_the_axis_of_losses_shows_how_they_fall(losses, low, high):
+    assert range_of_losses(losses) == pytest.approx((low, high), rel=1e-3)
+    if losses:
+        curves = dict.fromkeys(("auc", "eer", "auc_se", "eer_se", "loss"), losses)
+        axes = drawn(draw_curves, stand_in((list(range(len(losses))), "epoch", curves))).axes[0]
+        assert axes.get_ylim() == pytest.approx((low, high), rel=1e-3)
 
 
 @pytest.fixture(scope="module")
