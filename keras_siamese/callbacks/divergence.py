@@ -47,6 +47,11 @@ class DivergenceError(RuntimeError):
 class DivergenceMonitor(VerificationMonitor):
     """A `VerificationMonitor` that flags a run if its loss falls and verification does not follow, and says why.
 
+    For a model of two inputs, both kinds of pairs are given as `fit` takes them:
+
+        monitor = DivergenceMonitor(([v_left, v_right], v_y), train=([left, right], y), report="report.html")
+        model.fit([left, right], y, validation_data=([v_left, v_right], v_y), epochs=20, callbacks=[monitor])
+
     For a labelled set it measures 8 items of each identity, or more if that leaves fewer than 400: as `diagnose` does,
     and twice as many as a `VerificationMonitor`.
 
@@ -65,8 +70,8 @@ class DivergenceMonitor(VerificationMonitor):
             anew. A resumed run needs it; see below. KerasTuner copies the callbacks for each execution; each copy
             writes into the first of log-1, log-2, … that does not exist. None: no log.
         train: training data, to compare held-out with training pairs: `(x, labels)`, a sequence, or what `fit` is
-            given, `(x, y)`. They are read when the run is diagnosed. Not needed if the package's siamese model is
-            fitted on a sequence of pairs, because it keeps that sequence.
+            given, `(x, y)`, such as `([left, right], y)`. They are read when the run is diagnosed. Not needed if the
+            package's siamese model is fitted on a sequence of pairs, because it keeps that sequence.
         threshold: the score (−distance, or probability) from which your own accuracy accepts a pair. By default 0.5 for
             a model that puts out probabilities and is compiled with an accuracy.
         target_eer: the EER that you want, in (0, 1). Above it, verification counts as bad.

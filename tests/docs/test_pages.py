@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from keras_siamese.callbacks import DivergenceMonitor
 from keras_siamese.diagnosis.causes import CAUSES, names
 from tests.support.pages import BLOCK, DOCS, PAGES, ROOT, name_of
 
@@ -40,6 +41,14 @@ def test_links_lead_to_files_and_headings(page):
 @EACH_PAGE
 def test_pages_open_with_their_name(page):
     assert page.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("where", ["README.md", "docs/guides/attach.md", "docs/guides/forms.md", "docstring"])
+def test_the_callback_is_shown_with_the_training_pairs(where):
+    is_docstring = where == "docstring"
+    text = DivergenceMonitor.__doc__ if is_docstring else (ROOT / where).read_text(encoding="utf-8")
+    pairs = r"\(\[\w+, \w+\], \w+\)"
+    assert re.search(rf"DivergenceMonitor\({pairs}, train={pairs}", text)
 
 
 def test_the_navigation_has_each_page_once():
