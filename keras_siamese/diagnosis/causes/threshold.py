@@ -25,6 +25,8 @@ class Threshold(Cause):
 
     def judge(self, facts):
         logged = self.contradicted(facts)
+        if logged is None and "threshold" not in facts:
+            logged = self.contradicted_held_out(facts)
         if logged is not None:
             return logged
         if "threshold" not in facts:
@@ -63,13 +65,36 @@ class Threshold(Cause):
         )
         what = (
             f"The logged accuracy is {logged:.3f}, although a threshold that fits the scores gives {best:.3f} on the "
-            "same pairs: the metric "
+            f"same pairs: {reason(logged, allowed)}"
         )
-        is_reversed = 1 - logged > allowed
-        what += "calls genuine pairs different." if is_reversed else "uses a threshold that does not fit the scores."
         strength = (best - logged) / limits.ACCURACY_LOST
         return self.found(facts, "error", what, signals, strength, change(threshold=None), self.advised(facts))
+
+    def contradicted_held_out(self, facts):
+        """The same of the validation data, where the training pairs are not known. The monitor may have been given
+        other pairs than `fit`, so this is a warning.
+        """
+        if "logged_val_accuracy" not in facts or "val_best_accuracy" not in facts:
+            return None
+        logged, best = facts["logged_val_accuracy"], facts["val_best_accuracy"]
+        allowed = (0.5 + best) / 2
+        if logged >= allowed or facts["eer"] >= limits.BAD_EER:
+            return None
+        signals = signals_of(facts, logged_val_accuracy=(float(allowed), 0.5), val_best_accuracy=None, auc=None)
+        what = (
+            f"The logged accuracy of the validation data is {logged:.3f}, although a threshold that fits the scores "
+            f"gives {best:.3f} on held-out pairs: {reason(logged, allowed)}"
+        )
+        strength = (best - logged) / limits.ACCURACY_LOST
+        return self.found(facts, "warning", what, signals, strength, change(threshold=None), self.advised(facts))
 
     def advised(self, facts):
         """The advice, for items with identities or for pairs."""
         return self.advice if "identities" in facts else self.for_pairs
+
+
+def reason(logged, allowed):
+    """What the metric of a `logged` accuracy below `allowed` does, as the end of a sentence."""
+    if 1 - logged > allowed:
+        return "the metric calls genuine pairs different."
+    return "the metric uses a threshold that does not fit the scores."

@@ -22,6 +22,8 @@ from keras_siamese.scoring import embed, score_embeddings, spread_over_kinds, to
 logger = logging.getLogger(__name__)
 
 LARGEST_SAMPLE = 50_000  # numbers; larger samples are not compared themselves
+# Curves of the accuracy of validation pairs, of a model with one output: Keras names those of others after the outputs.
+OF_VALIDATION = {f"{LOGGED}val_{name}" for name in ("accuracy", "acc", "binary_accuracy")}
 
 
 def of_history(observed):
@@ -49,16 +51,27 @@ def of_history(observed):
 
 
 def logged_accuracy(observed):
-    """The last accuracy that the user's own metrics logged of the training pairs, beside the best one possible."""
-    curves = [np.array(curve, float) for name, curve in observed.history.items() if is_accuracy(name)]
+    """The last accuracy that the user's own metrics logged of the training pairs, beside the best one possible; without
+    training pairs also that of the validation data, if these are pairs and the model has one output.
+    """
+    found, direction = {}, getattr(observed.siamese, "direction", None)
+    if (value := last_share(observed.history, is_accuracy)) is not None:
+        found["logged_accuracy"] = value
+        if observed.train is not None:
+            found["train_best_accuracy"] = observed.train.accuracy[0]
+    if observed.train is None and direction is not None and direction.wanted:
+        value = last_share(observed.history, OF_VALIDATION.__contains__)
+        if value is not None:
+            found |= {"logged_val_accuracy": value, "val_best_accuracy": observed.valid.accuracy[0]}
+    return found
+
+
+def last_share(curves, is_wanted):
+    """The last finite value of the first curve with a wanted name, if its values are in [0, 1]; None without any."""
+    curves = [np.array(curve, float) for name, curve in curves.items() if is_wanted(name)]
     curves = [curve[np.isfinite(curve)] for curve in curves]
     values = [curve[-1] for curve in curves if len(curve) and 0 <= curve.min() <= curve.max() <= 1]
-    if not values:
-        return {}
-    found = {"logged_accuracy": values[0]}
-    if observed.train is not None:
-        found["train_best_accuracy"] = observed.train.accuracy[0]
-    return found
+    return values[0] if values else None
 
 
 def is_accuracy(name):

@@ -56,6 +56,27 @@ def test_a_logged_accuracy_that_contradicts_the_ranking(changes, expected):
         assert severity_and_strength("threshold", **{**LOGGED, **changes}) == expected
 
 
+HELD_OUT = {"threshold": None, "train_best_accuracy": None, "val_best_accuracy": 0.9, "logged_val_accuracy": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("warning", 10.0)),
+        ({"logged_val_accuracy": 0.65}, ("warning", 8.333)),
+        ({"logged_val_accuracy": 0.7}, None),
+        ({"eer": 0.26}, None),  # pairs are not told apart, so an accuracy near .5 is right
+        ({"val_best_accuracy": None}, None),
+        ({"threshold": -0.5, "accuracy_lost": 0.0}, None),  # which says more
+        ({"train_best_accuracy": 0.9, "logged_accuracy": 0.05}, ("error", 10.0)),  # and so do the training pairs
+    ],
+)
+def test_without_training_pairs_the_accuracy_of_the_validation_data_counts(changes, expected):
+    assert severity_and_strength("threshold", **{**HELD_OUT, **changes}) == expected
+    assert "of the validation data is 0.050" in answer("threshold", **HELD_OUT).summary
+    assert "calls genuine pairs different" in answer("threshold", **HELD_OUT).summary
+
+
 def test_it_tells_a_threshold_from_a_reversed_metric():
     assert "does not fit" in answer("threshold", **LOGGED).summary
     assert "calls genuine pairs different" in answer("threshold", **{**LOGGED, "logged_accuracy": 0.1}).summary

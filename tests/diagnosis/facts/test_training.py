@@ -48,6 +48,7 @@ def test_why_there_is_no_untrained_copy_is_logged(caplog):
 
 def curves_of(history, **options):
     given = {"flags": [3, 4], "recovered": False, "verifies_badly": True, "probed": {}, "history": history}
+    given |= {"train": None, "siamese": None}
     epoch = len(history["loss"]) - 1 if history else None
     return of_history(SimpleNamespace(**{**given, "epoch": epoch, **options}))
 
@@ -58,6 +59,19 @@ def test_the_loss_curve():
     assert facts["loss_fallen"] == 0.75 and facts["loss_rises"] == pytest.approx(1 / 3)
     assert (facts["best_eer"], facts["best_eer_epoch"]) == (0.2, 4)
     assert (facts["recovered"], facts["verifies_badly"]) == (0.0, 1.0) and "update_size_first" not in facts
+
+
+def test_the_accuracy_of_validation_pairs_counts_where_the_training_pairs_are_not_known():
+    curves = {"loss": [1.0, 0.5], "eer": [0.3, 0.2], "logged_accuracy": [0.4, 0.3], "logged_val_accuracy": [0.2, 0.1]}
+    pairs, items = (SimpleNamespace(direction=SimpleNamespace(wanted=wanted)) for wanted in (-1, 0))
+    given = {"valid": SimpleNamespace(accuracy=(0.9, -0.5)), "siamese": pairs}
+    facts = curves_of(curves, **given)
+    assert (facts["logged_accuracy"], facts["logged_val_accuracy"], facts["val_best_accuracy"]) == (0.3, 0.1, 0.9)
+    assert "logged_val_accuracy" not in curves_of(curves, **given | {"siamese": items}), "of identities, not of pairs"
+    facts = curves_of(curves, **given, train=SimpleNamespace(accuracy=(0.8, -0.5)))
+    assert facts["train_best_accuracy"] == 0.8 and "logged_val_accuracy" not in facts
+    several = {"loss": [1.0], "eer": [0.3], "logged_val_kind_accuracy": [0.1]}
+    assert "logged_val_accuracy" not in curves_of(several, **given), "of one of several outputs"
 
 
 def test_a_constant_loss_does_not_rise_and_one_epoch_has_no_curve():
