@@ -102,7 +102,7 @@ assert diagnosis.leading[0].cause == "pair_imbalance"
 #
 # ## Repair it
 #
-# We take the first line of the advice. `PairSequence` draws new pairs in each epoch, half of them of one drawing. The
+# We take the first part of the advice. `PairSequence` draws new pairs in each epoch, half of them of one drawing. The
 # model is as it was, and so are the number of pairs and the validation pairs.
 
 # %%
@@ -148,5 +148,5 @@ plt.show()
 # - Keep your model and your `fit`. Pass the validation pairs to `DivergenceMonitor` as you pass them to `evaluate`.
 # - Pass the training pairs as `train=`: many causes can be seen only there.
 # - If you have items and their identities, `ks.data.PairSequence(x, labels)` draws the pairs. If you have only pairs,
-#   use the second line of the advice, and weight the genuine ones.
+#   use the second part of the advice, and weight the genuine ones.
 # - `ks.repair(model, train, validation)` tries the repairs by itself.

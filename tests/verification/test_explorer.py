@@ -120,7 +120,7 @@ def test_the_page_says_that_scores_are_negative_distances(pairs, tmp_path, negat
     report.pairs["negated"] = negated
     report.to_html(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert (f"score = −{negated}<" in page) == (f"The score is −{negated}, so that" in page) == (negated is not None)
+    assert (f"score = −{negated}<" in page) == (f"negative: score = −{negated}." in page) == (negated is not None)
 
 
 @pytest.mark.deep

@@ -11,12 +11,12 @@ class Memorising(Cause):
     reads = ("gap", "train_eer")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
     advice = (
-        "# all of these help: augmentation\n"
+        "# augmentation\n"
         "augment = ks.data.image_augmenter(rotation_range=15, zoom_range=0.1)\n"
         "train = ks.data.PairSequence(x, labels, augment=augment)\n"
-        "# a callback after the monitor\n"
+        "# and early stopping, by a callback after the monitor\n"
         'stop = keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)\n'
-        "# more identities: more samples of the same few identities do not help with new ones"
+        "# and more identities: more samples of the same few identities do not help with new ones"
     )
 
     def judge(self, facts):
