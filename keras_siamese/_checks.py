@@ -8,6 +8,7 @@ module may import this one; it imports no other module of the package.
     labels = check_labels("labels", labels, length=len(x))
 """
 
+import difflib
 import importlib
 import numbers
 import os
@@ -182,6 +183,15 @@ def check_path(name, path):
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a path; got {path!r} of type {type(path).__name__}")
     return Path(path)
+
+
+def check_keywords(function, given, known):
+    """Check that each name in `given` is in `known`, the options of a `function`; `TypeError` names a similar one."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
 
 
 def check_writable(name, path):

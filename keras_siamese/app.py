@@ -15,7 +15,9 @@ import numpy as np
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number
 from keras_siamese._reading import check_array
 from keras_siamese.data import ImageFiles, ImageFolder
+from keras_siamese.scoring import negated
 from keras_siamese.stored import StoredGallery
+from keras_siamese.verification.evidence import of_negatives
 
 KINDS = ("image", "sound", "text", "array")
 COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
@@ -183,6 +185,13 @@ def search(verifier, reader, gallery, probe):
     return rows, f"## {verdict}"
 
 
+def rule(verifier):
+    """How the verifier decides, in one or two sentences."""
+    negative, threshold = negated(verifier.parts), f"{verifier.threshold:.4g}"
+    decides = f"Two samples count as the same identity if their score is at least the threshold, {threshold}."
+    return decides if negative is None else f"{decides} {of_negatives(verifier.threshold, negative)}"
+
+
 def page(verifier, gallery=None, kind=None, divide=1.0, rate=None):
     """The gradio `Blocks` of a verifier; arguments are those of `serve`."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -195,10 +204,7 @@ def page(verifier, gallery=None, kind=None, divide=1.0, rate=None):
         "array": (gr.File, {"type": "filepath", "file_types": [".npy"]}),
     }[reader.kind]
     with gr.Blocks(title="Verifier", analytics_enabled=False) as blocks:
-        gr.Markdown(
-            f"# Verifier of {verifier.siamese.name}\n\nThe higher the score, the more similar are two samples. "
-            f"They count as the same identity if their score is at least the threshold, {verifier.threshold:.4g}."
-        )
+        gr.Markdown(f"# Verifier of {verifier.siamese.name}\n\n{rule(verifier)}")
         with gr.Tab("Two samples"):
             with gr.Row():
                 sides = [component(label=name, elem_id=name.lower(), **options) for name in ("First", "Second")]

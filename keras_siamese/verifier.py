@@ -41,6 +41,7 @@ from keras_siamese.verifier_calibration import (
     evidence_of,
     held_out,
     mapping_of,
+    refuse_sides,
     rounded_up,
     threshold_for,
 )
@@ -211,6 +212,7 @@ class Verifier(keras.Model):
 
     def trials(self, x: Data, labels: ArrayLike | None = None, seed: int = 0) -> Trials:
         """The comparisons of items `x` with their identities `labels`, or of pairs as `calibrate` takes them."""
+        refuse_sides("evaluate(([left, right], same))", x, labels)
         if labels is not None:
             return Trials.from_labels(x, labels, seed=seed)
         model = getattr(self.siamese, "model", self.siamese)

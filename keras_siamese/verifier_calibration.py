@@ -32,19 +32,16 @@ def held_out(model, x, labels, encoder, seed):
     """The `HeldOutPairs` or the `HeldOutHistogram` of the arguments of `Verifier.calibrate`."""
     if isinstance(x, ScoreHistogram):
         return HeldOutHistogram(dissect(model, encoder=encoder), x, labels)
-    if labels is not None and are_sides(x, labels):
-        raise ValueError("Give pairs as one argument: Verifier.calibrate(model, ([left, right], same))")
+    refuse_sides("Verifier.calibrate(model, ([left, right], same))", x, labels)
     validation = x if labels is None else Trials.from_labels(x, labels, seed=seed)
     return HeldOutPairs(*attach(model, validation, encoder=encoder, seed=seed))
 
 
-def are_sides(x, labels):
-    """Whether `x` is a list of both sides of as many pairs as there are `labels`, not a list of samples."""
-    return (
-        isinstance(x, list)
-        and len(x) == 2 != np.size(labels)
-        and {np.shape(side)[:1] for side in x} == {np.shape(labels)}
-    )
+def refuse_sides(call, x, labels):
+    """Raises if `x` is a list of both sides of as many pairs as there are `labels`, not of samples; says the `call`."""
+    is_two = labels is not None and isinstance(x, list) and len(x) == 2 != np.size(labels)
+    if is_two and {np.shape(side)[:1] for side in x} == {np.shape(labels)}:
+        raise ValueError(f"Give pairs as one argument: {call}")
 
 
 class HeldOutPairs:

@@ -20,7 +20,7 @@ def warn_of_code(model):
     if names:
         problem = "are Lambda layers, whose Python code Keras does not load in safe mode"
         instead = "Replace them by keras_siamese.layers.DistanceLayer or by keras.ops"
-        load = "or load the saved verifier with Verifier.load(path, safe_mode=False)"
+        load = "or load the saved verifier with Verifier.load(path, safe_mode=False); it runs without your imports"
         warnings.warn(f"The layers {names} of {model.name!r} {problem}. {instead}, {load}", stacklevel=3)
 
 

@@ -60,6 +60,14 @@ def test_images_are_compared_as_in_training(images, tmp_path):
     assert f"The score is {score:.4g}" in same
 
 
+def test_the_rule_says_that_a_score_is_a_negative_distance(images):
+    verifier, *_ = images
+    said = app.rule(verifier)
+    assert f"at least the threshold, {verifier.threshold:.4g}. The score is −distance: a pair is accepted if" in said
+    head = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
+    assert "distance" not in app.rule(ks.Verifier(ks.SiameseWrapper(verifier.parts.encoder, head=head), 0.5))
+
+
 def test_one_is_searched_in_a_folder(images, tmp_path):
     verifier, x, labels = images
     paths = written(tmp_path, x, labels)

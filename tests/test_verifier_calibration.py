@@ -11,7 +11,7 @@ from keras_siamese.layers import SiameseWrapper
 from keras_siamese.scoring import embed
 from keras_siamese.verification import ScoreHistogram, compare_embeddings, compare_shards
 from keras_siamese.verifier import Verifier
-from keras_siamese.verifier_calibration import are_sides
+from keras_siamese.verifier_calibration import refuse_sides
 from tests.support.verifiers import FEATURES, clusters, encoder_model
 
 RULES = [
@@ -143,7 +143,9 @@ def test_pairs_in_place_of_samples_are_named(siamese, valid):
     sides, same = [valid[0][:40], valid[0][40:80]], valid[1][:40] == valid[1][40:80]
     with pytest.raises(ValueError, match=r"Give pairs as one argument: .*\(\[left, right\], same\)\)"):
         Verifier.calibrate(siamese, sides, same)
-    assert not are_sides([1.0, 2.0], [0, 1]) and not are_sides(valid[0], valid[1])
+    with pytest.raises(ValueError, match=r"Give pairs as one argument: evaluate\(\(\[left, right\], same\)\)"):
+        Verifier.calibrate(siamese, *valid).evaluate(sides, same)
+    refuse_sides("call", [1.0, 2.0], [0, 1]), refuse_sides("call", *valid)
 
 
 class Own(SiameseWrapper):

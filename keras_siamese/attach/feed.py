@@ -34,11 +34,21 @@ def gather(data, rows=ROWS, name="validation"):
         x, y = joined_batches(batches_of(data), rows)
     x, y = to_arrays(x), None if y is None else to_arrays(y)
     arrays = [array for array in tree.flatten((x, y)) if array is not None]
-    lengths = {len(array) if array.ndim else None for array in arrays}
+    check_lengths({len(array) if array.ndim else None for array in arrays}, name)
+    return x, y
+
+
+def check_lengths(lengths, name):
+    """Raises if the set of `lengths` of the arrays in data is not one number of samples, at least one."""
     if len(lengths) != 1 or lengths in ({0}, {None}):
         wanted = "inputs and targets with the same number of samples, at least one"
         raise ValueError(f"`{name}` must have {wanted}; got {lengths}")
-    return x, y
+
+
+def known_lengths(data):
+    """The numbers of samples, as a set, that the arrays of `(x, y)` tell by their shapes; nothing is read."""
+    shapes = [tuple(shape) for one in tree.flatten(list(data[:2])) if (shape := getattr(one, "shape", None))]
+    return {shape[0] for shape in shapes if shape[0] is not None}
 
 
 def is_batched(data):

@@ -8,6 +8,7 @@ and `diagnosis.diagnose` judges it. A loop without `fit` calls `start`, `record`
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable
@@ -17,10 +18,10 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_siamese._checks import check_choice, check_installed, check_integer, check_number, check_writable
+from keras_siamese._checks import check_installed, check_integer, check_keywords, check_number, check_writable
 from keras_siamese._types import Data, MonitorOptions, StrPath, Unpack
 from keras_siamese.attach.anatomy import Anatomy
-from keras_siamese.attach.feed import is_batched
+from keras_siamese.attach.feed import check_lengths, is_batched, known_lengths
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import beside
@@ -34,6 +35,8 @@ from keras_siamese.diagnosis.recorder import RunLog, RunRecorder
 from keras_siamese.scoring import may_be_items, needs_model, score
 
 logger = logging.getLogger(__name__)
+
+ACTIONS = ("warn", "stop", "raise")
 
 
 class DivergenceError(RuntimeError):
@@ -138,10 +141,13 @@ class DivergenceMonitor(VerificationMonitor):
     ) -> None:
         if target_eer is not None:
             check_number("target_eer", target_eer, low=0, high=1, open_low=True, open_high=True)
+        own = inspect.signature(DivergenceMonitor.__init__).parameters
+        check_keywords(type(self).__name__, kwargs, [*MonitorOptions.__annotations__, *own])
         super().__init__(validation, **kwargs)
         self.recorder = RunRecorder(None if log is None else RunLog(log, side=self.side), target_eer)
-        if not callable(on_divergence):
-            check_choice("on_divergence", on_divergence, ("warn", "stop", "raise"))
+        if not callable(on_divergence) and on_divergence not in ACTIONS:
+            expected = f"one of {', '.join(map(repr, ACTIONS))}, or a function of the Diagnosis"
+            raise ValueError(f"`on_divergence` must be {expected}; got {on_divergence!r}")
         self.on_divergence = on_divergence
         self.confirm = confirm or budget_epochs is not None or budget_seconds is not None
         self.budget = check_budget(budget_epochs, budget_seconds)
@@ -152,6 +158,8 @@ class DivergenceMonitor(VerificationMonitor):
         is_data = needs_model(train) or is_batched(train) or isinstance(train, (tuple, list))
         if may_be_items(train) or hasattr(train, "shape") or not is_data:
             training_trials(train)  # so that an error is raised now; pairs are read when the model is known
+        elif isinstance(train, (tuple, list)) and (lengths := known_lengths(train)):
+            check_lengths(lengths, "train")
         self.threshold = None if threshold is None else check_number("threshold", threshold)
 
     def __deepcopy__(self, memo):

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import keras
 from keras import tree
 
+from keras_siamese._checks import check_keywords
 from keras_siamese._replicas import refuse_workers
 from keras_siamese._types import StrPath
 from keras_siamese.attach.feed import gather, is_batched
@@ -57,6 +58,9 @@ def fit(
         ValueError: if there are no validation data, or for what `DivergenceMonitor` refuses.
     """
     refuse_workers("ks.fit", model)
+    taken = inspect.signature(model.fit).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        check_keywords("ks.fit", kwargs, [*taken, *inspect.signature(fit).parameters])
     given = named(args, kwargs)
     validation, train, recorded = seen_data(given)
     if validation is None:

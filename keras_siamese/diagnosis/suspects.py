@@ -100,6 +100,8 @@ def near_miss(cause, ruled_out, facts, reach, side):
         for name in names:
             limit = limits.TABLE[name]
             for value in (limit.times(factor), limit.times(1 / factor)):
+                if limit.unit.startswith("share") and value > 1:
+                    continue
                 found = judged(cause, facts, {name: value}, side)
                 if isinstance(found, Finding):
                     limit_of = f"the limit {name.lower()} were {value:.3g} in place of {limit:.3g} ({limit.unit})"

@@ -70,7 +70,7 @@ def test_the_compared_output_is_the_models(rng):
     x = rng.normal(size=(2, EXAMINED, 4)).astype("float32")
     ends = [tower(side) for tower, side in zip(towers.models, x, strict=True)]
     mine = keras.ops.convert_to_numpy(Examined(towers).output["compare"](*ends))
-    np.testing.assert_allclose(mine, model.predict_on_batch(list(x)), rtol=1e-5)
+    np.testing.assert_allclose(mine, model.predict_on_batch(list(x)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

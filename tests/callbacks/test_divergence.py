@@ -225,18 +225,27 @@ def test_the_diagnosis_is_of_the_weights_that_training_leaves():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"on_divergence": "shout"}, "`on_divergence` must be one of 'warn', 'stop', 'raise'; got 'shout'"),
+        ({"on_divergence": "shout"}, "`on_divergence` must be one of 'warn', 'stop', 'raise', or a function"),
         ({"target_eer": 0}, "`target_eer` must be in"),
         ({"threshold": np.nan}, "`threshold` must be in"),
         ({"train": TRAIN[0]}, "`train` must be .x, labels. or a sequence"),
         ({"train": (TRAIN[0], TRAIN[1][:5])}, "`train labels` must have one entry"),
         ({"train": (TRAIN[0], np.zeros(60, int))}, "they have 1 identities"),
+        ({"train": ([np.ones((5, 2)), np.ones((5, 2))], np.ones(4))}, "`train` must have .* same number of samples"),
         ({"every_steps": 0}, "`every_steps` must be at least 1; got 0"),
     ],
 )
 def test_bad_settings_of_a_divergence_monitor_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DivergenceMonitor(VALID, **options)
+
+
+def test_a_misspelt_option_is_named_with_the_right_one():
+    for wrong, right in (("reprot", "report"), ("similar_lable", "similar_label")):
+        with pytest.raises(TypeError, match=rf"DivergenceMonitor\(\) got .* '{wrong}'. Did you mean '{right}'\?"):
+            DivergenceMonitor(VALID, **{wrong: 1})
+    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'zzz'$"):
+        DivergenceMonitor(VALID, zzz=1)
 
 
 def test_a_report_that_cannot_be_written_is_refused_on_construction(tmp_path):

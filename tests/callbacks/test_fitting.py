@@ -16,6 +16,13 @@ def test_options_of_the_monitor_are_no_arguments_of_keras():
     assert own and not set(own) & set(ORDER) and ORDER[:2] == ("x", "y")
 
 
+def test_a_misspelt_argument_is_named_with_the_right_one():
+    model = keras.Sequential([keras.Input((2,))])
+    for wrong, right in (("on_divergance", "on_divergence"), ("batchsize", "batch_size")):
+        with pytest.raises(TypeError, match=rf"ks.fit\(\) got .* '{wrong}'. Did you mean '{right}'\?"):
+            ks.fit(model, **{wrong: 1})
+
+
 def test_arguments_are_replaced_where_they_stand():
     assert replaced((1, 2, 3, 4, 5, None), {}, callbacks=[0]) == ([1, 2, 3, 4, 5, [0]], {})
     assert replaced((1,), {"y": 2}, callbacks=[0]) == ([1], {"y": 2, "callbacks": [0]})

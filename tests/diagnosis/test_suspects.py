@@ -50,6 +50,14 @@ def test_what_almost_was_found_is_a_suspect_and_no_finding(name, limit):
     assert near[name].evidence == answer.evidence != {}
 
 
+def test_no_near_miss_needs_a_share_above_1():
+    changes = {**BAD, "frozen_parts": 1.0, "frozen_share": 1.0}
+    for one in near_misses(facts(**changes), reach=1000.0):
+        limit = limits.TABLE[one.limit]
+        value = float(one.reason.split(" were ")[1].split()[0])
+        assert value <= 1 or not limit.unit.startswith("share"), one.reason
+
+
 def test_nearer_misses_come_first():
     near = near_misses(facts(**BAD, margin=0.12, spread=0.45, spacing=0.45))
     factors = [one.factor for one in near]

@@ -7,7 +7,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 class IdentityImbalance(Cause):
     stage = "data"
     reads = ("share_of_two", "drawn_identities")
-    needs = "which identities are drawn: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"
+    needs = "which identities are drawn: fit on a sequence of ks.data, or DivergenceMonitor(…, train=(x, labels))"
     advice = (
         "# either: batches for a loss on embeddings, which draw all identities equally often\n"
         "train = ks.data.BalancedBatchSequence(x, labels)\n"

@@ -9,7 +9,7 @@ import numpy as np
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_imperfect, signals_of
 
-RESCALED = "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), *encoder.layers])"
+RESCALED = "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), encoder])"
 
 
 class InputScale(Cause):
@@ -21,7 +21,7 @@ class InputScale(Cause):
         "# or: for anything else\n"
         "normalise = keras.layers.Normalization()\n"
         "normalise.adapt(x)\n"
-        "encoder = keras.Sequential([normalise, *encoder.layers])"
+        "encoder = keras.Sequential([normalise, encoder])"
     )
 
     def judge(self, facts):

@@ -15,10 +15,11 @@ class PreprocessingMismatch(Cause):
     reads = ("held_out_spread", "gap")
     needs = "training samples that are arrays of numbers, as `train`"
     advice = (
-        "# either: inside the model\n"
-        "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), *encoder.layers])\n"
-        "# or: by one function\n"
-        "x_train, x_valid = prepare(raw_train), prepare(raw_valid)"
+        "# either: by one function\n"
+        "x_train, x_valid = prepare(raw_train), prepare(raw_valid)\n"
+        "# or: inside the model, such as pixels from 0 to 255, and nowhere else\n"
+        "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), encoder])\n"
+        "x_train, x_valid = raw_train, raw_valid"
     )
 
     def judge(self, facts):

@@ -224,7 +224,7 @@ class Search:
             diagnosis = self.test(best, diagnosis)
             chosen = next(self.candidates(best, diagnosis), None)
             if chosen is None:
-                why = SOUND if is_sound(diagnosis) else "No other repair is left to try."
+                why = sound(diagnosis) if is_sound(diagnosis) else "No other repair is left to try."
                 break
             *chosen, key = chosen
             self.tried.add(key)
@@ -256,7 +256,7 @@ class Search:
         if self.target_eer is not None and eer <= self.target_eer:
             return f"The held-out EER {eer:.3f} has reached the target."
         if is_sound(diagnosis) and (len(self.attempts) == 1 or not diagnosis.findings):
-            return SOUND
+            return sound(diagnosis)
         if self.left < self.epochs:
             return "The budget is spent."
         return None
@@ -354,6 +354,12 @@ class Search:
             recipe = recipe_of(program.anatomy, source, fed) | {"initial": program.start}
             diagnosis = diagnosis_of(recorder.observed(valid, trained, **recipe))  # measured while the settings hold
         return diagnosis, Outcome([], scored), values_of(model)
+
+
+def sound(diagnosis):
+    """What is said of a program that needs no repair: a sentence, and what was found all the same."""
+    minor = ", ".join(finding.cause for finding in diagnosis.findings)
+    return f"{SOUND} Read in the diagnosis what was found all the same: {minor}." if minor else SOUND
 
 
 def is_sound(diagnosis):

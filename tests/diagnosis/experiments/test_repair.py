@@ -189,4 +189,5 @@ def test_what_has_alarmed_before_is_tried_when_nothing_alarms_any_more(monkeypat
     monkeypatch.setattr(module, "is_sound", lambda diagnosis: len(diagnosis.findings) == 1)
     repaired = ks.repair(siamese(margin=30.0, rate=1e-7), pairs(), VALID, epochs=3, budget=60, progress=False)
     causes = list(dict.fromkeys(one.cause for one in repaired.attempts))
-    assert causes == [None, "learning_rate", "margin", "weak_features"] and repaired.why == module.SOUND
+    assert causes == [None, "learning_rate", "margin", "weak_features"]
+    assert repaired.why == f"{module.SOUND} Read in the diagnosis what was found all the same: weak_features."

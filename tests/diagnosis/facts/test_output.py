@@ -224,6 +224,7 @@ def test_labels_that_a_loss_does_not_expect():
         assert facts_by(anatomy, trials)["loss_falls_for_ever"] == falls
 
 
+@pytest.mark.each_backend
 def test_a_model_without_a_loss_of_pairs_has_no_curves():
     model = model_of(distance)
     anatomy, trials = attach(model, pairs(0))
