@@ -11,11 +11,12 @@ import wave
 from pathlib import Path
 
 import numpy as np
+from keras import ops
 
 from keras_siamese._checks import check_choice, check_installed, check_integer, check_number
 from keras_siamese._reading import check_array
 from keras_siamese.data import ImageFiles, ImageFolder
-from keras_siamese.scoring import negated
+from keras_siamese.scoring import negated, to_numpy
 from keras_siamese.stored import StoredGallery
 from keras_siamese.verification.evidence import of_negatives
 
@@ -167,14 +168,12 @@ def decide(verifier, reader, left, right):
 
 def search(verifier, reader, gallery, probe):
     """Rows of the nearest enrolled samples, as in `COLUMNS`, and the answer, or what cannot be read, in Markdown."""
-    from scipy.special import expit
-
     try:
         found = verifier.identify(reader.read(probe), gallery, k=min(NEAREST, len(gallery)))
     except (ValueError, OSError, KeyError) as error:
         return [], f"**Not searched.** {error}"
     labels = found.rows[0] if found.labels is None else found.labels[0]
-    probabilities = expit(verifier.slope * found.scores[0] + verifier.offset)
+    probabilities = to_numpy(verifier._decided(ops.convert_to_tensor(found.scores[0]))["probability"])
     rows = [
         [str(label), f"{score:.4g}", f"{100 * probability:.1f} %", "same" if accepted else "different"]
         for label, score, probability, accepted in zip(
@@ -208,16 +207,15 @@ def page(verifier, gallery=None, kind=None, divide=1.0, rate=None):
         with gr.Tab("Two samples"):
             with gr.Row():
                 sides = [component(label=name, elem_id=name.lower(), **options) for name in ("First", "Second")]
-            compare, answer = gr.Button("Compare", variant="primary", elem_id="compare"), gr.Markdown(elem_id="answer")
+            compare = gr.Button("Compare", variant="primary", elem_id="compare")
+            answer = gr.Markdown(elem_id="answer")
             compare.click(lambda left, right: decide(verifier, reader, left, right), sides, answer)
         if gallery is not None:
             with gr.Tab("One against the gallery"):
                 gr.Markdown(f"The {min(NEAREST, len(gallery))} nearest of {len(gallery):,} enrolled samples are shown.")
                 probe = component(label="Probe", elem_id="probe", **options)
-                start, verdict = (
-                    gr.Button("Search", variant="primary", elem_id="search"),
-                    gr.Markdown(elem_id="verdict"),
-                )
+                start = gr.Button("Search", variant="primary", elem_id="search")
+                verdict = gr.Markdown(elem_id="verdict")
                 table = gr.Dataframe(headers=list(COLUMNS), interactive=False, elem_id="nearest")
                 start.click(lambda given: search(verifier, reader, gallery, given), probe, [table, verdict])
     return blocks

@@ -182,7 +182,10 @@ class Verifier(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         # float32 under any dtype policy, because the threshold is a float32 number.
-        scores = similarity(self.siamese, ops.cast(self.siamese(inputs, training=training), "float32"))
+        return self._decided(similarity(self.siamese, ops.cast(self.siamese(inputs, training=training), "float32")))
+
+    def _decided(self, scores):
+        """Decision, probability and score of pairs, each of the shape of their float32 `scores`, by name."""
         probability = ops.sigmoid(self.slope * scores + self.offset)
         return {"accept": scores >= self.threshold, "probability": probability, "score": scores}
 

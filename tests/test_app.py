@@ -72,12 +72,12 @@ def test_one_is_searched_in_a_folder(images, tmp_path):
     verifier, x, labels = images
     paths = written(tmp_path, x, labels)
     gallery = app.enrolled(verifier, tmp_path, 255)
-    rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, paths[5])
-    assert (
-        (rows[0][0], rows[0][-1]) == ("person 1", "same")
-        and len(rows) == app.NEAREST
-        and verdict == "## Nearest: person 1"
-    )
+    reader = app.Reader(verifier, divide=255)
+    rows, verdict = app.search(verifier, reader, gallery, paths[5])
+    assert (rows[0][0], rows[0][-1], len(rows)) == ("person 1", "same", app.NEAREST)
+    itself = reader.read(paths[5])
+    assert rows[0][2] == f"{100 * verifier.probability(itself, itself)[0]:.1f} %"
+    assert verdict == "## Nearest: person 1"
     Image.fromarray(np.uint8(255 * np.eye(SIDE))).save(tmp_path / "nobody.png")
     rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, tmp_path / "nobody.png")
     assert verdict == "## Nobody in the gallery reaches the threshold" and rows[0][-1] == "different"
@@ -122,11 +122,8 @@ def test_one_is_searched_in_a_stored_gallery(images, tmp_path, monkeypatch):
     gallery = served["gallery"]
     assert isinstance(gallery, ks.StoredGallery) and len(gallery) == 12
     rows, verdict = app.search(verifier, app.Reader(verifier, divide=255), gallery, probe)
-    assert (
-        (rows[0][0], rows[0][-1]) == ("person 1", "same")
-        and len(rows) == app.NEAREST
-        and verdict == "## Nearest: person 1"
-    )
+    assert (rows[0][0], rows[0][-1], len(rows)) == ("person 1", "same", app.NEAREST)
+    assert verdict == "## Nearest: person 1"
 
     ks.StoredGallery(folder, verifier, "second").enroll(x[:2], names[:2])
     with pytest.raises(ValueError, match='or one of the name "gallery"; got first, second. Pass `StoredGallery'):

@@ -156,9 +156,7 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path):
 
 @pytest.mark.deep
 @pytest.mark.partner("mlflow")
-@pytest.mark.filterwarnings(
-    "ignore:The ``noload`` loader strategy is deprecated"
-)  # SQLAlchemy's, of mlflow's own query
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # SQLAlchemy's, about a query of MLflow's
 def test_mlflow_has_the_run(tmp_path, monkeypatch):
     import mlflow
 
