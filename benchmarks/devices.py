@@ -41,7 +41,9 @@ NEAR = {
     ),
 }
 LIMIT = 1800  # seconds for one process
-FOUR = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"}
+# On the CPU, XLA runs all devices on one pool of threads. With a thread for each device, two programs that run at once
+# can take threads from each other and wait for ever; NPROC is the least number of threads.
+FOUR = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0", "NPROC": "16"}
 ONE = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 # name: backend, name of the column, processes, environment
 STRATEGIES = {

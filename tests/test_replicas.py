@@ -20,7 +20,7 @@ from keras_siamese.callbacks import PartialFC
 from keras_siamese.callbacks.fitting import fit
 from keras_siamese.losses.batch.base import EmbeddingLoss
 from tests.support.batches import REQUIRED
-from tests.support.fresh_python import fresh
+from tests.support.fresh_python import fresh, virtual_devices
 
 IS_OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 8)
 TRAINED = """
@@ -452,7 +452,7 @@ print("null")
 @pytest.mark.jax
 def test_inside_of_a_mapped_function_rows_of_one_device_are_refused():
     """On two devices, so in a process of its own."""
-    assert fresh(MAPPED, XLA_FLAGS="--xla_force_host_platform_device_count=2") is None
+    assert fresh(MAPPED, **virtual_devices(2)) is None
 
 
 SHARDED = """
@@ -498,7 +498,7 @@ print("null")
 @pytest.mark.jax
 def test_proxies_that_are_divided_among_devices_are_trained_the_same():
     """By `ModelParallel`: the layer of all classes, and the sample of `PartialFC`."""
-    assert fresh(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=4") is None
+    assert fresh(SHARDED, **virtual_devices(4)) is None
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's")

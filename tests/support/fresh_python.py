@@ -26,3 +26,12 @@ def fresh(code, *arguments, **environment):
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def virtual_devices(count):
+    """The environment of a process in which JAX has `count` devices, which are this machine's CPU.
+
+    `NPROC` gives it more threads than devices: with as many, two programs that run at once can take threads from each
+    other and wait for ever.
+    """
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "NPROC": str(4 * count)}
