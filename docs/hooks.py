@@ -4,8 +4,9 @@ README.md is the home page, and the other files in `OUTSIDE` are pages as well. 
 those of the repository, so that they work in an editor and on a code host too; here they are turned into links of the
 site. A link to another file of the repository, such as a script in benchmarks/, becomes the file's name.
 
-The page of a cause ends with the limits that decide about it, read from the table of the diagnosis. Nothing of the
-package is imported, so the site can be built where Keras is missing.
+The page of a cause ends with the limits that decide about it, and the page of the report with what the names in the
+evidence mean, both read from the tables of the diagnosis. Nothing of the package is imported, so the site can be built
+where Keras is missing.
 """
 
 import ast
@@ -43,6 +44,8 @@ def on_page_markdown(markdown, page, config, files):
     name = page.file.src_uri
     if name.startswith("causes/") and name != "causes/index.md":
         markdown += limits_of(Path(name).stem)
+    if name == "guides/report.md":
+        markdown += evidence()
     source = next((outside for outside, target in OUTSIDE.items() if target == name), f"docs/{name}")
     return outside_of_code(markdown, lambda text: relinked(text, source, name))
 
@@ -67,6 +70,14 @@ def limits_of(cause):
     )
     text = f"The diagnosis decides by these numbers. {tuned} the other half was run."
     return "\n".join(["", "## Limits", "", text, "", *head, *rows, ""])
+
+
+def evidence():
+    """The table of the names of evidence, as diagnosis/meanings.py has them."""
+    source = (ROOT / "keras_siamese" / "diagnosis" / "meanings.py").read_text(encoding="utf-8")
+    (table,) = (node.value for node in ast.parse(source).body if isinstance(node, ast.Assign))
+    rows = [f"| {name.replace('_', ' ')} | {meaning} |" for name, meaning in ast.literal_eval(table).items()]
+    return "\n".join(["", "| name | meaning |", "| --- | --- |", *rows, ""])
 
 
 def limits():

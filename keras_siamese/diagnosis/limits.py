@@ -310,8 +310,6 @@ USUAL_WIDTH = Limit(128, "units", "convention", "experiments.comparison")
 USUAL_INPUT = Limit(20_000, "numbers", "convention: a dense layer of them is small", "experiments.comparison")
 
 # --- lines that only the report draws
-UNIFORMITY_WARNING = Limit(-1.0, "log of a kernel's mean", "tuned", "report.panels")
-UNIFORMITY_ERROR = Limit(-0.5, "log of a kernel's mean", "tuned", "report.panels")
 LOW_D_PRIME = Limit(0.5, "d′", "derivation: an EER of .40", "report.panels")
 HIGH_INTRA_INTER = Limit(0.9, "ratio of distances", "tuned; 1 is chance", "report.panels")
 

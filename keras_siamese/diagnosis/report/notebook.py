@@ -1,10 +1,12 @@
 """A `Diagnosis` in a notebook: the verdict, and each finding with its evidence and advice.
 
 Contract: a diagnosis in, a fragment of HTML out, without pictures and without the extra `report`. It holds what the
-text of the diagnosis holds, and all text is escaped. Standard library only.
+text of the diagnosis holds, and all text is escaped. No package of others.
 """
 
 from html import escape
+
+from keras_siamese.diagnosis.meanings import MEANINGS
 
 
 def html_of(diagnosis):
@@ -24,7 +26,9 @@ def html_of(diagnosis):
 
 
 def listed(evidence):
-    return f"<ul>{''.join(f'<li>{escape(signal.line(name))}</li>' for name, signal in evidence.items())}</ul>"
+    """`Signal`s by name as a list, each with what it means."""
+    lines = [(escape(signal.line(name)), escape(MEANINGS.get(name, ""))) for name, signal in evidence.items()]
+    return f"<ul>{''.join(f'<li>{line}<br><small>{meaning}</small></li>' for line, meaning in lines)}</ul>"
 
 
 def folded(title, inside, is_open=False):

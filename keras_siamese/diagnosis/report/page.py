@@ -11,6 +11,7 @@ import numpy as np
 from keras_siamese import verification
 from keras_siamese._checks import check_labels
 from keras_siamese.diagnosis.facts.references import references_of
+from keras_siamese.diagnosis.meanings import MEANINGS
 from keras_siamese.diagnosis.report.errors import item_of
 from keras_siamese.diagnosis.report.panels import panel_of
 from keras_siamese.diagnosis.report.pictures import draw_curves, draw_embeddings, draw_health, draw_scores, thumbnails
@@ -110,7 +111,7 @@ def cut(text):
 
 
 def signal_cells(signals):
-    """The rows `(name, value, interval, threshold, null)` of a table of `Signal`s, as text."""
+    """The rows `(name, meaning, value, interval, threshold, null)` of a table of `Signal`s, as text."""
 
     def number(value):
         return "" if value is None else f"{value:.4g}"
@@ -118,6 +119,7 @@ def signal_cells(signals):
     return [
         (
             name.replace("_", " "),
+            MEANINGS.get(name, ""),
             number(signal.value),
             "" if signal.low is None else f"{number(signal.low)} to {number(signal.high)}",
             number(signal.threshold),

@@ -39,7 +39,7 @@ def alarms(warning, error=None):
 
 PANELS = {
     "spread": Panel("spread", "higher", (*alarms(limits.POINT, limits.COLLAPSED), Line("uniform", 1.0))),
-    "uniformity": Panel("uniformity", "lower", alarms(limits.UNIFORMITY_WARNING, limits.UNIFORMITY_ERROR)),
+    "uniformity": Panel("uniformity", "lower"),
     "alignment": Panel("alignment", "lower", (Line("chance", 2.0),)),
     "effective_rank": Panel("effective rank", "higher"),
     "d_prime": Panel("d′", "higher", alarms(limits.LOW_D_PRIME)),
@@ -61,6 +61,8 @@ def lines_of(name, observed):
     """The `Line`s of a curve: those of its panel, and those that depend on the data of `observed`, an `Observed`."""
     dim, identities = observed.valid.embeddings.shape[1], observed.valid.trials.identities
     lines = list(panel_of(name).lines)
+    if name == "uniformity":
+        lines.append(Line("uniform", uniformity_of_sphere(dim)))
     if name == "effective_rank":
         lines.append(Line("warning", lowest_rank(dim, identities)))
     if name == "purity" and identities is not None:
@@ -72,6 +74,19 @@ def lowest_rank(dim, identities):
     """The effective rank below which embeddings `(items, dim)` use too few dimensions: max(2, .15·min(dim, K − 1))."""
     known = dim if identities is None else len(np.unique(identities)) - 1
     return max(float(limits.LEAST_RANK), limits.RANK_SHARE * min(dim, known))
+
+
+def uniformity_of_sphere(dim):
+    """The uniformity of embeddings that are spread evenly over the unit sphere of `dim` dimensions.
+
+    Their cosines have the mean of exp(κ·cos) = ₀F₁(dim/2; κ²/4), with κ = 4 as in `uniformity`.
+
+    >>> round(uniformity_of_sphere(64), 2)
+    -3.88
+    """
+    from scipy.special import hyp0f1
+
+    return float(np.log(hyp0f1(dim / 2, 4.0)) - 4)
 
 
 def chance_purity(identities):

@@ -3,14 +3,23 @@
 import numpy as np
 import pytest
 
-from keras_siamese.diagnosis.report.panels import HEALTH, Line, chance_purity, lines_of, lowest_rank, panel_of
+from keras_siamese.diagnosis.facts.embeddings import uniformity
+from keras_siamese.diagnosis.report.panels import (
+    HEALTH,
+    Line,
+    chance_purity,
+    lines_of,
+    lowest_rank,
+    panel_of,
+    uniformity_of_sphere,
+)
 from tests.support.diagnoses import made
 
 
 def test_each_curve_has_its_title_direction_and_alarms():
     expected = {
         "spread": ("spread", "higher", {"warning": 0.25, "error": 0.1, "uniform": 1.0}),
-        "uniformity": ("uniformity", "lower", {"warning": -1.0, "error": -0.5}),
+        "uniformity": ("uniformity", "lower", {}),
         "alignment": ("alignment", "lower", {"chance": 2.0}),
         "effective_rank": ("effective rank", "higher", {}),
         "d_prime": ("d′", "higher", {"warning": 0.5}),
@@ -41,9 +50,16 @@ def test_references_that_depend_on_the_data():
     assert lowest_rank(8, identities) == 2
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3, 64])
+def test_uniformity_of_a_sphere_is_that_of_random_directions(dim):
+    z = np.random.default_rng(0).normal(size=(2000, dim))
+    assert uniformity_of_sphere(dim) == pytest.approx(uniformity(z), abs=0.03)
+
+
 def test_lines_of_a_run_include_those_of_its_data():
     observed, unlabelled = made(curves={}).observed, made(curves={}, labelled=False).observed
     assert lines_of("effective_rank", observed) == [Line("warning", 2.0)]  # 0.15 · min(6, 13) is less
     assert lines_of("purity", observed) == [Line("chance", pytest.approx(3 / 55))]  # 14 identities of 4 samples
     assert lines_of("purity", unlabelled) == []
+    assert lines_of("uniformity", observed) == [Line("uniform", pytest.approx(uniformity_of_sphere(6)))]
     assert lines_of("spread", observed) == list(panel_of("spread").lines)
