@@ -86,9 +86,16 @@ def recipe_of(siamese, train, fed=None):
             "model": type(model).__name__,
             "distance": None if siamese.distance is None else repr(siamese.distance),
             "loss": settings_of(loss),
-            "train": repr(train) if hasattr(train, "positive_fraction") else None,
+            "train": None if not hasattr(train, "positive_fraction") else described(train, fed),
         },
     }
+
+
+def described(train, fed):
+    """A sequence of pairs in words. Of one that holds the arrays which `fit` was `fed`, only what is the user's own."""
+    if isinstance(fed, (tuple, list)):
+        return f"{train.pairs_per_epoch} pairs, {train.positive_fraction:.0%} of them genuine"
+    return repr(train)
 
 
 def fed_of(train):

@@ -38,6 +38,8 @@ def test_pairs_become_a_source_that_knows_which_label_means_the_same(similar):
     source, trials = training_of(dissect(wrapper(), X[:4]), ([X, right], y))
     assert np.array_equal(trials.same, same) and source.similar_label == similar
     assert source.positive_fraction == pytest.approx(same.mean())
+    settings = recipe_of(dissect(wrapper(), X[:4]), source, ([X, right], y))["settings"]
+    assert settings["train"] == f"{len(same)} pairs, {same.mean():.0%} of them genuine"  # nothing of batches
 
 
 def test_of_many_pairs_the_rare_genuine_ones_are_taken():

@@ -73,6 +73,9 @@ class LearningRate(Cause):
             return self.decayed(facts, left, signals)
         else:
             return RuledOut(self.name, signals)
+        tried = facts.get("best_rate_factor", 1.0)
+        if (tried - 1) * (factor - 1) > 0:  # measured, in the same direction
+            factor = tried
         return self.found(facts, severity, what, signals, strength, *self.other_rate(facts, factor))
 
     @staticmethod

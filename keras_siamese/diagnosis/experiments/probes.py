@@ -22,6 +22,7 @@ from keras_siamese.diagnosis.experiments.confirm import compare
 from keras_siamese.diagnosis.experiments.program import run
 
 FACTORS = (0.01, 0.1, 1.0, 10.0, 100.0)
+FURTHER = (1000.0, 10_000.0), (0.001, 0.0001)  # tried one after the other while the best factor is the last one
 FEW = 8  # samples that every network can learn
 OVERFIT_STEPS, SWEEP_STEPS, PAIRED_STEPS = 100, 40, 200
 LEAST_IDENTITIES = 8  # of which half are left out
@@ -55,9 +56,20 @@ def overfit(program, steps=OVERFIT_STEPS):
 
 def sweep(program, factors=FACTORS, steps=SWEEP_STEPS):
     """Loss after ÷ before some steps from the initial weights, at the learning rate times each of the `factors`: a dict
-    by factor; inf where a loss is not finite.
+    by factor; inf where a loss is not finite. If the first or the last factor is the best one, further ones are tried.
     """
-    return {factor: left_of(run(replace(program, rate=program.rate * factor), steps).losses) for factor in factors}
+    left = {}
+
+    def measure(factor):
+        left[factor] = left_of(run(replace(program, rate=program.rate * factor), steps).losses)
+
+    for factor in factors:
+        measure(factor)
+    for further, end in zip(FURTHER, (max, min), strict=True):
+        for factor in further:
+            if min(left, key=left.get) == end(left):
+                measure(factor)
+    return left
 
 
 def against_half(program, source, steps=PAIRED_STEPS):

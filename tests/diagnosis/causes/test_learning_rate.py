@@ -77,6 +77,12 @@ def test_a_schedule_may_stop_the_encoder_too_early(changes, expected):
     assert found.apply({"schedule": "early"}) == {"schedule": None}
 
 
+@pytest.mark.parametrize(("measured", "times"), [(100.0, 100), (None, 1000), (0.1, 1000)])
+def test_a_rate_that_was_tried_is_advised_if_it_differs_in_the_same_direction(measured, times):
+    found = answer("learning_rate", **steps(1e-4), best_rate_factor=measured)
+    assert f"{times} times the rate" in found.advice
+
+
 def test_its_repair_is_a_power_of_ten():
     small, large = answer("learning_rate", **steps(0.0009)), answer("learning_rate", **steps(4.0))
     assert small.apply({"learning_rate": 0.01})["learning_rate"] == pytest.approx(1.0)

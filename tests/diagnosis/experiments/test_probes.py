@@ -1,6 +1,7 @@
 """Tests of the probes: a healthy program overfits a few samples, and a sweep finds the rate that is missing."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,21 @@ def test_a_sweep_finds_the_rate_that_is_missing(program):
     slow = replace(program, rate=1e-2)
     found = sweep(slow, factors=(1.0, 100.0), steps=20)
     assert found[1.0] > 0.9 and found[100.0] < 0.8 * found[1.0]
+
+
+def test_a_sweep_goes_on_while_its_last_factor_is_the_best(program, monkeypatch):
+    import keras_siamese.diagnosis.experiments.probes as probes
+
+    def tried(best):
+        monkeypatch.setattr(
+            probes, "run", lambda one, steps: SimpleNamespace(losses=[1.0, 1 + abs(np.log10(one.rate / best))])
+        )
+        return sorted(sweep(replace(program, rate=1.0)))
+
+    assert tried(best=10.0) == sorted(probes.FACTORS)
+    assert tried(best=1e3) == [*sorted(probes.FACTORS), 1e3, 1e4]
+    assert tried(best=1e9) == [*sorted(probes.FACTORS), 1e3, 1e4]
+    assert tried(best=1e-3) == [1e-4, 1e-3, *sorted(probes.FACTORS)]
 
 
 def test_all_identities_are_held_against_half_of_them(program, monkeypatch):
