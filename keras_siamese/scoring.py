@@ -336,7 +336,7 @@ def score_items(siamese, trials):
 
 def embed(encoder, x, batch_size=256, name="x"):
     """Embed `x` `(n, …)`, or a dict of such arrays, in inference mode: `(n, dim)` float32. Errors call it `name`."""
-    with naming(name, x):
+    with naming(name, x, encoder):
         return predict(encoder, x, batch_size, name).astype("float32", copy=False)
 
 
@@ -358,18 +358,38 @@ def predict(model, x, batch_size=256, name="x"):
 
 
 @contextlib.contextmanager
-def naming(name, x):
-    """Name the argument `x` in the error of Keras or its backend, if the model does not take such samples."""
+def naming(name, x, encoder=None):
+    """Name the argument `x` in the error of Keras or its backend, if the model does not take such samples, and say what
+    the `encoder` takes.
+    """
     arrays = named_arrays(name, x)
     is_text = any(getattr(array.dtype, "kind", "U") in "US" for _, array in arrays)  # a tensor of `fed` has no kind
     try:
         yield
     except Exception as error:
+        taken = input_shape_of(encoder) if len(arrays) == 1 else None
+        is_other = taken is not None and not fits(arrays[0][1].shape, taken)
         # An error of this package names its argument. Other kinds may come from anywhere, unless strings are given.
-        if str(error).startswith("`") or not (is_text or isinstance(error, ValueError)):
+        if str(error).startswith("`") or not (is_text or is_other or isinstance(error, ValueError)):
             raise
         shapes = ", ".join(f"{path} {tuple(array.shape)}" for path, array in arrays)
-        raise ValueError(f"`{name}` must hold samples that the model takes; got {shapes}: {error}") from error
+        wanted = ""
+        if is_other:
+            wanted = f", ({', '.join(['n', *('…' if size is None else str(size) for size in taken[1:])])})"
+            if len(arrays[0][1].shape) == len(taken) - 1:
+                shapes += f" (one sample is given as `{name}[None]`)"
+        raise ValueError(f"`{name}` must hold samples that the model takes{wanted}; got {shapes}: {error}") from error
+
+
+def input_shape_of(encoder):
+    """The shape `(None, …)` of the one array that an `encoder` takes; None if that is not known."""
+    shape = getattr(encoder, "input_shape", None)
+    return shape if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape[1:] if size) else None
+
+
+def fits(shape, taken):
+    """Whether an array of this shape can be of the shape `taken`, in which None is any length."""
+    return len(shape) == len(taken) and all(one in (None, size) for one, size in zip(taken, shape, strict=True))
 
 
 def has_finite_weights(model):

@@ -208,7 +208,7 @@ class Verifier(keras.Model):
         if counts[0] != counts[1]:
             raise ValueError(f"`left` and `right` must have as many samples; got {counts[0]} and {counts[1]}")
         left, right = fed(take(left, slice(None)), "left"), fed(take(right, slice(None)), "right")  # reads lazy sources
-        with naming("left", left):
+        with naming("left", left, getattr(self.parts, "encoder", None)):
             run = lambda sides: predict_on_batch(self, (sides["left"], sides["right"]))  # noqa: E731
             output = predict(run, {"left": left, "right": right}, BATCH_SIZE)
         return {name: np.asarray(column)[:, 0] for name, column in output.items()}

@@ -133,3 +133,11 @@ def test_repair_and_fit_refuse_what_diagnose_refuses():
         ks.repair(None, train, (X, LABELS))
     with pytest.raises(ValueError, match="`validation` must have inputs and targets with the same number of samples"):
         ks.fit(model, *train, validation_data=((X[LEFT], X[RIGHT]), SAME[:3]), verbose=0)
+
+
+@pytest.mark.each_backend
+def test_samples_that_the_model_does_not_take_are_named_with_what_it_takes():
+    with pytest.raises(ValueError, match=r"\(n, 4\); got left \(4,\) \(one sample is given as `left\[None\]`\): "):
+        verifier().decide(X[0], X[1])
+    with pytest.raises(ValueError, match=r"`x` must hold samples that the model takes, \(n, 4\); got x \(24, 3\): "):
+        verifier().enroll(X[:, :3], LABELS)
