@@ -40,10 +40,10 @@ def final(run):
 
 
 def draw(run, healthy, path):
-    figure = Figure(figsize=(7, 2.3), layout="constrained")
+    figure = Figure(figsize=(7, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    planted = textwrap.fill(run["dose"] or run["name"], 32)
-    for one, colour, label in ((healthy, HEALTHY, "healthy"), (run, FAULTY, planted)):
+    planted, base = textwrap.fill(run["dose"] or run["name"], 50), run["base"].replace("-", ", ")
+    for one, colour, label in ((healthy, HEALTHY, f"healthy ({base})"), (run, FAULTY, planted)):
         epochs = range(1, len(one["history"]["loss"]) + 1)
         loss, eer = one["history"]["loss"], one["history"]["eer"]
         left.plot(epochs, [value / loss[0] for value in loss], color=colour, label=label)
@@ -53,7 +53,9 @@ def draw(run, healthy, path):
     left.set(xlabel="epoch", ylabel="training loss / first", ylim=(0, None))
     known = [eer for eer in run["history"]["eer"] if math.isfinite(eer)]
     right.set(xlabel="epoch", ylabel="held-out EER", ylim=(0, max([0.55, *(1.05 * eer for eer in known)])))
-    right.legend(frameon=False, fontsize="small", title=run["base"].replace("-", ", "), title_fontsize="small")
+    labels = right.get_legend_handles_labels()
+    figure.legend(*labels, loc="outside upper center", ncols=2, frameon=False, fontsize="small")
+    figure.draw_without_rendering()  # the legend changes the ticks, and the ticks the space for their labels
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
