@@ -60,6 +60,9 @@ def pytest_xdist_auto_num_workers(config):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        slow = item.get_closest_marker("deep_on")
+        if slow and keras.backend.backend() in slow.args and not item.get_closest_marker("deep"):
+            item.add_marker(pytest.mark.deep(on=slow.args))
         needed = [name for name in BACKENDS if item.get_closest_marker(name)]
         if needed and keras.backend.backend() not in needed:
             item.add_marker(pytest.mark.skip(reason=f"needs the backend {' or '.join(needed)}"))
@@ -79,9 +82,10 @@ def pytest_collection_modifyitems(config, items):
 def is_due(item, turn):
     """Whether a test runs at this turn, on this backend. A slice of deep tests has another backend in each round."""
     number = zlib.crc32(item.nodeid.encode())
-    if not item.get_closest_marker("deep"):
+    deep = item.get_closest_marker("deep")
+    if not deep:
         return number % QUICK_SLICES == turn % QUICK_SLICES
-    possible = [name for name in BACKENDS if item.get_closest_marker(name)] or BACKENDS
+    possible = deep.kwargs.get("on") or [name for name in BACKENDS if item.get_closest_marker(name)] or BACKENDS
     backend = possible[(number // SLICES + turn // SLICES) % len(possible)]
     return number % SLICES == turn % SLICES and backend == keras.backend.backend()
 

@@ -47,6 +47,7 @@ def test_two_processes_have_equal_weights_with_1_2_and_4_workers():
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_weights_are_the_same_with_and_without_monitors(tmp_path, shuffle):
     def weights(*callbacks):
         keras.utils.set_random_seed(3)

@@ -94,6 +94,7 @@ def test_embeddings_of_another_model_are_refused(tmp_path, verifier, people):
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("jax")
 def test_an_encoder_that_was_trained_further_is_refused(tmp_path, people):
     siamese = ks.SiameseWrapper(encoder_model(), "cosine")
     verifier = Verifier.calibrate(siamese, *clusters(20, 4, seed=1))

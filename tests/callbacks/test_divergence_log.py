@@ -87,6 +87,7 @@ def test_the_log_is_diagnosed_as_the_run_was(whole):
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_a_run_that_dies_and_is_taken_up_again_is_one_run(whole, tmp_path):
     monitor, _, finished = whole
     path, called = tmp_path / "run.jsonl", []

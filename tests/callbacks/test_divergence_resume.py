@@ -82,6 +82,7 @@ def assert_resumed(folder, die, arrange=lambda *both: [*both], again=None, **opt
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("backup_first", [True, pytest.param(False, marks=pytest.mark.deep)])
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_no_epoch_is_missing(tmp_path, backup_first):
     """The process ends between the two callbacks, wherever the backup stands."""
 
@@ -99,6 +100,7 @@ def test_a_run_that_ended_between_epochs_goes_on(tmp_path, options):
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("event", [pytest.param("on_epoch_end", marks=pytest.mark.deep), "on_train_end"])
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_a_run_that_ended_before_its_report_gets_one(tmp_path, event):
     def die(backup, monitor):
         return (

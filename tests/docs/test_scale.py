@@ -12,6 +12,7 @@ SCALE = DOCS / "guides" / "scale.md"
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow")
 def test_the_blocks_about_large_batches_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = blocks("python", SCALE)

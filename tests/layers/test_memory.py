@@ -102,6 +102,7 @@ def test_the_loop_notices_a_row_that_meets_its_own_copy(rng):
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("block_size", [None, 3])
+@pytest.mark.deep_on("tensorflow")
 def test_the_gradient_is_that_of_the_anchors_and_of_nothing_else(rng, block_size):
     """The kernel after a step of SGD, against differences of the loop's loss with the memory held fixed."""
     encoder, given = linear(), batches(rng, 3)
@@ -148,6 +149,7 @@ def test_with_momentum_the_rows_are_those_of_the_averaged_encoder(rng):
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.deep_on("tensorflow")
 def test_saved_in_the_middle_it_goes_on_the_same(rng, tmp_path, momentum):
     x, labels = rng.normal(size=(40, 5)).astype("float32"), rng.integers(0, 5, 40)
     model = CrossBatchMemory(Chunked(linear(), rows=3), SIZE, momentum)

@@ -60,6 +60,7 @@ def loop(name, dims=DIMS, weights=WEIGHTS, normalize=True):
 
 @pytest.mark.each_backend
 @every_inner
+@pytest.mark.deep_on("jax")
 def test_rows_and_gradients_are_those_of_the_loop(name, rng):
     labels, embeddings = uneven(rng, (4, 1, 3, 2))
     loss = losses.MatryoshkaLoss(INNER[name][0], DIMS, WEIGHTS)
@@ -122,6 +123,7 @@ def test_compiled_for_any_batch_size(rng):
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_rows_of_earlier_batches_are_cut_too(rng):
     encoder, given = linear(), batches(rng)
     model = CrossBatchMemory(encoder, SIZE)

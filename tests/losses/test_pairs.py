@@ -408,6 +408,7 @@ def test_a_new_pair_loss_is_one_method():
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow")
 def test_training_with_each_loss_lowers_it(rng):
     x = rng.normal(size=(2, 32, 4)).astype("float32")
     same = rng.integers(0, 2, 32)

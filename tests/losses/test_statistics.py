@@ -64,6 +64,7 @@ def test_a_metric_that_is_told_does_not_count_twice():
         ),
     ],
 )
+@pytest.mark.deep_on("tensorflow")
 def test_in_fit_evaluate_and_after_reloading(rng, tmp_path, jit_compile):
     left, right = rng.normal(size=(2, 22, 4)).astype("float32")
     same = rng.integers(0, 2, 22)

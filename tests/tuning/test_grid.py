@@ -89,6 +89,7 @@ def by_hand():
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow")
 def test_a_small_search():
     """On each backend: two folds and the refit against the same fits written by hand."""
     x, labels = digits()

@@ -162,6 +162,7 @@ def test_a_fit_is_not_ended_for_a_repair_that_was_tried(monkeypatch):
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_a_search_from_a_margin_that_is_far_too_small(tmp_path):
     """Without any script: the diagnosis finds the margin, "stop" ends the fit early, and the next trial is better."""
     x, labels = digits()

@@ -41,6 +41,7 @@ def test_json_keeps_what_was_tested_and_the_order(inverted, tmp_path):
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow", "jax")
 def test_the_repair_is_confirmed_and_the_run_is_as_it_would_have_been(inverted):
     model, monitor, *_ = inverted
     drawn = random.random(), np.random.random()

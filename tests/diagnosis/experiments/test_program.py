@@ -80,6 +80,7 @@ def test_the_rate_is_changed_within_the_block_with_a_schedule_too(schedule):
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize("schedule", [False, True])
+@pytest.mark.deep_on("tensorflow")
 def test_no_rate_moves_no_weights(schedule):
     program = program_of(small_programs.fitted(epochs=1, schedule=schedule)[1].diagnosis.observed)
     first = run(replace(program, rate=1e-9), 12).scored.scores

@@ -142,6 +142,7 @@ def test_blocks_of_any_size(name, size, rng):
         pytest.param("LiftedStructLoss", PLAIN, marks=pytest.mark.deep),
     ],
 )
+@pytest.mark.deep_on("tensorflow")
 def test_blocks_in_fit_with_batches_of_other_sizes(name, jit_compile, rng):
     """Compiled in blocks against the whole batch; on TensorFlow the latter runs eagerly, which compiles nothing."""
     labels, x = uneven(rng)
@@ -207,6 +208,7 @@ def small_encoder(*tail):
 
 
 @few_losses
+@pytest.mark.deep_on("tensorflow")
 def test_training_lowers_the_loss(name, rng):
     """Compiled by XLA if the backend has it."""
     x, labels = blobs(rng)

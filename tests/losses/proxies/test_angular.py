@@ -45,6 +45,7 @@ MARKED = [marked(CASES, i) for i in range(len(CASES))]
 
 
 @pytest.mark.parametrize(("name", "centers", "options", "names"), MARKED)
+@pytest.mark.deep_on("jax")
 def test_value_and_gradients_are_those_of_pytorch_metric_learning(name, centers, options, names):
     assert_is_pytorch_metric_learnings(name, centers, options, names(options))
 

@@ -145,6 +145,7 @@ def small_encoder():
 
 
 @pytest.mark.each_backend
+@pytest.mark.deep_on("tensorflow")
 def test_training_saving_and_verifying_with_the_encoder(tmp_path, rng):
     x, labels = blobs(rng, classes=6)
     x, labels, held, held_labels = x[labels < 4], labels[labels < 4], x[labels >= 4], labels[labels >= 4]
@@ -185,6 +186,7 @@ def test_training_in_half_precision(policy, rng):
 
 @pytest.mark.each_backend
 @pytest.mark.parametrize(("cls", "centers"), ONE)
+@pytest.mark.deep_on("tensorflow")
 def test_training_with_each_loss_compiled_lowers_it(cls, centers, rng):
     x, labels = blobs(rng)
     model = keras.Sequential([small_encoder(), ProxyLogits(4, centers, center_sparsity=0.1 if centers > 1 else 0.0)])
