@@ -25,6 +25,7 @@ from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
+from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import check_source, count_samples, encode, fed, named_arrays, subset, take
 from keras_siamese.verification import best_accuracy
 from keras_siamese.verification.crossfit import cross_fitted_decisions
@@ -92,9 +93,13 @@ def check_kinds(left, right):
 
 
 def readable(data):
-    """`data` that can be read more than once: a generator and other batches of pairs are read into arrays."""
-    is_ours = data is None or isinstance(data, Trials) or hasattr(data, "pairs") or hasattr(data, "labels")
-    return data if is_ours or not is_batched(data) else gather(data)
+    """`data` that can be read more than once: a generator and other batches of pairs are read into arrays, also if
+    they are given as `fit` takes them, `(batches, None)`.
+    """
+    if isinstance(data, (tuple, list)) and len(data) == 2 and data[1] is None and is_batched(data[0]):
+        data = data[0]
+    is_known = data is None or isinstance(data, (Trials, EpochSequence))
+    return data if is_known or not is_batched(data) else gather(data)
 
 
 def needs_model(data):
@@ -109,8 +114,8 @@ def needs_model(data):
 
 def may_be_items(data):
     """Whether `data` may be samples with their identities: a sequence that has them, or `(x, labels)`."""
-    if hasattr(data, "labels"):
-        return True
+    if isinstance(data, EpochSequence):
+        return hasattr(data, "labels")
     return isinstance(data, (tuple, list)) and len(data) == 2 and data[1] is not None and not needs_model(data)
 
 

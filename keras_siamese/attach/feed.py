@@ -2,7 +2,8 @@
 
 Contract: `gather` reads arrays, tensors and pandas objects, and lists, tuples and dicts of these. It also reads batches
 from a `tf.data.Dataset`, a `PyDataset`, a torch `DataLoader`, a generator, or a function that returns a generator.
-`pair_labels` returns one label for each pair. Imports Keras and NumPy only.
+`pair_labels` returns one label for each pair. What is a sequence of this package is asked by its class: a user's own
+generator may have attributes of any name.
 
     x, y = gather(([left, right], labels))
     x, y = gather(dataset, rows=5000)          # the first batches of a data set that may be infinite
@@ -13,6 +14,8 @@ import inspect
 import keras
 import numpy as np
 from keras import tree
+
+from keras_siamese.data.sequence import EpochSequence
 
 ROWS = 20_000  # samples that are read of data that come in batches
 
@@ -62,7 +65,7 @@ def batches_of(data):
     """An iterator over the batches of `data`."""
     if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         return iter(data())
-    if hasattr(data, "batch") and hasattr(data, "epoch"):  # a sequence of this package: all rows, in each process
+    if isinstance(data, EpochSequence):  # all rows, in each process
         return (data.batch(data.epoch, number) for number in range(len(data)))
     if isinstance(data, keras.utils.PyDataset) or not hasattr(data, "__iter__"):
         return (data[number] for number in range(len(data)))

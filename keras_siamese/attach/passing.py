@@ -108,7 +108,7 @@ def is_readable(data):
     """Whether `data` can be read without a change of what they give later."""
     if isinstance(data, (tuple, list)) and len(data) and is_batched(data[0]):
         data = data[0]
-    if not is_batched(data) or isinstance(data, keras.utils.PyDataset) or hasattr(data, "positive_fraction"):
+    if not is_batched(data) or isinstance(data, keras.utils.PyDataset):
         return True
     return is_stateless(data)
 

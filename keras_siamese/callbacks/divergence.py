@@ -25,6 +25,7 @@ from keras_siamese.attach.feed import check_lengths, is_batched, known_lengths
 from keras_siamese.attach.passing import Passing
 from keras_siamese.callbacks.monitors import VerificationMonitor
 from keras_siamese.callbacks.ordering import beside
+from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.diagnosis.diagnose import SAMPLE
 from keras_siamese.diagnosis.diagnosis import Diagnosis, diagnosis_of
 from keras_siamese.diagnosis.experiments.confirm import check_budget, tested
@@ -330,7 +331,7 @@ class DivergenceMonitor(VerificationMonitor):
         """
         anatomy, told = self.attach(), fed_of(self.train.read() if isinstance(self.train, Passing) else self.train)
         fitted = getattr(self.model, "training_data", None)
-        if not hasattr(fitted, "positive_fraction"):
+        if not (isinstance(fitted, EpochSequence) and hasattr(fitted, "positive_fraction")):
             try:
                 return told, *training_of(anatomy, told)
             except ValueError as error:

@@ -16,6 +16,7 @@ from keras import tree
 from keras_siamese.attach.feed import gather
 from keras_siamese.attach.orient import orient, pairs_of
 from keras_siamese.data import ExplicitPairs
+from keras_siamese.data.sequence import EpochSequence
 from keras_siamese.data.sources import take
 from keras_siamese.diagnosis.facts.model import learning_rate_of
 from keras_siamese.scoring import Trials, readable, spread_over_identities, spread_over_kinds
@@ -51,7 +52,9 @@ def training_of(anatomy, train, *, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAI
 
 def training_trials(train, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS):
     """Trials of at most `max_items` training items, from `(x, labels)` or a sequence with `x` and `labels`."""
-    if hasattr(train, "labels"):  # checked already: it looks only at the samples that it takes
+    if isinstance(train, EpochSequence) and hasattr(
+        train, "labels"
+    ):  # checked already: it looks only at the samples that it takes
         kept = spread_over_identities(train.labels, max_items, np.random.default_rng(0))
         trials = Trials.from_labels(
             take(train.x, kept), train.identities[train.labels[kept]], max_pairs=max_pairs, name="train "

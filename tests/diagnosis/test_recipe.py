@@ -78,3 +78,41 @@ def test_a_loss_as_text():
 
     assert settings_of(mine) == "mine" and settings_of("mse") == "mse" and settings_of(None) is None
     assert settings_of(ks.losses.ContrastiveLoss(margin=2.0))["class"] == "ContrastiveLoss"
+
+
+class OwnPairs(keras.utils.PyDataset):
+    """A user's pairs, with attributes that have the names of this package's sequences and mean something else."""
+
+    def __init__(self, left, right, labels):
+        super().__init__()
+        self.x, self.left, self.right, self.labels, self.batch, self.epoch = left, left, right, labels, 16, 0
+        self.pairs, self.identities, self.positive_fraction, self.rows, self.same = [], 7, 0.1, [], labels
+        self.similar_label, self.classes_per_batch, self.augment, self.batch_size = 5, 3, "none", "16"
+
+    def __len__(self):
+        return len(self.labels) // self.batch
+
+    def __getitem__(self, index):
+        rows = slice(index * self.batch, (index + 1) * self.batch)
+        return (self.left[rows], self.right[rows]), self.labels[rows]
+
+
+def test_a_data_set_of_the_user_may_have_attributes_of_any_name():
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 2, 96)
+    right = np.where(kinds[:, None] == 1, X[:96] + 0.01, X[:96][::-1] + 5).astype("float32")
+    data = OwnPairs(X[:96], right, kinds.astype("float32"))
+    inputs = keras.Input((X.shape[1],)), keras.Input((X.shape[1],))
+    encoder = small_programs.encoder()
+    output = keras.layers.Dense(1, "sigmoid")(abs(encoder(inputs[0]) - encoder(inputs[1])))
+    model = keras.Model(inputs, output)
+    model.compile("adam", "binary_crossentropy")
+    monitor = ks.callbacks.DivergenceMonitor(data, train=(data, None))
+    model.fit(data, epochs=1, verbose=0, callbacks=[monitor])
+    for given in (data, (data, None)):
+        (left, _), y = fed_of(given)
+        assert np.array_equal(left, X[:96]) and np.array_equal(y, data.labels)
+        facts = ks.diagnose(model, train=given, validation=given, confirm=True, budget_epochs=1).facts
+        assert facts["pairs"] == 96 and facts["positive_fraction"] == pytest.approx(kinds.mean())
+    siamese = wrapper()  # it shows what it is fitted on
+    siamese.fit(data, epochs=1, verbose=0, callbacks=[ks.callbacks.DivergenceMonitor(data)])

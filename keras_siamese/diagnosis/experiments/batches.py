@@ -14,6 +14,7 @@ import numpy as np
 from keras import tree
 
 from keras_siamese.attach.feed import gather, is_batched, pair_labels
+from keras_siamese.data.sequence import EpochSequence
 
 BATCH = 32  # Keras's own default, if the batches of `fit` are not known
 
@@ -92,7 +93,7 @@ class Sequence:
     def at(self, step):
         """Batch number `step`, ≥ 0, over all epochs."""
         epoch, place = divmod(step, self.steps)
-        batch = self.source.batch(epoch, place) if hasattr(self.source, "batch") else self.source[place]
+        batch = self.source.batch(epoch, place) if isinstance(self.source, EpochSequence) else self.source[place]
         batch = batch if isinstance(batch, tuple) else (batch,)
         return batch if self.on_batch is None else self.on_batch(batch)
 
