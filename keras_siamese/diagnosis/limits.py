@@ -289,6 +289,7 @@ LEAST_GAIN = Limit(0.01, "EER", "below it an interval is not worth its time", "f
 SWAP_GAIN = Limit(0.02, "EER", "tuned", "causes.wrong_distance")
 SWAP_GAIN_LOW = Limit(0.01, "EER", "tuned: lower end of the interval", "causes.wrong_distance")
 ACCURACY_LOST = Limit(0.03, "accuracy", "tuned", "causes.threshold")
+MIXED = Limit(0.05, "accuracy", "a mean over an epoch differs that much from its end", "causes.threshold")
 CHOSEN_LOST = Limit(0.01, "accuracy", "convention: of a threshold that was chosen", "causes.threshold")
 
 # --- the output and what the loss wants of it

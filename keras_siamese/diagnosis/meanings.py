@@ -8,7 +8,9 @@ lists them.
 
 # Where a value is a share, 1 is all. An EER is a share of wrong decisions; 0.5 is chance.
 MEANINGS = {
+    "accuracy_at_half": "accuracy of the same pairs if an output of 0.5 is the threshold",
     "accuracy_lost": "accuracy of the best threshold less that of the threshold in use",
+    "accuracy_mixed": "accuracy at 0.5 if each label is compared with the outputs of all pairs",
     "active_impostors": "share of the impostor training pairs within the margin: the loss still moves them",
     "auc": "probability that a genuine held-out pair scores above an impostor",
     "batch_dependence": "how far an embedding moves in inference if other items of its batch change; 1 is the spread",

@@ -23,6 +23,12 @@ class Threshold(Cause):
         "verifier = ks.Verifier.calibrate(siamese, ([left, right], y), far=0.01)\nprint(verifier.evaluate(test))"
     )
 
+    of_shapes = (
+        "def accuracy(y_true, y_pred):\n"
+        "    y_true = keras.ops.reshape(y_true, keras.ops.shape(y_pred))\n"
+        "    ...  # as before"
+    )
+
     def judge(self, facts):
         logged = self.contradicted(facts)
         if logged is None and "threshold" not in facts:
@@ -61,14 +67,21 @@ class Threshold(Cause):
         if logged >= allowed or not is_ranked:
             return None
         signals = signals_of(
-            facts, logged_accuracy=(float(allowed), 0.5), train_best_accuracy=None, train_auc=None, auc=None
+            facts,
+            logged_accuracy=(float(allowed), 0.5),
+            train_best_accuracy=None,
+            accuracy_at_half=None,
+            accuracy_mixed=None,
+            train_auc=None,
+            auc=None,
         )
         what = (
             f"The logged accuracy is {logged:.3f}, although a threshold that fits the scores gives {best:.3f} on the "
-            f"same pairs: {reason(logged, allowed)}"
+            f"same pairs: {reason(facts, logged, allowed)}"
         )
         strength = (best - logged) / limits.ACCURACY_LOST
-        return self.found(facts, "error", what, signals, strength, change(threshold=None), self.advised(facts))
+        advice = self.advised(facts, logged, allowed)
+        return self.found(facts, "error", what, signals, strength, change(threshold=None), advice)
 
     def contradicted_held_out(self, facts):
         """The same of the validation data, where the training pairs are not known. The monitor may have been given
@@ -80,21 +93,37 @@ class Threshold(Cause):
         allowed = (0.5 + best) / 2
         if logged >= allowed or facts["eer"] >= limits.BAD_EER:
             return None
-        signals = signals_of(facts, logged_val_accuracy=(float(allowed), 0.5), val_best_accuracy=None, auc=None)
+        signals = signals_of(facts, logged_val_accuracy=(float(allowed), 0.5), val_best_accuracy=None)
+        signals |= signals_of(facts, accuracy_at_half=None, accuracy_mixed=None, auc=None)
         what = (
             f"The logged accuracy of the validation data is {logged:.3f}, although a threshold that fits the scores "
-            f"gives {best:.3f} on held-out pairs: {reason(logged, allowed)}"
+            f"gives {best:.3f} on held-out pairs: {reason(facts, logged, allowed)}"
         )
         strength = (best - logged) / limits.ACCURACY_LOST
-        return self.found(facts, "warning", what, signals, strength, change(threshold=None), self.advised(facts))
+        advice = self.advised(facts, logged, allowed)
+        return self.found(facts, "warning", what, signals, strength, change(threshold=None), advice)
 
-    def advised(self, facts):
-        """The advice, for items with identities or for pairs."""
+    def advised(self, facts, logged=1.0, allowed=0.5):
+        """The advice, for items with identities or for pairs; or for a metric that mixes pairs up."""
+        if mixes_up(facts, logged, allowed):
+            return self.of_shapes
         return self.advice if "identities" in facts else self.for_pairs
 
 
-def reason(logged, allowed):
+def mixes_up(facts, logged, allowed):
+    """Whether an output of ½ decides well, and what was `logged` is the accuracy of each label with all outputs."""
+    is_mixed = abs(logged - facts.get("accuracy_mixed", 1.0)) < limits.MIXED
+    return is_mixed and logged < allowed <= facts["accuracy_at_half"]
+
+
+def reason(facts, logged, allowed):
     """What the metric of a `logged` accuracy below `allowed` does, as the end of a sentence."""
     if 1 - logged > allowed:
         return "the metric calls genuine pairs different."
+    if mixes_up(facts, logged, allowed):
+        return (
+            f"the threshold 0.5 gives {facts['accuracy_at_half']:.3f}, so the metric does not compare each label with "
+            "its own output. Keras gives a function labels (n,) beside outputs (n, 1), and NumPy's rules make (n, n) "
+            "of them."
+        )
     return "the metric uses a threshold that does not fit the scores."

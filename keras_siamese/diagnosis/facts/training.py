@@ -59,11 +59,25 @@ def logged_accuracy(observed):
         found["logged_accuracy"] = value
         if observed.train is not None:
             found["train_best_accuracy"] = observed.train.accuracy[0]
+            found |= at_half(observed.train, observed.output_kind, observed.positive_fraction)
     if observed.train is None and direction is not None and direction.wanted:
         value = last_share(observed.history, OF_VALIDATION.__contains__)
         if value is not None:
             found |= {"logged_val_accuracy": value, "val_best_accuracy": observed.valid.accuracy[0]}
+            found |= at_half(observed.valid, observed.output_kind)
     return found
+
+
+def at_half(scored, output_kind, genuine=None):
+    """Accuracies of the pairs of `scored` if an output of ½ is the threshold: `accuracy_at_half`, on as many genuine as
+    impostor pairs, and `accuracy_mixed`, of each label with the outputs of all pairs, of which a share is `genuine`.
+    """
+    accepted = scored.scores > (0.5 if output_kind == "score" else -0.5)
+    right, wrong = accepted[scored.same].mean(), accepted[~scored.same].mean()  # shares that are accepted
+    genuine = scored.same.mean() if genuine is None else genuine
+    called = genuine * right + (1 - genuine) * wrong
+    mixed = genuine * called + (1 - genuine) * (1 - called)
+    return {"accuracy_at_half": (right + 1 - wrong) / 2, "accuracy_mixed": mixed}
 
 
 def last_share(curves, is_wanted):

@@ -77,6 +77,15 @@ def test_without_training_pairs_the_accuracy_of_the_validation_data_counts(chang
     assert "calls genuine pairs different" in answer("threshold", **HELD_OUT).summary
 
 
+def test_a_metric_that_mixes_pairs_up_is_told_from_a_threshold():
+    mixed = {**LOGGED, "logged_accuracy": 0.52, "accuracy_at_half": 0.9, "accuracy_mixed": 0.5}
+    found = answer("threshold", **mixed)
+    assert "does not compare each label with its own output" in found.summary and "reshape" in found.advice
+    for change in ({"logged_accuracy": 0.6}, {"accuracy_at_half": 0.6}, {"accuracy_mixed": None}):
+        found = answer("threshold", **{**mixed, **change})
+        assert "a threshold that does not fit" in found.summary and "calibrate" in found.advice
+
+
 def test_it_tells_a_threshold_from_a_reversed_metric():
     assert "does not fit" in answer("threshold", **LOGGED).summary
     assert "calls genuine pairs different" in answer("threshold", **{**LOGGED, "logged_accuracy": 0.1}).summary

@@ -64,12 +64,19 @@ def test_the_loss_curve():
 def test_the_accuracy_of_validation_pairs_counts_where_the_training_pairs_are_not_known():
     curves = {"loss": [1.0, 0.5], "eer": [0.3, 0.2], "logged_accuracy": [0.4, 0.3], "logged_val_accuracy": [0.2, 0.1]}
     pairs, items = (SimpleNamespace(direction=SimpleNamespace(wanted=wanted)) for wanted in (-1, 0))
-    given = {"valid": SimpleNamespace(accuracy=(0.9, -0.5)), "siamese": pairs}
+    scored = {"scores": np.array([-0.1, -0.9, -0.2, -0.3]), "same": np.array([True, False, True, False])}
+    given = {"valid": SimpleNamespace(accuracy=(0.9, -0.5), **scored), "siamese": pairs, "output_kind": "distance"}
+    given["positive_fraction"] = None
     facts = curves_of(curves, **given)
     assert (facts["logged_accuracy"], facts["logged_val_accuracy"], facts["val_best_accuracy"]) == (0.3, 0.1, 0.9)
     assert "logged_val_accuracy" not in curves_of(curves, **given | {"siamese": items}), "of identities, not of pairs"
-    facts = curves_of(curves, **given, train=SimpleNamespace(accuracy=(0.8, -0.5)))
+    assert facts["accuracy_at_half"] == 0.75 and facts["accuracy_mixed"] == 0.5
+    train = SimpleNamespace(accuracy=(0.8, -0.5), **scored)
+    facts = curves_of(curves, **given, train=train)
     assert facts["train_best_accuracy"] == 0.8 and "logged_val_accuracy" not in facts
+    facts = curves_of(curves, **given | {"positive_fraction": 0.1}, train=train)
+    accepted = 0.1 * 1 + 0.9 * 0.5  # shares of the genuine pairs, all of them accepted, and of the impostors, half
+    assert facts["accuracy_mixed"] == pytest.approx(0.1 * accepted + 0.9 * (1 - accepted))
     several = {"loss": [1.0], "eer": [0.3], "logged_val_kind_accuracy": [0.1]}
     assert "logged_val_accuracy" not in curves_of(several, **given), "of one of several outputs"
 
