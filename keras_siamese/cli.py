@@ -133,7 +133,8 @@ def add_evaluate(commands):
 
 def add_diagnose(commands):
     text = "check whether a trained model verifies well, whether its training diverged, and why"
-    status = "Exit status: 0 if nothing was found, 1 if a finding is a warning or an error, 2 if input cannot be used."
+    status = "Exit status: 0 if nothing was found, 1 if a finding is a warning or an error or if the EER is above "
+    status += "--target-eer (0.25), 2 if input cannot be used."
     example = "keras-siamese diagnose siamese.keras --data valid.npz --train train.npz --html report.html"
     held_out = "held-out samples: .npz file with x and labels (the identities), or with left, right and same (1 or 0)"
     log = "curves of the training: log of DivergenceMonitor(log=…), or CSV file of a CSVLogger placed after a monitor"
@@ -221,7 +222,7 @@ def run_evaluate(options):
 
 
 def run_diagnose(options):
-    """Runs the diagnosis; the status is 1 if a finding is a warning or an error.
+    """Runs the diagnosis; the status is 1 if a finding is a warning or an error, or if the run verifies badly.
 
     A run that diverged and did not recover always has such a finding.
     """
@@ -241,7 +242,8 @@ def run_diagnose(options):
         diagnosis.to_json(options.json)
     if options.html is not None:
         diagnosis.to_html(options.html)
-    return int(any(finding.severity in ("warning", "error") for finding in diagnosis.findings))
+    is_found = any(finding.severity in ("warning", "error") for finding in diagnosis.findings)
+    return int(is_found or bool(diagnosis.facts.get("verifies_badly")))
 
 
 def run_app(options):

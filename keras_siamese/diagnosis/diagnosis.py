@@ -93,7 +93,7 @@ class Diagnosis:
                 state = f"The loss falls and verification does not follow since {since}"
         elif self.observed.why_no_flags is not None:
             state = f"Whether verification follows the loss is not known ({self.observed.why_no_flags})"
-        elif self.is_alarming and self.facts.get("verifies_badly"):
+        elif self.facts.get("verifies_badly"):
             state = "The run verifies badly, although no epoch is flagged"
         else:
             state = "No divergence of loss and verification was found"
@@ -133,9 +133,12 @@ class Diagnosis:
 
     @property
     def _causes(self):
-        """The leading causes as a list of one clause, or of none."""
+        """The leading causes, or that none was found of a run that verifies badly, as a list of one clause or none."""
         if not self.leading:
-            return []
+            if not self.observed.is_finite or not self.facts.get("verifies_badly"):
+                return []
+            why = "; give the training data (train=…) to examine more" if "train_eer" not in self.facts else ""
+            return [f"no cause was found{why}"]
         causes = " or ".join(finding.cause.replace("_", " ") for finding in self.leading)
         tie = ", which explain it equally well" if len(self.leading) > 1 else ""
         return [f"{'cause' if self.diverging else 'found'}: {causes}{tie}"]

@@ -52,9 +52,7 @@ def training_of(anatomy, train, *, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAI
 
 def training_trials(train, max_items=MAX_TRAIN_ITEMS, max_pairs=MAX_TRAIN_PAIRS):
     """Trials of at most `max_items` training items, from `(x, labels)` or a sequence with `x` and `labels`."""
-    if isinstance(train, EpochSequence) and hasattr(
-        train, "labels"
-    ):  # checked already: it looks only at the samples that it takes
+    if isinstance(train, EpochSequence) and hasattr(train, "labels"):  # checked already: only what it takes is read
         kept = spread_over_identities(train.labels, max_items, np.random.default_rng(0))
         trials = Trials.from_labels(
             take(train.x, kept), train.identities[train.labels[kept]], max_pairs=max_pairs, name="train "

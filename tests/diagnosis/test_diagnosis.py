@@ -14,6 +14,7 @@ from keras_siamese.diagnosis.run import Run
 from keras_siamese.scoring import ScoredTrials, Trials
 from tests.support import plantings
 from tests.support.batches import FURTHER
+from tests.support.diagnoses import made
 from tests.support.facts_by_hand import BAD, HEALTHY, SIGNS, examined
 
 
@@ -171,3 +172,16 @@ def test_every_cause_answers_and_is_registered():
     assert all(isinstance(answer, (Finding, RuledOut, NotExamined)) for answer in answers)
     assert [answer.cause for answer in answers] == causes.names()
     assert set(causes.names()) == {cls.name for cls in Cause.__subclasses__()}
+
+
+def test_a_run_that_verifies_badly_is_not_called_sound():
+    """Whether or not a cause is found; without training data it says that more causes can be examined."""
+    eer = 0.498
+    curves = {"loss": [1.0] * 20, "auc": [0.5] * 20, "eer": [eer] * 20, "auc_se": [0.05] * 20, "eer_se": [0.05] * 20}
+    diagnosis = made(noise=30.0, identities=40, curves=curves)
+    assert diagnosis.findings == () and not diagnosis.flags
+    bad = f"The run verifies badly, although no epoch is flagged; held-out EER {eer}; no cause was found"
+    assert diagnosis.verdict == f"{bad}; give the training data (train=…) to examine more."
+    diagnosis.facts.numbers["train_eer"] = 0.4
+    assert diagnosis.verdict == f"{bad}."
+    assert made(noise=0.1, curves=curves).verdict.startswith("No divergence of loss and verification was found;")
