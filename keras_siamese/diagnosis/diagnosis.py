@@ -85,7 +85,9 @@ class Diagnosis:
         if not self.observed.is_finite:
             return "; ".join([*nan_since(self.observed), *self._causes]) + "."
         eer = f"held-out EER {self.observed.eer.estimate:.3f}"
-        if self.diverging:
+        if "loss_not_finite_since" in self.facts:
+            state = f"The loss is NaN or infinite since epoch {self.facts['loss_not_finite_since']:.0f}"
+        elif self.diverging:
             since = f"{self.flags[0].place} ({self.flags[0].reason})"
             if self.observed.recovered:
                 state = f"The loss fell and verification did not follow at {since}, but has since"

@@ -174,6 +174,14 @@ def test_every_cause_answers_and_is_registered():
     assert set(causes.names()) == {cls.name for cls in Cause.__subclasses__()}
 
 
+def test_a_loss_that_is_nan_leads_the_verdict():
+    nan = float("nan")
+    curves = {"loss": [1.0, nan, nan], "auc": [0.9] * 3, "eer": [0.1] * 3, "auc_se": [0.05] * 3, "eer_se": [0.05] * 3}
+    diagnosis = made(noise=0.1, curves=curves)
+    assert diagnosis.verdict.startswith("The loss is NaN or infinite since epoch 2; held-out EER 0.0")
+    assert diagnosis.findings[0].cause == "nan_gradient" and diagnosis.leading == [diagnosis.findings[0]]
+
+
 def test_a_run_that_verifies_badly_is_not_called_sound():
     """Whether or not a cause is found; without training data it says that more causes can be examined."""
     eer = 0.498

@@ -1,6 +1,7 @@
 """NaN gradient: the loss of some pairs is finite and its gradient is not, so one step with them makes all weights NaN.
 
-√d² has no finite derivative at d = 0, where two embeddings are equal, and a division by ‖z‖ none at z = 0.
+√d² has no finite derivative at d = 0, where two embeddings are equal, and a division by ‖z‖ none at z = 0. Or the loss is
+NaN itself and leaves the weights as they are, as where labels name classes that the output has not.
 """
 
 from keras_siamese.diagnosis import limits
@@ -22,9 +23,14 @@ class NanGradient(Cause):
         "unit = z / keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(z**2, -1, keepdims=True), 1e-7))"
     )
 
+    of_values = (
+        "print(np.isfinite(x).all())\n"
+        "print(np.unique(labels))  # of a loss of classes: whole numbers from 0 to the number of columns - 1"
+    )
+
     def judge(self, facts):
         if "not_finite" not in facts:
-            return RuledOut(self.name)
+            return self.of_loss(facts) if "loss_not_finite_since" in facts else RuledOut(self.name)
         found = [place for place in PLACES if facts.get(f"nan_at_{place}")]
         elsewhere = facts.get("nan_elsewhere", 0.0)
         signals = signals_of(facts, nan_at_equal=0.0, nan_at_zero=0.0, equal_pairs=0.0, zero_pairs=0.0)
@@ -52,6 +58,16 @@ class NanGradient(Cause):
                 what += "Pass the training data to find out which pairs lie there."
             return self.found(facts, "warning", what, signals, 1.0, self.repair)
         return RuledOut(self.name, signals)
+
+    def of_loss(self, facts):
+        """The finding that the loss is not finite, although all weights are."""
+        signals = signals_of(facts, losses_not_finite=0.0, loss_not_finite_since=None)
+        what = (
+            f"The logged loss is NaN or infinite since epoch {facts['loss_not_finite_since']:.0f}, although all weights "
+            "are finite: these steps teach the encoder nothing. Samples or labels are NaN, or a label names a class "
+            "that the output does not have."
+        )
+        return self.found(facts, "error", what, signals, limits.STRONGEST, None, self.of_values)
 
     def rows(self, facts, places):
         """The first rows of the training data that lie there, in words."""

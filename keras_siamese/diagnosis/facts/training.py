@@ -44,6 +44,9 @@ def of_history(observed):
         found |= {"loss_first": finite[0], "loss_last": finite[-1]}
         found["loss_fallen"] = (finite[0] - finite.min()) / max(abs(finite[0]), limits.TINY)
         found["loss_rises"] = steps[steps > 0].sum() / reach if reach > 0 else 0.0
+    if len(losses) > len(finite) and not np.isfinite(losses[-1]):
+        since = int(np.flatnonzero(np.isfinite(losses))[-1]) + 1 if len(finite) else 0
+        found |= {"loss_not_finite_since": since + 1, "losses_not_finite": 1 - len(finite) / len(losses)}
     if np.isfinite(eers).any():
         found |= {"best_eer": np.nanmin(eers), "best_eer_epoch": int(np.nanargmin(eers)) + 1, "first_eer": eers[0]}
     found |= rate_left(observed.history.get("learning_rate", []))

@@ -8,6 +8,13 @@ from keras_siamese.diagnosis.facts.table import Facts
 from tests.support.facts_by_hand import answer, severity_and_strength
 
 
+def test_a_loss_that_is_not_finite_while_the_weights_are():
+    given = {"not_finite": None, "losses_not_finite": 1.0, "loss_not_finite_since": 1}
+    assert severity_and_strength("nan_gradient", **given) == ("error", 10.0)
+    found = answer("nan_gradient", **given)
+    assert "NaN or infinite since epoch 1, although all weights are finite" in found.summary and found.apply is None
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -61,6 +61,12 @@ def test_the_loss_curve():
     assert (facts["recovered"], facts["verifies_badly"]) == (0.0, 1.0) and "update_size_first" not in facts
 
 
+def test_a_loss_that_is_not_finite_counts_if_it_stays_so():
+    for losses, since, share in (([NAN, NAN], 1, 1.0), ([1.0, NAN, 0.5, NAN], 4, 0.5), ([NAN, 1.0], None, None)):
+        facts = curves_of({"loss": losses, "eer": [0.3] * len(losses)})
+        assert (facts.get("loss_not_finite_since"), facts.get("losses_not_finite")) == (since, share)
+
+
 def test_the_accuracy_of_validation_pairs_counts_where_the_training_pairs_are_not_known():
     curves = {"loss": [1.0, 0.5], "eer": [0.3, 0.2], "logged_accuracy": [0.4, 0.3], "logged_val_accuracy": [0.2, 0.1]}
     pairs, items = (SimpleNamespace(direction=SimpleNamespace(wanted=wanted)) for wanted in (-1, 0))
