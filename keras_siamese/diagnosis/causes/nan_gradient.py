@@ -1,7 +1,7 @@
 """NaN gradient: the loss of some pairs is finite and its gradient is not, so one step with them makes all weights NaN.
 
-√d² has no finite derivative at d = 0, where two embeddings are equal, and a division by ‖z‖ none at z = 0. Or the loss is
-NaN itself and leaves the weights as they are, as where labels name classes that the output has not.
+√d² has no finite derivative at d = 0, where two embeddings are equal, and a division by ‖z‖ none at z = 0. Or the
+loss is NaN itself and leaves the weights as they are, as where labels name classes that the output has not.
 """
 
 from keras_siamese.diagnosis import limits
@@ -63,9 +63,9 @@ class NanGradient(Cause):
         """The finding that the loss is not finite, although all weights are."""
         signals = signals_of(facts, losses_not_finite=0.0, loss_not_finite_since=None)
         what = (
-            f"The logged loss is NaN or infinite since epoch {facts['loss_not_finite_since']:.0f}, although all weights "
-            "are finite: these steps teach the encoder nothing. Samples or labels are NaN, or a label names a class "
-            "that the output does not have."
+            f"The logged loss is NaN or infinite since epoch {facts['loss_not_finite_since']:.0f}, although all "
+            "weights are finite: these steps teach the encoder nothing. Samples or labels are NaN, or a label names a "
+            "class that the output does not have."
         )
         return self.found(facts, "error", what, signals, limits.STRONGEST, None, self.of_values)
 

@@ -14,6 +14,11 @@ class PairConstruction(Cause):
     needs = "training data that are pairs, as `train`"
     advice = "train = ks.data.PairSequence(x, labels)  # draws new pairs in each epoch\nsiamese.fit(train, epochs=20)"
 
+    in_one_order = (
+        "order = np.random.default_rng(0).permutation(len(y))\n"
+        "left, right, y = left[order], right[order], y[order]  # all three in one order"
+    )
+
     def judge(self, facts):
         signals = signals_of(
             facts,
@@ -26,9 +31,12 @@ class PairConstruction(Cause):
             input_auc=(None, 0.5),
         )
         what = self.mistake(facts) if is_imperfect(facts, limits.FAILED_EER) else None
+        if what is not None:
+            return self.found(facts, "error", what, signals, limits.STRONGEST, change(pairs="drawn"))
+        what = self.held_out_labels_lost(facts)
         if what is None:
             return RuledOut(self.name, signals)
-        return self.found(facts, "error", what, signals, limits.STRONGEST, change(pairs="drawn"))
+        return self.found(facts, "error", what, signals, limits.STRONGEST, None, self.in_one_order)
 
     def mistake(self, facts):
         """What is wrong with the pairs, as a sentence, or None."""
@@ -56,13 +64,34 @@ class PairConstruction(Cause):
         if "train_input_auc" not in facts or "input_auc" not in facts:
             return None
         trained, held_out = (facts[name] - 0.5 for name in ("train_input_auc", "input_auc"))
-        reach = limits.ERRORS_WORSE * facts["train_input_auc_se"]
-        if held_out < limits.LABELS_CLEAR or abs(trained) > max(reach, limits.LABELS_LOST * held_out):
-            return None
-        if abs(trained) > held_out / 2 or held_out - abs(trained) < reach:
+        if not is_lost(trained, facts["train_input_auc_se"], held_out):
             return None
         return (
             "In the raw inputs, genuine held-out pairs are closer than impostors (AUC "
             f"{0.5 + held_out:.2f}), but genuine training pairs are not (AUC {0.5 + trained:.2f}): the training labels "
             "do not follow their pairs."
         )
+
+    def held_out_labels_lost(self, facts):
+        """The same of the held-out labels, if the network tells held-out pairs apart no better than chance."""
+        if "train_input_auc" not in facts or "input_auc_se" not in facts:
+            return None
+        trained, held_out = (facts[name] - 0.5 for name in ("train_input_auc", "input_auc"))
+        is_chance = 0.5 - facts["eer"] < limits.ERRORS_WORSE * facts["eer_se"]
+        if not is_chance or not is_lost(held_out, facts["input_auc_se"], trained):
+            return None
+        return (
+            "In the raw inputs, genuine training pairs are closer than impostors (AUC "
+            f"{0.5 + trained:.2f}), but genuine held-out pairs are not (AUC {0.5 + held_out:.2f}), and the network "
+            "tells these apart no better than chance: the held-out labels do not follow their pairs."
+        )
+
+
+def is_lost(told, error, by_others):
+    """Whether raw inputs say nothing of some labels, although they say much `by_others`: AUCs of both less ½, and the
+    standard `error` of the first.
+    """
+    reach = limits.ERRORS_WORSE * error
+    if by_others < limits.LABELS_CLEAR or abs(told) > max(reach, limits.LABELS_LOST * by_others):
+        return False
+    return abs(told) <= by_others / 2 and by_others - abs(told) >= reach

@@ -8,6 +8,9 @@ from tests.support.facts_by_hand import BAD, answer, examined, severity_and_stre
 SOUND = {"identical_genuine": 0.0}
 LABELS = {"train_input_auc": 0.5, "train_input_auc_se": 0.02, "input_auc": 0.85}
 
+HELD_OUT = {"train_input_auc": 0.75, "train_input_auc_se": 0.02, "input_auc": 0.5, "input_auc_se": 0.02}
+HELD_OUT |= {"eer": 0.5, "eer_se": 0.02}
+
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
@@ -25,6 +28,11 @@ LABELS = {"train_input_auc": 0.5, "train_input_auc_se": 0.02, "input_auc": 0.85}
         ({**SOUND, **LABELS, "input_auc": 0.55}, None),  # raw inputs tell nothing
         ({**SOUND, **LABELS, "input_auc": None}, None),
         ({**SOUND, **LABELS, "train_input_auc_se": 0.2}, None),  # too few genuine pairs to tell
+        ({**SOUND, **HELD_OUT}, ("error", 10.0)),
+        ({**SOUND, **HELD_OUT, "eer": 0.3}, None),  # the network tells them apart
+        ({**SOUND, **HELD_OUT, "input_auc": 0.57}, None),
+        ({**SOUND, **HELD_OUT, "train_input_auc": 0.55}, None),
+        ({**SOUND, **HELD_OUT, "input_auc_se": 0.2}, None),
     ],
 )
 def test_each_mistake_counts_alone(changes, expected):
@@ -35,7 +43,9 @@ def test_it_says_which_mistake_it_is():
     assert "one item twice" in answer("pair_construction").summary
     assert "both labels" in answer("pair_construction", **SOUND, contradictory_pairs=0.3).summary
     assert "the same item" in answer("pair_construction", **SOUND, constant_side=0.9).summary
-    assert "do not follow" in answer("pair_construction", **SOUND, **LABELS).summary
+    assert "training labels do not follow" in answer("pair_construction", **SOUND, **LABELS).summary
+    held_out = answer("pair_construction", **SOUND, **HELD_OUT)
+    assert "held-out labels do not follow" in held_out.summary and "order" in held_out.advice
 
 
 def test_it_needs_pairs():
