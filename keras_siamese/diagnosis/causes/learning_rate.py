@@ -24,6 +24,12 @@ class LearningRate(Cause):
     after_nan = True
     needs = "the run's steps: train with a DivergenceMonitor, or diagnose(…, probe=True)"
 
+    of_loop = (
+        "# of your own loop: the model that it trains, with the weights that it has after each epoch\n"
+        "monitor.start(model)\n"
+        "print(np.abs(model.get_weights()[0]).sum())  # before and after an epoch"
+    )
+
     def judge(self, facts):
         first, moved = facts.get("update_size_first", 0.0), moved_an_epoch(facts)
         grown = facts.get("weights_grown", 0.0) if "update_size_first" not in facts else 0.0
@@ -47,6 +53,13 @@ class LearningRate(Cause):
         left = facts.get("rate_left", 1.0)
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
+        stands = moved == 0 and "update_size_largest" in facts and facts.get("learning_rate") != 0
+        if stands and facts.get("trainable_share", 1.0) > 0:
+            what = (
+                "The weights have not changed at all in this run, although its learning rate is above 0: the steps are "
+                "those of another model, or their results are not put back into this one."
+            )
+            return self.found(facts, "error", what, signals, limits.STRONGEST, None, self.of_loop)
         if has_hardly_moved(facts) and gained < limits.LITTLE_GAINED:
             factor = power_of_ten(limits.USUAL_UPDATE / max(moved, limits.TINY), 4)
             what = (
@@ -80,13 +93,16 @@ class LearningRate(Cause):
 
     @staticmethod
     def other_rate(facts, factor):
-        """`(repair, advice)`: `factor` times the rate."""
-        rate = facts.get("learning_rate", float(limits.USUAL_RATE)) * factor
+        """`(repair, advice)`: `factor` times the rate; the usual rate in place of 0."""
+        usual = float(limits.USUAL_RATE)
         note = f"{factor:g} times the rate" if factor > 1 else f"1/{1 / factor:g} of the rate"
+        if facts.get("learning_rate") == 0:
+            note = "in place of 0"
 
         def apply(recipe):
-            return {**recipe, "learning_rate": recipe.get("learning_rate", float(limits.USUAL_RATE)) * factor}
+            return {**recipe, "learning_rate": recipe.get("learning_rate", usual) * factor or usual}
 
+        rate = apply({"learning_rate": facts.get("learning_rate", usual)})["learning_rate"]
         return apply, f"siamese.compile(keras.optimizers.Adam({rate:.2g}), loss=loss)  # {note}"
 
     def decayed(self, facts, left, signals):

@@ -83,6 +83,14 @@ def test_a_rate_that_was_tried_is_advised_if_it_differs_in_the_same_direction(me
     assert f"{times} times the rate" in found.advice
 
 
+def test_weights_that_do_not_change_at_all_are_not_those_of_the_steps():
+    found = answer("learning_rate", **steps(0.0), learning_rate=0.05)
+    assert "have not changed at all" in found.summary and "monitor.start(model)" in found.advice and found.apply is None
+    zero = answer("learning_rate", **steps(0.0), learning_rate=0.0)
+    assert "Adam(0.001), loss=loss)  # in place of 0" in zero.advice
+    assert zero.apply({"learning_rate": 0.0}) == {"learning_rate": 0.001}
+
+
 def test_its_repair_is_a_power_of_ten():
     small, large = answer("learning_rate", **steps(0.0009)), answer("learning_rate", **steps(4.0))
     assert small.apply({"learning_rate": 0.01})["learning_rate"] == pytest.approx(1.0)
