@@ -143,6 +143,8 @@ class Diagnosis:
             return [f"no cause was found{why}"]
         causes = " or ".join(finding.cause.replace("_", " ") for finding in self.leading)
         tie = ", which explain it equally well" if len(self.leading) > 1 else ""
+        if all(one.confirmation is not None and one.confirmation.verdict == "refuted" for one in self.leading):
+            tie = ", refuted by experiment"
         return [f"{'cause' if self.diverging else 'found'}: {causes}{tie}"]
 
     def __str__(self) -> str:

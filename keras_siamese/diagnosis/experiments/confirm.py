@@ -28,7 +28,7 @@ from keras_siamese.verification.pairs import progress_bar
 SAMPLES = 200  # resamples of an interval
 LOWER = {"error": "warning", "warning": "info"}
 NO_PROGRAM = "a compiled model and training data that can be read again, as `train`"
-NO_REPAIR = "a repair that can be made here: only a person can act"
+NO_REPAIR = "a repair that only you can make, such as other data"
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,8 @@ def test_a_suspect_that_only_a_test_has_shown_becomes_a_finding():
     assert [one.cause for one in with_confirmations(diagnosis, shown).findings] == [near, "memorising"]
     refuted = with_confirmations(diagnosis, {near: {"verdict": "refuted", "gain": 0.0}})
     assert [one.cause for one in refuted.findings] == ["memorising"]
+    alone = with_confirmations(diagnosis, {"memorising": {"verdict": "refuted", "gain": 0.0}})
+    assert alone.verdict.endswith(": memorising, refuted by experiment.")
 
 
 def test_a_diagnosis_without_findings_is_as_it_was():
