@@ -397,10 +397,11 @@ def train_on_batch(model, *data):
     """One training step of `model` on `data`, `x, y` or `x, y, sample_weight`, on all its devices: logs by name.
 
     Keras's own `train_on_batch` gives each replica of a TensorFlow strategy the whole batch, so that a loss that
-    compares rows would find each of them several times, and on JAX it needs a batch that the devices divide.
+    compares rows would find each of them several times, and on JAX it needs a batch that the devices divide. It also
+    gives `train_step` a sample weight of None, which `fit` does not: a step with `x, y = data` would raise an error.
     """
     if device_count(model) == 1 or keras.backend.backend() != "tensorflow":
-        with undistributed():
+        with undistributed(), fed_as_by_fit(model):
             return model.train_on_batch(*data, return_dict=True)
     rows = tree.map_structure(np.asarray, tuple(data) if data[-1] is not None else tuple(data[:-1]))
 
@@ -418,6 +419,28 @@ def train_on_batch(model, *data):
     of_all = model.get_metrics_result()  # weighted by the rows of each replica; `logs` are plain means over replicas
     logs = of_all if of_all.keys() == logs.keys() else logs
     return {name: float(np.asarray(value)) for name, value in logs.items()}
+
+
+@contextlib.contextmanager
+def fed_as_by_fit(model):
+    """The `train_step` of `model` gets batches without the None at their end, as by `fit`, within the block."""
+    model.make_train_function()
+    function = model.train_function
+
+    def train_function(*arguments):
+        *state, batches = arguments  # a state on JAX; a list on PyTorch
+        kept = [without_none(batch) for batch in batches]
+        return function(*state, kept if isinstance(batches, list) else iter(kept))
+
+    def without_none(batch):
+        kept = max(number for number, part in enumerate(batch, 1) if part is not None)
+        return tuple(batch[:kept])
+
+    model.train_function = train_function
+    try:
+        yield
+    finally:
+        model.train_function = function
 
 
 def step_of_workers(model):

@@ -80,7 +80,7 @@ def test_what_cannot_be_tested_says_what_it_would_need(inverted):
     observed = inverted[1].diagnosis.observed
     person = Finding("leakage", "error", 3, "", {}, "", None)
     margin = Finding("margin", "error", 3, "", {}, "", lambda recipe: {**recipe, "margin": 1.0, "normalize": True})
-    assert "only a person" in confirm([person], observed, program_of(observed), 10)["leakage"].needs
+    assert "only you can make" in confirm([person], observed, program_of(observed), 10)["leakage"].needs
     assert "training data" in confirm([margin], observed, None, 10)["margin"].needs
     assert "1e-09 seconds" in confirm([margin], observed, program_of(observed), 4, seconds=1e-9)["margin"].needs
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_siamese as ks
 from keras_siamese.diagnosis.experiments.program import at_rate, fewer, new_values, program_of, run, values_of
 from keras_siamese.scoring import Trials
 from tests.support import small_programs
@@ -113,3 +114,28 @@ def test_fewer_trials_are_balanced_and_keep_their_items():
 
 def test_a_model_without_optimizer_or_data_makes_no_program(observed):
     assert program_of(replace(observed, fed=None, source=None)) is None
+
+
+class TwoPartsOnly(keras.Model):
+    """A functional model whose own step takes the inputs and the targets, as in Keras's guide, and nothing more."""
+
+    def train_step(self, *arguments):
+        *state, data = arguments  # on JAX the variables are the first argument
+        x, y = data
+        return super().train_step(*state, (x, y))
+
+
+@pytest.mark.each_backend
+def test_a_step_that_takes_two_parts_gets_two_as_by_fit():
+    x, labels = small_programs.identities()
+    inputs = keras.Input((12,)), keras.Input((12,))
+    u, v = map(small_programs.encoder(), inputs)
+    model = TwoPartsOnly(inputs, keras.layers.Dense(1, "sigmoid")(keras.ops.abs(u - v)))
+    model.compile("adam", "binary_crossentropy")
+    y = (labels == labels[::-1]).astype("float32")
+    pairs = ks.data.PairSequence(x, labels, batch_size=30, pairs_per_epoch=60, seed=0)
+    monitor = ks.callbacks.DivergenceMonitor(small_programs.identities(20, seed=1), train=pairs)
+    model.fit(pairs, epochs=1, verbose=0, callbacks=[monitor])
+    found = run(program_of(monitor.diagnosis.observed), 3)
+    assert len(found.losses) == 3 and np.isfinite(found.losses).all()
+    model.fit((x, x[::-1]), y, epochs=1, verbose=0)  # and the model trains as before
