@@ -43,8 +43,23 @@ NAMES = {
     "epochs": "the number of epochs",
     "path": "the file of pretrained weights",
     "monitor": "your DivergenceMonitor",
+    "change": "your augmentation",
     "history": "what `fit` returned",
 }
+
+
+# Lines that augment samples, by what these are; see `facts.inputs.kind_of`.
+AUGMENT = {
+    "images": "augment = ks.data.image_augmenter(rotation_range=15, zoom_range=0.1)",
+    "numbers": 'augment = lambda x, rng: x + rng.normal(0, 0.1 * x.std(), x.shape).astype("float32")  # of a batch',
+    "ids": "augment = lambda ids, rng: np.where(rng.random(ids.shape) < 0.1, 0, ids)  # drops one in ten; 0 is padding",
+    "others": "augment = change  # your function (batch, rng) → batch, which keeps what tells identities apart",
+}
+
+
+def for_samples(advice, facts):
+    """`advice` with the augmentation of images in it replaced by one of the samples that the run has."""
+    return advice.replace(AUGMENT["images"], AUGMENT[facts.words.get("samples", "images")])
 
 
 def pair_loss(facts, name="ContrastiveLoss", **options):

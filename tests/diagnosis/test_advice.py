@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.advice import NAMES, explained, free_names, pair_loss
+from keras_siamese.diagnosis.advice import AUGMENT, NAMES, explained, for_samples, free_names, pair_loss
 from keras_siamese.diagnosis.facts.table import Facts
 from tests.support.facts_by_hand import SIGNS, answer
 from tests.support.small_programs import identities, pairs_of
@@ -61,6 +61,18 @@ FORMS = {  # other advice of the same causes than that of their usual signs
     "inverted_labels": {"below_chance": 6.2, "train_below_chance": -9.0, "identities": None},
     "input_scale": {"drawn_towers": 2.4},
 }
+
+
+@pytest.mark.parametrize("cause", ["memorising", "weak_features"])
+def test_augmentation_is_that_of_the_samples(cause):
+    for kind, line in AUGMENT.items():
+        assert line in for_samples(answer(cause).advice, Facts(words={"samples": kind}))
+        compile(line, kind, "exec")
+    rng, x = np.random.default_rng(0), np.ones((4, 50))
+    names = {"np": np, "ks": ks}
+    for kind in ("numbers", "ids"):
+        exec(AUGMENT[kind], names)
+        assert names["augment"](x * rng.normal(size=50), rng).shape == x.shape
 
 
 @pytest.mark.parametrize("cause", SIGNS)

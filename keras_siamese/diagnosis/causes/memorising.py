@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import AUGMENT, for_samples
 from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, Signal, change, signals_of
 
 
@@ -12,7 +13,7 @@ class Memorising(Cause):
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
     advice = (
         "# augmentation\n"
-        "augment = ks.data.image_augmenter(rotation_range=15, zoom_range=0.1)\n"
+        f"{AUGMENT['images']}\n"
         "train = ks.data.PairSequence(x, labels, augment=augment)\n"
         "# and early stopping, by a callback after the monitor\n"
         'stop = keras.callbacks.EarlyStopping("val_eer", mode="min", patience=5, restore_best_weights=True)\n'
@@ -44,7 +45,7 @@ class Memorising(Cause):
             what += f" Training on half of them costs {facts['identities_gain']:.3f} of EER: more identities will help."
         severity = "error" if facts["flagged"] or gap > limits.LARGE_EER_GAP else "warning"
         repair = change(augment=True, early_stopping=True, identities=None)
-        return self.found(facts, severity, what, signals, gap / limits.GAP, repair)
+        return self.found(facts, severity, what, signals, gap / limits.GAP, repair, for_samples(self.advice, facts))
 
 
 def gap_interval(facts):

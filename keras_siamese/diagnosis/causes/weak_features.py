@@ -11,6 +11,7 @@ linear model uses do not reach the embedding.
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import AUGMENT, for_samples
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
 
 
@@ -26,7 +27,7 @@ class WeakFeatures(Cause):
         "# or: a pretrained encoder\n"
         "encoder = ks.from_pretrained(backbone, dim=64)\n"
         "# and: augmentation\n"
-        "augment = ks.data.image_augmenter(rotation_range=15, zoom_range=0.1)\n"
+        f"{AUGMENT['images']}\n"
         "train = ks.data.PairSequence(x, labels, augment=augment)"
     )
 
@@ -60,11 +61,13 @@ class WeakFeatures(Cause):
         rest = f": {', '.join(why)}." if why else ": the features are too weak."
         what = f"The encoder cannot tell even its training identities apart (EER {trained:.3f}){rest}"
         what += f" {self.compared(facts)}" if behind else ""
-        return self.found(facts, "warning", what, signals, 1 + 2 * len(why) + trained, enlarged)
+        return self.found(
+            facts, "warning", what, signals, 1 + 2 * len(why) + trained, enlarged, for_samples(self.advice, facts)
+        )
 
     def beaten(self, facts, signals):
         """The finding, as information, that a linear model does better."""
-        return self.found(facts, "info", self.compared(facts), signals, 1.0, enlarged)
+        return self.found(facts, "info", self.compared(facts), signals, 1.0, enlarged, for_samples(self.advice, facts))
 
     @staticmethod
     def compared(facts):

@@ -37,6 +37,21 @@ def of_inputs(observed):
     return found
 
 
+def kind_of(items):
+    """What samples are, for advice: "images", "ids" (of words, say), "numbers", or "others", such as dicts or strings.
+
+    >>> kind_of(np.zeros((5, 28, 28))), kind_of(np.zeros((5, 12), int)), kind_of(np.zeros((5, 12)))
+    ('images', 'ids', 'numbers')
+    """
+    if isinstance(items, dict) or items.dtype.kind not in "fiub":
+        return "others"
+    height, width = (*items.shape[1:3], 1, 1)[:2]
+    is_image = len(items.shape) in (3, 4) and min(height, width) >= limits.LEAST_SIDE
+    if is_image and (len(items.shape) == 4 or height == width):  # else a sequence of vectors
+        return "images"
+    return "ids" if items.dtype.kind in "iu" else "numbers"
+
+
 def log_ratio(left, right):
     """log10 of the scale of the `left` inputs over that of the `right` ones; None if one side is all zeros."""
     scales = [root_mean_square(side) for side in (left, right)]

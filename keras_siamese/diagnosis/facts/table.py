@@ -14,7 +14,7 @@ import numpy as np
 from keras_siamese.diagnosis.facts.embeddings import of_embeddings
 from keras_siamese.diagnosis.facts.exchange import of_exchange
 from keras_siamese.diagnosis.facts.gradients import of_gradients
-from keras_siamese.diagnosis.facts.inputs import of_inputs
+from keras_siamese.diagnosis.facts.inputs import kind_of, of_inputs
 from keras_siamese.diagnosis.facts.labels import of_labels
 from keras_siamese.diagnosis.facts.leakage import of_leakage
 from keras_siamese.diagnosis.facts.loss import of_loss
@@ -93,6 +93,8 @@ def measure(observed):
     if observed.character.is_stated:  # advice is for the loss within a `MatryoshkaLoss`, which has the options
         loss = type(observed.loss.loss if isinstance(observed.loss, MatryoshkaLoss) else observed.loss).__name__
     words = {"loss": loss, "distance": observed.settings.get("distance") or "", "output": observed.output_kind}
+    if observed.valid is not None:
+        words["samples"] = kind_of(observed.valid.trials.items)
     words["loss_distance"] = repr(observed.loss.distance) if hasattr(observed.loss, "distance") else ""
     errors = {}
     if not observed.is_finite:  # no score can be measured
