@@ -30,11 +30,21 @@ def of_inputs(observed):
         if some.ndim == 4 and min(some.shape[1:3]) >= limits.LEAST_SIDE:
             found["detail"] = detail(some)
     if trials.identities is None:
-        found["held_out_towers"] = log_ratio(*(take(trials.items, side) for side in (trials.left, trials.right)))
-    pairs = [inputs for inputs, _ in observed.batches if is_pairs(inputs)]
+        sides = (take(trials.items, side) for side in (trials.left, trials.right))
+        found["held_out_towers"] = towers(*sides, trials.same)
+    pairs = [(*inputs, np.reshape(targets, -1)) for inputs, targets in observed.batches if is_pairs(inputs)]
     if pairs:
-        found["drawn_towers"] = log_ratio(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
+        left, right, labels = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        found["drawn_towers"] = towers(left, right, labels == observed.genuine_label)
     return found
+
+
+def towers(left, right, same):
+    """The `log_ratio` of the two sides `(n, …)` of pairs, of the kind of pairs in which it is nearer to 0; None if it
+    is not known. A side that was preprocessed in another way differs in both kinds, impostors of another sort in one.
+    """
+    ratios = [log_ratio(left[kind], right[kind]) for kind in (same, ~same) if kind.any()]
+    return None if None in ratios else min(ratios, key=abs)
 
 
 def kind_of(items):

@@ -12,6 +12,7 @@ from keras_siamese.diagnosis.facts.inputs import (
     first_inputs,
     of_inputs,
     root_mean_square,
+    towers,
 )
 from keras_siamese.scoring import Trials
 from tests.support import plantings
@@ -61,3 +62,14 @@ def test_token_ids_that_an_embedding_looks_up_have_no_scale(rng):
 
     assert "input_scale" not in facts(keras.Sequential(lookup)) and "input_scale" not in facts(nested)
     assert 700 < facts(keras.Sequential([keras.Input((24,)), keras.layers.Dense(8)]))["input_scale"] < 800
+
+
+def test_a_side_is_scaled_if_it_is_in_both_kinds_of_pairs():
+    rng = np.random.default_rng(0)
+    left, right, same = *rng.normal(size=(2, 400, 8)), np.arange(400) < 200
+    assert towers(left, right, same) == pytest.approx(0, abs=0.05)
+    assert towers(255 * left, right, same) == pytest.approx(np.log10(255), abs=0.05)
+    impostors = np.where(same[:, None], right, 5 * right)  # such as easy negatives of another sort
+    assert towers(left, impostors, same) == pytest.approx(0, abs=0.05)
+    assert towers(255 * left, right, np.ones(400, bool)) == pytest.approx(np.log10(255), abs=0.05)
+    assert towers(0 * left, right, same) is None
