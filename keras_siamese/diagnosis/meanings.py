@@ -23,6 +23,7 @@ MEANINGS = {
     "biases_moved": "how far the biases have moved in the run, relative to the size of the weights",
     "constant_side": "share of the training pairs that have one and the same item on one side",
     "contradictory_pairs": "share of the training pairs that occur with both labels",
+    "crossed_eer": "EER of genuine training pairs against pairs of items from different ones of them",
     "detail": "power of the finest detail in the images over that of the next coarser; natural images: 0.27 to 1.8",
     "drawn_auc": "AUC of the pairs in training batches",
     "drawn_towers": "log10 of the scale of left over right inputs in training batches; 0 is equal",

@@ -201,6 +201,11 @@ def is_imperfect(facts, least=None):
     return "not_finite" in facts or facts["eer"] >= (limits.GOOD_EER if least is None else least)
 
 
+def shown_are_easy(facts):
+    """Whether the given training pairs are told apart, and their genuine ones not from pairs of their own items."""
+    return facts.get("crossed_eer", 0.0) >= limits.BAD_EER and facts["train_eer"] <= limits.TOLD_APART
+
+
 def moved_an_epoch(facts):
     """The largest share of the weights by which an epoch moved them; if the run was not watched, the mean of all epochs
     as far as the biases tell. None if that is not known.

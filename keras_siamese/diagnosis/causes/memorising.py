@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import AUGMENT, for_samples
-from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, Signal, change, signals_of
+from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, Signal, change, shown_are_easy, signals_of
 
 
 class Memorising(Cause):
@@ -34,7 +34,8 @@ class Memorising(Cause):
         untrained = facts.get("untrained_eer", held_out)
         shared = untrained - held_out > limits.SHARED_GAIN * (untrained - trained)
         is_shared = not facts["flagged"] and gap <= limits.LARGE_EER_GAP and shared
-        if trained >= bound or gap <= limits.GAP or low <= 0 or is_shared:
+        signals |= signals_of(facts, crossed_eer=(limits.BAD_EER, trained))
+        if shown_are_easy(facts) or trained >= bound or gap <= limits.GAP or low <= 0 or is_shared:
             return RuledOut(self.name, signals)
         count = f"{facts['train_identities']:.0f} " if "train_identities" in facts else ""
         what = (

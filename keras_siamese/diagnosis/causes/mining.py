@@ -3,7 +3,15 @@ wrong labels or collapse the embedding.
 """
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import (
+    Cause,
+    RuledOut,
+    Signal,
+    change,
+    is_imperfect,
+    shown_are_easy,
+    signals_of,
+)
 
 
 class Mining(Cause):
@@ -17,11 +25,24 @@ class Mining(Cause):
         "refresh = ks.callbacks.HardPairRefresh(train, every=5)"
     )
 
+    other_pairs = (
+        "order = np.random.default_rng(0).permutation(len(left))\n"
+        "impostors = left, right[order]  # impostor pairs of the items of genuine pairs"
+    )
+
     def judge(self, facts):
         shown = [facts[name] for name in ("drawn_auc", "mined_accuracy") if name in facts]
         missed = 1 - facts["train_auc"]
         signals = {"missed_of_all_pairs": Signal(missed, limits.MISSED)}
         signals |= signals_of(facts, drawn_auc=None, mined_accuracy=1 - limits.MOST_PAIRS)
+        signals |= signals_of(facts, crossed_eer=(limits.BAD_EER, facts["train_eer"]), train_eer=limits.TOLD_APART)
+        if shown_are_easy(facts) and is_imperfect(facts, limits.FAILED_EER):
+            what = (
+                f"The training pairs are told apart (EER {facts['train_eer']:.3f}), but genuine pairs are not "
+                f"told from pairs of their own items (EER {facts['crossed_eer']:.3f}): the impostor pairs are too easy."
+            )
+            strength = facts["crossed_eer"] / limits.TOLD_APART
+            return self.found(facts, "error", what, signals, strength, change(easy_pairs=False), self.other_pairs)
         if not shown or missed <= limits.MISSED or not is_imperfect(facts):
             return RuledOut(self.name, signals)
         easy = 1 - max(shown)

@@ -7,7 +7,15 @@ than training pairs. No harmless reason makes values ten times as far apart as t
 """
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import (
+    Cause,
+    RuledOut,
+    Signal,
+    change,
+    is_imperfect,
+    shown_are_easy,
+    signals_of,
+)
 
 
 class PreprocessingMismatch(Cause):
@@ -42,7 +50,8 @@ class PreprocessingMismatch(Cause):
             signals["one_side"] = Signal(apart, *beyond["one_side"])
         strength = {name: abs(values[name]) / limit for name, (limit, _) in beyond.items()}
         name = max(strength, key=strength.get)
-        harms = facts["gap"] > limits.GAP and is_imperfect(facts, limits.FAILED_EER)
+        is_gap = facts["gap"] > limits.GAP and not shown_are_easy(facts)
+        harms = is_gap and is_imperfect(facts, limits.FAILED_EER)
         harms = harms or facts.get("undone_gain", 0.0) > least_gain
         # If one side of the training pairs is scaled, its samples differ from those that the pairs are made of.
         is_scaled = abs(facts.get("drawn_towers", 0.0)) > limits.SCALES_APART

@@ -9,6 +9,7 @@ from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.facts.batches import as_tensors, is_pairs, pair_outputs
 from keras_siamese.losses.batch.mining import one_negative, one_positive
 from keras_siamese.losses.batch.rows import Batch, Rows
+from keras_siamese.scoring import score_embeddings
 
 MOST_NUMBERS = 20_000_000  # numbers of the pairs that are compared with each other
 
@@ -17,7 +18,7 @@ def of_pairs(observed):
     """What training pairs, or batches, are made of: kinds, identities, and how hard the pairs are."""
     found = {"positive_fraction": observed.positive_fraction, "weighted_positive_fraction": weighted_fraction(observed)}
     found["batch_identities"] = batch_identities(observed)
-    found |= of_shown_pairs(observed)
+    found |= of_shown_pairs(observed) | {"crossed_eer": crossed_eer(observed)}
     counts = drawn_counts(observed.source)
     if counts is not None and len(counts) > 2:
         found |= {"effective_identities": effective_count(counts), "share_of_two": largest_share(counts)}
@@ -39,6 +40,21 @@ def chance_error(missed, genuine, impostor):
     """
     pairs = 4 * genuine * impostor / (genuine + impostor)
     return float(np.sqrt(missed * (1 - missed) / (0.75 * pairs)))
+
+
+def crossed_eer(observed):
+    """EER of the genuine training pairs against their first items with the second items of other genuine pairs. These
+    are impostors like those that the held-out data have, but for a few of the same identity; None where the training
+    data have identities, or no embeddings.
+    """
+    train = observed.train
+    if train is None or train.trials.identities is not None or not observed.has_embeddings or observed.is_unshared:
+        return None
+    rows = np.flatnonzero(train.same)
+    others = np.roll(np.random.default_rng(0).permutation(rows), 1)
+    left, right = train.trials.left[rows], train.trials.right[others]
+    scores = score_embeddings(observed.siamese, train.embeddings, left, right)
+    return verification.eer(np.repeat([True, False], len(rows)), np.concatenate([train.scores[rows], scores]))
 
 
 def of_shown_pairs(observed):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_siamese.diagnosis.causes import RuledOut
 from tests.support.facts_by_hand import answer, severity_and_strength
 
 HARDEST = {"drawn_auc": None, "mined_accuracy": 0.1, "spacing": 0.24}
@@ -42,3 +43,19 @@ def test_a_few_pairs_may_be_easy_by_chance():
     few = {"train_auc": 0.96, "drawn_auc": 0.995}
     assert severity_and_strength("mining", **few, drawn_auc_se=0.01) is not None
     assert severity_and_strength("mining", **few, drawn_auc_se=0.02) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("error", 4.0)),
+        ({"crossed_eer": 0.2}, None),  # some of the crossed pairs are genuine
+        ({"train_eer": 0.2}, None),  # the training pairs are not easy
+        ({"eer": 0.05}, None),
+    ],
+)
+def test_pairs_that_are_easy_beside_pairs_of_their_own_items(changes, expected):
+    given = {"train_auc": 1.0, "train_eer": 0.01, "crossed_eer": 0.4, "eer": 0.4, "drawn_auc": None}
+    assert severity_and_strength("mining", **{**given, **changes}) == expected
+    assert "pairs of their own items (EER 0.400)" in answer("mining", **given).summary
+    assert isinstance(answer("memorising", **given), RuledOut), "it does not tell its training identities apart"

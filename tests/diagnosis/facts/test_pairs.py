@@ -10,6 +10,7 @@ from keras_siamese.diagnosis.facts.pairs import (
     batch_identities,
     chance_error,
     codes_of,
+    crossed_eer,
     drawn_counts,
     effective_count,
     largest_share,
@@ -125,3 +126,22 @@ def test_equal_samples_have_equal_codes():
 def test_few_pairs_have_a_large_error():
     assert chance_error(0.04, 300, 300) == pytest.approx(np.sqrt(0.04 * 0.96 / (0.75 * 600)))
     assert chance_error(0.04, 10, 10_000) == pytest.approx(np.sqrt(0.04 * 0.96 / (0.75 * 40)), rel=0.01)
+
+
+def test_genuine_pairs_are_crossed_where_identities_are_not_known():
+    rng = np.random.default_rng(0)
+    identity = np.repeat(rng.normal(size=(40, 6)), 2, axis=0)  # left and right of 40 genuine pairs, one after the other
+    z = np.concatenate([identity + 0.1 * rng.normal(size=(80, 6)), 50 + rng.normal(size=(80, 6))]).astype("float32")
+    left, right = np.r_[0:80:2, 0:80:2], np.r_[1:80:2, 80:160:2]
+    same = np.arange(80) < 40
+    scores = -np.linalg.norm(z[left] - z[right], axis=1)
+    trials = SimpleNamespace(identities=None, left=left, right=right)
+    train = SimpleNamespace(trials=trials, same=same, scores=scores, embeddings=z)
+    siamese = ks.SiameseWrapper(encoder(), "euclidean")
+    observed = SimpleNamespace(train=train, has_embeddings=True, is_unshared=False, siamese=siamese)
+    assert crossed_eer(observed) < 0.05  # the embedding tells all of them apart
+    train.embeddings = z * (np.arange(160) >= 80)[:, None]  # and here only the far impostors
+    train.scores = -np.linalg.norm(train.embeddings[left] - train.embeddings[right], axis=1)
+    assert crossed_eer(observed) == pytest.approx(0.5)
+    for change in ({"train": None}, {"is_unshared": True}, {"has_embeddings": False}):
+        assert crossed_eer(SimpleNamespace(**{**vars(observed), **change})) is None
