@@ -70,7 +70,7 @@ FAILED_EER = Limit(
     0.1,
     "EER",
     "tuned: below it training did not fail",
-    "causes.preprocessing_mismatch causes.pair_construction "
+    "causes.mining causes.preprocessing_mismatch causes.pair_construction "
     "causes.weak_features causes.inverted_labels causes.collapse causes.learning_rate causes.frozen_part "
     "causes.unreachable_output causes.head_sign causes.loss_mismatch",
 )
@@ -78,9 +78,14 @@ BAD_EER = Limit(
     0.25,
     "EER",
     "tuned: a healthy but hard program stays below",
-    "trend causes.threshold causes.inverted_labels",
+    "trend causes.base causes.threshold causes.inverted_labels causes.memorising causes.mining",
 )
-TOLD_APART = Limit(0.1, "EER", "tuned: identities that an encoder has learned", "causes.collapse causes.memorising")
+TOLD_APART = Limit(
+    0.1,
+    "EER",
+    "tuned: identities that an encoder has learned",
+    "causes.base causes.collapse causes.memorising causes.mining",
+)
 UNLEARNED = Limit(
     0.15,
     "EER",
@@ -162,7 +167,7 @@ SCALES_APART = Limit(
     0.3,
     "log10 of a ratio",
     "tuned: a factor of two",
-    "causes.input_scale causes.preprocessing_mismatch facts.preparation",
+    "causes.input_scale causes.pair_construction causes.preprocessing_mismatch facts.preparation",
 )
 LARGE_INPUT = Limit(20.0, "root mean square", "tuned; pixels in [0, 255] are above twice of it", "causes.input_scale")
 SMALL_INPUT = Limit(0.005, "root mean square", "tuned", "causes.input_scale")
@@ -181,7 +186,12 @@ INPUTS_SHIFTED = Limit(
 OTHER_VALUES = Limit(
     0.4, "difference of distribution functions", "convention", "causes.preprocessing_mismatch facts.preparation"
 )
-TURNED = Limit(0.3, "difference of correlations", "convention", "causes.preprocessing_mismatch facts.preparation")
+TURNED = Limit(
+    0.3,
+    "difference of correlations",
+    "convention",
+    "causes.pair_construction causes.preprocessing_mismatch facts.preparation",
+)
 COMMON_SHAPE = Limit(0.25, "share of the variance", "derivation: above 1/5, of five identities", "facts.preparation")
 SAME_SHAPE = Limit(0.7, "correlation", "convention: half of the variance", "facts.preparation")
 LEAST_PLACES = Limit(8, "places", "fewer correlate by chance", "facts.preparation")

@@ -54,10 +54,10 @@ class LearningRate(Cause):
         if not is_imperfect(facts, limits.FAILED_EER):
             return RuledOut(self.name, signals)
         stands = moved == 0 and "update_size_largest" in facts and facts.get("learning_rate") != 0
-        if stands and facts.get("trainable_share", 1.0) > 0:
+        if stands and gained < limits.LITTLE_GAINED and facts.get("trainable_share", 1.0) > 0:
             what = (
-                "The weights have not changed at all in this run, although its learning rate is above 0: the steps are "
-                "those of another model, or their results are not put back into this one."
+                "The weights have not changed at all in this run, although its learning rate is above 0: all gradients "
+                "are 0, the steps are those of another model, or their results are not put back into this one."
             )
             return self.found(facts, "error", what, signals, limits.STRONGEST, None, self.of_loop)
         if has_hardly_moved(facts) and gained < limits.LITTLE_GAINED:

@@ -78,7 +78,10 @@ class PairConstruction(Cause):
             return None
         trained, held_out = (facts[name] - 0.5 for name in ("train_input_auc", "input_auc"))
         is_chance = 0.5 - facts["eer"] < limits.ERRORS_WORSE * facts["eer_se"]
-        if not is_chance or not is_lost(held_out, facts["input_auc_se"], trained):
+        # Raw inputs also tell nothing if one side of the held-out pairs was prepared in another way.
+        apart = facts.get("held_out_towers", 0.0) - facts.get("drawn_towers", 0.0), facts.get("held_out_spread", 0.0)
+        is_prepared = max(map(abs, apart)) <= limits.SCALES_APART and facts.get("turned", 0.0) <= limits.TURNED
+        if not is_chance or not is_prepared or not is_lost(held_out, facts["input_auc_se"], trained):
             return None
         return (
             "In the raw inputs, genuine training pairs are closer than impostors (AUC "

@@ -33,6 +33,8 @@ HELD_OUT |= {"eer": 0.5, "eer_se": 0.02}
         ({**SOUND, **HELD_OUT, "input_auc": 0.57}, None),
         ({**SOUND, **HELD_OUT, "train_input_auc": 0.55}, None),
         ({**SOUND, **HELD_OUT, "input_auc_se": 0.2}, None),
+        ({**SOUND, **HELD_OUT, "held_out_towers": 2.4, "drawn_towers": 0.0}, None),  # one side was not divided by 255
+        ({**SOUND, **HELD_OUT, "turned": 0.5}, None),
     ],
 )
 def test_each_mistake_counts_alone(changes, expected):
