@@ -37,6 +37,7 @@ NAMES = {
     "v": "the embedding of the second input",
     "merged": "what your model computes of both embeddings",
     "squared": "squared distances",
+    "cosine": "cosines of the embeddings of pairs",
     "z": "embeddings, one in each row",
     "loss": "your loss",
     "learning_rate": "the rate that you use now",

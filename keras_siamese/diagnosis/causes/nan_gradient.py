@@ -1,7 +1,8 @@
 """NaN gradient: the loss of some pairs is finite and its gradient is not, so one step with them makes all weights NaN.
 
-√d² has no finite derivative at d = 0, where two embeddings are equal, and a division by ‖z‖ none at z = 0. Or the
-loss is NaN itself and leaves the weights as they are, as where labels name classes that the output has not.
+√d² has no finite derivative at d = 0, where two embeddings are equal, arccos none at a cosine of 1 or −1, and a
+division by ‖z‖ none at z = 0. Or the loss is NaN itself and leaves the weights as they are, as where labels name
+classes that the output has not.
 """
 
 from keras_siamese.diagnosis import limits
@@ -20,7 +21,8 @@ class NanGradient(Cause):
         "distance = ks.layers.DistanceLayer()\n"
         "# or: by hand, with the constant inside the root and not after it\n"
         "distance = keras.ops.sqrt(keras.ops.maximum(squared, 1e-7))\n"
-        "unit = z / keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(z**2, -1, keepdims=True), 1e-7))"
+        "unit = z / keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(z**2, -1, keepdims=True), 1e-7))\n"
+        "angle = keras.ops.arccos(keras.ops.clip(cosine, -1 + 1e-6, 1 - 1e-6))"
     )
 
     of_values = (

@@ -1,7 +1,10 @@
 """The cause `nan_gradient` on facts written by hand."""
 
+import keras
+import numpy as np
 import pytest
 
+import keras_siamese as ks
 from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes.nan_gradient import NanGradient
 from keras_siamese.diagnosis.facts.table import Facts
@@ -42,6 +45,15 @@ def test_it_counts_and_names_the_pairs():
     assert found.summary.endswith("Rows 1, 2, 3, 4, 5, ….")
     assert "Pass the training data" in answer("nan_gradient", equal_pairs=None).summary
     assert "at first" in answer("nan_gradient", equal_pairs=0).summary
+
+
+def test_the_advice_keeps_roots_and_arccos_where_their_gradient_is_finite():
+    arrays = {"squared": np.zeros(2), "z": np.zeros((2, 3)), "cosine": np.array([1.0, -1.0])}
+    names = {name: keras.ops.convert_to_tensor(array.astype("float32")) for name, array in arrays.items()}
+    exec(answer("nan_gradient").advice, {"keras": keras, "ks": ks}, names)
+    distance, unit, angle = (keras.ops.convert_to_numpy(names[name]) for name in ("distance", "unit", "angle"))
+    assert angle == pytest.approx([1.414e-3, np.pi - 1.414e-3], rel=0.03)  # √(2 · 1e-6), not 0
+    assert distance.min() > 0 and np.isfinite(unit).all()
 
 
 def test_only_causes_that_need_no_embeddings_are_judged_after_nan():
