@@ -55,14 +55,16 @@ class Margin(Cause):
         reach = facts.get("reach", float("inf"))
         relative = margin / natural if natural else 0.0
         signals = signals_of(facts, margin=reach if np.isfinite(reach) else None)
-        signals["margin_over_untrained_distance"] = Signal(relative, limits.SMALL_MARGIN, 1.0)
+        # A triplet margin is a gap between two distances, usually a fifth of one; a pair margin is one distance.
+        usual = float(limits.USUAL_GAP) if facts.get("margin_is_gap") else 1.0
+        small, large = limits.SMALL_MARGIN * usual, limits.LARGE_MARGIN * usual
+        # If outputs have an upper end, that is the limit of a large margin.
+        bound = small if relative < usual else large if np.isinf(reach) else None
+        signals["margin_over_untrained_distance"] = Signal(relative, bound, usual)
         shown = {"active_impostors": limits.ALL_ACTIVE, "median_impostor_distance": None}
         signals |= signals_of(facts, impostor_distance=None, **shown)
         if not natural or not is_imperfect(facts, limits.WELL_EER):
             return RuledOut(self.name, signals)
-        # A triplet margin is a gap between two distances, usually a fifth of one; a pair margin is one distance.
-        usual = float(limits.USUAL_GAP) if facts.get("margin_is_gap") else 1.0
-        small, large = limits.SMALL_MARGIN * usual, limits.LARGE_MARGIN * usual
         ratio = "times the distance of impostor pairs before training"
         if relative < small:
             what = f"The margin {margin:g} is {relative:.2g} {ratio}: it is too small to keep impostors apart."

@@ -46,6 +46,21 @@ def test_its_signals_stand_beside_their_limits():
 
 
 @pytest.mark.parametrize(
+    ("changes", "threshold", "null"),
+    [
+        ({"margin": 0.05}, 0.1, 1.0),
+        ({"margin": 392.0, "reach": None}, 8.0, 1.0),
+        ({"margin": 392.0, "reach": 2.0}, None, 1.0),  # the reach decides; it is the limit of the margin itself
+        ({"margin": 0.01, "margin_is_gap": 1.0}, 0.02, 0.2),
+        ({"margin": 3.2, "margin_is_gap": 1.0, "reach": None}, 1.6, 0.2),
+    ],
+)
+def test_the_limit_beside_the_margin_is_the_one_that_decided(changes, threshold, null):
+    signal = answer("margin", **changes).evidence["margin_over_untrained_distance"]
+    assert (signal.threshold, signal.null) == pytest.approx((threshold, null))
+
+
+@pytest.mark.parametrize(
     ("temperature", "expected"), [(7.0, ("error", 10.0)), (1.4, ("error", 2.0)), (0.5, None), (0.001, ("error", 2.0))]
 )
 def test_a_temperature_that_is_far_from_the_range_of_cosines_is_an_error(temperature, expected):
