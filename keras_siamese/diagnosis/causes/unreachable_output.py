@@ -26,9 +26,11 @@ class UnreachableOutput(Cause):
             return RuledOut(self.name, signals)
         label = facts["out_of_reach_label"]
         where = f"is {low:.3g} for all pairs" if low == high else f"lies between {low:.3g} and {high:.3g}"
+        cost = f"{share:.0%} of" if share < 1 else f"{share:.2g} times" if share >= 2 else "at least"
         what = (
-            f"The output {where}, whatever the embeddings are. Pairs of label {label:g} keep at least {share:.0%} of "
-            "the loss that a constant output would have: the output that the loss wants for them cannot be reached."
+            f"The output {where}, whatever the embeddings are. For pairs of label {label:g}, the best output that the "
+            f"model can give still costs {cost} the loss of a constant guess: the output that the loss wants for them "
+            "cannot be reached."
         )
         if low == high:
             advice = (

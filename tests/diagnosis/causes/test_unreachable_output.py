@@ -24,10 +24,18 @@ def test_strength_is_the_share_that_cannot_be_won(changes, expected):
 
 def test_it_names_the_label_and_the_range():
     found = answer("unreachable_output")
-    assert "lies between 0.5 and 1" in found.summary and "Pairs of label 0 keep at least 100%" in found.summary
+    assert "lies between 0.5 and 1" in found.summary and "For pairs of label 0, the best output" in found.summary
     assert "LogisticHead" in found.advice and found.apply({}) == {"head": "logistic"}
     constant = answer("unreachable_output", output_low=1.0)
     assert "is 1 for all pairs" in constant.summary and "sigmoid" in constant.advice
+
+
+@pytest.mark.parametrize(
+    ("share", "cost"), [(0.6, "60% of the"), (1.0, "at least the"), (2.0, "2 times the"), (10.0, "10 times the")]
+)
+def test_it_says_what_the_best_output_costs(share, cost):
+    summary = answer("unreachable_output", out_of_reach=share).summary
+    assert f"the best output that the model can give still costs {cost} loss of a constant guess" in summary
 
 
 def test_it_explains_pairs_that_are_ranked_worse_than_chance():
