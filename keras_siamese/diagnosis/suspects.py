@@ -1,9 +1,9 @@
 """Suspects: the causes that may be behind a run that verifies badly, the most suspicious first.
 
 The findings come first. After them come near misses: causes that were ruled out, but would be found if one of their
-limits were up to twice as large or as small (four times, if nothing was found). A near miss is a second guess, so it
-never raises an alarm. It must be able to explain why a run verifies badly; a cause of wrong figures (leakage,
-threshold) cannot.
+limits were larger or smaller by a factor of at most `limits.NEAR_MISS`. A near miss is a second guess, so it never
+raises an alarm. It must be able to explain why a run verifies badly; a cause of wrong figures (leakage, threshold)
+cannot.
 
 Contract: facts and ranked findings go in, `Suspect`s come out. Every cause is judged again from the same facts, with
 one of its limits changed for this judgement alone. This takes some tens of milliseconds.
@@ -25,8 +25,7 @@ from keras_siamese.diagnosis.causes import CAUSES, Finding, RuledOut, Signal, ex
 from keras_siamese.diagnosis.causes.base import answer_of
 
 STEPS = 8  # to a factor of 2
-NEAR, FAR = 2, 4  # the largest factor, after a finding and if nothing was found
-FACTORS = tuple(2 ** (step / STEPS) for step in range(1, 2 * STEPS + 1))
+FACTORS = tuple(2 ** (step / STEPS) for step in range(1, STEPS + 1))
 # They say whether a run verifies well enough to be left alone, or how strong a finding is, and nothing about its cause.
 GUARDS = frozenset({"GOOD_EER", "WELL_EER", "SCALED_EER", "FAILED_EER", "BAD_EER", "STRONGEST"})
 
@@ -37,8 +36,8 @@ class Suspect:
 
     Attributes:
         cause: identifier, such as "margin".
-        factor: the factor in (1, 4] by which one of the cause's limits would have to be less strict for it to be found;
-            1 if it was found.
+        factor: the factor in (1, 1.6] by which one of the cause's limits would have to be less strict for it to be
+            found; 1 if it was found.
         limit: the name of this limit in `limits.TABLE`; None if the cause was found.
         reason: why it is a suspect, in words.
         evidence: `Signal` by name, with the limits as they are.
@@ -68,7 +67,7 @@ def suspects_of(facts, findings, leading=(), side=None):
     """
     found = [finding for finding in findings if finding.cause != "undetermined"]
     found.sort(key=lambda finding: all(finding is not one for one in leading))
-    near = near_misses(facts, NEAR if found else FAR, side) if wants_explaining(facts, findings) else ()
+    near = near_misses(facts, side=side) if wants_explaining(facts, findings) else ()
     known = {finding.cause for finding in found}  # an experiment may have shown one of the near misses
     return (*map(of_finding, found), *(one for one in near if one.cause not in known))
 
@@ -84,8 +83,11 @@ def of_finding(finding):
     return Suspect(finding.cause, 1.0, None, f"found ({finding.severity}{by})", finding.evidence, finding)
 
 
-def near_misses(facts, reach=NEAR, side=None):
-    """The causes that are ruled out, but by a factor of at most `reach`, as a list of `Suspect`s, the nearest first."""
+def near_misses(facts, reach=None, side=None):
+    """The causes that are ruled out, but by a factor of at most `reach`, by default `limits.NEAR_MISS`, as a list of
+    `Suspect`s, the nearest first.
+    """
+    reach = limits.NEAR_MISS if reach is None else reach
     causes = [cause for cause in CAUSES if cause.explains_flag and (cause.after_nan or "not_finite" not in facts)]
     side = SideWork(strict=True) if side is None else side
     answers = [(cause, answer_of(cause, facts, side)) for cause in causes]
