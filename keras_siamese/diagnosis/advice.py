@@ -24,9 +24,12 @@ NAMES = {
     "raw_train": "training samples as they are read",
     "raw_valid": "held-out samples as they are read",
     "prepare": "your preprocessing, a function",
+    "left_train": "the first items of training pairs",
+    "right_train": "the second items of training pairs",
     "left": "the first items of held-out pairs",
     "right": "the second items of these pairs",
     "y": "the labels of your pairs",
+    "y_valid": "the labels of your held-out pairs",
     "train": "the training data that give batches, a sequence",
     "encoder": "your network of one input, which embeds a sample",
     "backbone": "the pretrained network in the encoder",
@@ -71,6 +74,30 @@ def pair_loss(facts, name="ContrastiveLoss", **options):
     return f"ks.losses.{name}({', '.join(f'{option}={value}' for option, value in options.items())})"
 
 
+def is_own_loss(facts):
+    """Whether the program is compiled with a loss of this package, so that its options can be advised."""
+    return bool(facts.get("loss_of_package"))
+
+
+def turned_labels(facts, held_out=True):
+    """The labels of the user's pairs turned, 0 and 1 or −1 and 1, as lines of code; also those of the `held_out` pairs,
+    if these are given as pairs.
+    """
+    names = ["y", "y_valid"] if held_out and "identities" not in facts else ["y"]
+    return "\n".join(f"{name} = {'-' if has_signs(facts) else '1 - '}{name}" for name in names)
+
+
+def has_signs(facts):
+    """Whether the labels of the user's pairs are −1 and 1."""
+    return facts.get("lowest_label", 0) < 0
+
+
+def label_of(facts, same):
+    """The label of the user's pairs that are the `same`, or not."""
+    is_high = bool(facts.get("same_label", 1)) == same
+    return 1 if is_high else -1 if has_signs(facts) else 0
+
+
 def logistic_head(facts):
     """A head that gives the probability of the same identity and its loss, as lines of code."""
     lines = [
@@ -78,7 +105,10 @@ def logistic_head(facts):
         "model = keras.Model(model.inputs, p)",
         'model.compile("adam", "binary_crossentropy")',
     ]
-    if facts.get("same_label") == 0:
+    turned = facts.get("same_label") == 0
+    if has_signs(facts):
+        lines.append(f"y = (y {'<' if turned else '>'} 0).astype(int)  # 1 means the same, 0 means different")
+    elif turned:
         lines.append("y = 1 - y  # p is the probability of the same identity, so 1 must mean the same")
     return "\n".join(lines)
 

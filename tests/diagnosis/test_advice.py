@@ -6,7 +6,15 @@ import pytest
 from keras import layers, ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.advice import AUGMENT, NAMES, explained, for_samples, free_names, pair_loss
+from keras_siamese.diagnosis.advice import (
+    AUGMENT,
+    NAMES,
+    explained,
+    for_samples,
+    free_names,
+    logistic_head,
+    pair_loss,
+)
 from keras_siamese.diagnosis.facts.table import Facts
 from tests.support.facts_by_hand import SIGNS, answer
 from tests.support.small_programs import identities, pairs_of
@@ -35,7 +43,7 @@ def test_a_program_is_advised_alike_with_and_without_its_training_data(same_labe
     assert ("y = 1 - y" in advice[0]["unreachable_output"]) == (same_label == 0)
     if same_label:  # the loss of the other label pulls a distance the right way
         assert advice[0]["inverted_labels"] == advice[1]["inverted_labels"]
-        assert "ContrastiveLoss(similar_label=1)" in advice[0]["inverted_labels"]
+        assert "y = 1 - y\ny_valid = 1 - y_valid" in advice[0]["inverted_labels"]
 
 
 def test_a_loss_is_advised_for_the_label_that_means_the_same():
@@ -51,6 +59,20 @@ def test_no_advice_turns_the_labels(cause):
     advice = answer(cause, same_label=0, loss_similar_label=0).advice
     assert "similar_label=0" in advice or "y = 1 - y" in advice
     assert "similar_label" not in answer(cause).advice and "1 - y" not in answer(cause).advice
+
+
+def test_labels_of_minus_one_become_0_and_1_for_a_probability():
+    for same_label, line in ((1, "y = (y > 0)"), (0, "y = (y < 0)")):
+        assert line in logistic_head(Facts({"same_label": same_label, "lowest_label": -1.0}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"), [({}, 1), ({"same_label": 0}, 0), ({"same_label": 0, "lowest_label": -1}, -1)]
+)
+def test_pairs_are_weighed_as_the_loss_allows(changes, label):
+    elsewhere = answer("pair_imbalance", **changes, loss_of_package=0.0).advice
+    assert f"y, sample_weight=np.where(y == {label}, 99, 1))" in elsewhere and "ks.losses" not in elsewhere
+    assert "ContrastiveLoss(positive_weight=99" in answer("pair_imbalance", **changes).advice
 
 
 FORMS = {  # other advice of the same causes than that of their usual signs
@@ -77,7 +99,7 @@ def test_augmentation_is_that_of_the_samples(cause):
 
 @pytest.mark.parametrize("cause", SIGNS)
 def test_advice_says_what_its_names_stand_for(cause):
-    for changes in ({}, FORMS.get(cause, {}), {"same_label": 0}):
+    for changes in ({}, FORMS.get(cause, {}), {"same_label": 0}, {"loss_of_package": 0.0, "identities": None}):
         advice = answer(cause, **changes).advice
         lines = advice.splitlines()
         legend = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))

@@ -21,7 +21,7 @@ HEALTHY = {
     "pairs_similar_label": 1, "batch_identities": 100, "head_is_scalar": 0.0, "learned_head": 0.0, "equal_end": -1.0,
     "wanted_end": -1.0, "output_low": 0.0, "output_high": 4000.0, "out_of_reach": 0.0, "out_of_reach_least": 0.0,
     "out_of_reach_label": 0.0, "loss_falls_for_ever": 0.0, "least_loss": 0.0, "wants_distance": 1.0,
-    "wants_probability": 0.0, "cut_off_share": 0.0, "stuck_share": 0.0,
+    "wants_probability": 0.0, "cut_off_share": 0.0, "stuck_share": 0.0, "loss_of_package": 1.0,
 }  # fmt: skip
 BAD = {"eer": 0.35, "train_eer": 0.33, "train_auc": 0.72, "drawn_auc": 0.72, "auc": 0.7, "verifies_badly": 1}
 SIGNS = {

@@ -14,6 +14,7 @@ ranking counts only if the inputs do not show that the labels are right; see `he
 """
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import has_signs, is_own_loss, turned_labels
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
@@ -109,14 +110,21 @@ class InvertedLabels(Cause):
 
     def in_training(self, facts, what, signals, strength):
         """The finding that the labels in the loss are inverted."""
-        label = int(1 - facts["loss_similar_label"] if "loss_similar_label" in facts else facts.get("same_label", 0))
-        loss = facts.words["loss"] if "loss_similar_label" in facts else "ContrastiveLoss"
+        wanted = int(facts.get("loss_similar_label", 1 - facts.get("same_label", 0)))
+        if is_own_loss(facts) and "loss_similar_label" in facts:
+            repaired = (
+                f"# either: if label {1 - wanted} means the same in your pairs\n"
+                f"loss = ks.losses.{facts.words['loss']}(similar_label={1 - wanted})\n"
+            )
+        else:  # the labels of the held-out pairs are right if they contradict those of training
+            repaired = f"# either: turn the labels\n{turned_labels(facts, held_out='input_auc' not in signals)}\n"
+        option = "" if wanted else ", similar_label=0"
         advice = (
-            f"# either: if label {label} means the same in your pairs\n"
-            f"loss = ks.losses.{loss}(similar_label={label})\n"
-            "# or: let the package make the pairs, whose label 1 means the same\n"
-            "train = ks.data.PairSequence(x, labels)"
+            f"{repaired}# or: let the package make the pairs, whose label {wanted} means the same\n"
+            f"train = ks.data.PairSequence(x, labels{option})"
         )
+        if has_signs(facts) and not is_own_loss(facts):  # pairs of the package have labels 0 and 1
+            advice = turned_labels(facts, held_out="input_auc" not in signals)
 
         def apply(recipe):
             return {**recipe, "similar_label": 1 - recipe.get("similar_label", 1)}

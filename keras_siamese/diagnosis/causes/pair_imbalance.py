@@ -7,7 +7,7 @@ impostors little weight, nothing keeps embeddings apart: that is `collapse`.
 """
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.advice import pair_loss
+from keras_siamese.diagnosis.advice import is_own_loss, label_of, pair_loss
 from keras_siamese.diagnosis.causes.base import (
     Cause,
     NotExamined,
@@ -52,12 +52,18 @@ class PairImbalance(Cause):
         if not is_known:
             what = f"The logged loss tells that {what[0].lower()}{what[1:]}"
         at_least = max(rare, limits.SMALLEST_SHARE)
-        weight = {"positive_weight" if is_genuine else "negative_weight": f"{(1 - rare) / at_least:.3g}"}
+        weight = f"{(1 - rare) / at_least:.3g}"
+        if is_own_loss(facts):
+            option = "positive_weight" if is_genuine else "negative_weight"
+            weighed = f"loss = {pair_loss(facts, **{option: weight})}"
+        else:
+            weights = f"np.where(y == {label_of(facts, is_genuine)}, {weight}, 1)"
+            weighed = f"siamese.fit([left_train, right_train], y, sample_weight={weights})"
         advice = (
             "# either: draw as many pairs of each kind\n"
             "train = ks.data.PairSequence(x, labels, positive_fraction=0.5)\n"
             "# or: weigh them, if the pairs are given\n"
-            f"loss = {pair_loss(facts, **weight)}"
+            f"{weighed}"
         )
         severity = "error" if rare < limits.RARE_KIND / limits.TWICE else "warning"
         strength = limits.TWICE * limits.RARE_KIND / at_least

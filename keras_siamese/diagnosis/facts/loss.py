@@ -11,6 +11,8 @@ def of_loss(observed):
     loss, train, bounds = observed.character, observed.train, observed.bounds or (None, np.inf)
     found = {"loss_similar_label": loss.similar_label, "pairs_similar_label": observed.data_similar_label}
     found["same_label"] = same_label(observed)
+    found["loss_of_package"] = float(loss.is_stated)
+    found["lowest_label"] = lowest_label(observed)
     found["loss_mines"] = float(loss.mining is not None)
     if loss.margin is not None:
         found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
@@ -44,6 +46,12 @@ def same_label(observed):
     if observed.data_similar_label is not None or direction is None or not direction.wanted:
         return observed.data_similar_label
     return float(direction.similar_label > 0)
+
+
+def lowest_label(observed):
+    """The lower of the two labels of pairs as the model takes them, such as 0 or −1; None if it is not known."""
+    labels = getattr(observed.siamese, "labels", None)
+    return None if labels is None else float(min(labels))
 
 
 def usual_temperature(loss):

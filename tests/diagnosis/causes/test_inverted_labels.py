@@ -31,13 +31,35 @@ def test_the_advice_says_which_side_is_inverted():
     assert answer("inverted_labels").apply({"similar_label": 0}) == {"similar_label": 1}
     clash = answer("inverted_labels", loss_similar_label=0)
     assert "similar_label=1)" in clash.advice and 'takes the label 0 for "same"' in clash.summary
-    unknown = {"loss_similar_label": None}  # the loss of a program whose training data are not known
-    assert "(similar_label=0)" in answer("inverted_labels", **unknown, same_label=0).advice
-    assert "(similar_label=1)" in answer("inverted_labels", **unknown, same_label=1).advice
     held_out = answer("inverted_labels", below_chance=6.2, train_below_chance=-9.0, identities=None)
     assert "DivergenceMonitor(validation, similar_label=0)" in held_out.advice
     assert held_out.apply({}) == {"validation_similar_label": 1}
     assert "either in the loss or in these pairs" in answer("inverted_labels", below_chance=6.2, **UNTRAINED).summary
+
+
+@pytest.mark.parametrize(
+    ("changes", "turned", "made"),
+    [
+        ({"same_label": 0}, ["y = 1 - y"], "PairSequence(x, labels)"),
+        ({"same_label": 1}, ["y = 1 - y"], "PairSequence(x, labels, similar_label=0)"),
+        ({"loss_similar_label": 0}, ["y = 1 - y"], "PairSequence(x, labels, similar_label=0)"),  # measured
+        ({"identities": None}, ["y = 1 - y", "y_valid = 1 - y_valid"], "PairSequence(x, labels)"),
+        ({"identities": None, "lowest_label": -1}, ["y = -y", "y_valid = -y_valid"], None),
+        ({"identities": None, "train_input_auc": 0.25, "input_auc": 0.75}, ["y = 1 - y"], "PairSequence(x, labels)"),
+    ],
+)
+def test_labels_are_turned_where_the_loss_is_not_of_this_package(changes, turned, made):
+    """Its option would come with another loss, of distances, while the output may be a score."""
+    unknown = {"loss_of_package": 0.0, "loss_similar_label": None}
+    advice = answer("inverted_labels", **{**unknown, **changes}).advice
+    assert [line for line in advice.splitlines() if line.startswith("y")] == turned
+    assert "ks.losses" not in advice and ("PairSequence" in advice) == (made is not None)
+    assert made is None or made in advice
+
+
+def test_the_label_that_the_loss_wants_is_that_of_pairs_which_the_package_makes():
+    assert "PairSequence(x, labels)" in answer("inverted_labels").advice
+    assert "PairSequence(x, labels, similar_label=0)" in answer("inverted_labels", loss_similar_label=0).advice
 
 
 def test_a_loss_that_asks_pairs_of_the_same_for_the_far_end():

@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.loss import implied_fraction, same_label
+from keras_siamese.diagnosis.facts.loss import implied_fraction, lowest_label, same_label
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -26,6 +27,11 @@ from tests.support.measured import encoder, facts_of
 def test_only_a_margin_of_distances_is_one(loss, margin, is_gap):
     facts = facts_of(encoder(), loss=loss)
     assert (facts.get("margin"), facts.get("margin_is_gap")) == (margin, is_gap)
+    assert facts["loss_of_package"] == 1
+
+
+def test_a_loss_from_elsewhere_is_not_of_this_package():
+    assert facts_of(encoder(), loss=keras.losses.MeanSquaredError())["loss_of_package"] == 0
 
 
 def test_pairs_that_the_loss_still_moves_equal_a_loop():
@@ -85,6 +91,11 @@ def test_the_label_that_means_the_same_in_what_is_trained_on(of_pairs, similar_l
     siamese = SimpleNamespace(direction=SimpleNamespace(similar_label=similar_label, wanted=wanted))
     assert same_label(SimpleNamespace(data_similar_label=of_pairs, siamese=siamese)) == label
     assert same_label(SimpleNamespace(data_similar_label=of_pairs, siamese=None)) == of_pairs
+
+
+@pytest.mark.parametrize(("labels", "lowest"), [((0, 1), 0.0), ((-1, 1), -1.0), (None, None)])
+def test_the_lowest_label_is_that_of_the_pairs(labels, lowest):
+    assert lowest_label(SimpleNamespace(siamese=SimpleNamespace(labels=labels))) == lowest
 
 
 def test_the_share_of_genuine_pairs_that_a_mean_loss_implies():
