@@ -47,6 +47,7 @@ NAMES = {
     "epochs": "the number of epochs",
     "path": "the file of pretrained weights",
     "monitor": "your DivergenceMonitor",
+    "diagnosis": "`monitor.diagnosis`, or what `ks.diagnose` returned",
     "change": "your augmentation",
     "history": "what `fit` returned",
 }
@@ -85,6 +86,11 @@ def turned_labels(facts, held_out=True):
     """
     names = ["y", "y_valid"] if held_out and "identities" not in facts else ["y"]
     return "\n".join(f"{name} = {'-' if has_signs(facts) else '1 - '}{name}" for name in names)
+
+
+def trains_on_pairs(facts):
+    """Whether the training data that are known are pairs, of which no sample's identity is known."""
+    return "train_auc" in facts and "train_identities" not in facts
 
 
 def has_signs(facts):

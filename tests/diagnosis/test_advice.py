@@ -97,9 +97,19 @@ def test_augmentation_is_that_of_the_samples(cause):
         assert names["augment"](x * rng.normal(size=50), rng).shape == x.shape
 
 
+ROWS = {"suspected_labels": [1]}
+
+
 @pytest.mark.parametrize("cause", SIGNS)
 def test_advice_says_what_its_names_stand_for(cause):
-    for changes in ({}, FORMS.get(cause, {}), {"same_label": 0}, {"loss_of_package": 0.0, "identities": None}):
+    pairs = {"identities": None, "train_identities": None}
+    for changes in (
+        {},
+        FORMS.get(cause, {}),
+        {"same_label": 0},
+        pairs,
+        {**pairs, "loss_of_package": 0.0, "rows": ROWS},
+    ):
         advice = answer(cause, **changes).advice
         lines = advice.splitlines()
         legend = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))

@@ -1,5 +1,7 @@
 """Facts of a healthy run, written by hand, and what has to change in them for each cause to be found."""
 
+from dataclasses import replace
+
 from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.facts.table import Facts
 
@@ -66,10 +68,12 @@ def facts(**changes):
     return Facts({name: value for name, value in numbers.items() if value is not None}, WORDS)
 
 
-def answer(name, **changes):
-    """What the cause `name` alone answers to the healthy facts with its signs and `changes`."""
+def answer(name, rows=None, **changes):
+    """What the cause `name` alone answers to the healthy facts with its signs and `changes`, and with `rows` of the
+    training data by name.
+    """
     cause = next(cause for cause in causes.CAUSES if cause.name == name)
-    return cause.examine(facts(**{**SIGNS[name], **changes}))
+    return cause.examine(replace(facts(**{**SIGNS[name], **changes}), rows=rows or {}))
 
 
 def severity_and_strength(name, **changes):

@@ -10,9 +10,12 @@ model of the raw inputs cannot: fitted on wrong labels, it verifies training ide
 A few wrong labels are usual and harmless, so they are information only.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import label_of, trains_on_pairs
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
@@ -20,11 +23,6 @@ class LabelNoise(Cause):
     stage = "labels"
     reads = ("impostor_like", "train_eer")
     needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
-    advice = (
-        "suspects = monitor.diagnosis.facts.rows['suspected_labels']  # rows of the training data\n"
-        "# look at them and correct them, or leave them out:\n"
-        "x, labels = np.delete(x, suspects, 0), np.delete(labels, suspects)"
-    )
 
     def judge(self, facts):
         share, null = facts["impostor_like"], facts.get("impostor_like_held_out", 0.0)
@@ -47,7 +45,7 @@ class LabelNoise(Cause):
         if "linear_impostor_like" in facts:
             by_linear = facts["linear_impostor_like"] - facts["linear_impostor_like_held_out"]
         severity = severity if max(share - null, by_linear) > limits.FEW_WRONG else "info"
-        return self.found(facts, severity, what, signals, share / least, change(label_noise=0.0))
+        return self.found(facts, severity, what, signals, share / least, change(label_noise=0.0), advised(facts))
 
     def learned_by_heart(self, facts, signals):
         """The answer where the network's own scores show no wrong labels: what a linear model shows."""
@@ -57,8 +55,9 @@ class LabelNoise(Cause):
         low, high = interval_of(facts, "linear_impostor_like")
         trained, held_out = facts["linear_train_eer"], facts["reference_linear"]
         least = null + limits.LABEL_EXCESS
-        signals["impostor_like_by_linear_model"] = Signal(share, least, null, low, high)
-        signals |= signals_of(facts, linear_train_eer=None, reference_linear=None)
+        by_linear = {"impostor_like_by_linear_model": Signal(share, least, null, low, high)}
+        by_linear |= signals_of(facts, linear_train_eer=None, reference_linear=None)
+        signals = by_linear | signals
         if low <= null or share <= least or trained <= held_out:
             return RuledOut(self.name, signals)
         what = (
@@ -69,7 +68,39 @@ class LabelNoise(Cause):
         reach = limits.ERRORS_WORSE * np.hypot(facts["linear_train_eer_se"], facts["linear_eer_se"])
         is_clear = share - null > limits.FEW_WRONG and trained - held_out > reach
         severity = "warning" if is_clear else "info"
-        return self.found(facts, severity, what, signals, share / least, change(label_noise=0.0))
+        # The network's own share is below its limit, which has not decided.
+        own = signals["impostor_like_genuine_pairs"]
+        signals["impostor_like_genuine_pairs"] = replace(own, threshold=None, null=None)
+        return self.found(facts, severity, what, signals, share / least, change(label_noise=0.0), advised(facts))
+
+
+def advised(facts):
+    """Lines of code that leave the suspected rows out of the training data or, if there are none, show some samples."""
+    are_pairs, has_rows = trains_on_pairs(facts), bool(facts.rows.get("suspected_labels"))
+    if not has_rows and are_pairs:
+        return (
+            "# no row stands out: look at some genuine pairs, and at how their labels were made\n"
+            f"genuine = np.flatnonzero(y == {label_of(facts, same=True)})[:20]\n"
+            "print(left_train[genuine], right_train[genuine])"
+        )
+    if not has_rows:
+        return (
+            "# no row stands out: look at the samples of some identities, and at how their labels were made\n"
+            "print(x[labels == labels[0]])"
+        )
+    what = "pairs" if are_pairs else "data"
+    lines = [
+        f"suspects = diagnosis.facts.rows['suspected_labels']  # rows of the training {what}",
+        "# look at them and correct them, or leave them out:",
+    ]
+    if are_pairs:
+        lines += [
+            "left_train, right_train = np.delete(left_train, suspects, 0), np.delete(right_train, suspects, 0)",
+            "y = np.delete(y, suspects)",
+        ]
+    else:
+        lines.append("x, labels = np.delete(x, suspects, 0), np.delete(labels, suspects)")
+    return "\n".join(lines)
 
 
 def interval_of(facts, name):

@@ -1,5 +1,8 @@
 """The cause `label_noise` on facts written by hand."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from tests.support.facts_by_hand import answer, severity_and_strength
@@ -59,9 +62,40 @@ def test_a_few_wrong_labels_are_information_only():
     assert severity_and_strength("label_noise", **{**few, "linear_impostor_like": None}) == ("error", 2.5)
 
 
-def test_the_advice_lists_the_suspects():
+ROWS = {"suspected_labels": [3, 0]}
+
+
+@pytest.mark.parametrize("changes", [{}, SHOWN])
+@pytest.mark.parametrize(
+    ("rows", "identities", "left"),
+    [
+        (ROWS, 150, {"x": [[1.0], [2.0]], "labels": [6, 7]}),
+        (ROWS, None, {"left_train": [[1.0], [2.0]], "right_train": [[5.0], [6.0]], "y": [1, 0]}),
+        (None, 150, {}),
+        (None, None, {}),
+    ],
+)
+def test_the_advice_leaves_out_the_suspects_if_there_are_any(changes, rows, identities, left):
+    advice = answer("label_noise", rows, **changes, train_identities=identities).advice
+    names = {"x": np.arange(4.0)[:, None], "labels": np.array([5, 6, 7, 8]), "y": np.array([0, 1, 0, 1])}
+    names |= {"left_train": np.arange(4.0)[:, None], "right_train": np.arange(4.0, 8)[:, None]}
+    exec(advice, {"np": np, "diagnosis": SimpleNamespace(facts=SimpleNamespace(rows=rows or {}))}, names)
+    assert {name: names[name].tolist() for name in left} == left
+    assert ("facts.rows" in advice) == (rows is not None) and ("labels:" in advice) == (identities is not None)
+
+
+def test_the_evidence_begins_with_the_number_of_the_sentence():
+    for changes, leading in (({}, "impostor_like_genuine_pairs"), (SHOWN, "impostor_like_by_linear_model")):
+        found = answer("label_noise", **changes)
+        name, signal = next(iter(found.evidence.items()))
+        assert name == leading and f"{signal.value:.1%} of the genuine training pairs" in found.summary
+        others = [one for other, one in found.evidence.items() if other != name]
+        assert signal.threshold is not None and all(one.threshold is None for one in others)
+
+
+def test_its_interval_is_that_of_the_share():
     finding = answer("label_noise")
-    assert "facts.rows['suspected_labels']" in finding.advice and finding.apply({}) == {"label_noise": 0.0}
+    assert finding.apply({}) == {"label_noise": 0.0}
     signal = finding.evidence["impostor_like_genuine_pairs"]
     assert (signal.low, signal.high, signal.threshold) == pytest.approx((0.26, 0.34, 0.02))
     assert answer("label_noise", impostor_like=0.99).evidence["impostor_like_genuine_pairs"].high == 1.0
