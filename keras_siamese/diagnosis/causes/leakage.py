@@ -7,6 +7,7 @@ also be nearer to each other, across the sides, than samples with different name
 import numpy as np
 
 from keras_siamese.diagnosis import limits
+from keras_siamese.diagnosis.advice import trains_on_pairs
 from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals_of
 
 
@@ -40,4 +41,17 @@ class Leakage(Cause):
         if not parts:
             return RuledOut(self.name, signals)
         what = f"{' and '.join(parts)}: the held-out figures are too good, since training has seen these data."
-        return self.found(facts, "error", what, signals, limits.STRONGEST, change(leak=None))
+        return self.found(facts, "error", what, signals, limits.STRONGEST, change(leak=None), self.advised(facts))
+
+    def advised(self, facts):
+        """The split as lines of code; of pairs, also how they are made after it."""
+        if not trains_on_pairs(facts):
+            return self.advice
+        option = ", similar_label=0" if facts.get("same_label") == 0 else ""
+        return (
+            "# split the samples before they are paired, by identity, and make pairs within each part\n"
+            "train, valid = ks.data.split_identities(x, labels, (0.8, 0.2), seed=0)\n"
+            "print(ks.data.check_leakage(train, valid))\n"
+            "monitor = ks.callbacks.DivergenceMonitor(valid)\n"
+            f"siamese.fit(ks.data.PairSequence(*train{option}), epochs=20, callbacks=[monitor])"
+        )
