@@ -21,6 +21,8 @@ from keras_siamese.diagnosis.advice import explained
 from keras_siamese.diagnosis.facts.table import Facts
 
 WITHOUT_EMBEDDINGS = "embeddings: a model that embeds each item by itself, or `encoder=`"
+TRAINING_DATA = "the training data: train=(x, labels) or train=([left, right], y)"
+ARRAYS = "samples that are one array of numbers, of one shape in training and held-out data"
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,12 @@ class Cause:
         if self.needs_embeddings and not facts.get("has_embeddings", 1):
             return NotExamined(self.name, WITHOUT_EMBEDDINGS)
         if any(name not in facts for name in self.reads):
-            return NotExamined(self.name, self.needs)
+            return NotExamined(self.name, self.lacking(facts))
         return self.judge(facts)
+
+    def lacking(self, facts):
+        """What is missing in `facts` for it to be examined, in one clause: `needs`, unless the facts tell more."""
+        return self.needs
 
     def judge(self, facts):
         """The answer, given that `facts` has all facts that `reads` names."""
@@ -183,6 +189,20 @@ def answer_of(cause, facts, side):
         kept = side.failed(f"The cause {cause.name}", answer, then="it is not examined, and the others are")
         lost = f"{kept.why} ({kept.where})"
     return answer if lost is None else NotExamined(cause.name, cause.needs, lost)
+
+
+def is_training_known(facts):
+    """Whether training data were given, as pairs or with identities."""
+    return "train_auc" in facts
+
+
+def without_loss_of_output(facts):
+    """What a cause lacks that is about the output of the model and the loss of one pair, in one clause."""
+    if not facts.get("compares_itself", 1):
+        return "a model of two inputs"
+    if "equal_end" not in facts:
+        return "held-out pairs as the model takes them: ([left, right], y)"
+    return "a loss that can be computed of one pair"
 
 
 def change(**options):

@@ -15,7 +15,7 @@ class BatchNorm(Cause):
     stage = "inputs"
     needs_embeddings = True
     reads = ("batch_normalization",)
-    needs = "an encoder with BatchNormalization, and training batches"
+    needs = "the model"
     advice = (
         "# either: statistics that adapt within ten batches\n"
         "norm = keras.layers.BatchNormalization(momentum=0.9)\n"

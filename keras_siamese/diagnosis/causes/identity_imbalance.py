@@ -7,7 +7,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 class IdentityImbalance(Cause):
     stage = "data"
     reads = ("share_of_two", "drawn_identities")
-    needs = "which identities are drawn: fit on a sequence of ks.data, or DivergenceMonitor(…, train=(x, labels))"
+    needs = "the identities of the training samples: train=(x, labels), or fit on a sequence of ks.data"
     advice = (
         "# either: batches for a loss on embeddings, which draw all identities equally often\n"
         "train = ks.data.BalancedBatchSequence(x, labels)\n"

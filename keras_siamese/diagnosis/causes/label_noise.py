@@ -16,13 +16,13 @@ import numpy as np
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import label_of, trains_on_pairs
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, change, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import TRAINING_DATA, Cause, RuledOut, Signal, change, is_imperfect, signals_of
 
 
 class LabelNoise(Cause):
     stage = "labels"
     reads = ("impostor_like", "train_eer")
-    needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
+    needs = TRAINING_DATA
 
     def judge(self, facts):
         share, null = facts["impostor_like"], facts.get("impostor_like_held_out", 0.0)

@@ -8,18 +8,29 @@ import numpy as np
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import trains_on_pairs
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, signals_of
+from keras_siamese.diagnosis.causes.base import (
+    ARRAYS,
+    TRAINING_DATA,
+    Cause,
+    RuledOut,
+    change,
+    is_training_known,
+    signals_of,
+)
 
 
 class Leakage(Cause):
     stage = "data"
     explains_flag = False
     reads = ("duplicates",)  # or "shared_names"
-    needs = "training samples: DivergenceMonitor(…, train=(x, labels))"
+    needs = TRAINING_DATA
     advice = (
         "train, valid, test = ks.data.split_identities(x, labels, (0.7, 0.15, 0.15), seed=0)\n"
         "print(ks.data.check_leakage(train, valid))"
     )
+
+    def lacking(self, facts):
+        return ARRAYS if is_training_known(facts) else TRAINING_DATA
 
     def examine(self, facts):
         return self.judge(facts) if "shared_names" in facts else super().examine(facts)

@@ -7,8 +7,9 @@ The scale of the embeddings is that of the encoder before training. Cosines have
 import numpy as np
 
 from keras_siamese.diagnosis import limits
-from keras_siamese.diagnosis.advice import pair_loss
+from keras_siamese.diagnosis.advice import is_own_loss, pair_loss
 from keras_siamese.diagnosis.causes.base import (
+    TRAINING_DATA,
     Cause,
     Finding,
     NotExamined,
@@ -16,6 +17,7 @@ from keras_siamese.diagnosis.causes.base import (
     Signal,
     change,
     is_imperfect,
+    is_training_known,
     signals_of,
 )
 
@@ -23,11 +25,21 @@ from keras_siamese.diagnosis.causes.base import (
 class Margin(Cause):
     stage = "objective"
     needs_embeddings = True
-    needs = "a loss with a margin or a temperature, and an encoder that Keras can copy"
+    needs = "a loss with a known margin of distances or temperature of cosines"
+
+    def lacking(self, facts):
+        if "margin" in facts:
+            return "one encoder for both inputs" if facts.get("unshared") else "an encoder that Keras can copy"
+        return self.needs if is_training_known(facts) or is_own_loss(facts) else TRAINING_DATA
 
     def judge(self, facts):
         has_margin = "margin" in facts and "untrained_distance" in facts
-        tempered = self.of_temperature(facts) if "temperature" in facts else NotExamined(self.name, self.needs)
+        if "temperature" in facts:
+            tempered = self.of_temperature(facts)
+        elif facts.get("loss_has_scale", 1) or "margin" in facts:
+            tempered = NotExamined(self.name, self.lacking(facts))
+        else:
+            tempered = RuledOut(self.name)
         return self.of_margin(facts) if has_margin and not isinstance(tempered, Finding) else tempered
 
     def of_temperature(self, facts):

@@ -4,13 +4,22 @@ import numpy as np
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import AUGMENT, for_samples
-from keras_siamese.diagnosis.causes.base import Cause, NotExamined, RuledOut, Signal, change, shown_are_easy, signals_of
+from keras_siamese.diagnosis.causes.base import (
+    TRAINING_DATA,
+    Cause,
+    NotExamined,
+    RuledOut,
+    Signal,
+    change,
+    shown_are_easy,
+    signals_of,
+)
 
 
 class Memorising(Cause):
     stage = "generalisation"
     reads = ("gap", "train_eer")
-    needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
+    needs = TRAINING_DATA
     advice = (
         "# augmentation\n"
         f"{AUGMENT['images']}\n"

@@ -4,6 +4,7 @@ wrong labels or collapse the embedding.
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import (
+    TRAINING_DATA,
     Cause,
     RuledOut,
     Signal,
@@ -17,7 +18,7 @@ from keras_siamese.diagnosis.causes.base import (
 class Mining(Cause):
     stage = "data"
     reads = ("train_auc",)
-    needs = "training batches with identities: fit on a sequence of ks.data, or DivergenceMonitor(…, train=…)"
+    needs = TRAINING_DATA
     advice = (
         "# either: for batches of identities\n"
         'loss = ks.losses.BatchTripletLoss(positives="all", negatives="semi_hard")\n'

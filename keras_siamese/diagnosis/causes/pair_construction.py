@@ -11,7 +11,7 @@ from keras_siamese.diagnosis.causes.base import Cause, RuledOut, change, is_impe
 class PairConstruction(Cause):
     stage = "labels"
     reads = ("identical_genuine",)
-    needs = "training data that are pairs, as `train`"
+    needs = "training pairs of your own: train=([left, right], y)"
     advice = "train = ks.data.PairSequence(x, labels)  # draws new pairs in each epoch\nsiamese.fit(train, epochs=20)"
 
     in_one_order = (

@@ -21,7 +21,7 @@ from keras_siamese.diagnosis.causes.base import (
 
 class PairImbalance(Cause):
     stage = "data"
-    needs = "the training pairs: fit on a PairSequence, or DivergenceMonitor(…, train=…)"
+    needs = "the training pairs: train=([left, right], y), or fit on a PairSequence"
 
     def judge(self, facts):
         fraction = facts.get("weighted_positive_fraction", implied_share(facts))

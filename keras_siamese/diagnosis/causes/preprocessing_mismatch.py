@@ -8,11 +8,14 @@ than training pairs. No harmless reason makes values ten times as far apart as t
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.causes.base import (
+    ARRAYS,
+    TRAINING_DATA,
     Cause,
     RuledOut,
     Signal,
     change,
     is_imperfect,
+    is_training_known,
     shown_are_easy,
     signals_of,
 )
@@ -21,7 +24,7 @@ from keras_siamese.diagnosis.causes.base import (
 class PreprocessingMismatch(Cause):
     stage = "inputs"
     reads = ("held_out_spread", "gap")
-    needs = "training samples that are arrays of numbers, as `train`"
+    needs = TRAINING_DATA
     advice = (
         "# either: by one function\n"
         "x_train, x_valid = prepare(raw_train), prepare(raw_valid)\n"
@@ -29,6 +32,9 @@ class PreprocessingMismatch(Cause):
         "encoder = keras.Sequential([keras.layers.Rescaling(1 / 255), encoder])\n"
         "x_train, x_valid = raw_train, raw_valid"
     )
+
+    def lacking(self, facts):
+        return ARRAYS if is_training_known(facts) else TRAINING_DATA
 
     def judge(self, facts):
         beyond = {

@@ -12,14 +12,14 @@ import numpy as np
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import AUGMENT, for_samples
-from keras_siamese.diagnosis.causes.base import Cause, RuledOut, Signal, is_imperfect, signals_of
+from keras_siamese.diagnosis.causes.base import TRAINING_DATA, Cause, RuledOut, Signal, is_imperfect, signals_of
 
 
 class WeakFeatures(Cause):
     stage = "generalisation"
     needs_embeddings = True
     reads = ("train_eer", "spread")
-    needs = "training samples with identities: DivergenceMonitor(…, train=(x, labels))"
+    needs = TRAINING_DATA
     advice = (
         "# either: more capacity\n"
         "encoder = keras.Sequential([..., keras.layers.Dense(256), keras.layers.ReLU(), keras.layers.Dense(64),\n"

@@ -18,6 +18,9 @@ class WrongDistance(Cause):
     reads = ("swap_gain", "eer_cosine", "eer_euclidean")
     needs = "a score that is a distance of embeddings, with no learned layers in between"
 
+    def lacking(self, facts):
+        return "one encoder for both inputs" if facts.get("unshared") else self.needs
+
     def judge(self, facts):
         gain, low = facts["swap_gain"], facts["swap_gain_low"]
         better = min(("cosine", "euclidean"), key=lambda name: facts[f"eer_{name}"])

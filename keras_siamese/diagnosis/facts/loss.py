@@ -1,5 +1,6 @@
 """Facts of the loss: its margin, what can be reached, and how many pairs it still moves."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -18,6 +19,7 @@ def of_loss(observed):
         found |= {"margin": loss.margin, "margin_is_gap": float(loss.margin_is_gap)}
     if loss.cosine_temperature is not None:
         found |= {"temperature": loss.cosine_temperature, "usual_temperature": usual_temperature(observed.loss)}
+    found["loss_has_scale"] = has_scale(observed.loss, loss)
     if np.isfinite(bounds[1]):
         found["reach"] = bounds[1]
     if (loss.kind, loss.expects, observed.output_kind) == ("pair", "distance", "distance") and train is not None:
@@ -52,6 +54,31 @@ def lowest_label(observed):
     """The lower of the two labels of pairs as the model takes them, such as 0 or −1; None if it is not known."""
     labels = getattr(observed.siamese, "labels", None)
     return None if labels is None else float(min(labels))
+
+
+def has_scale(loss, character):
+    """1 if a `loss` has a margin or a temperature, which have to fit the scale of the output; 0 if it has none, as a
+    cross-entropy; None if that is not known. `character` is its `LossCharacter`.
+    """
+    if character.margin is not None or character.cosine_temperature is not None:
+        return 1.0
+    if character.is_stated:  # a margin may be one of probabilities, a temperature one of squared distances
+        return None if any(hasattr(loss, name) for name in ("margin", "temperature", "scale")) else 0.0
+    if character.kind == "pair":  # it was measured
+        return 0.0
+    return None if loss is None or is_hinge(loss) is None else float(is_hinge(loss))
+
+
+def is_hinge(loss):
+    """Whether a loss of Keras, an object, a function or a name, is a hinge; None for one from elsewhere."""
+    try:
+        loss = keras.losses.get(loss)
+    except Exception:  # a dict of losses, or another library's
+        return None
+    function = getattr(loss, "fn", loss)
+    is_of_keras = str(getattr(function, "__module__", "")).partition(".")[0] == "keras"
+    name = getattr(function, "__name__", type(function).__name__)
+    return "hinge" in name.lower() if is_of_keras else None
 
 
 def usual_temperature(loss):

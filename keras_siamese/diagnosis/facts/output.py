@@ -34,9 +34,11 @@ def of_output(observed):
     """What is known of the output of the model, by name; {} for a model that does not compare by itself."""
     anatomy = observed.siamese
     direction = getattr(anatomy, "direction", None)
-    if direction is None or not anatomy.compares_itself or observed.valid is None:
-        return {}
+    compares = getattr(anatomy, "compares_itself", None)
+    if direction is None or not compares or observed.valid is None:
+        return {"compares_itself": compares}
     found = {
+        "compares_itself": 1.0,
         "head_is_scalar": float(anatomy.has_scalar_head),
         "learned_head": float(bool(anatomy.learned)),
         "equal_end": direction.end,

@@ -3,7 +3,10 @@
 import pytest
 
 from keras_siamese._files import SideWork, SideWorkWarning
+from keras_siamese.diagnosis import causes
 from keras_siamese.diagnosis.causes.base import (
+    ARRAYS,
+    TRAINING_DATA,
     Cause,
     NotExamined,
     RuledOut,
@@ -14,6 +17,7 @@ from keras_siamese.diagnosis.causes.base import (
     signals_of,
 )
 from keras_siamese.diagnosis.facts.table import Facts
+from tests.support.facts_by_hand import answer
 
 
 def slow():
@@ -115,3 +119,47 @@ def test_a_cause_that_lacks_what_raised_says_so_and_asks_for_nothing():
         assert (answer.error, answer.reason) == ("ZeroDivisionError: x", "error: ZeroDivisionError: x")
     assert answer_of(cause, Facts({"speed": 2.0}), side).reason == "needs the speed of the run"
     assert side.errors == []
+
+
+NO_TRAINING = {"train_auc": None, "train_eer": None, "train_identities": None, "gap": None}
+WITHOUT = {  # facts that are missing, and what the causes then lack
+    TRAINING_DATA: (
+        {"memorising": {}, "weak_features": {}, "mining": {}, "leakage": {"duplicates": None, "shared_names": None},
+         "label_noise": {"impostor_like": None}, "preprocessing_mismatch": {"held_out_spread": None},
+         "margin": {"margin": None, "loss_of_package": 0}},
+        NO_TRAINING,
+    ),
+    ARRAYS: (
+        {"leakage": {"duplicates": None, "shared_names": None}, "preprocessing_mismatch": {"held_out_spread": None}},
+        {},
+    ),
+    "a model of two inputs": (
+        {"head_sign": {}, "loss_mismatch": {}, "unreachable_output": {"out_of_reach": None}},
+        {"compares_itself": 0.0, "equal_end": None},
+    ),
+    "held-out pairs as the model takes them: ([left, right], y)": (
+        {"head_sign": {}, "loss_mismatch": {}, "unreachable_output": {"out_of_reach": None}},
+        {"equal_end": None},
+    ),
+    "a loss that can be computed of one pair": (
+        {"loss_mismatch": {"loss_falls_for_ever": None}, "unreachable_output": {"out_of_reach": None}},
+        {},
+    ),
+    "one encoder for both inputs": ({"wrong_distance": {"swap_gain": None}, "margin": {"untrained_distance": None}},
+                                    {"unshared": 1.0}),
+    "an encoder that Keras can copy": ({"margin": {"untrained_distance": None}}, {}),
+    "a loss with a known margin of distances or temperature of cosines": ({"margin": {"margin": None}}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("needs", WITHOUT)
+def test_what_was_not_examined_lacks_what_is_missing_and_nothing_else(needs):
+    each, of_all = WITHOUT[needs]
+    for name, changes in each.items():
+        assert answer(name, **of_all, **changes) == NotExamined(name, needs)
+
+
+def test_identities_are_asked_for_only_where_pairs_do_not_tell():
+    asked = [cause.name for cause in causes.CAUSES if "identities" in cause.needs]
+    assert asked == ["identity_imbalance"]
+    assert "([left, right], y)" in TRAINING_DATA

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_siamese.diagnosis.causes import NotExamined
+from keras_siamese.diagnosis.causes import NotExamined, RuledOut
 from tests.support.facts_by_hand import BAD, answer, severity_and_strength
 
 
@@ -77,3 +77,8 @@ def test_the_usual_temperature_is_advised_and_a_margin_is_judged_beside_a_sound_
     assert "hardest" in answer("margin", **known | {"temperature": 1e-4}).summary
     assert "margin 0.01" in answer("margin", **known | {"temperature": 0.1}, margin=0.01).summary
     assert isinstance(answer("margin", margin=None), NotExamined)
+
+
+def test_a_loss_without_a_margin_is_ruled_out():
+    assert answer("margin", margin=None, loss_has_scale=0.0) == RuledOut("margin")
+    assert isinstance(answer("margin", margin=None, loss_has_scale=1.0), NotExamined)

@@ -8,7 +8,8 @@ import pytest
 from keras import ops
 
 import keras_siamese as ks
-from keras_siamese.diagnosis.facts.loss import implied_fraction, lowest_label, same_label
+from keras_siamese.diagnosis.facts.loss import has_scale, implied_fraction, lowest_label, same_label
+from keras_siamese.losses.character import character_of
 from tests.support import plantings
 from tests.support.measured import encoder, facts_of
 
@@ -91,6 +92,28 @@ def test_the_label_that_means_the_same_in_what_is_trained_on(of_pairs, similar_l
     siamese = SimpleNamespace(direction=SimpleNamespace(similar_label=similar_label, wanted=wanted))
     assert same_label(SimpleNamespace(data_similar_label=of_pairs, siamese=siamese)) == label
     assert same_label(SimpleNamespace(data_similar_label=of_pairs, siamese=None)) == of_pairs
+
+
+@pytest.mark.parametrize(
+    ("loss", "expects", "scale"),
+    [
+        (ks.losses.ContrastiveLoss(), "distance", 1.0),
+        (ks.losses.NTXentLoss(), "embedding", 1.0),
+        (ks.losses.WeightedBinaryCrossentropy(), "score", 0.0),
+        (ks.losses.PNLoss(), "embedding", None),  # its margin is no distance
+        (ks.losses.VICRegLoss(), "embedding", 0.0),
+        ("binary_crossentropy", "embedding", 0.0),  # as it is asked without training data
+        (keras.losses.CosineSimilarity(), "embedding", 0.0),
+        (keras.losses.hinge, "embedding", 1.0),
+        (keras.losses.MeanSquaredError(), "distance", 0.0),
+        (lambda y, d: ops.square(d - y), "embedding", None),
+        (lambda y, d: y * ops.square(d) + (1 - y) * ops.square(ops.maximum(2.0 - d, 0.0)), "distance", 1.0),
+        (None, "embedding", None),
+        ({"a": "mse", "b": "mse"}, "embedding", None),
+    ],
+)
+def test_a_loss_has_a_scale_if_it_has_a_margin_or_a_temperature(loss, expects, scale):
+    assert has_scale(loss, character_of(loss, expects)) == scale
 
 
 @pytest.mark.parametrize(("labels", "lowest"), [((0, 1), 0.0), ((-1, 1), -1.0), (None, None)])
