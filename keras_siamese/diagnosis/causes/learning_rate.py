@@ -30,11 +30,14 @@ class LearningRate(Cause):
         "print(np.abs(model.get_weights()[0]).sum())  # before and after an epoch"
     )
 
+    def lacking(self, facts):
+        return "an epoch after which the weights were finite" if "not_finite" in facts else self.needs
+
     def judge(self, facts):
         first, moved = facts.get("update_size_first", 0.0), moved_an_epoch(facts)
         grown = facts.get("weights_grown", 0.0) if "update_size_first" not in facts else 0.0
         if moved is None and not grown and "rate_left" not in facts:
-            return NotExamined(self.name, self.needs)
+            return NotExamined(self.name, self.lacking(facts))
         sizes = {
             "update_size_first": (limits.SMALL_UPDATE, limits.USUAL_UPDATE),
             "update_size_last": None,

@@ -145,6 +145,10 @@ WITHOUT = {  # facts that are missing, and what the causes then lack
         {"loss_mismatch": {"loss_falls_for_ever": None}, "unreachable_output": {"out_of_reach": None}},
         {},
     ),
+    "an epoch after which the weights were finite": (
+        {"learning_rate": {"update_size_first": None, "update_size_largest": None, "not_finite": 1.0}},
+        {},
+    ),
     "one encoder for both inputs": ({"wrong_distance": {"swap_gain": None}, "margin": {"untrained_distance": None}},
                                     {"unshared": 1.0}),
     "an encoder that Keras can copy": ({"margin": {"untrained_distance": None}}, {}),
