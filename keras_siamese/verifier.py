@@ -45,7 +45,7 @@ from keras_siamese.verifier_calibration import (
     rounded_up,
     threshold_for,
 )
-from keras_siamese.verifier_files import saved_with, uncompiled, warn_of_code
+from keras_siamese.verifier_files import check_suffix, saved_with, uncompiled, warn_of_code, why_unreadable
 
 CRITERIA = ("eer", "accuracy", "cost")
 COSTS = (0.01, 1.0, 1.0)  # p_target, c_miss, c_fa, as in `verification.min_dcf`
@@ -159,7 +159,6 @@ class Verifier(keras.Model):
         siamese = pairs.anatomy.wrapper
         if siamese is None or pairs.anatomy.other is not None:
             siamese = AttachedModel.of(pairs.anatomy)
-            warn_of_code(model)
         slope, offset = mapping_of(pairs, siamese.name)
         rule = f"far={far:g}" if far is not None else criterion
         if criterion == "cost":
@@ -294,10 +293,20 @@ class Verifier(keras.Model):
         stays as it is if saving fails.
 
         Args:
-            filepath, overwrite, **kwargs: as in `keras.Model.save`.
+            filepath: the file; its name must end with ".keras".
+            overwrite, **kwargs: as in `keras.Model.save`.
+
+        Raises:
+            ValueError: if `filepath` ends otherwise, as `load` could not read the file.
+
+        Warns:
+            UserWarning: if the model holds code of yours that `load` will not find: a Python lambda, or a class or
+                function that is not registered with Keras.
         """
         path = str(filepath)
-        if not path.endswith(".keras") or "://" in path or not overwrite or kwargs.get("zipped") is False:
+        check_suffix(path)
+        warn_of_code(self.siamese)
+        if "://" in path or not overwrite or kwargs.get("zipped") is False:
             super().save(filepath, overwrite=overwrite, **kwargs)
             return
         with replacing(path) as draft:
@@ -415,9 +424,9 @@ class Verifier(keras.Model):
         except MemoryError:
             raise
         except Exception as error:  # Keras raises errors of all types for damaged configs
-            found = f"{str(path)!r} was made with {made_with}, this is keras_siamese {__version__} with Keras"
-            must = "`path` must be a saved Verifier that this version can read"
-            raise ValueError(f"{must}; {found} {keras.__version__}: {error}") from error
+            found = f"{str(path)!r} cannot be read: {why_unreadable(path, error)}"
+            made = f"It was made with {made_with}, this is keras_siamese {__version__} with Keras {keras.__version__}"
+            raise ValueError(f"`path` must be a saved Verifier; {found.rstrip('.')}. {made}") from error
         if not isinstance(model, Verifier):
             raise ValueError(f"`path` must be a saved Verifier; {str(path)!r} holds a {type(model).__name__}")
         return model

@@ -13,6 +13,7 @@ from keras import layers
 
 from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.verifier import Verifier
+from keras_siamese.verifier_files import global_names, lambda_problem
 from tests.support.verifiers import FEATURES, clusters, decisions_of, encoder_model, wrapper
 
 
@@ -202,3 +203,48 @@ def test_a_file_of_a_newer_version_says_which(valid, tmp_path):
             new.writestr(name, content)
     with pytest.raises(ValueError, match=r"was made with keras_siamese 99.0 and Keras .*, this is keras_siamese"):
         Verifier.load(newer)
+
+
+def test_other_endings_than_keras_are_refused(valid, tmp_path):
+    verifier = Verifier(wrapper(), 0.0)
+    for name in ("verifier.h5", "verifier", "verifier.keras.zip"):
+        with pytest.raises(ValueError, match=rf"`filepath` must end with '.keras', .*{name}'. Use `export`"):
+            verifier.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+class Unregistered(layers.Layer):
+    def __init__(self):
+        super().__init__()
+
+    def call(self, inputs):
+        return inputs
+
+
+def doubled(x):
+    return 2 * x
+
+
+def test_classes_that_are_not_registered_are_named(valid, tmp_path):
+    path = tmp_path / "verifier.keras"
+    activated = layers.Dense(4, activation=doubled)
+    encoder = keras.Sequential([keras.Input((FEATURES,)), Unregistered(), activated, layers.UnitNormalization()])
+    verifier = Verifier.calibrate(SiameseWrapper(encoder), *valid)
+    with pytest.warns(UserWarning) as said:
+        verifier.save(path)
+    told = str(said[0].message)
+    assert f"doubled, {__name__}.Unregistered in " in told and "@keras.saving.register_keras_serializable()" in told
+    assert "Unregistered cannot be made from its config (got an unexpected keyword argument" in told
+    for safe_mode in (True, False):
+        with pytest.raises(ValueError, match=r"doubled, .*Unregistered in it is not registered with Keras.*_scope"):
+            Verifier.load(path, safe_mode=safe_mode)
+    scope = keras.saving.custom_object_scope({"Unregistered": Unregistered, "doubled": doubled})
+    with scope, pytest.raises(ValueError, match="unexpected keyword"):  # its __init__ takes no arguments
+        Verifier.load(path)
+
+
+def test_a_lambda_that_uses_names_is_not_promised_to_load():
+    model = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: sum(np.abs(y) for y in [x]), name="gap")])
+    assert "The names np inside them are not defined when the file is loaded" in lambda_problem(model)
+    assert global_names((lambda x: max(x, keras.ops.abs(x))).__code__) == {"keras"}
+    assert lambda_problem(keras.Sequential([keras.Input((2,)), layers.Lambda(doubled)])) is None  # has a name
