@@ -20,8 +20,9 @@ from keras import ops, tree
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_model_input, check_same
 from keras_siamese._replicas import is_in_memory, predict_on_batch
 from keras_siamese._rowwise import rows_apart
+from keras_siamese.attach import feed
 from keras_siamese.attach.anatomy import check_model, dissect, is_pair
-from keras_siamese.attach.feed import gather, is_batched
+from keras_siamese.attach.feed import is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
@@ -37,7 +38,7 @@ BATCH_SIZE = 64  # items that are embedded at once: the activations of more do n
 BLOCK = 65_536  # most pairs that are compared at once …
 CACHED = 2**20  # … and most numbers in a side of them, if that leaves 1,024 pairs: more do not stay in the cache
 NUMBERS = 8_000_000  # numbers in the items of such pairs, where the items themselves are compared
-WHAT_IT_TAKES = "(x, labels), (left, right, same) or a frozen PairSequence"
+WHAT_IT_TAKES = "(x, labels), (left, right, same), ([left, right], y) as fit takes pairs, or a frozen PairSequence"
 
 
 def attach(model, validation, *, encoder=None, distance=None, score=None, similar_label=None, **options):
@@ -70,11 +71,17 @@ def attach(model, validation, *, encoder=None, distance=None, score=None, simila
         check_kinds(left, right)
         direction = orient(anatomy, left, right, labels, x=x, y=y, similar_label=similar_label)
         return anatomy, Trials.from_pairs(left, right, labels == direction.similar_label).distinct()
+    if isinstance(validation, (tuple, list)) and len(validation) == 2:
+        check_items("validation", *validation)
     trials = Trials.of(validation, similar_label=similar_label, **options)
     few = fed(take(trials.items, slice(0, 4)))
     anatomy = dissect(model, few, **parts)
+    is_theirs = anatomy.compares_itself and anatomy.wrapper is not model
+    if is_theirs and trials.names is not None and set(trials.names.tolist()) == {0, 1}:
+        given = "`validation` gives one input, with the labels 0 and 1 of only two identities"
+        raise ValueError(f"{given}; {model.name!r} compares two inputs. Pairs are given as ((left, right), y)")
     if anatomy.wrapper is None and anatomy.encoder is not None:
-        rows = trials.balanced()[:FEW]
+        rows = spread_over_kinds(trials.same, FEW, np.random.default_rng(0))
         left, right = (take(trials.items, side[rows]) for side in (trials.left, trials.right))
         orient(anatomy, left, right, trials.same[rows].astype(int), similar_label=1)
     return anatomy, trials
@@ -90,6 +97,27 @@ def check_kinds(left, right):
     kinds = [[array.dtype.kind in "USO" for array in tree.flatten(side)] for side in (left, right)]
     if kinds[0] != kinds[1]:
         raise TypeError("`left` and `right` of `validation` must both hold strings, or numbers; got one of each")
+
+
+def gather(data, name="validation"):
+    """`feed.gather`, whose error for data that do not come in batches says so."""
+    try:
+        return feed.gather(data, name=name)
+    except (TypeError, ValueError) as error:
+        if not any(told in str(error) for told in ("zero-dimensional", "unsized")):
+            raise
+        must = "Data that are read in parts must come in batches, (x, y), with the samples along the first axis"
+        how = "Call batch(32) on a tf.data.Dataset, or give batch_size to a DataLoader"
+        raise ValueError(f"{must}; got single samples or numbers. {how}") from error
+
+
+def check_items(name, x, labels):
+    """Refuse `(left, right)`, where the right samples stand in the place of labels."""
+    shapes = [[np.shape(array)[1:] for array in tree.flatten(part)] for part in (x, labels)]
+    if shapes[0] == shapes[1] and shapes[0] and shapes[0][0] not in ((), (1,)):
+        found = f"samples of the shape {shapes[1][0]} in the place of labels"
+        how = "Pairs are given as ((left, right), y), also in each batch of a data set or DataLoader"
+        raise ValueError(f"`{name}` must hold samples with labels `(n,)`; got {found}. {how}")
 
 
 def readable(data):

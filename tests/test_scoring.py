@@ -11,11 +11,14 @@ from keras_siamese.layers import DistanceLayer, SiameseWrapper
 from keras_siamese.scoring import (
     ScoredTrials,
     Trials,
+    attach,
+    check_items,
     embed,
     equal_blocks,
     score,
 )
 from tests.support.fresh_python import fresh
+from tests.support.programs import PROGRAMS, batch
 
 FEATURES = 4
 # JAX has none unless it is told so for the whole process.
@@ -218,3 +221,39 @@ def test_accuracy_of_too_few_pairs_is_nan_and_the_threshold_their_best():
     scored = scored_at_random(np.array([0, 0, 1]))
     accuracy, threshold = scored.accuracy
     assert np.isnan(accuracy) and np.isfinite(threshold)
+
+
+# --- data that are given in another form than the model's
+
+
+def test_samples_in_the_place_of_labels_are_refused(x):
+    with pytest.raises(ValueError, match=r"`train` .* got samples of the shape \(4,\) .* as \(\(left, right\), y\)"):
+        check_items("train", x, x)
+    check_items("train", x, LABELS[:, None])
+    check_items("train", LABELS[:, None], LABELS[:, None])  # one number for each sample
+
+
+WRONG_DATA = {
+    "(left, right, y) in batches": (lambda a, b, y: iter([(a, b, y)] * 2), "`validation` .* in the place of labels"),
+    "(left, right) in batches": (lambda a, b, y: iter([(a, b)] * 2), "`validation` .* in the place of labels"),
+    "single samples": (
+        lambda a, b, y: zip(zip(a, b, strict=True), y, strict=True),
+        r"must come in batches.*batch\(32\)",
+    ),
+    "numbers": (lambda a, b, y: iter(y.tolist()), "must come in batches"),
+    "one input": (lambda a, b, y: (a, y), r"one input, with the labels 0 and 1 .* as \(\(left, right\), y\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DATA)
+def test_data_that_the_model_does_not_take_are_told(name):
+    (left, right), (make, told) = batch(2), WRONG_DATA[name]
+    with pytest.raises(ValueError, match=told):
+        attach(PROGRAMS["operations"]()[0], make(left, right, np.arange(len(left)) % 2))
+
+
+def test_direction_is_found_from_pairs_of_both_kinds():
+    (left,) = batch(1)
+    many = np.tile(left, (110, 1, 1))
+    anatomy, _ = attach(PROGRAMS["operations"]()[0], (many, np.repeat([3, 4], len(many) // 2)))
+    assert anatomy.direction.similar_label == 1  # drawn pairs begin with the genuine ones

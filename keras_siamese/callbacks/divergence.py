@@ -309,7 +309,12 @@ class DivergenceMonitor(VerificationMonitor):
 
         Returns:
             `logs` with the values of `keys` added, a dict.
+
+        Raises:
+            RuntimeError: if `start` was not called before.
         """
+        if self.model is None:
+            raise RuntimeError(f"This {type(self).__name__} has no model yet: call `start(model)` before `record`")
         own_buffers(self.model)
         self.on_epoch_end(epoch, logs)
         self.on_epoch_begin(epoch + 1)

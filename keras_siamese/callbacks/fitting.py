@@ -55,8 +55,12 @@ def fit(
         of this fit. `monitor.errors` lists what failed without ending the training, such as writing a report.
 
     Raises:
+        TypeError: if `model` is no model.
         ValueError: if there are no validation data, or for what `DivergenceMonitor` refuses.
     """
+    if not hasattr(model, "fit"):
+        order = "ks.fit(model, x, y, validation_data=(x_valid, y_valid))"
+        raise TypeError(f"`model` must be a Keras model, the first argument of {order}; got a {type(model).__name__}")
     refuse_workers("ks.fit", model)
     taken = inspect.signature(model.fit).parameters
     if not any(one.kind is one.VAR_KEYWORD for one in taken.values()):

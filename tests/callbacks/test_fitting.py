@@ -154,3 +154,11 @@ def test_a_loop_in_jax_whose_variables_are_outside_of_the_model(program):  # noq
     assert all(size > 0 for size in monitor.history["update_size"]) and not np.array_equal(
         begin[0], model.get_weights()[0]
     )
+
+
+def test_a_loop_that_did_not_start_and_a_model_that_is_none_are_told(program):  # noqa: F811
+    model, x, y = program
+    with pytest.raises(RuntimeError, match=r"call `start\(model\)` before `record`"):
+        ks.callbacks.DivergenceMonitor((x, y)).record(0, loss=1.0)
+    with pytest.raises(TypeError, match=r"`model` must be a Keras model, the first argument of ks.fit\(.* got a list"):
+        ks.fit([x], model, y, validation_data=(x, y))
