@@ -22,7 +22,7 @@ from keras_siamese._checks import check_column, check_finite, check_integer, che
 from keras_siamese._tables import aligned, html_table
 from keras_siamese._types import ArrayLike, Axes
 from keras_siamese.verification.intervals import Interval, between, draw_counts
-from keras_siamese.verification.pairs import check_identities, check_pairs
+from keras_siamese.verification.pairs import check_agreement, check_identities, check_pairs
 
 LEAST = 30  # pairs of a class without which a group's rate takes no part in the largest gap
 ROWS = 50  # resamples that are counted at a time
@@ -185,6 +185,8 @@ def compare_groups(
     same, scores = check_pairs(same, scores)
     names, codes = groups_of(groups, edges, len(same))
     identities = check_identities(left, right, len(same))
+    if identities is not None:
+        check_agreement(same, *identities[:2])
     threshold = check_number("threshold", threshold)
     samples = check_integer("samples", samples, low=2)
     confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)

@@ -70,6 +70,17 @@ def check_identities(left, right, pairs):
     return encode_identities("left", left, "right", right)
 
 
+def check_agreement(same, left, right):
+    """Raises if the codes of identities contradict the labels `same`: a pair is genuine if its identities are equal."""
+    wrong = np.flatnonzero(same != (left == right))
+    if len(wrong):
+        row = wrong[0]
+        found = f"{len(wrong)} of {len(same)} pairs contradict them, first the one of index {row}, with `same` "
+        found += f"{int(same[row])} and {'different' if same[row] else 'equal'} identities"
+        must = "`left` and `right` must be equal identities where `same` is 1, and different ones where it is 0"
+        raise ValueError(f"{must}; {found}")
+
+
 def encode_identities(name, labels, other_name, others):
     """Returns checked labels `(n,)` and `(m,)` as codes of the same identities, and the number of identities."""
     if (labels.dtype.kind in "US") != (others.dtype.kind in "US"):

@@ -39,7 +39,7 @@ from keras_siamese.verification.evidence import (
     tar_note,
 )
 from keras_siamese.verification.intervals import Interval, between, bootstrap
-from keras_siamese.verification.pairs import check_identities, check_pairs
+from keras_siamese.verification.pairs import check_agreement, check_identities, check_pairs
 from keras_siamese.verification.points import OperatingPoint
 
 
@@ -259,7 +259,8 @@ def evaluate(
         threshold: a threshold chosen on other pairs, at which accuracy, FMR and FNMR are reported. Without one, the
             accuracy is cross-fitted (`cross_fitted_accuracy`, ten folds).
         left: `(n,)` identity of each pair's left side, integers or strings. If `left` and `right` are given, the report
-            has intervals (200 resamples of `bootstrap`), and no identity is in two folds.
+            has intervals (200 resamples of `bootstrap`), and no identity is in two folds. They must be equal in
+            genuine pairs and different in impostor pairs.
         right: `(n,)` identity of the right side.
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for resamples and folds.
@@ -280,6 +281,8 @@ def evaluate(
     """
     same, scores = check_pairs(same, scores)
     identities = check_identities(left, right, len(same))
+    if identities is not None:
+        check_agreement(same, *identities[:2])
     genuines, impostors = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
     confidence = check_number("confidence", confidence, low=0, high=1, open_low=True, open_high=True)
     seed = check_integer("seed", seed, low=0)

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from keras_siamese.verification.groups import compare_groups
 from keras_siamese.verification.pairs import check_identities, check_pairs
+from keras_siamese.verification.report import evaluate
 
 
 def test_labels_become_booleans_and_columns_become_rows():
@@ -80,3 +82,15 @@ def test_identities_become_codes_that_both_sides_share():
 def test_identities_that_do_not_fit_are_refused(left, right, message):
     with pytest.raises(ValueError, match=message):
         check_identities(left, right, 2)
+
+
+@pytest.mark.parametrize(
+    "ask", [evaluate, lambda *pairs, **sides: compare_groups(*pairs, ["a"] * 4, threshold=0.5, **sides)]
+)
+def test_identities_that_contradict_the_labels_are_refused(ask):
+    scores, left = [0.9, 0.1, 0.8, 0.2], ["ada", "bo", "cy", "dan"]
+    told = "2 of 4 pairs contradict them, first the one of index 1, with `same` 0 and equal identities"
+    with pytest.raises(ValueError, match=f"^`left` and `right` must be equal .*; {told}"):
+        ask([1, 0, 1, 0], scores, left=left, right=["ada", "bo", "dan", "ada"])
+    with pytest.raises(ValueError, match="1 of 4 pairs .* index 2, with `same` 1 and different identities"):
+        ask([1, 0, 1, 0], scores, left=left, right=["ada", "cy", "dan", "ada"])
