@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -103,9 +104,14 @@ def add_demo(commands):
 def add_watch(commands):
     text = "run a training script as it is, and diagnose each fit of a siamese model that has validation data"
     status = "The script computes and prints what it does without this command. The verdict and the advice go to "
-    status += "standard error. Exit status: that of the script; 2 if the script or the report cannot be used."
+    status += "standard error. Options of this command stand before the script: what follows it is given to the "
+    status += "script. Exit status: that of the script; 2 if the script or the report cannot be used. A training loop "
+    status += "that does not call fit is not watched: see start, record and finish of DivergenceMonitor."
     example = "keras-siamese watch --report report.html train.py --epochs 20"
-    report = "the report (extra `report`), and beside it the same as JSON; a second fit writes report-2.html, and so on"
+    report = (
+        "the report (extra `report`), by default siamese-report.html, and beside it the same as JSON; a second fit "
+    )
+    report += "writes to the same name with -2, and so on"
     add = add_command(commands, "watch", text, run_watch, example, status).add_argument
     add("--report", type=Path, default=Path("siamese-report.html"), metavar="FILE", help=report)
     add("script", metavar="script.py", help="the script")
@@ -185,7 +191,12 @@ def run_watch(options):
     if not os.path.isfile(options.script):
         is_there = os.path.exists(options.script)
         raise ValueError(f"{options.script} {'is not a file' if is_there else 'does not exist'}")
-    check_writable("--report", options.report)
+    check_page("--report", options.report)
+    if any(one.split("=")[0] == "--report" for one in options.arguments):
+        given = (
+            f"--report after {options.script} is given to the script; the report of this command is {options.report}"
+        )
+        print(f"keras-siamese watch: {given}. To name it, put --report before the script", file=sys.stderr)
     root = str(Path(launching.__file__).parents[2])
     command = [sys.executable, launching.__file__, str(options.report), root, options.script, *options.arguments]
     if os.name == "posix":
@@ -196,9 +207,32 @@ def run_watch(options):
 
 def check_outputs(options):
     """Raises if a file that the command is to write cannot be written."""
-    for name in ("json", "html"):
-        if getattr(options, name) is not None:
-            check_writable(f"--{name}", getattr(options, name))
+    if options.json is not None:
+        check_writable("--json", options.json)
+    if options.html is not None:
+        check_page("--html", options.html)
+
+
+def check_page(name, path):
+    """Raises if the HTML page cannot be written to `path`, or would not be opened as one; `/dev/stdout` is none."""
+    is_device = path.exists() and not path.is_file() and not path.is_dir()
+    if path.suffix.lower() not in (".html", ".htm") and not path.is_dir() and not is_device:
+        raise ValueError(f"`{name}` must be the path of a page, which ends with .html; got {str(path)!r}")
+    check_writable(name, path)
+
+
+@contextlib.contextmanager
+def without_code(path):
+    """Explain the error for a model with a Python lambda, whose code no command runs."""
+    try:
+        yield
+    except ValueError as error:
+        if not re.search("safe_mode=False|deserialization of a .?lambda", f"{error} {error.__cause__}", re.IGNORECASE):
+            raise
+        what = f"{path} holds a Lambda layer with Python code, and this command reads models in safe mode"
+        how = "Replace the layer by keras_siamese.layers.DistanceLayer or a registered layer of your own and save the "
+        how += "model again, or load it in Python and call keras_siamese.diagnose there"
+        raise ValueError(f"{what}. {how}") from error
 
 
 def run_evaluate(options):
@@ -229,7 +263,8 @@ def run_diagnose(options):
     check_outputs(options)
     for module in ("matplotlib", "jinja2") if options.html is not None else ():
         check_installed(module, "report")
-    saved = read_model(options.model)
+    with without_code(options.model):
+        saved = read_model(options.model)
     if saved.note is not None:
         print(f"keras-siamese diagnose: {saved.note}", file=sys.stderr)
     validation = read_samples(options.data)
@@ -248,7 +283,8 @@ def run_diagnose(options):
 
 def run_app(options):
     check_installed("gradio", "app")
-    verifier = Verifier.load(options.verifier)
+    with without_code(options.verifier):
+        verifier = Verifier.load(options.verifier)
     reading = {"kind": options.kind, "divide": options.divide, "rate": options.rate}
     gallery = None if options.gallery is None else app.enrolled(verifier, options.gallery, **reading)
     app.serve(verifier, gallery, **reading, port=options.port)
@@ -257,7 +293,7 @@ def run_app(options):
 
 def run_compare(options):
     if options.html is not None:
-        check_writable("--html", options.html)
+        check_page("--html", options.html)
     comparison = compare_runs(*options.reports)
     print(comparison)
     if options.html is not None:

@@ -191,3 +191,26 @@ def test_without_a_command_the_status_is_2(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
+
+
+def test_pages_end_with_html(tmp_path, capsys, pairs):
+    path = write(tmp_path / "scores.csv", pairs)
+    for name in ("page.txt", "page"):
+        assert main(["evaluate", str(path), "--html", str(tmp_path / name)]) == 2
+        assert f"`--html` must be the path of a page, which ends with .html; got '{tmp_path / name}'" in (
+            capsys.readouterr().err
+        )
+    (tmp_path / "train.py").write_text("")
+    assert main(["watch", "--report", str(tmp_path / "r.txt"), str(tmp_path / "train.py")]) == 2
+    assert "`--report` must be the path of a page" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--report", "mine.html"], ["--report=mine.html"], ["--epochs", "3"]])
+def test_a_report_after_the_script_is_told(given, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keras_siamese.cli.os.name", "other")
+    monkeypatch.setattr("keras_siamese.cli.subprocess.call", lambda command: 0)
+    (tmp_path / "train.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(["watch", "train.py", *given]) == 0
+    told = "--report after train.py is given to the script; the report of this command is siamese-report.html"
+    assert (told in capsys.readouterr().err) == ("mine.html" in given[-1])

@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras says that this is unsafe
         build(lambda x: x).save(folder / "lambda.keras")
+        keras.Sequential([keras.Input((6,)), keras.layers.Lambda(lambda x: x)]).save(folder / "layer.keras")
     np.savez(folder / "valid.npz", x=x, labels=labels, other=np.zeros(3))
     others, names = clusters(15, 4, seed=1)
     np.savez(folder / "train.npz", x=others, labels=names)
@@ -131,7 +132,8 @@ def test_a_model_whose_loss_cannot_be_read_is_diagnosed_without(folder, tmp_path
             "must be a .keras file, as model.save writes it; .*valid.npz' is not one",
         ),
         (["broken.keras", "--data", "valid.npz"], "must be a .keras file, as model.save writes it"),
-        (["lambda.keras", "--data", "valid.npz"], "reads in safe mode.*lambda"),
+        (["lambda.keras", "--data", "valid.npz"], "reads in safe mode.*lambda.keras"),
+        (["layer.keras", "--data", "valid.npz"], "Lambda layer .* safe mode.*DistanceLayer.*siamese.diagnose there"),
         (["siamese.keras", "--data", "none.npz"], "none.npz must be an .npz file that holds .*; there is no such file"),
         (["siamese.keras", "--data", "text.npz"], "as numpy.savez writes it; it is not a zip archive"),
         (["siamese.keras", "--data", "other.npz"], "'x', 'labels' or 'left', 'right', 'same'; it holds 'images', 'y'"),
@@ -146,6 +148,10 @@ def test_a_model_whose_loss_cannot_be_read_is_diagnosed_without(folder, tmp_path
         (["siamese.keras", "--data", "valid.npz", "--history", "none.csv"], "none.csv"),
         (["siamese.keras", "--data", "valid.npz", "--target-eer", "2"], r"`target_eer` must be in \(0, 1\); got 2"),
         (["siamese.keras", "--data", "valid.npz", "--html", "/"], "`--html` must be the path of a file"),
+        (
+            ["siamese.keras", "--data", "valid.npz", "--html", "r.txt"],
+            "`--html` must .* ends with .html; got '.*r.txt'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(folder, capsys, arguments, message):

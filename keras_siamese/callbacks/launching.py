@@ -81,7 +81,10 @@ class Launch:
         if self.fit is not None:
             del self.model_class.fit  # the class inherits it
         if not getattr(self.watcher, "fits", 0):
-            say("no fit of a siamese model with validation data was found")
+            found = "no fit of a siamese model with validation data was found"
+            say(
+                f"{found}. A loop that does not call fit is measured by start, record and finish of a DivergenceMonitor"
+            )
 
 
 def say(text):

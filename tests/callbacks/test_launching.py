@@ -43,7 +43,7 @@ def test_an_error_of_the_program_is_its_own(tmp_path):
     seen = python("-c", CLI, "watch", "train.py", cwd=tmp_path)
     assert (seen.returncode, seen.stdout) == (1, "1\n")
     assert "ValueError: mine" in seen.stderr and "launching.py" not in seen.stderr
-    assert "no fit of a siamese model" in seen.stderr
+    assert "no fit of a siamese model" in seen.stderr and "start, record and finish" in seen.stderr
 
 
 def test_a_script_that_does_not_exist_is_refused(tmp_path, capsys):
