@@ -90,7 +90,7 @@ UNLEARNED = Limit(
     0.15,
     "EER",
     "tuned: training identities that an encoder has not learned",
-    "causes.weak_features causes.frozen_part causes.learning_rate causes.batch_norm causes.base",
+    "causes.mining causes.weak_features causes.frozen_part causes.learning_rate causes.batch_norm causes.base",
 )
 SIGMAS = Limit(
     3.0,

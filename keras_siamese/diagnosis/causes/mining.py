@@ -37,6 +37,7 @@ class Mining(Cause):
         signals = {"missed_of_all_pairs": Signal(missed, limits.MISSED)}
         signals |= signals_of(facts, drawn_auc=None, mined_accuracy=1 - limits.MOST_PAIRS)
         signals |= signals_of(facts, crossed_eer=(limits.BAD_EER, facts["train_eer"]), train_eer=limits.TOLD_APART)
+        signals |= signals_of(facts, train_input_eer=limits.UNLEARNED, untrained_eer=limits.UNLEARNED)
         if shown_are_easy(facts) and is_imperfect(facts, limits.FAILED_EER):
             what = (
                 f"The training pairs are told apart (EER {facts['train_eer']:.3f}), but genuine pairs are not "

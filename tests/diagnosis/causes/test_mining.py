@@ -51,11 +51,13 @@ def test_a_few_pairs_may_be_easy_by_chance():
         ({}, ("error", 4.0)),
         ({"crossed_eer": 0.2}, None),  # some of the crossed pairs are genuine
         ({"train_eer": 0.2}, None),  # the training pairs are not easy
+        ({"train_input_eer": 0.3}, None),  # and these were learned by heart, as are wrong labels
         ({"eer": 0.05}, None),
     ],
 )
 def test_pairs_that_are_easy_beside_pairs_of_their_own_items(changes, expected):
     given = {"train_auc": 1.0, "train_eer": 0.01, "crossed_eer": 0.4, "eer": 0.4, "drawn_auc": None}
+    given |= {"train_input_eer": 0.02, "untrained_eer": 0.3}
     assert severity_and_strength("mining", **{**given, **changes}) == expected
     assert "pairs of their own items (EER 0.400)" in answer("mining", **given).summary
     assert isinstance(answer("memorising", **given), RuledOut), "it does not tell its training identities apart"
