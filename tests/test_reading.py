@@ -228,7 +228,7 @@ def test_a_verifier_whose_config_names_code_is_not_loaded(saved, tmp_path):
         config = json.loads(archive.read("config.json"))
     config["config"]["siamese"] = named("function", "os", "getcwd")
     changed(saved, {"config.json": json.dumps(config)})
-    with pytest.raises(ValueError, match="it names os.function"):
+    with pytest.raises(ValueError, match="os.function in it is not registered"):
         ks.Verifier.load(saved)
 
 

@@ -71,14 +71,13 @@ def check_identities(left, right, pairs):
 
 
 def check_agreement(same, left, right):
-    """Raises if the codes of identities contradict the labels `same`: a pair is genuine if its identities are equal."""
-    wrong = np.flatnonzero(same != (left == right))
+    """Raises if a pair is genuine in `same` and the codes of its identities differ. An impostor pair may have one
+    identity twice: a skilled forgery has the name of the person that it claims to be.
+    """
+    wrong = np.flatnonzero(same & (left != right))
     if len(wrong):
-        row = wrong[0]
-        found = f"{len(wrong)} of {len(same)} pairs contradict them, first the one of index {row}, with `same` "
-        found += f"{int(same[row])} and {'different' if same[row] else 'equal'} identities"
-        must = "`left` and `right` must be equal identities where `same` is 1, and different ones where it is 0"
-        raise ValueError(f"{must}; {found}")
+        found = f"they differ in {len(wrong)} of {np.count_nonzero(same)} genuine pairs, first at index {wrong[0]}"
+        raise ValueError(f"`left` and `right` must be equal identities where `same` is 1; {found}")
 
 
 def encode_identities(name, labels, other_name, others):

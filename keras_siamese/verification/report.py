@@ -260,7 +260,7 @@ def evaluate(
             accuracy is cross-fitted (`cross_fitted_accuracy`, ten folds).
         left: `(n,)` identity of each pair's left side, integers or strings. If `left` and `right` are given, the report
             has intervals (200 resamples of `bootstrap`), and no identity is in two folds. They must be equal in
-            genuine pairs and different in impostor pairs.
+            genuine pairs; an impostor pair may have one identity twice, such as that of a skilled forgery.
         right: `(n,)` identity of the right side.
         confidence: nominal coverage of the intervals, in (0, 1).
         seed: integer ≥ 0 for resamples and folds.

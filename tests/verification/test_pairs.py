@@ -89,8 +89,7 @@ def test_identities_that_do_not_fit_are_refused(left, right, message):
 )
 def test_identities_that_contradict_the_labels_are_refused(ask):
     scores, left = [0.9, 0.1, 0.8, 0.2], ["ada", "bo", "cy", "dan"]
-    told = "2 of 4 pairs contradict them, first the one of index 1, with `same` 0 and equal identities"
-    with pytest.raises(ValueError, match=f"^`left` and `right` must be equal .*; {told}"):
-        ask([1, 0, 1, 0], scores, left=left, right=["ada", "bo", "dan", "ada"])
-    with pytest.raises(ValueError, match="1 of 4 pairs .* index 2, with `same` 1 and different identities"):
+    told = "they differ in 1 of 2 genuine pairs, first at index 2"
+    with pytest.raises(ValueError, match=f"^`left` and `right` must be equal identities where `same` is 1; {told}$"):
         ask([1, 0, 1, 0], scores, left=left, right=["ada", "cy", "dan", "ada"])
+    ask([1, 0, 1, 0], scores, left=left, right=["ada", "bo", "cy", "ada"])  # a skilled forgery of bo's signature
