@@ -20,9 +20,8 @@ from keras import ops, tree
 from keras_siamese._checks import check_choice, check_integer, check_labels, check_model_input, check_same
 from keras_siamese._replicas import is_in_memory, predict_on_batch
 from keras_siamese._rowwise import rows_apart
-from keras_siamese.attach import feed
 from keras_siamese.attach.anatomy import check_model, dissect, is_pair
-from keras_siamese.attach.feed import is_batched
+from keras_siamese.attach.feed import gather, is_batched
 from keras_siamese.attach.orient import are_pairs, orient, pairs_of
 from keras_siamese.attach.passing import Passing
 from keras_siamese.data import ExplicitPairs, PairSequence
@@ -97,18 +96,6 @@ def check_kinds(left, right):
     kinds = [[array.dtype.kind in "USO" for array in tree.flatten(side)] for side in (left, right)]
     if kinds[0] != kinds[1]:
         raise TypeError("`left` and `right` of `validation` must both hold strings, or numbers; got one of each")
-
-
-def gather(data, name="validation"):
-    """`feed.gather`, whose error for data that do not come in batches says so."""
-    try:
-        return feed.gather(data, name=name)
-    except (TypeError, ValueError) as error:
-        if not any(told in str(error) for told in ("zero-dimensional", "unsized")):
-            raise
-        must = "Data that are read in parts must come in batches, (x, y), with the samples along the first axis"
-        how = "Call batch(32) on a tf.data.Dataset, or give batch_size to a DataLoader"
-        raise ValueError(f"{must}; got single samples or numbers. {how}") from error
 
 
 def check_items(name, x, labels):

@@ -300,8 +300,8 @@ class Verifier(keras.Model):
             ValueError: if `filepath` ends otherwise, as `load` could not read the file.
 
         Warns:
-            UserWarning: if the model holds code of yours that `load` will not find: a Python lambda, or a class or
-                function that is not registered with Keras.
+            UserWarning: if the model has a Python lambda, or a class or function that is not registered with Keras.
+                The file holds no code, so `load` does not find these in a new process.
         """
         path = str(filepath)
         check_suffix(path)

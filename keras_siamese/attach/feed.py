@@ -2,7 +2,7 @@
 
 Contract: `gather` reads arrays, tensors and pandas objects, and lists, tuples and dicts of these. It also reads batches
 from a `tf.data.Dataset`, a `PyDataset`, a torch `DataLoader`, a generator, or a function that returns a generator.
-`pair_labels` returns one label for each pair. What is a sequence of this package is asked by its class: a user's own
+`pair_labels` returns one label for each pair. A sequence of this package is recognised by its class, because a user's
 generator may have attributes of any name.
 
     x, y = gather(([left, right], labels))
@@ -79,6 +79,10 @@ def joined_batches(batches, rows):
         batch = batch if isinstance(batch, (tuple, list)) else (batch,)
         x, y = (*batch, None)[:2]
         parts.append((to_arrays(x), None if y is None else to_arrays(y)))
+        if any(array.ndim == 0 for array in tree.flatten(parts[-1]) if array is not None):
+            must = "Data that are read in parts must come in batches, (x, y), with the samples along the first axis"
+            how = "Call batch(32) on a tf.data.Dataset, or give batch_size to a DataLoader"
+            raise ValueError(f"{must}; got single samples or numbers. {how}")
         count += len(tree.flatten(parts[-1][0])[0])
         if count >= rows:
             break
@@ -99,16 +103,40 @@ def to_arrays(x):
 
 
 def pair_labels(y, pairs):
-    """One label for each of `pairs` pairs, from targets `(n,)`, `(n, 1)` or one-hot `(n, 2)`, or several outputs'."""
+    """One label for each of `pairs` pairs, from targets `(n,)`, `(n, 1)` or one-hot `(n, 2)`, or several outputs'.
+
+    Raises:
+        ValueError: if there are not two labels, or if they are strings.
+    """
+    columns = []
     for array in tree.flatten(y):
         if array is None or len(array) != pairs:
             continue
         if array.ndim == 2 and array.shape[1] == 2 and np.all(array.sum(axis=1) == 1):
             return np.argmax(array, axis=1)
         labels = array.reshape(pairs, -1)
-        if labels.shape[1] == 1 and len(np.unique(labels)) == 2:
-            return labels[:, 0]
-    found = [tuple(array.shape) for array in tree.flatten(y) if array is not None]
-    raise ValueError(
-        f"The targets `y` must hold two labels, as 0 and 1, one for each of the {pairs} pairs; got shapes {found}"
+        if labels.shape[1] == 1:
+            columns.append(labels[:, 0])
+            if len(np.unique(labels)) == 2:
+                return refuse_strings(columns[-1])
+    must = (
+        f"The targets `y` must hold two labels, 1 for genuine and 0 for impostor pairs, for each of the {pairs} pairs"
     )
+    if not columns:
+        found = [tuple(array.shape) for array in tree.flatten(y) if array is not None]
+        raise ValueError(f"{must}; got shapes {found}")
+    values = list(dict.fromkeys(columns[0].tolist()))
+    if len(values) == 1:
+        raise ValueError(f"{must}; all of them have the label {values[0]!r}")
+    few = ", ".join(map(repr, values[:4])) + (", …" if len(values) > 4 else "")
+    raise ValueError(f"{must}; got {len(values)} labels: {few}")
+
+
+def refuse_strings(labels):
+    """The `labels` `(n,)` of pairs; raises if they are strings."""
+    texts = [value for value in dict.fromkeys(labels.tolist()) if isinstance(value, (str, bytes))]
+    if texts:
+        give = f"Give (y == {texts[0]!r}).astype(int), if {texts[0]!r} means genuine"
+        must = "The targets `y` must be numbers, 1 for genuine and 0 for impostor pairs"
+        raise ValueError(f"{must}; got the strings {', '.join(map(repr, texts))}. {give}")
+    return labels

@@ -54,33 +54,11 @@ def pairs_of(anatomy, x, y):
     arrays = in_order(anatomy.model, x)
     left, right, *negative = x if anatomy.parts is None else anatomy.parts.items(arrays)
     if not negative:
-        return left, right, two_labels(y, len(tree.flatten(left)[0]))
+        return left, right, pair_labels(y, len(tree.flatten(left)[0]))
     left, right = (
         tree.map_structure(lambda *both: np.concatenate(both), *two) for two in ((left, left), (right, *negative))
     )
     return left, right, np.repeat([1, 0], len(arrays[0]))
-
-
-def two_labels(y, pairs):
-    """`pair_labels`, whose errors say what the labels are if they are not two numbers."""
-    try:
-        labels = pair_labels(y, pairs)
-    except ValueError:
-        columns = [array.reshape(-1) for array in tree.flatten(y) if array is not None and array.size == pairs]
-        if not columns:
-            raise
-        values, must = list(dict.fromkeys(columns[0].tolist())), "The targets `y` must have two labels"
-        if len(values) == 1:
-            both = "1 for genuine and 0 for impostor pairs, and pairs of both kinds"
-            raise ValueError(f"{must}, {both}; all {pairs} pairs have the label {values[0]!r}") from None
-        few = ", ".join(map(repr, values[:4])) + (", …" if len(values) > 4 else "")
-        raise ValueError(f"{must}, 1 for genuine and 0 for impostor pairs; got {len(values)}: {few}") from None
-    texts = [value for value in dict.fromkeys(labels.tolist()) if isinstance(value, (str, bytes))]
-    if texts:
-        give = f"Give (y == {texts[0]!r}).astype(int), if {texts[0]!r} means genuine"
-        must = "The targets `y` must be numbers, 1 for genuine and 0 for impostor pairs"
-        raise ValueError(f"{must}; got the strings {', '.join(map(repr, texts))}. {give}")
-    return labels
 
 
 def orient(anatomy, left, right, labels, *, x=None, y=None, similar_label=None, up=None):

@@ -104,5 +104,23 @@ def test_labels_of_pairs():
     for targets in (SAME, SAME[:, None], np.eye(2)[SAME], [np.zeros((10, 5)), SAME], {"aux": np.arange(10), "z": SAME}):
         np.testing.assert_array_equal(pair_labels(targets, 10), SAME)
     np.testing.assert_array_equal(pair_labels(2 * SAME - 1, 10), 2 * SAME - 1)
-    with pytest.raises(ValueError, match=r"two labels.*each of the 10 pairs; got shapes \[\(10,\)\]"):
+    with pytest.raises(ValueError, match=r"two labels.*each of the 10 pairs; got 10 labels: 0, 1, 2, 3, …"):
         pair_labels(np.arange(10), 10)
+
+
+WRONG_LABELS = {
+    "one kind": (np.zeros((4, 1)), "all of them have the label 0.0"),
+    "three kinds": (np.array([0, 1, 2, 1]), "got 3 labels: 0, 1, 2"),
+    "many kinds": (np.array([5, 6, 7, 8]), "got 4 labels: 5, 6, 7, 8$"),
+    "strings": (np.array(["diff", "same", "same", "diff"]), r"the strings 'diff', 'same'. Give \(y == 'diff'\)"),
+    "objects": (np.array(["n", "y", "y", "n"], object), "be numbers, .* the strings 'n', 'y'"),
+    "another length": (np.array([0, 1, 1]), r"for each of the 4 pairs; got shapes \[\(3,\)\]"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LABELS)
+def test_labels_that_are_not_two_numbers_are_told(name):
+    y, told = WRONG_LABELS[name]
+    with pytest.raises(ValueError, match=f"^The targets `y` must .*{told}"):
+        pair_labels(y, 4)
+    assert pair_labels([np.array([0, 1, 1, 0])], 4).tolist() == [0, 1, 1, 0]

@@ -7,7 +7,7 @@ from keras.layers import Dense
 
 from keras_siamese.attach.anatomy import dissect
 from keras_siamese.attach.encoder import classifies
-from keras_siamese.attach.orient import are_pairs, loss_of, orient, pairs_of, two_labels
+from keras_siamese.attach.orient import are_pairs, loss_of, orient, pairs_of
 from keras_siamese.layers import DistanceLayer
 from tests.support.programs import PROGRAMS, ROWS, batch
 from tests.support.two_inputs import FEATURES, encoder_model, two_towers
@@ -51,24 +51,6 @@ def test_inputs_given_by_name_are_put_in_order(x):
     np.testing.assert_array_equal(left, x[:15])
     np.testing.assert_array_equal(right, x[15:])
     np.testing.assert_array_equal(labels, same)
-
-
-WRONG_LABELS = {
-    "one kind": (np.zeros((4, 1)), "all 4 pairs have the label 0.0"),
-    "three kinds": (np.array([0, 1, 2, 1]), "got 3: 0, 1, 2"),
-    "many kinds": (np.array([5, 6, 7, 8]), "got 4: 5, 6, 7, 8$"),
-    "strings": (np.array(["diff", "same", "same", "diff"]), r"the strings 'diff', 'same'. Give \(y == 'diff'\)"),
-    "objects": (np.array(["n", "y", "y", "n"], object), "be numbers, .* the strings 'n', 'y'"),
-    "another length": (np.array([0, 1, 1]), r"one for each of the 4 pairs; got shapes \[\(3,\)\]"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG_LABELS)
-def test_labels_that_are_not_two_numbers_are_told(name):
-    y, told = WRONG_LABELS[name]
-    with pytest.raises(ValueError, match=f"^The targets `y` must .*{told}"):
-        two_labels(y, 4)
-    assert two_labels([np.array([0, 1, 1, 0])], 4).tolist() == [0, 1, 1, 0]
 
 
 def compiled(loss, output=lambda d: d):

@@ -150,6 +150,19 @@ class Cause:
         return Finding(self.name, severity, epoch, summary, signals, advice, apply, strength, **options)
 
 
+class OfOutput:
+    """What the causes have in common that are about the output of the model and the loss of one pair."""
+
+    needs = "held-out pairs as the model takes them, and a loss that can be computed of one pair"
+
+    def lacking(self, facts):
+        if not facts.get("compares_itself", 1):
+            return "a model of two inputs"
+        if "equal_end" not in facts:
+            return "held-out pairs as the model takes them: ([left, right], y)"
+        return "a loss that can be computed of one pair"
+
+
 class Asked(Facts):
     """Facts that remember which names were asked for and are missing, in `missing`."""
 
@@ -194,15 +207,6 @@ def answer_of(cause, facts, side):
 def is_training_known(facts):
     """Whether training data were given, as pairs or with identities."""
     return "train_auc" in facts
-
-
-def without_loss_of_output(facts):
-    """What a cause lacks that is about the output of the model and the loss of one pair, in one clause."""
-    if not facts.get("compares_itself", 1):
-        return "a model of two inputs"
-    if "equal_end" not in facts:
-        return "held-out pairs as the model takes them: ([left, right], y)"
-    return "a loss that can be computed of one pair"
 
 
 def change(**options):

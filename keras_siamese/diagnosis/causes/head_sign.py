@@ -7,24 +7,12 @@ many columns has no such place, so it is not examined.
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import logistic_head
-from keras_siamese.diagnosis.causes.base import (
-    Cause,
-    RuledOut,
-    Signal,
-    change,
-    is_imperfect,
-    signals_of,
-    without_loss_of_output,
-)
+from keras_siamese.diagnosis.causes.base import Cause, OfOutput, RuledOut, Signal, change, is_imperfect, signals_of
 
 
-class HeadSign(Cause):
+class HeadSign(OfOutput, Cause):
     stage = "objective"
     reads = ("head_is_scalar", "equal_end", "wanted_end")
-    needs = "held-out pairs as the model takes them, and a loss that can be computed of one pair"
-
-    def lacking(self, facts):
-        return without_loss_of_output(facts)
 
     def judge(self, facts):
         signals = {"output_of_equal_embeddings": Signal(facts["equal_end"], None, facts["wanted_end"])}

@@ -11,24 +11,12 @@ A hinge is no such case: where it is flat for one label, it is at its least, and
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import logistic_head, pair_loss
-from keras_siamese.diagnosis.causes.base import (
-    Cause,
-    RuledOut,
-    Signal,
-    change,
-    is_imperfect,
-    signals_of,
-    without_loss_of_output,
-)
+from keras_siamese.diagnosis.causes.base import Cause, OfOutput, RuledOut, Signal, change, is_imperfect, signals_of
 
 
-class LossMismatch(Cause):
+class LossMismatch(OfOutput, Cause):
     stage = "objective"
     reads = ("loss_falls_for_ever", "equal_end", "wanted_end")
-    needs = "held-out pairs as the model takes them, and a loss that can be computed of one pair"
-
-    def lacking(self, facts):
-        return without_loss_of_output(facts)
 
     def judge(self, facts):
         if facts["loss_falls_for_ever"] or "cut_off_share" not in facts:

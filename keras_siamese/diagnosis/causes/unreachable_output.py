@@ -9,24 +9,12 @@ what a constant output would lose. If both labels are out of reach, the loss is 
 
 from keras_siamese.diagnosis import limits
 from keras_siamese.diagnosis.advice import logistic_head, pair_loss
-from keras_siamese.diagnosis.causes.base import (
-    Cause,
-    RuledOut,
-    Signal,
-    change,
-    is_imperfect,
-    signals_of,
-    without_loss_of_output,
-)
+from keras_siamese.diagnosis.causes.base import Cause, OfOutput, RuledOut, Signal, change, is_imperfect, signals_of
 
 
-class UnreachableOutput(Cause):
+class UnreachableOutput(OfOutput, Cause):
     stage = "objective"
     reads = ("out_of_reach", "out_of_reach_least")
-    needs = "held-out pairs as the model takes them, and a loss that can be computed of one pair"
-
-    def lacking(self, facts):
-        return without_loss_of_output(facts)
 
     def judge(self, facts):
         share, low, high = facts["out_of_reach"], facts["output_low"], facts["output_high"]
